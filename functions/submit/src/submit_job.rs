@@ -1,0 +1,49 @@
+//! Recording a job and sending its ticket.
+
+use shared::aws::{Created, ServiceError};
+use shared::order::{IdempotencyKey, Order};
+use shared::ticket::Ticket;
+use shared::{Job, JobId, JobState, Owner, Problem};
+
+use crate::App;
+
+/// A job that was taken in, now or by an earlier request with the same key.
+pub(crate) struct Submitted {
+    pub(crate) job: Job,
+    pub(crate) replayed: bool,
+}
+
+impl App {
+    /// Takes a job in. It is taken in only when both its record is stored and its ticket is sent.
+    ///
+    /// With a key the job's name follows from owner and key, so that one conditional write is both the job and its
+    /// protection from being done twice.
+    pub(crate) async fn submit(
+        &self,
+        owner: Owner,
+        order: Order,
+        key: Option<&IdempotencyKey>,
+        trace: Option<String>,
+    ) -> Result<Submitted, Problem> {
+        let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
+        let job = Job::new(id, owner, order, self.clock.now(), self.deadline, self.retention);
+        let submitted = match self.table.create(&job).await.map_err(|error| refused(id, "record", error))? {
+            Created::New => Submitted { job, replayed: false },
+            Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
+            Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
+        };
+        // A job that was recorded before and still waits may have lost its ticket. One too many does no harm.
+        if submitted.job.state == JobState::Queued {
+            let ticket = Ticket { job: id, trace };
+            let sent = self.queue.send(&ticket, &submitted.job.owner).await;
+            sent.map_err(|error| refused(id, "ticket", error))?;
+        }
+        tracing::info!(job.id = %id, replayed = submitted.replayed, "a job was submitted");
+        Ok(submitted)
+    }
+}
+
+fn refused(id: JobId, what: &str, error: ServiceError) -> Problem {
+    tracing::error!(job.id = %id, what, %error, "a job cannot be submitted");
+    error.into()
+}

@@ -1,0 +1,84 @@
+//! Has the model paint queued jobs, and stores their pictures.
+
+mod paint_job;
+
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use lambda_runtime::{Context, Error, LambdaEvent};
+use shared::aws::deliveries::work_off;
+use shared::aws::{Aws, Images, Painter, Queue, Table};
+use shared::settings::{Settings, SettingsError};
+use shared::{Clock, Timestamp};
+use tokio::time::Instant;
+
+/// What the function works with, made once at its start.
+#[derive(Clone, Debug)]
+pub struct App {
+    table: Table,
+    images: Images,
+    painter: Painter,
+    queue: Queue,
+    parked: Queue,
+    clock: Clock,
+    /// How many paintings of one job may be begun.
+    max_attempts: u32,
+    /// How many pictures one invocation has painted at once.
+    in_flight: usize,
+    /// How long a presigned URL works.
+    url_life: Duration,
+}
+
+impl App {
+    /// The function as Lambda starts it.
+    ///
+    /// # Errors
+    /// When settings are missing or bad.
+    pub async fn from_env() -> Result<Self, Error> {
+        Ok(Self::new(&Aws::from_env().await?, Clock::system(), &|name| std::env::var(name).ok())?)
+    }
+
+    /// The function with these connections, this clock, and the settings that `lookup` finds.
+    ///
+    /// # Errors
+    /// When settings are missing or bad.
+    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let mut settings = Settings::new(lookup);
+        let table = settings.text("TABLE_NAME");
+        let bucket = settings.text("IMAGE_BUCKET");
+        let queue = settings.text("QUEUE_URL");
+        let parked = settings.text("PARKED_QUEUE_URL");
+        let region = settings.text("BEDROCK_REGION");
+        let timeout = settings.number("MODEL_TIMEOUT_SECONDS", 1..=840);
+        let max_attempts = settings.number("MAX_ATTEMPTS", 1..=10);
+        let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
+        let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        settings.finish(|| Self {
+            table: aws.table(table),
+            images: aws.images(bucket),
+            painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
+            queue: aws.queue(queue),
+            parked: aws.queue(parked),
+            clock,
+            max_attempts,
+            in_flight: in_flight as usize,
+            url_life: Duration::from_secs(u64::from(url_life)),
+        })
+    }
+}
+
+/// Works off one delivery of the queue.
+///
+/// # Errors
+/// None: a ticket that cannot be worked off is named in the answer and comes back.
+pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
+    let end = end_of(&event.context);
+    Ok(work_off(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| app.paint(delivery, end)).await)
+}
+
+/// When Lambda stops this invocation.
+fn end_of(context: &Context) -> Instant {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let deadline = Timestamp::from_ms(i64::try_from(context.deadline).unwrap_or(i64::MAX));
+    Instant::now() + deadline.since(now)
+}

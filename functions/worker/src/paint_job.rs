@@ -1,0 +1,283 @@
+//! One ticket, from its delivery to the end of its job or of this attempt at it.
+
+use std::time::Duration;
+
+use shared::aws::deliveries::{Delivery, Verdict};
+use shared::aws::giving_up::give_up;
+use shared::aws::{Kind, PaintError, Saved, ServiceError};
+use shared::backoff::full_jitter;
+use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, Image, ImageFacts, LastError, Lease};
+use shared::stability::{NoPicture, Picture};
+use shared::{Job, JobState};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::App;
+
+/// What must be left of an invocation when a painting ends, to store the picture and record it.
+const TIME_TO_STORE: Duration = Duration::from_secs(20);
+
+/// How much the clocks of two machines may differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// A record is written before its ticket is sent, so one that is not there by now was deleted.
+const TIME_TO_APPEAR: Duration = Duration::from_secs(60);
+
+/// Why an attempt came to nothing, and so what becomes of its job.
+struct Setback {
+    code: ErrorCode,
+    message: String,
+    attempt: Attempt,
+    then: Then,
+}
+
+/// What follows a setback.
+enum Then {
+    /// The job fails: it would come to nothing each time.
+    Fail,
+    /// It is tried again soon, as often as attempts are left.
+    Soon,
+    /// It is tried again when the model may have room.
+    WhenFree,
+    /// It waits for the operator.
+    WhenMended,
+}
+
+impl App {
+    /// Works one ticket off before `end`, when Lambda stops the invocation.
+    pub(crate) async fn paint(&self, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left < self.painter.timeout() + TIME_TO_STORE {
+            return Ok(Verdict::Again(Duration::ZERO));
+        }
+        let id = delivery.ticket.job;
+        let now = self.clock.now();
+        let Some(job) = self.table.get_latest(id).await?.filter(|job| job.expires_at > now) else {
+            let age = delivery.sent_at.map(|sent| now.since(sent));
+            if age.is_some_and(|age| age < TIME_TO_APPEAR) {
+                return Ok(Verdict::Again(Duration::from_secs(5)));
+            }
+            tracing::warn!(job.id = %id, "a ticket was dropped because its job has no record");
+            return Ok(Verdict::Done);
+        };
+        let lease = Lease::new(now + left + CLOCK_SKEW);
+        let claimed = match job.claim(lease, self.max_attempts, now) {
+            Ok(claimed) => claimed,
+            Err(ClaimRefused::Ended | ClaimRefused::Leased(_)) => return Ok(self.stands(Some(&job))),
+            Err(ClaimRefused::DeadlinePassed) => return self.give_up(job, ErrorCode::DeadlineExceeded).await,
+            Err(ClaimRefused::AttemptsExhausted) => return self.give_up(job, ErrorCode::AttemptsExhausted).await,
+        };
+        match self.table.save(&claimed).await? {
+            Saved::Stored => {}
+            Saved::MovedOn(job) => return Ok(self.stands(Some(&job))),
+            Saved::Gone => return Ok(Verdict::Done),
+        }
+        match self.facts_of_picture(&claimed, end).await {
+            Ok(facts) => self.finish(claimed, facts).await,
+            Err(setback) => self.set_back(claimed, setback, &delivery).await,
+        }
+    }
+
+    /// The picture that an earlier attempt left in the bucket, or else a new one, stored.
+    async fn facts_of_picture(&self, job: &Claimed, end: Instant) -> Result<ImageFacts, Setback> {
+        if let Some(facts) =
+            self.look_before_paying(job).await.map_err(|error| unstored(&error, Attempt::NeverBegan))?
+        {
+            return Ok(facts);
+        }
+        let stop = end - TIME_TO_STORE;
+        let picture = match timeout_at(stop, self.painter.paint(&job.order)).await {
+            Ok(painted) => painted.map_err(|error| unpainted(&error))?,
+            Err(_) => return Err(counted("The model did not answer in time.")),
+        };
+        let stored = self.store(job, &picture, end).await;
+        stored.map_err(|error| unstored(&error, Attempt::Counts))
+    }
+
+    /// Looks for a picture that was paid for before. On a first attempt there can be none.
+    async fn look_before_paying(&self, job: &Claimed) -> Result<Option<ImageFacts>, ServiceError> {
+        if job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable) {
+            // A picture that could not be stored was paid for in vain once already.
+            self.images.check().await?;
+        }
+        if job.attempts > 1 { self.images.find(job).await } else { Ok(None) }
+    }
+
+    /// Stores a picture, again and again while there is time: painting it anew would cost more.
+    async fn store(&self, job: &Claimed, picture: &Picture, end: Instant) -> Result<ImageFacts, ServiceError> {
+        let stop = end - TIME_TO_STORE / 2;
+        let mut tries = 0;
+        loop {
+            match self.images.put(job, picture).await {
+                Ok(shared::aws::Stored::New) => return Ok(facts(picture)),
+                // A worker that lost its lease came first. Its picture stays, so the record must speak of that one.
+                Ok(shared::aws::Stored::Existing) => {
+                    return Ok(self.images.find(job).await?.unwrap_or_else(|| facts(picture)));
+                }
+                Err(error) => {
+                    let wait = full_jitter(Duration::from_millis(500), Duration::from_secs(5), tries);
+                    let may_pass = matches!(error.kind, Kind::Throttled | Kind::Unavailable);
+                    if !may_pass || Instant::now() + wait >= stop {
+                        return Err(error);
+                    }
+                    sleep(wait).await;
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    /// Records the picture.
+    async fn finish(&self, job: Claimed, facts: ImageFacts) -> Result<Verdict, ServiceError> {
+        let now = self.clock.now();
+        let url = self.images.sign(&job, now, self.url_life).await?;
+        let job = job.succeed(Image { facts, url }, now);
+        match self.table.save(&job).await? {
+            Saved::Stored => {
+                log_end(&job);
+                Ok(Verdict::Done)
+            }
+            Saved::MovedOn(current) => {
+                if matches!(current.state, JobState::Failed { .. } | JobState::Canceled { .. }) {
+                    self.images.delete(&job).await?;
+                }
+                tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
+                Ok(self.stands(Some(&current)))
+            }
+            Saved::Gone => {
+                self.images.delete(&job).await?;
+                Ok(Verdict::Done)
+            }
+        }
+    }
+
+    /// Ends the job, or gives it up to another attempt.
+    async fn set_back(&self, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
+        let now = self.clock.now();
+        let Setback { code, message, attempt, then } = setback;
+        let exhausted = attempt == Attempt::Counts && job.attempts >= self.max_attempts;
+        let (base, cap) = match then {
+            Then::Fail => return self.fail(job.fail(code, message, attempt, now)).await,
+            Then::Soon | Then::WhenFree | Then::WhenMended if exhausted => {
+                return self.fail(job.fail(code, message, attempt, now)).await;
+            }
+            Then::Soon => (2, 60),
+            Then::WhenFree => (2, 900),
+            Then::WhenMended => (30, 900),
+        };
+        let verdict = delivery.again(Duration::from_secs(base), Duration::from_secs(cap));
+        tracing::warn!(
+            job.id = %job.id, attempt = job.attempts, receives = delivery.receives, reason = %code, ?verdict,
+            "an attempt came to nothing: {message}",
+        );
+        let released = job.release(LastError { code, message, at: now }, attempt);
+        match self.table.save(&released).await? {
+            Saved::Stored => Ok(verdict),
+            Saved::MovedOn(current) => Ok(self.stands(Some(&current))),
+            Saved::Gone => Ok(Verdict::Done),
+        }
+    }
+
+    async fn fail(&self, job: Job) -> Result<Verdict, ServiceError> {
+        match self.table.save(&job).await? {
+            Saved::Stored => {
+                log_end(&job);
+                Ok(Verdict::Done)
+            }
+            Saved::MovedOn(current) => Ok(self.stands(Some(&current))),
+            Saved::Gone => Ok(Verdict::Done),
+        }
+    }
+
+    async fn give_up(&self, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
+        let now = self.clock.now();
+        let job = give_up(&self.table, &self.images, job, code, self.url_life, now).await?;
+        Ok(self.stands(job.as_ref()))
+    }
+
+    /// What becomes of the ticket of a job that somebody else moved on. While another worker holds the job its ticket
+    /// must not be deleted, because that worker may crash.
+    fn stands(&self, job: Option<&Job>) -> Verdict {
+        match job.map(|job| &job.state) {
+            Some(JobState::Queued) => Verdict::Again(Duration::ZERO),
+            Some(JobState::Running(lease)) => Verdict::Again(lease.until.since(self.clock.now())),
+            _ => Verdict::Done,
+        }
+    }
+}
+
+fn facts(picture: &Picture) -> ImageFacts {
+    ImageFacts {
+        format: picture.format,
+        bytes: picture.bytes.len() as u64,
+        width: picture.width,
+        height: picture.height,
+        seed: picture.seed,
+    }
+}
+
+fn counted(message: impl Into<String>) -> Setback {
+    Setback { code: ErrorCode::ModelError, message: message.into(), attempt: Attempt::Counts, then: Then::Soon }
+}
+
+/// The one place where the model's refusals are told apart.
+fn unpainted(error: &PaintError) -> Setback {
+    let fail = |code, message: &str, attempt| Setback { code, message: message.to_owned(), attempt, then: Then::Fail };
+    let wait =
+        |code, message: &str, then| Setback { code, message: message.to_owned(), attempt: Attempt::NeverBegan, then };
+    match error {
+        PaintError::NoPicture(NoPicture::PromptFiltered) => fail(
+            ErrorCode::ContentFiltered,
+            "The model's content filter refused the prompt. Change it and submit a new job.",
+            Attempt::NeverBegan,
+        ),
+        PaintError::NoPicture(NoPicture::PictureFiltered) => fail(
+            ErrorCode::ContentFiltered,
+            "The model's content filter withheld the picture. Change the prompt or the seed and submit a new job.",
+            Attempt::Counts,
+        ),
+        PaintError::NoPicture(NoPicture::InferenceError) => counted("The model failed while it painted."),
+        PaintError::NoPicture(NoPicture::Malformed(_)) => counted("The model's answer held no picture."),
+        PaintError::Service(error) => match error.kind {
+            Kind::Rejected => fail(
+                ErrorCode::InvalidRequest,
+                "The model refused the request as invalid, which is also how it answers some prompts that it filters.",
+                Attempt::NeverBegan,
+            ),
+            Kind::Throttled => wait(ErrorCode::Throttled, "The model is busy; the job is tried again.", Then::WhenFree),
+            Kind::Denied => wait(
+                ErrorCode::ModelAccessDenied,
+                "The service may not use the model; the operator must enable access to it on Bedrock.",
+                Then::WhenMended,
+            ),
+            Kind::Missing => wait(
+                ErrorCode::ModelNotFound,
+                "The model does not exist in the service's Bedrock region; the operator must correct that.",
+                Then::WhenMended,
+            ),
+            Kind::Unavailable => counted(format!("The model did not answer ({}).", error.code)),
+        },
+    }
+}
+
+fn unstored(error: &ServiceError, attempt: Attempt) -> Setback {
+    let then = match error.kind {
+        Kind::Throttled | Kind::Unavailable => Then::Soon,
+        Kind::Denied | Kind::Missing | Kind::Rejected => Then::WhenMended,
+    };
+    let message = format!("The bucket of pictures does not answer as it should ({}).", error.code);
+    Setback { code: ErrorCode::StorageUnavailable, message, attempt, then }
+}
+
+fn log_end(job: &Job) {
+    let code = match &job.state {
+        JobState::Failed { error, .. } => error.code.as_str(),
+        _ => "",
+    };
+    let end = job.finished_at().unwrap_or(job.created_at);
+    tracing::info!(
+        job.id = %job.id, status = %job.status(), code, attempt = job.attempts, throttles = job.throttles,
+        duration_ms = job.started_at.map(|start| end.since(start).as_millis() as u64),
+        waited_ms = job.started_at.map(|start| start.since(job.created_at).as_millis() as u64),
+        "a job ended",
+    );
+}

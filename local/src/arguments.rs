@@ -1,0 +1,149 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use local::bedrock::{Behaviour, Faults};
+use local::{BedrockMode, Options};
+use shared::Clock;
+use shared::order::{AspectRatio, Model, OutputFormat, Seed};
+
+/// Runs the whole movie poster pipeline on this machine: the deployed functions' own code and AWS clients, over
+/// AWS-compatible services embedded in this process.
+///
+/// With a PROMPT it makes one poster and ends. Without one it serves the API until it is interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "local", version, max_term_width = 100)]
+#[command(after_help = "Examples:
+  cargo run -- \"A noir detective thriller in 1940s Venice\"
+  cargo run
+  cargo run -- --data ./data --model-latency 3s --model-faults throttle=0.2,error=0.05
+  cargo run -- --bedrock aws \"A heist on the moon\"      (your credentials, your cost)")]
+pub(crate) struct Arguments {
+    /// What to paint; without it the API is served
+    pub(crate) prompt: Option<String>,
+
+    /// The shape of the picture, such as 2:3 or 16:9
+    #[arg(long, value_name = "RATIO", requires = "prompt")]
+    pub(crate) aspect_ratio: Option<AspectRatio>,
+
+    /// What to keep out of the picture
+    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    pub(crate) negative_prompt: Option<String>,
+
+    /// The seed; without it the model picks one
+    #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..=i64::from(Seed::MAX)))]
+    pub(crate) seed: Option<u32>,
+
+    /// The file format: png, jpeg, or webp with a model that paints it
+    #[arg(long, value_name = "FORMAT", requires = "prompt")]
+    pub(crate) output_format: Option<OutputFormat>,
+
+    /// The model, by its Bedrock id
+    #[arg(long, value_name = "ID", requires = "prompt")]
+    pub(crate) model: Option<Model>,
+
+    /// Where the picture is written
+    #[arg(long, value_name = "DIR", default_value = "posters", requires = "prompt")]
+    pub(crate) out: PathBuf,
+
+    /// The port of the API, with the services on the four ports above it; 0 takes any free ones [default: 3000, or any
+    /// free one with a PROMPT]
+    #[arg(long)]
+    port: Option<u16>,
+
+    /// Keep everything in this directory, so that it survives a restart [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Who paints
+    #[arg(long, value_enum, default_value_t = Painter::Local)]
+    bedrock: Painter,
+
+    /// How long the local model takes over a picture, such as 3s or 250ms
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    model_latency: Duration,
+
+    /// How often the local model goes wrong, as shares of its calls: throttle, error, hang, filter, deny
+    #[arg(long, value_name = "NAME=RATE,...", default_value = "")]
+    model_faults: Faults,
+
+    /// A parameter of template.yaml in place of its default, such as MaxAttempts=5
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
+    parameter: Vec<(String, String)>,
+
+    /// Write a JSON file of all addresses, names and keys once everything answers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+/// Who paints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Painter {
+    /// The offline artist, at no cost
+    Local,
+    /// Amazon Bedrock, with your own credentials and at your own cost
+    Aws,
+}
+
+impl Arguments {
+    /// How the stack is to run.
+    pub(crate) fn options(&self) -> Options {
+        let default_port = if self.prompt.is_some() { 0 } else { 3000 };
+        Options {
+            port: self.port.unwrap_or(default_port),
+            data: self.data.clone(),
+            bedrock: match self.bedrock {
+                Painter::Local => {
+                    BedrockMode::Local(Behaviour { latency: self.model_latency, faults: self.model_faults })
+                }
+                Painter::Aws => BedrockMode::Aws,
+            },
+            parameters: self.parameter.iter().cloned().collect(),
+            event_sources: true,
+            clock: Clock::system(),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let rule = || format!("{text:?} is not a time such as 3s or 250ms");
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(rule)?;
+    let (number, unit) = text.split_at(unit);
+    let seconds_per_unit = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(rule()),
+    };
+    let number: f64 = number.parse().map_err(|_| rule())?;
+    Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| rule())
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(duration("3s"), Ok(Duration::from_secs(3)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for bad in ["", "3", "s", "-1s", "3h", "1e999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

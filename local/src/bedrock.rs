@@ -1,0 +1,324 @@
+//! An endpoint that answers as Bedrock's Stability AI models do, with pictures by the offline artist.
+//!
+//! It is the one AWS service here that is ours, because nothing else speaks this contract. It is honest about it: the
+//! pictures say, in print and in their metadata, that no diffusion model painted them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shared::order::{AspectRatio, Model, OutputFormat};
+
+/// How the model behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Behaviour {
+    /// How long it takes over a picture, besides painting it.
+    pub latency: Duration,
+    /// How often it goes wrong.
+    pub faults: Faults,
+}
+
+/// How often the model goes wrong, each as a share of the calls, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// It is too busy: 429.
+    pub throttle: f64,
+    /// It fails: 500.
+    pub error: f64,
+    /// It never answers.
+    pub hang: f64,
+    /// Its filter refuses the prompt.
+    pub filter: f64,
+    /// The service may not use it: 403.
+    pub deny: f64,
+}
+
+impl FromStr for Faults {
+    type Err = String;
+
+    /// Reads `throttle=0.2,error=0.05`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut faults = Self::default();
+        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+            let (name, rate) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=RATE"))?;
+            let rate: f64 = rate.trim().parse().map_err(|_| format!("{rate:?} is not a number"))?;
+            if !(0.0..=1.0).contains(&rate) {
+                return Err(format!("the rate {rate} must lie in 0 to 1"));
+            }
+            *match name.trim() {
+                "throttle" => &mut faults.throttle,
+                "error" => &mut faults.error,
+                "hang" => &mut faults.hang,
+                "filter" => &mut faults.filter,
+                "deny" => &mut faults.deny,
+                other => return Err(format!("{other:?} is none of throttle, error, hang, filter and deny")),
+            } = rate;
+        }
+        let sum = faults.throttle + faults.error + faults.hang + faults.filter + faults.deny;
+        if sum > 1.0 { Err(format!("the rates add up to {sum}, which is more than 1")) } else { Ok(faults) }
+    }
+}
+
+/// How many calls were made, and what came of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Calls.
+    pub invocations: u64,
+    /// Pictures, each of which the real model would have billed.
+    pub images: u64,
+    /// Calls that were turned away because the model was busy.
+    pub throttled: u64,
+    /// Calls that failed, were denied, or were invalid.
+    pub errors: u64,
+    /// Calls that the filter refused.
+    pub filtered: u64,
+}
+
+/// The model's endpoint. Clones are the same endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Bedrock(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    behaviour: Mutex<Behaviour>,
+    invocations: AtomicU64,
+    images: AtomicU64,
+    throttled: AtomicU64,
+    errors: AtomicU64,
+    filtered: AtomicU64,
+}
+
+impl Bedrock {
+    /// An endpoint that behaves like this.
+    pub fn new(behaviour: Behaviour) -> Self {
+        let bedrock = Self::default();
+        bedrock.behave(behaviour);
+        bedrock
+    }
+
+    /// Changes the endpoint's behaviour from the next call on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> Stats {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            invocations: count(&self.0.invocations),
+            images: count(&self.0.images),
+            throttled: count(&self.0.throttled),
+            errors: count(&self.0.errors),
+            filtered: count(&self.0.filtered),
+        }
+    }
+
+    /// The endpoint's routes: InvokeModel, and `/_stats` beside it.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/model/{model}/invoke", post(invoke))
+            .route(
+                "/_stats",
+                get(|State(bedrock): State<Self>| async move { axum_json(StatusCode::OK, &bedrock.stats()) }),
+            )
+            .with_state(self.clone())
+    }
+
+    async fn answer(&self, model: &str, body: &[u8]) -> Result<Response, Refusal> {
+        self.0.invocations.fetch_add(1, Ordering::Relaxed);
+        let Behaviour { latency, faults } = *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dice = fastrand::f64();
+        let mut strikes = |rate: f64| {
+            dice -= rate;
+            dice < 0.0
+        };
+        if strikes(faults.throttle) {
+            return Err(Refusal::Throttled);
+        }
+        if strikes(faults.error) {
+            return Err(Refusal::Failed);
+        }
+        if strikes(faults.deny) {
+            return Err(Refusal::Denied);
+        }
+        let model = model.parse::<Model>().map_err(|_| Refusal::NoSuchModel)?;
+        let request = Request::parse(body, model)?;
+        if strikes(faults.hang) {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(latency).await;
+        if strikes(faults.filter) || is_unfit(&request.prompt) {
+            self.0.filtered.fetch_add(1, Ordering::Relaxed);
+            // The real answer to a filtered prompt has neither seeds nor images.
+            return Ok(axum_json(StatusCode::OK, &json!({ "finish_reasons": ["Filter reason: prompt"] })));
+        }
+        let seed = if request.seed == 0 { fastrand::u32(1..) } else { request.seed };
+        let picture = tokio::task::spawn_blocking(move || paint(&request, seed)).await.map_err(|_| Refusal::Failed)?;
+        self.0.images.fetch_add(1, Ordering::Relaxed);
+        let image = base64_simd::STANDARD.encode_to_string(picture);
+        Ok(axum_json(StatusCode::OK, &json!({ "seeds": [seed], "finish_reasons": [null], "images": [image] })))
+    }
+}
+
+async fn invoke(State(bedrock): State<Bedrock>, Path(model): Path<String>, body: axum::body::Bytes) -> Response {
+    bedrock.answer(&model, &body).await.unwrap_or_else(|refusal| {
+        let counter = if refusal == Refusal::Throttled { &bedrock.0.throttled } else { &bedrock.0.errors };
+        counter.fetch_add(1, Ordering::Relaxed);
+        refusal.into_response()
+    })
+}
+
+fn axum_json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_string(body).expect("an answer's body is always JSON");
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The body of an InvokeModel call, by the rules that the model itself states.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    prompt: String,
+    #[serde(default)]
+    negative_prompt: String,
+    #[serde(default)]
+    seed: u32,
+    #[serde(default = "square")]
+    aspect_ratio: AspectRatio,
+    #[serde(default)]
+    output_format: OutputFormat,
+    #[serde(default)]
+    mode: Option<String>,
+}
+
+/// The model's own default, which is not ours.
+fn square() -> AspectRatio {
+    AspectRatio::Square
+}
+
+impl Request {
+    fn parse(body: &[u8], model: Model) -> Result<Self, Refusal> {
+        let request: Self = serde_json::from_slice(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let rule = |broken: bool, rule: &str| if broken { Err(Refusal::Invalid(rule.to_owned())) } else { Ok(()) };
+        let too_long = |text: &str| text.chars().count() > 10_000;
+        rule(request.prompt.is_empty() || too_long(&request.prompt), "prompt must have 1 to 10000 characters")?;
+        rule(too_long(&request.negative_prompt), "negative_prompt must have at most 10000 characters")?;
+        rule(
+            request.output_format == OutputFormat::Webp && !model.paints_webp(),
+            "output_format webp is not supported",
+        )?;
+        rule(request.mode.is_some() && model == Model::Core, "mode is not a parameter of this model")?;
+        rule(request.mode.as_deref().is_some_and(|mode| mode != "text-to-image"), "mode must be text-to-image")?;
+        Ok(request)
+    }
+}
+
+/// The local stand-in for a content filter: it refuses one word, so that demonstrations and tests can meet a refusal.
+fn is_unfit(prompt: &str) -> bool {
+    prompt.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("nsfw"))
+}
+
+fn paint(request: &Request, seed: u32) -> Vec<u8> {
+    let (width, height) = size(request.aspect_ratio);
+    let format = match request.output_format {
+        OutputFormat::Png => artist::Format::Png,
+        OutputFormat::Jpeg => artist::Format::Jpeg,
+        OutputFormat::Webp => artist::Format::Webp,
+    };
+    let order =
+        artist::Order { prompt: &request.prompt, negative_prompt: &request.negative_prompt, seed, width, height };
+    artist::paint(&order, format)
+}
+
+/// The sizes in which the models paint, in pixels.
+pub fn size(ratio: AspectRatio) -> (u32, u32) {
+    match ratio {
+        AspectRatio::UltraWide => (1536, 640),
+        AspectRatio::Wide => (1344, 768),
+        AspectRatio::Landscape => (1216, 832),
+        AspectRatio::Broad => (1088, 896),
+        AspectRatio::Square => (1024, 1024),
+        AspectRatio::Tall => (896, 1088),
+        AspectRatio::OneSheet => (832, 1216),
+        AspectRatio::Phone => (768, 1344),
+        AspectRatio::UltraTall => (640, 1536),
+    }
+}
+
+/// Why the endpoint paints nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refusal {
+    Throttled,
+    Failed,
+    Denied,
+    NoSuchModel,
+    Invalid(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Throttled => "Too many requests, please wait before trying again.",
+            Self::Failed => "The model failed.",
+            Self::Denied => "You don't have access to the model with the specified model ID.",
+            Self::NoSuchModel => "Could not resolve the foundation model from the provided model identifier.",
+            Self::Invalid(why) => why,
+        })
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code) = match self {
+            Self::Throttled => (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException"),
+            Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException"),
+            Self::Denied => (StatusCode::FORBIDDEN, "AccessDeniedException"),
+            Self::NoSuchModel => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, "ValidationException"),
+        };
+        let mut response = axum_json(status, &json!({ "message": self.to_string() }));
+        let error_type = HeaderName::from_static("x-amzn-errortype");
+        response.headers_mut().insert(error_type, code.parse().expect("the codes are plain ASCII"));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_and_checked() {
+        let faults: Faults = "throttle=0.2, error=0.05,hang=0.01,filter=0.01".parse().expect("good rates");
+        assert_eq!((faults.throttle, faults.error, faults.hang, faults.filter), (0.2, 0.05, 0.01, 0.01));
+        for bad in ["throttle", "throttle=x", "throttle=1.5", "sleep=0.1", "throttle=0.7,error=0.7"] {
+            assert!(bad.parse::<Faults>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn requests_are_held_to_each_models_contract() {
+        let parse = |body: serde_json::Value, model| Request::parse(body.to_string().as_bytes(), model);
+        assert!(parse(json!({ "prompt": "x", "aspect_ratio": "2:3", "seed": 0 }), Model::Core).is_ok());
+        assert!(parse(json!({ "prompt": "x", "mode": "text-to-image" }), Model::Ultra).is_ok());
+        for body in [
+            json!({}),
+            json!({ "prompt": "" }),
+            json!({ "prompt": "x", "cfg_scale": 7 }),
+            json!({ "prompt": "x", "mode": "text-to-image" }),
+            json!({ "prompt": "x", "output_format": "webp" }),
+            json!({ "prompt": "x", "aspect_ratio": "7:5" }),
+        ] {
+            assert!(parse(body.clone(), Model::Core).is_err(), "{body}");
+        }
+    }
+}

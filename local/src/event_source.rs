@@ -1,0 +1,150 @@
+//! Lambda's event source mapping for SQS: long-polls a queue, invokes a function, and deletes what it worked off.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
+use futures_util::future::BoxFuture;
+use lambda_runtime::{Error, LambdaEvent};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::invoke::context;
+
+/// How long a poll waits for a message: the longest that SQS allows.
+const POLL_SECONDS: i32 = 20;
+
+/// How long a shutdown waits for invocations that are under way.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A function behind a queue.
+pub(crate) type Handler =
+    Arc<dyn Fn(LambdaEvent<SqsEvent>) -> BoxFuture<'static, Result<SqsBatchResponse, Error>> + Send + Sync>;
+
+/// A queue, and the function that works it off.
+#[derive(Clone)]
+pub(crate) struct EventSource {
+    /// The client of the queue's service.
+    pub(crate) client: Client,
+    /// The queue's address.
+    pub(crate) queue_url: String,
+    /// The queue's ARN.
+    pub(crate) queue_arn: String,
+    /// How many messages one invocation gets at most.
+    pub(crate) batch_size: i32,
+    /// How many invocations may run at once.
+    pub(crate) maximum_concurrency: usize,
+    /// How long one invocation may take.
+    pub(crate) timeout: Duration,
+    /// The function.
+    pub(crate) handler: Handler,
+}
+
+impl EventSource {
+    /// Works the queue off until `stop` turns true, then waits a little for what is under way.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(self.maximum_concurrency));
+        let mut invocations = JoinSet::new();
+        loop {
+            while invocations.try_join_next().is_some() {}
+            let slot = tokio::select! {
+                slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+                _ = stop.wait_for(|&stop| stop) => break,
+            };
+            let messages = tokio::select! {
+                messages = self.receive() => messages,
+                _ = stop.wait_for(|&stop| stop) => break,
+            };
+            if !messages.is_empty() {
+                let source = self.clone();
+                invocations.spawn(async move {
+                    source.invoke(messages).await;
+                    drop(slot);
+                });
+            }
+        }
+        // What does not finish in time comes back after its visibility timeout, as it does on Lambda.
+        let _ = tokio::time::timeout(DRAIN, invocations.join_all()).await;
+    }
+
+    async fn receive(&self) -> Vec<Message> {
+        let received = self
+            .client
+            .receive_message()
+            .queue_url(&self.queue_url)
+            .max_number_of_messages(self.batch_size)
+            .wait_time_seconds(POLL_SECONDS)
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .message_attribute_names("All")
+            .send()
+            .await;
+        match received {
+            Ok(received) => received.messages.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "a queue cannot be polled");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Vec::new()
+            }
+        }
+    }
+
+    async fn invoke(&self, messages: Vec<Message>) {
+        let mut event = SqsEvent::default();
+        event.records = messages.iter().map(|message| self.record(message)).collect();
+        let invocation = (self.handler)(LambdaEvent::new(event, context(self.timeout)));
+        let failed: HashSet<String> = match tokio::time::timeout(self.timeout, invocation).await {
+            Ok(Ok(response)) => {
+                response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect()
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a function failed");
+                return;
+            }
+            Err(_) => {
+                tracing::error!(timeout_s = self.timeout.as_secs(), "a function took too long and was stopped");
+                return;
+            }
+        };
+        let ids: HashSet<&str> = messages.iter().filter_map(Message::message_id).collect();
+        // Lambda takes a name that it does not know for a failure of the whole batch.
+        if !failed.iter().all(|id| ids.contains(id.as_str())) {
+            tracing::error!("a function named a message that it was not given");
+            return;
+        }
+        let done = messages.iter().filter(|message| !failed.contains(message.message_id().unwrap_or_default()));
+        self.delete(done).await;
+    }
+
+    async fn delete(&self, messages: impl Iterator<Item = &Message>) {
+        let entries: Vec<_> = messages
+            .enumerate()
+            .filter_map(|(i, message)| {
+                let entry = DeleteMessageBatchRequestEntry::builder().id(i.to_string());
+                entry.receipt_handle(message.receipt_handle()?).build().ok()
+            })
+            .collect();
+        if entries.is_empty() {
+            return;
+        }
+        let delete = self.client.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        if let Err(error) = delete.send().await {
+            tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "messages cannot be deleted");
+        }
+    }
+
+    fn record(&self, message: &Message) -> SqsMessage {
+        let mut record = SqsMessage::default();
+        record.message_id = message.message_id.clone();
+        record.receipt_handle = message.receipt_handle.clone();
+        record.body = message.body.clone();
+        record.md5_of_body = message.md5_of_body.clone();
+        let attributes = message.attributes.iter().flatten();
+        record.attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value.clone())).collect();
+        record.event_source = Some("aws:sqs".to_owned());
+        record.event_source_arn = Some(self.queue_arn.clone());
+        record
+    }
+}

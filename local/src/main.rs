@@ -1,0 +1,35 @@
+//! Runs the movie poster pipeline on this machine.
+
+mod arguments;
+mod make;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::Arguments;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // One poster is shown by its progress; whoever wants to watch the functions at it sets RUST_LOG.
+    let quiet = if arguments.prompt.is_some() { "error" } else { "warn,submit=info,worker=info,dead_letter=info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+
+    let outcome = match &arguments.prompt {
+        Some(prompt) => make::make(&arguments, prompt).await,
+        None => serve::serve(&arguments).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed, and then there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

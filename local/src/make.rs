@@ -1,0 +1,152 @@
+//! Making one poster, as a caller of the API would: submit, poll, download.
+
+use std::error::Error;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use local::Stack;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::json;
+use shared::api::{ImageView, JobView};
+use shared::job::Status;
+use shared::problem::ProblemDetails;
+
+use crate::arguments::Arguments;
+use crate::serve::write_ready_file;
+
+/// How often the job is asked after. Nobody else uses this API, so there is no reason to wait longer.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Makes one poster of `prompt` and writes it to a file.
+///
+/// # Errors
+/// When the stack does not start, the job fails, or the file cannot be written.
+pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<dyn Error>> {
+    let begun = Instant::now();
+    let mut progress = Progress::new();
+    progress.show("starting the pipeline");
+    let stack = Stack::start(arguments.options()).await?;
+    if let Some(path) = &arguments.ready_file {
+        write_ready_file(path, stack.ready())?;
+    }
+    let started = begun.elapsed();
+    let result = tokio::select! {
+        result = poster(arguments, prompt, &stack.ready().api, &mut progress) => result,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    progress.clear();
+    stack.stop().await;
+    let Poster { job, image, path, submitted, downloaded } = result?;
+    let queued = job.started_at.map_or(Duration::ZERO, |at| at.since(job.created_at));
+    let painted = job.finished_at.zip(job.started_at).map_or(Duration::ZERO, |(end, start)| end.since(start));
+    writeln!(
+        stdout(),
+        "{}\n  {} × {} pixels, {} bytes, seed {}\n  {}\n  \
+         started in {started:.2?}, submitted in {submitted:.2?}, queued {queued:.2?}, painted and stored in \
+         {painted:.2?}, downloaded in {downloaded:.2?}",
+        path.display(),
+        image.width,
+        image.height,
+        image.bytes,
+        image.seed.map_or_else(|| "unknown".to_owned(), |seed| seed.to_string()),
+        image.url,
+    )?;
+    Ok(())
+}
+
+/// A poster, and how long the steps to it took.
+struct Poster {
+    job: JobView,
+    image: ImageView,
+    path: PathBuf,
+    submitted: Duration,
+    downloaded: Duration,
+}
+
+async fn poster(
+    arguments: &Arguments,
+    prompt: &str,
+    api: &str,
+    progress: &mut Progress,
+) -> Result<Poster, Box<dyn Error>> {
+    let client = Client::new();
+    let begun = Instant::now();
+    progress.show("submitting the prompt");
+    let order = json!({
+        "prompt": prompt,
+        "negative_prompt": arguments.negative_prompt,
+        "aspect_ratio": arguments.aspect_ratio,
+        "seed": arguments.seed,
+        "output_format": arguments.output_format,
+        "model": arguments.model,
+    });
+    let mut job = job_of(client.post(format!("{api}/jobs")).json(&order).send().await?).await?;
+    let submitted = begun.elapsed();
+    while job.finished_at.is_none() {
+        let why = job.last_error.as_ref().map(|last| format!(" ({})", last.message)).unwrap_or_default();
+        progress.show(&format!("{}{why}", job.status));
+        tokio::time::sleep(POLL).await;
+        job = job_of(client.get(&job.links.this).send().await?).await?;
+    }
+    let image = match (job.status, &job.image, &job.error) {
+        (Status::Succeeded, Some(image), _) => image.clone(),
+        (_, _, Some(error)) => return Err(format!("the job failed with {}: {}", error.code, error.message).into()),
+        (status, ..) => return Err(format!("the job is {status} and has no picture").into()),
+    };
+    let begun = Instant::now();
+    progress.show("downloading the picture");
+    let bytes = client.get(&image.url).send().await?.error_for_status()?.bytes().await?;
+    let extension = image.content_type.trim_start_matches("image/");
+    let path = arguments.out.join(format!("{}.{extension}", job.id));
+    write(&path, &bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(Poster { job, image, path, submitted, downloaded: begun.elapsed() })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    std::fs::write(path, bytes)
+}
+
+async fn job_of(response: Response) -> Result<JobView, Box<dyn Error>> {
+    if matches!(response.status(), StatusCode::OK | StatusCode::ACCEPTED) {
+        return Ok(response.json().await?);
+    }
+    let status = response.status();
+    let problem: ProblemDetails = response.json().await.map_err(|_| format!("the API answered {status}"))?;
+    Err(problem.detail.into())
+}
+
+/// What is going on, on one line of a terminal that is written over; elsewhere one line for each new thing.
+struct Progress {
+    since: Instant,
+    terminal: bool,
+    last: String,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { since: Instant::now(), terminal: stderr().is_terminal(), last: String::new() }
+    }
+
+    fn show(&mut self, what: &str) {
+        let secs = self.since.elapsed().as_secs_f32();
+        // Progress that cannot be shown is no reason to stop.
+        let _ = if self.terminal {
+            write!(stderr(), "\r\x1b[K{secs:5.1} s  {what}").and_then(|()| stderr().flush())
+        } else if what == self.last {
+            Ok(())
+        } else {
+            writeln!(stderr(), "{secs:5.1} s  {what}")
+        };
+        what.clone_into(&mut self.last);
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Serving the API until somebody interrupts.
+
+use std::error::Error;
+use std::io::{Write, stdout};
+use std::path::Path;
+
+use local::{Ready, Stack};
+use shared::{JobId, Owner};
+
+use crate::arguments::Arguments;
+
+/// The idempotency key of the first job, from which its name follows before it is submitted.
+const FIRST_KEY: &str = "first-poster";
+
+/// Serves until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// When the stack does not start, or its address cannot be told.
+pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let options = arguments.options();
+    let kept = options.data.is_some();
+    let stack = Stack::start(options).await?;
+    let Ready { api, dynamodb, sqs, s3, bedrock, .. } = stack.ready();
+    let data = stack.data().display();
+    let fate = if kept { "kept" } else { "deleted at the end; keep it with --data DIR" };
+    writeln!(
+        stdout(),
+        "The movie poster API answers at {api}
+Its data lies in {data} ({fate})
+DynamoDB {dynamodb}  S3 {s3}  SQS {sqs}  Bedrock {bedrock}
+
+Submit a prompt:
+  curl -s {api}/jobs -H 'Content-Type: application/json' -H 'Idempotency-Key: {FIRST_KEY}' -d '{{\"prompt\": \"A noir detective thriller in 1940s Venice\"}}'
+Then ask for its status, and for the URL of the picture once it has succeeded:
+  curl -s {api}/jobs/{}
+
+Press Ctrl-C to stop.",
+        first_job()?,
+    )?;
+    if let Some(path) = &arguments.ready_file {
+        write_ready_file(path, stack.ready())?;
+    }
+    interrupted().await?;
+    writeln!(
+        stdout(),
+        "Stopping: waiting for the pictures that are being painted. Press Ctrl-C again to stop at once."
+    )?;
+    tokio::select! {
+        () = stack.stop() => writeln!(stdout(), "Stopped.")?,
+        again = interrupted() => again?,
+    }
+    Ok(())
+}
+
+/// The name of the job that the first of the two commands makes.
+fn first_job() -> Result<JobId, Box<dyn Error>> {
+    let key = FIRST_KEY.parse().map_err(|()| "the key is not one")?;
+    Ok(JobId::from_key(&Owner::everyone(), &key))
+}
+
+/// Writes the file in one step, so that a script which sees it can read all of it.
+pub(crate) fn write_ready_file(path: &Path, ready: &Ready) -> Result<(), Box<dyn Error>> {
+    let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    serde_json::to_writer_pretty(&mut file, ready)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+async fn interrupted() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

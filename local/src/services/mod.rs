@@ -1,0 +1,162 @@
+//! The AWS services that the pipeline talks to, embedded in this process.
+//!
+//! [`DynamoDb`], [`S3`] and [`Sqs`] answer over the real wire protocols on a loopback port each, so
+//! the functions use the same SDK clients here as they do when deployed, and any other AWS client
+//! can look inside. All three have one shape: a constructor that fails early when the storage
+//! cannot be opened, and
+//!
+//! ```text
+//! async fn serve(
+//!     self,
+//!     listener: TcpListener,
+//!     shutdown: impl Future<Output = ()> + Send + 'static,
+//! ) -> Result<(), Error>
+//! ```
+//!
+//! which answers until `shutdown` resolves, lets requests that are under way finish (a waiting long
+//! poll answers empty at once), and returns. Instances share nothing, so many can run side by side
+//! in one process.
+
+mod dynamodb;
+mod s3;
+mod sqs;
+
+pub use dynamodb::DynamoDb;
+pub use s3::S3;
+pub use sqs::Sqs;
+
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
+use tokio::net::TcpListener;
+
+/// How long a shutdown waits for requests that are under way. A client that stalls in the middle of
+/// a request would otherwise hold the whole stack open for ever.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why an embedded service could not start or keep serving.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database could not be opened.
+    #[error("cannot open the DynamoDB database: {0}")]
+    Database(#[from] dynoxide::DynoxideError),
+    /// A directory or file that holds a service's data could not be prepared.
+    #[error("cannot use {} for storage: {source}", path.display())]
+    Storage {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The server failed after it had started.
+    #[error("the embedded server failed: {0}")]
+    Server(#[source] io::Error),
+}
+
+/// The signal to stop, in a form that the server and its requests can all wait for.
+type Shutdown = Shared<BoxFuture<'static, ()>>;
+
+/// Makes a shutdown signal out of the future that a caller gives.
+fn shutdown_signal(shutdown: impl Future<Output = ()> + Send + 'static) -> Shutdown {
+    shutdown.boxed().shared()
+}
+
+/// Serves `router` until `shutdown` resolves and the requests under way are answered.
+pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), Error> {
+    // Without TCP_NODELAY the last part of an answer waits for the client's delayed
+    // acknowledgement, some 40 ms.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    });
+    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone()).into_future();
+    drain(async { server.await.map_err(Error::Server) }, shutdown).await
+}
+
+/// Runs `server` to its end, but gives up on it when it is still busy some time after the shutdown.
+async fn drain(server: impl Future<Output = Result<(), Error>>, shutdown: Shutdown) -> Result<(), Error> {
+    let deadline = async {
+        shutdown.await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        result = server => result,
+        () = deadline => {
+            tracing::warn!("a client kept its connection busy through the shutdown");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    //! What the tests of the three services share: a service on a port of its own, and the SDK's
+    //! settings to reach it.
+
+    use std::future::Future;
+    use std::net::SocketAddr;
+
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+    use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::Error;
+
+    /// A service that runs for one test.
+    pub(super) struct Running {
+        pub(super) address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        task: JoinHandle<Result<(), Error>>,
+    }
+
+    impl Running {
+        /// Binds a port and starts what `serve` makes of it and of the shutdown signal.
+        pub(super) async fn start<F>(serve: impl FnOnce(TcpListener, BoxedSignal) -> F) -> Self
+        where
+            F: Future<Output = Result<(), Error>> + Send + 'static,
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("a bound address");
+            let (stop, stopped) = oneshot::channel();
+            let signal: BoxedSignal = Box::pin(async move {
+                stopped.await.ok();
+            });
+            let task = tokio::spawn(serve(listener, signal));
+            Self { address, stop, task }
+        }
+
+        /// The SDK's settings for this service, with credentials that it accepts.
+        pub(super) fn sdk_config(&self) -> SdkConfig {
+            self.sdk_config_as(Credentials::new("key", "secret", None, None, "test"))
+        }
+
+        /// The SDK's settings for this service, with other credentials.
+        pub(super) fn sdk_config_as(&self, credentials: Credentials) -> SdkConfig {
+            SdkConfig::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .http_client(aws_smithy_http_client::Builder::new().build_http())
+                .credentials_provider(SharedCredentialsProvider::new(credentials))
+                .region(Region::new("us-west-2"))
+                .endpoint_url(format!("http://{}", self.address))
+                .build()
+        }
+
+        /// Stops the service and waits until it is gone.
+        pub(super) async fn stop(self) {
+            self.stop.send(()).expect("the service still runs");
+            self.task.await.expect("the service does not panic").expect("the service ends well");
+        }
+    }
+
+    /// A shutdown signal of a nameable type.
+    pub(super) type BoxedSignal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+}

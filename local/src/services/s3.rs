@@ -1,0 +1,216 @@
+//! S3 on a directory, by way of `s3s` and `s3s-fs`.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN,
+};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use tokio::net::TcpListener;
+
+use super::{Error, serve_router, shutdown_signal};
+
+/// What S3 answers, to anyone, about an object in a bucket that does not exist.
+const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
+    <Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
+
+/// An embedded S3, addressed in path style, that knows one access key.
+pub struct S3 {
+    buckets: Buckets,
+}
+
+#[derive(Clone)]
+struct Buckets {
+    root: Arc<Path>,
+    service: S3Service,
+}
+
+impl S3 {
+    /// The buckets below `root`, which is made when it does not exist: a bucket is a directory and
+    /// an object is a file in it. Requests and presigned URLs must be signed by the given key; all
+    /// else is answered with 403.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(root: &Path, access_key_id: &str, secret_access_key: &str) -> Result<Self, Error> {
+        let storage_error = |source| Error::Storage { path: root.to_owned(), source };
+        std::fs::create_dir_all(root).map_err(storage_error)?;
+        // The error of s3s-fs shows its cause only in its debug form.
+        let files = FileSystem::new(root).map_err(|error| storage_error(io::Error::other(format!("{error:?}"))))?;
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(access_key_id, secret_access_key));
+        Ok(Self { buckets: Buckets { root: Arc::from(root), service: builder.build() } })
+    }
+
+    /// Answers on `listener` until `shutdown` resolves.
+    ///
+    /// # Errors
+    /// When the server fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let router = Router::new().fallback(answer).with_state(self.buckets);
+        serve_router(listener, router, shutdown_signal(shutdown)).await
+    }
+}
+
+impl Buckets {
+    async fn answer(&self, request: Request) -> Response {
+        // s3s-fs would quietly make the bucket that an object is put into.
+        if let Some((bucket, key)) = request.uri().path().trim_start_matches('/').split_once('/')
+            && !key.is_empty()
+            && !self.root.join(bucket).is_dir()
+        {
+            return (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/xml")], NO_SUCH_BUCKET).into_response();
+        }
+        match self.service.call(request.map(s3s::Body::http_body_unsync)).await {
+            Ok(response) => response.map(Body::new),
+            Err(error) => {
+                tracing::warn!(?error, "the embedded S3 failed");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+/// Answers one request, and lets a page of any origin read the answer: whoever holds a presigned
+/// URL may show its image.
+async fn answer(State(buckets): State<Buckets>, request: Request) -> Response {
+    let from_browser = request.headers().contains_key(ORIGIN);
+    let preflight =
+        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { buckets.answer(request).await };
+    if from_browser {
+        let any = HeaderValue::from_static("*");
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, any.clone());
+        if preflight {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, any);
+        } else {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Content-Disposition, ETag"));
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use aws_sdk_s3::Client;
+    use aws_sdk_s3::config::Credentials;
+    use aws_sdk_s3::presigning::PresigningConfig;
+    use aws_sdk_s3::primitives::ByteStream;
+    use tempfile::TempDir;
+
+    use super::super::testing::Running;
+    use super::*;
+
+    const KEY: &str = "posters/2026/JOB-1.png";
+
+    /// A service on a directory of its own, and a client of a bucket with one poster.
+    async fn start_with_poster() -> (TempDir, Running, Client) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let service = S3::open(&directory.path().join("s3"), "key", "secret").expect("a directory of buckets");
+        let service = Running::start(|listener, signal| service.serve(listener, signal)).await;
+        let client = client_of(&service, "key", "secret");
+        client.create_bucket().bucket("posters").send().await.expect("a bucket");
+        client
+            .put_object()
+            .bucket("posters")
+            .key(KEY)
+            .content_type("image/png")
+            .content_disposition("inline; filename=\"poster.png\"")
+            .metadata("seed", "7")
+            .body(ByteStream::from_static(b"a poster"))
+            .send()
+            .await
+            .expect("an object");
+        (directory, service, client)
+    }
+
+    fn client_of(service: &Running, access_key_id: &str, secret_access_key: &str) -> Client {
+        let credentials = Credentials::new(access_key_id, secret_access_key, None, None, "test");
+        let config = aws_sdk_s3::config::Builder::from(&service.sdk_config_as(credentials)).force_path_style(true);
+        Client::from_conf(config.build())
+    }
+
+    #[tokio::test]
+    async fn an_object_keeps_what_was_said_about_it_until_it_is_deleted() {
+        let (_directory, service, client) = start_with_poster().await;
+        let head = client.head_object().bucket("posters").key(KEY).send().await.expect("a head");
+        assert_eq!(head.content_type(), Some("image/png"));
+        assert_eq!(head.content_disposition(), Some("inline; filename=\"poster.png\""));
+        assert_eq!(head.content_length(), Some(8));
+        assert_eq!(head.metadata().expect("metadata")["seed"], "7");
+        let got = client.get_object().bucket("posters").key(KEY).send().await.expect("an object");
+        assert_eq!(got.body.collect().await.expect("a body").into_bytes().as_ref(), b"a poster");
+        let list = client.list_objects_v2().bucket("posters").prefix("posters/2026/").send().await.expect("a list");
+        assert_eq!(list.contents().iter().filter_map(|object| object.key()).collect::<Vec<_>>(), [KEY]);
+
+        client.delete_object().bucket("posters").key(KEY).send().await.expect("a deletion");
+        client.delete_object().bucket("posters").key(KEY).send().await.expect("the same again");
+        let error = client.head_object().bucket("posters").key(KEY).send().await.expect_err("it is gone");
+        assert!(error.into_service_error().is_not_found());
+        let error = client.get_object().bucket("posters").key(KEY).send().await.expect_err("it is gone");
+        assert!(error.into_service_error().is_no_such_key());
+        let put = client.put_object().bucket("nowhere").key(KEY).body(ByteStream::from_static(b"lost"));
+        let error = put.send().await.expect_err("no such bucket").into_service_error();
+        assert_eq!(error.meta().code(), Some("NoSuchBucket"));
+        service.stop().await;
+    }
+
+    #[tokio::test]
+    async fn only_the_holder_of_the_key_gets_in() {
+        let (_directory, service, _client) = start_with_poster().await;
+        let unsigned = reqwest::get(format!("http://{}/posters/{KEY}", service.address)).await.expect("an answer");
+        assert_eq!(unsigned.status(), 403);
+        for (access_key_id, secret_access_key) in [("key", "wrong"), ("other", "secret")] {
+            let intruder = client_of(&service, access_key_id, secret_access_key);
+            let error = intruder.get_object().bucket("posters").key(KEY).send().await.expect_err("refused");
+            assert_eq!(error.raw_response().expect("an answer").status().as_u16(), 403);
+        }
+        service.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_presigned_url_works_as_signed_and_until_it_expires() {
+        let (_directory, service, client) = start_with_poster().await;
+        let presign = async |start: SystemTime| {
+            let config = PresigningConfig::builder().start_time(start).expires_in(Duration::from_secs(60));
+            let request = client.get_object().bucket("posters").key(KEY);
+            let presigned = request.presigned(config.build().expect("complete")).await.expect("a URL");
+            presigned.uri().to_owned()
+        };
+        let web = reqwest::Client::new();
+        let status_of = async |url: &str| web.get(url).send().await.expect("an answer").status().as_u16();
+
+        let url = presign(SystemTime::now()).await;
+        let answer = web.get(&url).header("origin", "https://example.org").send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "image/png");
+        assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+        assert_eq!(answer.bytes().await.expect("a body").as_ref(), b"a poster");
+
+        assert_eq!(status_of(&url.replace("X-Amz-Expires=60", "X-Amz-Expires=600")).await, 403);
+        assert_eq!(status_of(&url.replace("JOB-1", "JOB-2")).await, 403);
+        assert_eq!(web.delete(&url).send().await.expect("an answer").status(), 403);
+        let expired = presign(SystemTime::now() - Duration::from_secs(61)).await;
+        assert_eq!(status_of(&expired).await, 403);
+        service.stop().await;
+    }
+}

@@ -1,0 +1,539 @@
+//! Reads `template.yaml`, so that what runs here is what is deployed.
+//!
+//! Of CloudFormation's intrinsic functions only those are resolved that the template uses where this stack looks;
+//! anything else is refused with its place rather than guessed at.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use serde_yaml_ng::Value as Yaml;
+
+/// The deployed template, as it stood when this program was built.
+pub const TEMPLATE: &str = include_str!("../../template.yaml");
+
+/// The account that the emulated resources belong to.
+pub const ACCOUNT: &str = "000000000000";
+
+/// What stands outside the template and its parameters when it is deployed here.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The region of the emulated services.
+    pub region: String,
+    /// The address of the emulated SQS, which is part of every queue's URL.
+    pub sqs: String,
+    /// Parameters given in place of their defaults.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Why the template cannot be deployed here.
+#[derive(Debug, thiserror::Error)]
+#[error("template.yaml, at {place}: {what}")]
+pub struct TemplateError {
+    place: String,
+    what: String,
+}
+
+/// All that the template says about what is emulated here.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The tables, by logical id.
+    pub tables: BTreeMap<String, Table>,
+    /// The queues, by logical id.
+    pub queues: BTreeMap<String, Queue>,
+    /// The names of the buckets, by logical id.
+    pub buckets: BTreeMap<String, String>,
+    /// The functions, by the name of their binary.
+    pub functions: BTreeMap<String, Function>,
+}
+
+/// A DynamoDB table.
+#[derive(Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its properties, in CloudFormation's words.
+    pub properties: TableProperties,
+}
+
+/// The properties of a table that are provisioned here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names are CloudFormation's")]
+pub struct TableProperties {
+    pub attribute_definitions: Vec<AttributeDefinition>,
+    pub key_schema: Vec<KeyElement>,
+    #[serde(default)]
+    pub global_secondary_indexes: Vec<Index>,
+    pub time_to_live_specification: Option<TimeToLive>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names are CloudFormation's")]
+pub struct AttributeDefinition {
+    pub attribute_name: String,
+    pub attribute_type: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names are CloudFormation's")]
+pub struct KeyElement {
+    pub attribute_name: String,
+    pub key_type: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names are CloudFormation's")]
+pub struct Index {
+    pub index_name: String,
+    pub key_schema: Vec<KeyElement>,
+    pub projection: Projection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names are CloudFormation's")]
+pub struct Projection {
+    pub projection_type: String,
+    #[serde(default)]
+    pub non_key_attributes: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names are CloudFormation's")]
+pub struct TimeToLive {
+    pub attribute_name: String,
+    pub enabled: bool,
+}
+
+/// An SQS queue.
+#[derive(Debug)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub url: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Its attributes, as the SQS API spells them.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A Lambda function.
+#[derive(Debug)]
+pub struct Function {
+    /// Its environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// How long one invocation may take, in seconds.
+    pub timeout: u64,
+    /// The routes of the API that it serves.
+    pub routes: Vec<Route>,
+    /// The queues that it works off.
+    pub sources: Vec<Source>,
+}
+
+/// A route of the API.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Route {
+    /// The path, with its parameters in braces.
+    pub path: String,
+    /// The HTTP method, in capitals.
+    pub method: String,
+}
+
+/// An SQS event source.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Source {
+    /// The ARN of the queue.
+    pub queue: String,
+    /// How many messages one invocation gets at most.
+    pub batch_size: i32,
+    /// How many invocations may run at once.
+    #[serde(rename = "ScalingConfig")]
+    pub scaling: Scaling,
+}
+
+/// How far an event source scales.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Scaling {
+    /// How many invocations may run at once.
+    pub maximum_concurrency: usize,
+}
+
+impl Deployment {
+    /// Resolves a template.
+    ///
+    /// # Errors
+    /// When the template holds what this stack does not understand, or a parameter is not one of its own.
+    pub fn read(template: &str, surroundings: &Surroundings) -> Result<Self, TemplateError> {
+        let yaml: Yaml = serde_yaml_ng::from_str(template).map_err(|error| fault("the top", error.to_string()))?;
+        let template = json_of(yaml, "")?;
+        let resolver = Resolver::new(&template, surroundings)?;
+        let mut deployment = Self {
+            tables: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            functions: BTreeMap::new(),
+        };
+        let globals = &template["Globals"]["Function"];
+        for (id, resource) in resolver.resources {
+            let place = format!("Resources/{id}/Properties");
+            let properties = &resource["Properties"];
+            match resource["Type"].as_str() {
+                Some("AWS::DynamoDB::Table") => {
+                    let properties = resolver.parse(properties, &place)?;
+                    deployment.tables.insert(id.clone(), Table { name: resolver.name(id), properties });
+                }
+                Some("AWS::SQS::Queue") => {
+                    let attributes = resolver.queue_attributes(properties, &place)?;
+                    let (name, url, arn) = (resolver.name(id), resolver.queue_url(id), resolver.arn("sqs", id));
+                    deployment.queues.insert(id.clone(), Queue { name, url, arn, attributes });
+                }
+                Some("AWS::S3::Bucket") => {
+                    deployment.buckets.insert(id.clone(), resolver.bucket_name(id)?);
+                }
+                Some("AWS::Serverless::Function") => {
+                    let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str();
+                    let binary = binary.ok_or_else(|| fault(&place, "the function names no Binary to build"))?;
+                    let function = resolver.function(globals, properties, &place)?;
+                    deployment.functions.insert(binary.to_owned(), function);
+                }
+                _ => {}
+            }
+        }
+        Ok(deployment)
+    }
+
+    /// The queue with this ARN.
+    pub fn queue_by_arn(&self, arn: &str) -> Option<&Queue> {
+        self.queues.values().find(|queue| queue.arn == arn)
+    }
+}
+
+fn fault(place: &str, what: impl Into<String>) -> TemplateError {
+    TemplateError { place: place.to_owned(), what: what.into() }
+}
+
+/// Turns YAML into JSON, and the short form of an intrinsic function (`!Ref X`) into its long one (`{"Ref": "X"}`).
+fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
+    Ok(match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(flag) => flag.into(),
+        Yaml::Number(number) => serde_json::to_value(number).map_err(|error| fault(place, error.to_string()))?,
+        Yaml::String(text) => text.into(),
+        Yaml::Sequence(items) => {
+            let items = items.into_iter().enumerate().map(|(i, item)| json_of(item, &format!("{place}/{i}")));
+            Value::Array(items.collect::<Result<_, _>>()?)
+        }
+        Yaml::Mapping(pairs) => {
+            let mut map = Map::new();
+            for (key, value) in pairs {
+                let key = key.as_str().ok_or_else(|| fault(place, "a key is not a string"))?.to_owned();
+                let value = json_of(value, &format!("{place}/{key}"))?;
+                map.insert(key, value);
+            }
+            Value::Object(map)
+        }
+        Yaml::Tagged(tagged) => {
+            let tag = tagged.tag.to_string();
+            let value = json_of(tagged.value, place)?;
+            let (name, value) = match (tag.trim_start_matches('!'), value) {
+                (name @ ("Ref" | "Condition"), value) => (name.to_owned(), value),
+                // In its short form the resource and the attribute are one text.
+                ("GetAtt", Value::String(text)) => {
+                    ("Fn::GetAtt".to_owned(), text.split('.').map(Value::from).collect())
+                }
+                (name, value) => (format!("Fn::{name}"), value),
+            };
+            Value::Object(Map::from_iter([(name, value)]))
+        }
+    })
+}
+
+/// Resolves intrinsic functions.
+struct Resolver<'a> {
+    surroundings: &'a Surroundings,
+    parameters: BTreeMap<&'a str, Value>,
+    conditions: &'a Value,
+    resources: &'a Map<String, Value>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(template: &'a Value, surroundings: &'a Surroundings) -> Result<Self, TemplateError> {
+        let declared = template["Parameters"].as_object();
+        let mut parameters = BTreeMap::new();
+        for (name, parameter) in declared.into_iter().flatten() {
+            let given = surroundings.parameters.get(name).map(|text| Value::from(text.as_str()));
+            let value = given.unwrap_or_else(|| parameter["Default"].clone());
+            let value =
+                parameter_value(parameter, &value).map_err(|rule| fault(&format!("Parameters/{name}"), rule))?;
+            parameters.insert(name.as_str(), value);
+        }
+        if let Some(stranger) = surroundings.parameters.keys().find(|name| !parameters.contains_key(name.as_str())) {
+            let known: Vec<_> = parameters.keys().copied().collect();
+            return Err(fault("Parameters", format!("there is no {stranger}, only {}", known.join(", "))));
+        }
+        let resources = template["Resources"].as_object().ok_or_else(|| fault("Resources", "there are none"))?;
+        Ok(Self { surroundings, parameters, conditions: &template["Conditions"], resources })
+    }
+
+    /// The physical name of a resource.
+    fn name(&self, id: &str) -> String {
+        format!("moviePosterDesign-{id}")
+    }
+
+    fn arn(&self, service: &str, id: &str) -> String {
+        format!("arn:aws:{service}:{}:{ACCOUNT}:{}", self.surroundings.region, self.name(id))
+    }
+
+    fn queue_url(&self, id: &str) -> String {
+        format!("{}/{ACCOUNT}/{}", self.surroundings.sqs, self.name(id))
+    }
+
+    fn bucket_name(&self, id: &str) -> Result<String, TemplateError> {
+        let place = format!("Resources/{id}/Properties/BucketName");
+        let given = self.resolve(&self.resources[id]["Properties"]["BucketName"], &place)?;
+        // Bucket names are in lower case.
+        Ok(scalar(&given).unwrap_or_else(|| self.name(id).to_lowercase()))
+    }
+
+    fn function(&self, globals: &Value, properties: &Value, place: &str) -> Result<Function, TemplateError> {
+        let mut environment = BTreeMap::new();
+        for variables in [&globals["Environment"]["Variables"], &properties["Environment"]["Variables"]] {
+            for (name, value) in self.resolve(variables, place)?.as_object().into_iter().flatten() {
+                let value = scalar(value).ok_or_else(|| fault(place, format!("the variable {name} is no scalar")))?;
+                environment.insert(name.clone(), value);
+            }
+        }
+        let timeout = if properties["Timeout"].is_null() { &globals["Timeout"] } else { &properties["Timeout"] };
+        let timeout = timeout.as_u64().ok_or_else(|| fault(place, "the function has no Timeout"))?;
+        let mut function = Function { environment, timeout, routes: Vec::new(), sources: Vec::new() };
+        for (name, event) in properties["Events"].as_object().into_iter().flatten() {
+            let place = format!("{place}/Events/{name}");
+            match event["Type"].as_str() {
+                Some("Api") => function.routes.push(self.parse(&event["Properties"], &place)?),
+                Some("SQS") => function.sources.push(self.parse(&event["Properties"], &place)?),
+                kind => return Err(fault(&place, format!("events of type {kind:?} are not emulated"))),
+            }
+        }
+        Ok(function)
+    }
+
+    /// A queue's properties, as the SQS API takes them: all text, and the redrive policy as JSON.
+    fn queue_attributes(&self, properties: &Value, place: &str) -> Result<BTreeMap<String, String>, TemplateError> {
+        let mut attributes = BTreeMap::new();
+        for (name, value) in self.resolve(properties, place)?.as_object().into_iter().flatten() {
+            match name.as_str() {
+                "VisibilityTimeout" | "MessageRetentionPeriod" | "DelaySeconds" | "MaximumMessageSize" => {
+                    let value = scalar(value).ok_or_else(|| fault(place, format!("{name} is no scalar")))?;
+                    attributes.insert(name.clone(), value);
+                }
+                "RedrivePolicy" => {
+                    attributes.insert(name.clone(), value.to_string());
+                }
+                // What guards a deployed queue has no bearing on one in this process.
+                _ => {}
+            }
+        }
+        Ok(attributes)
+    }
+
+    fn parse<T: for<'de> Deserialize<'de>>(&self, value: &Value, place: &str) -> Result<T, TemplateError> {
+        serde_json::from_value(self.resolve(value, place)?).map_err(|error| fault(place, error.to_string()))
+    }
+
+    fn resolve(&self, value: &Value, place: &str) -> Result<Value, TemplateError> {
+        match value {
+            Value::Object(map) => {
+                if let Some((name, argument)) = map.iter().next()
+                    && map.len() == 1
+                    && (name == "Ref" || name.starts_with("Fn::"))
+                {
+                    return self.call(name, argument, place);
+                }
+                let mut resolved = Map::new();
+                for (key, value) in map {
+                    let value = self.resolve(value, &format!("{place}/{key}"))?;
+                    // `AWS::NoValue` stands for a property that is not there.
+                    if !value.is_null() {
+                        resolved.insert(key.clone(), value);
+                    }
+                }
+                Ok(Value::Object(resolved))
+            }
+            Value::Array(items) => items.iter().map(|item| self.resolve(item, place)).collect(),
+            scalar => Ok(scalar.clone()),
+        }
+    }
+
+    fn call(&self, name: &str, argument: &Value, place: &str) -> Result<Value, TemplateError> {
+        let bad = || fault(place, format!("{name} has arguments that are not understood: {argument}"));
+        match (name, argument) {
+            ("Ref", Value::String(target)) => self.reference(target, place),
+            ("Fn::GetAtt", Value::Array(path)) => match &path[..] {
+                [Value::String(id), Value::String(attribute)] => self.attribute(id, attribute, place).map(Value::from),
+                _ => Err(bad()),
+            },
+            ("Fn::Sub", Value::String(text)) => self.substitute(text, place).map(Value::from),
+            ("Fn::If", Value::Array(arguments)) => match &arguments[..] {
+                [Value::String(condition), then, otherwise] => {
+                    let chosen = if self.condition(condition, place)? { then } else { otherwise };
+                    self.resolve(chosen, place)
+                }
+                _ => Err(bad()),
+            },
+            ("Fn::Equals", Value::Array(sides)) => match &sides[..] {
+                [left, right] => {
+                    let (left, right) = (self.resolve(left, place)?, self.resolve(right, place)?);
+                    Ok(Value::Bool(scalar(&left) == scalar(&right)))
+                }
+                _ => Err(bad()),
+            },
+            ("Fn::Not", Value::Array(arguments)) => match &arguments[..] {
+                [argument] => {
+                    let value = self.resolve(argument, place)?.as_bool().ok_or_else(bad)?;
+                    Ok(Value::Bool(!value))
+                }
+                _ => Err(bad()),
+            },
+            _ => Err(fault(place, format!("the local stack does not understand {name}"))),
+        }
+    }
+
+    fn condition(&self, name: &str, place: &str) -> Result<bool, TemplateError> {
+        let condition = self.resolve(&self.conditions[name], &format!("Conditions/{name}"))?;
+        condition.as_bool().ok_or_else(|| fault(place, format!("there is no condition {name}")))
+    }
+
+    fn reference(&self, target: &str, place: &str) -> Result<Value, TemplateError> {
+        if let Some(value) = self.parameters.get(target) {
+            return Ok(value.clone());
+        }
+        let value = match target {
+            "AWS::NoValue" => return Ok(Value::Null),
+            "AWS::Region" => self.surroundings.region.clone(),
+            "AWS::AccountId" => ACCOUNT.to_owned(),
+            "AWS::Partition" => "aws".to_owned(),
+            "AWS::StackName" => "local".to_owned(),
+            _ => match self.resources.get(target).and_then(|resource| resource["Type"].as_str()) {
+                Some("AWS::SQS::Queue") => self.queue_url(target),
+                Some("AWS::S3::Bucket") => self.bucket_name(target)?,
+                Some(_) => self.name(target),
+                None => return Err(fault(place, format!("there is no {target} to refer to"))),
+            },
+        };
+        Ok(value.into())
+    }
+
+    fn attribute(&self, id: &str, attribute: &str, place: &str) -> Result<String, TemplateError> {
+        let kind = self.resources.get(id).and_then(|resource| resource["Type"].as_str());
+        match (kind, attribute) {
+            (Some("AWS::SQS::Queue"), "Arn") => Ok(self.arn("sqs", id)),
+            (Some("AWS::DynamoDB::Table"), "Arn") => {
+                Ok(format!("arn:aws:dynamodb:{}:{ACCOUNT}:table/{}", self.surroundings.region, self.name(id)))
+            }
+            (Some("AWS::S3::Bucket"), "Arn") => Ok(format!("arn:aws:s3:::{}", self.bucket_name(id)?)),
+            _ => Err(fault(place, format!("the local stack does not know {id}.{attribute}"))),
+        }
+    }
+
+    /// Replaces each `${Name}` and `${Name.Attribute}`.
+    fn substitute(&self, text: &str, place: &str) -> Result<String, TemplateError> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (name, after) = after.split_once('}').ok_or_else(|| fault(place, "a ${ is not closed"))?;
+            out.push_str(before);
+            match name.split_once('.') {
+                Some((id, attribute)) => out.push_str(&self.attribute(id, attribute, place)?),
+                None => out.push_str(&scalar(&self.reference(name, place)?).unwrap_or_default()),
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+}
+
+/// A parameter's value, held against the rules that CloudFormation would hold it against, but for patterns.
+fn parameter_value(parameter: &Value, value: &Value) -> Result<Value, String> {
+    let text = scalar(value).ok_or("has no default and was not given")?;
+    if let Some(allowed) = parameter["AllowedValues"].as_array()
+        && !allowed.iter().any(|one| scalar(one).as_deref() == Some(&text))
+    {
+        return Err(format!("{text:?} is not one of its allowed values"));
+    }
+    if parameter["Type"] != "Number" {
+        return Ok(text.into());
+    }
+    let number: i64 = text.parse().map_err(|_| format!("{text:?} is not a whole number"))?;
+    let (least, most) = (parameter["MinValue"].as_i64(), parameter["MaxValue"].as_i64());
+    if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
+        return Err(format!("{number} is outside of its limits"));
+    }
+    Ok(number.into())
+}
+
+/// The text of a scalar, as CloudFormation hands it on.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(template: &str, parameters: &[(&str, &str)]) -> Result<Deployment, String> {
+        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let surroundings =
+            Surroundings { region: "us-west-2".to_owned(), sqs: "http://127.0.0.1:9".to_owned(), parameters };
+        Deployment::read(template, &surroundings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_deployed_template_is_understood() {
+        let deployment = read(TEMPLATE, &[("MaxAttempts", "5")]).expect("it is understood");
+        let functions: Vec<_> = deployment.functions.keys().collect();
+        assert_eq!(functions, ["dead_letter", "status", "submit", "worker"]);
+        let worker = &deployment.functions["worker"];
+        assert_eq!(worker.environment["MAX_ATTEMPTS"], "5");
+        assert_eq!(worker.environment["TABLE_NAME"], deployment.tables["JobsTable"].name);
+        let queue = deployment.queue_by_arn(&worker.sources[0].queue).expect("its queue is there");
+        assert_eq!(worker.environment["QUEUE_URL"], queue.url);
+        let policy: Value = serde_json::from_str(&queue.attributes["RedrivePolicy"]).expect("the policy is JSON");
+        assert_eq!(policy["deadLetterTargetArn"], deployment.queues["DeadLetterQueue"].arn.as_str());
+        assert_eq!(worker.environment["IMAGE_BUCKET"], deployment.buckets["ImageBucket"]);
+        assert_eq!(deployment.buckets["ImageBucket"], "moviePosterDesign-ImageBucket".to_lowercase());
+    }
+
+    #[test]
+    fn conditions_choose() {
+        let named = read(TEMPLATE, &[("BucketName", "movieposterdesign01")]).expect("it is understood");
+        assert_eq!(named.buckets["ImageBucket"], "movieposterdesign01");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_its_place() {
+        let template =
+            "Resources:\n  Q:\n    Type: AWS::SQS::Queue\n    Properties:\n      DelaySeconds: !Select [0, [1]]\n";
+        let error = read(template, &[]).expect_err("Select is not understood");
+        assert!(error.contains("Resources/Q/Properties/DelaySeconds") && error.contains("Fn::Select"), "{error}");
+        let error = read(TEMPLATE, &[("MaxAttemps", "5")]).expect_err("there is no such parameter");
+        assert!(error.contains("there is no MaxAttemps"), "{error}");
+        for (name, value) in [("MaxAttempts", "0"), ("MaxAttempts", "many"), ("ModelId", "dall-e")] {
+            let error = read(TEMPLATE, &[(name, value)]).expect_err("the value breaks a rule");
+            assert!(error.contains(&format!("Parameters/{name}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Adapters to the AWS services, over the SDK's own clients.
+
+pub mod deliveries;
+mod error;
+pub mod gateway;
+pub mod giving_up;
+mod images;
+mod painter;
+mod queue;
+mod table;
+
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, tls::rustls_provider::CryptoMode};
+use aws_smithy_types::retry::RetryConfig;
+
+pub use error::{Kind, ServiceError};
+pub use images::{Images, Stored};
+pub use painter::{PaintError, Painter};
+pub use queue::Queue;
+pub use table::{Created, Saved, Table};
+
+use crate::settings::{Settings, SettingsError};
+
+/// The roots that every AWS endpoint's certificate goes back to, see <https://www.amazontrust.com/repository/>.
+///
+/// Trusting these five rather than the machine's whole store saves most of a function's start, because each root of
+/// the store would be parsed.
+const AMAZON_ROOTS: &str = include_str!("roots.pem");
+
+/// What every client is made from: credentials, region, and one HTTP client that all of them share.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    config: SdkConfig,
+    bedrock: SdkConfig,
+    endpoints: Endpoints,
+}
+
+/// Addresses of services that stand in for the real ones; `None` is the real one, or the one that the SDK's own
+/// variables name (`AWS_ENDPOINT_URL_SQS` and so on).
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// Amazon DynamoDB.
+    pub dynamodb: Option<String>,
+    /// Amazon SQS.
+    pub sqs: Option<String>,
+    /// Amazon S3.
+    pub s3: Option<String>,
+    /// Amazon Bedrock's runtime.
+    pub bedrock: Option<String>,
+}
+
+impl Aws {
+    /// The connections of a Lambda function: region and credentials from the variables that Lambda sets.
+    ///
+    /// # Errors
+    /// When no region is set.
+    pub async fn from_env() -> Result<Self, SettingsError> {
+        let lookup = |name: &str| std::env::var(name).ok();
+        let mut settings = Settings::new(&lookup);
+        let region = settings.text("AWS_REGION");
+        settings.finish(|| ())?;
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .region(Region::new(region))
+            .credentials_provider(aws_config::environment::EnvironmentVariableCredentialsProvider::new())
+            .http_client(http_client())
+            .load()
+            .await;
+        Ok(Self::new(config, Endpoints::default()))
+    }
+
+    /// Connections with this configuration.
+    pub fn new(config: SdkConfig, endpoints: Endpoints) -> Self {
+        Self { bedrock: config.clone(), config, endpoints }
+    }
+
+    /// The same connections, with another configuration for Bedrock alone.
+    pub fn with_bedrock(self, bedrock: SdkConfig) -> Self {
+        Self { bedrock, ..self }
+    }
+
+    /// The table of jobs.
+    pub fn table(&self, name: String) -> Table {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config)
+            .timeout_config(timeouts(Duration::from_secs(3), Duration::from_secs(8)));
+        if let Some(endpoint) = &self.endpoints.dynamodb {
+            config = config.endpoint_url(endpoint);
+        }
+        Table::new(aws_sdk_dynamodb::Client::from_conf(config.build()), name)
+    }
+
+    /// A queue.
+    pub fn queue(&self, url: String) -> Queue {
+        let mut config = aws_sdk_sqs::config::Builder::from(&self.config)
+            .timeout_config(timeouts(Duration::from_secs(3), Duration::from_secs(8)));
+        if let Some(endpoint) = &self.endpoints.sqs {
+            config = config.endpoint_url(endpoint);
+        }
+        Queue::new(aws_sdk_sqs::Client::from_conf(config.build()), url)
+    }
+
+    /// The bucket of pictures.
+    pub fn images(&self, bucket: String) -> Images {
+        let mut config = aws_sdk_s3::config::Builder::from(&self.config)
+            .timeout_config(timeouts(Duration::from_secs(10), Duration::from_secs(20)));
+        if let Some(endpoint) = &self.endpoints.s3 {
+            config = config.endpoint_url(endpoint);
+        }
+        Images::new(aws_sdk_s3::Client::from_conf(config.build()), bucket, self.config.credentials_provider())
+    }
+
+    /// The model, in `region`, with `timeout` for one painting.
+    ///
+    /// The SDK neither retries a painting nor gives up early: each call may be paid for, and the queue is the retry.
+    pub fn painter(&self, region: String, timeout: Duration) -> Painter {
+        let mut config = aws_sdk_bedrockruntime::config::Builder::from(&self.bedrock)
+            .region(Region::new(region))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts(timeout, timeout));
+        if let Some(endpoint) = &self.endpoints.bedrock {
+            config = config.endpoint_url(endpoint);
+        }
+        Painter::new(aws_sdk_bedrockruntime::Client::from_conf(config.build()), timeout)
+    }
+}
+
+/// Timeouts for every call: the SDK sets only one for connecting by itself.
+fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(operation)
+        .build()
+}
+
+/// The one HTTP client that all services share.
+///
+/// It trusts Amazon's roots alone. Where a proxy answers in AWS's name, `AWS_CA_BUNDLE` names a PEM file of further
+/// roots, as it does for the AWS CLI.
+pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+    let mut roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS.as_bytes());
+    if let Some(bundle) = std::env::var_os("AWS_CA_BUNDLE") {
+        match std::fs::read(&bundle) {
+            Ok(pem) => roots = roots.with_pem_certificate(pem),
+            Err(error) => tracing::error!(%error, "the file that AWS_CA_BUNDLE names cannot be read"),
+        }
+    }
+    let context = TlsContext::builder().with_trust_store(roots).build().expect("the bundled roots are valid PEM");
+    Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https()
+}

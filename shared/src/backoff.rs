@@ -1,0 +1,26 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+/// The wait before attempt `attempt` + 1: exponential with full jitter, never above `cap`.
+///
+/// Full jitter spreads a crowd of clients best; see "Exponential Backoff And Jitter" on the AWS Architecture Blog,
+/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
+pub fn full_jitter(base: Duration, cap: Duration, attempt: u32) -> Duration {
+    let ceiling = base.saturating_mul(1 << attempt.min(20)).min(cap);
+    ceiling.mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_stays_under_its_ceiling_and_reaches_far() {
+        let (base, cap) = (Duration::from_secs(2), Duration::from_secs(900));
+        let longest = |attempt| (0..500).map(|_| full_jitter(base, cap, attempt)).max().unwrap_or_default();
+        assert!(longest(0) <= base);
+        assert!(longest(u32::MAX) <= cap);
+        assert!(longest(u32::MAX) > cap / 2);
+    }
+}

@@ -1,0 +1,170 @@
+//! The state machine under arbitrary interleavings of workers that may stall, lose their lease and come back.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::order::Model;
+
+const MAX_ATTEMPTS: u32 = 3;
+const DEADLINE: Duration = Duration::from_secs(1_000);
+
+fn job() -> Job {
+    let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
+    let owner = Owner::new("alice");
+    Job::new(JobId::new(), owner, order, Timestamp::from_ms(0), DEADLINE, Duration::from_secs(5_000))
+}
+
+fn image() -> Image {
+    Image {
+        facts: ImageFacts { format: OutputFormat::Png, bytes: 1, width: 832, height: 1216, seed: Some(1) },
+        url: SignedUrl { url: "https://example.com".to_owned(), expires_at: Timestamp::from_ms(1) },
+    }
+}
+
+fn last_error(code: ErrorCode, at: Timestamp) -> LastError {
+    LastError { code, message: "It was busy.".to_owned(), at }
+}
+
+/// What somebody may try to do with a job.
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    /// Worker `w` reads the record and tries to claim it.
+    Claim(usize),
+    /// Worker `w` acts on what it believes to hold, which may be long lost.
+    Succeed(usize),
+    Fail(usize),
+    Throttled(usize),
+    Crash(usize),
+    GiveUp,
+    Adopt,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let worker = 0..3_usize;
+    let step = prop_oneof![
+        3 => (1..200_u64).prop_map(Step::Wait),
+        4 => worker.clone().prop_map(Step::Claim),
+        1 => worker.clone().prop_map(Step::Succeed),
+        1 => worker.clone().prop_map(Step::Fail),
+        2 => worker.clone().prop_map(Step::Throttled),
+        1 => worker.prop_map(Step::Crash),
+        1 => Just(Step::GiveUp),
+        1 => Just(Step::Adopt),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn a_job_ends_once_and_its_fence_refuses_whoever_lost_it(steps in steps()) {
+        let mut now = Timestamp::from_ms(0);
+        let mut stored = job();
+        let mut workers: [Option<Claimed>; 3] = [None, None, None];
+        let mut begun = 0;
+
+        for step in steps {
+            let believed = |w: usize, workers: &mut [Option<Claimed>; 3]| workers[w].take();
+            let next = match step {
+                Step::Wait(secs) => {
+                    now = now + Duration::from_secs(secs);
+                    None
+                }
+                Step::Claim(w) => {
+                    let lease = Lease::new(now + Duration::from_secs(90));
+                    let claimed = stored.claim(lease, MAX_ATTEMPTS, now);
+                    if let Ok(claimed) = &claimed {
+                        workers[w] = Some(claimed.clone());
+                        begun += 1;
+                    }
+                    claimed.ok().map(|claimed| claimed.0)
+                }
+                Step::Succeed(w) => believed(w, &mut workers).map(|claimed| claimed.succeed(image(), now)),
+                Step::Fail(w) => believed(w, &mut workers)
+                    .map(|claimed| claimed.fail(ErrorCode::ContentFiltered, "No.".to_owned(), Attempt::NeverBegan, now)),
+                Step::Throttled(w) => believed(w, &mut workers)
+                    .map(|claimed| claimed.release(last_error(ErrorCode::Throttled, now), Attempt::NeverBegan)),
+                Step::Crash(w) => {
+                    workers[w] = None;
+                    None
+                }
+                Step::GiveUp => stored.give_up(ErrorCode::AttemptsExhausted, now),
+                Step::Adopt => stored.adopt(image(), now),
+            };
+            let Some(next) = next else { continue };
+            // This is the one condition that the store checks.
+            if next.fence != stored.fence + 1 {
+                continue;
+            }
+            if next.throttles > stored.throttles {
+                begun -= 1;
+            }
+            prop_assert!(stored.finished_at().is_none(), "{:?} was left for {:?}", stored.status(), next.status());
+            prop_assert!(next.status() >= stored.status(), "a caller saw the job go backwards");
+            prop_assert!(next.attempts <= MAX_ATTEMPTS);
+            prop_assert_eq!(next.attempts, begun, "every painting that may have begun is counted");
+            prop_assert_eq!((next.id, &next.order, next.created_at), (stored.id, &stored.order, stored.created_at));
+            stored = next;
+        }
+    }
+
+    #[test]
+    fn two_workers_never_hold_the_same_job(at in 0..2_000_u64, held in 1..500_u64) {
+        let start = Timestamp::from_ms(0);
+        let claimed = job().claim(Lease::new(start + Duration::from_secs(held)), MAX_ATTEMPTS, start);
+        let claimed = claimed.expect("a fresh job can be claimed");
+        let now = start + Duration::from_secs(at);
+        let second = claimed.claim(Lease::new(now + Duration::from_secs(90)), MAX_ATTEMPTS, now);
+        prop_assert_eq!(second.is_ok(), at >= held && at < DEADLINE.as_secs());
+    }
+}
+
+#[test]
+fn a_claim_is_refused_for_the_right_reason() {
+    let start = Timestamp::from_ms(0);
+    let lease = |from: Timestamp| Lease::new(from + Duration::from_secs(90));
+    let claimed = job().claim(lease(start), 1, start).expect("a fresh job can be claimed");
+    let until = start + Duration::from_secs(90);
+    assert_eq!(claimed.claim(lease(start), 1, start), Err(ClaimRefused::Leased(until)));
+    assert_eq!(claimed.claim(lease(until), 1, until), Err(ClaimRefused::AttemptsExhausted));
+    let late = start + DEADLINE;
+    assert_eq!(claimed.claim(lease(late), 1, late), Err(ClaimRefused::DeadlinePassed));
+    let ended = claimed.succeed(image(), until);
+    assert_eq!(ended.claim(lease(until), 1, until), Err(ClaimRefused::Ended));
+    assert_eq!(ended.give_up(ErrorCode::AttemptsExhausted, until), None);
+    assert_eq!(ended.adopt(image(), until), None);
+}
+
+#[test]
+fn a_live_lease_protects_from_being_given_up() {
+    let start = Timestamp::from_ms(0);
+    let now = start + DEADLINE - Duration::from_secs(1);
+    let claimed = job().claim(Lease::new(now + Duration::from_secs(90)), 1, now).expect("the deadline is not over yet");
+    assert!(!claimed.is_overdue(start + DEADLINE));
+    assert_eq!(claimed.give_up(ErrorCode::DeadlineExceeded, start + DEADLINE), None);
+    let later = now + Duration::from_secs(90);
+    assert!(claimed.is_overdue(later));
+    let failed = claimed.give_up(ErrorCode::DeadlineExceeded, later).expect("the lease is over");
+    assert!(matches!(failed.state, JobState::Failed { error: JobError { billed: true, retryable: true, .. }, .. }));
+}
+
+#[test]
+fn ids_have_one_spelling() {
+    let id = JobId::new().to_string();
+    assert_eq!(id.parse::<JobId>().expect("it is an id").to_string(), id);
+    for other in [id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new()]
+    {
+        assert_eq!(other.parse::<JobId>(), Err(NotAJobId), "{other}");
+    }
+}
+
+#[test]
+fn a_key_names_one_job_of_one_owner() {
+    let key = |text: &str| text.parse::<IdempotencyKey>().expect("a good key");
+    let (alice, bob) = (Owner::new("alice"), Owner::new("bob"));
+    assert_eq!(JobId::from_key(&alice, &key("k")), JobId::from_key(&alice, &key("k")));
+    assert_ne!(JobId::from_key(&alice, &key("k")), JobId::from_key(&bob, &key("k")));
+    assert_ne!(JobId::from_key(&Owner::new("ab"), &key("c")), JobId::from_key(&Owner::new("a"), &key("bc")));
+    assert!(JobId::from_key(&alice, &key("k")).to_string().parse::<JobId>().is_ok());
+}

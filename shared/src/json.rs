@@ -1,0 +1,182 @@
+//! JSON read strictly, with every fault of an object found and named.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::problem::FieldError;
+
+/// Reads a JSON document that repeats no key in an object.
+///
+/// RFC 8259 leaves the meaning of a repeated key open, and parsers differ in which value they keep, so a request with
+/// one is refused rather than guessed at.
+///
+/// # Errors
+/// A sentence that says what is wrong and where.
+pub fn parse(bytes: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice::<Strict>(bytes).map(|strict| strict.0).map_err(|error| error.to_string())
+}
+
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Strict(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let Strict(value) = access.next_value()?;
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} is repeated")));
+            }
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}
+
+/// The fields of a JSON object, taken out one by one while the faults are gathered.
+pub struct Fields {
+    pointer: String,
+    map: Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Fields {
+    /// The fields of `value`, which stands at the JSON pointer `pointer` of the request.
+    ///
+    /// # Errors
+    /// When `value` is no object.
+    pub fn new(value: Value, pointer: &str) -> Result<Self, FieldError> {
+        match value {
+            Value::Object(map) => Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() }),
+            other => Err(FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))),
+        }
+    }
+
+    /// The field `name`, which must be there.
+    pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+        if self.map.get(name).is_none_or(Value::is_null) {
+            self.map.remove(name);
+            self.fault(name, "is required".to_owned());
+            return None;
+        }
+        self.optional(name, parse)
+    }
+
+    /// The field `name`; `null` means the same as leaving it out.
+    pub fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+        let value = self.map.remove(name).filter(|value| !value.is_null())?;
+        match parse(value) {
+            Ok(value) => Some(value),
+            Err(detail) => {
+                self.fault(name, detail);
+                None
+            }
+        }
+    }
+
+    /// Records a fault of the field `name`.
+    pub fn fault(&mut self, name: &str, detail: String) {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        self.errors.push(FieldError::new(&format!("{}/{name}", self.pointer), detail));
+    }
+
+    /// Ends the reading: the faults found, each field that nobody asked for among them.
+    pub fn finish(mut self) -> Vec<FieldError> {
+        for (name, _) in std::mem::take(&mut self.map) {
+            self.fault(&name, "is not a field of this request".to_owned());
+        }
+        self.errors
+    }
+}
+
+/// A string, or what was found in its place.
+///
+/// # Errors
+/// A sentence that says what was found.
+pub fn string(value: Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => Err(format!("must be a string, not {}", kind(&other))),
+    }
+}
+
+/// What a person calls this kind of value.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_key_is_refused_at_any_depth() {
+        assert!(parse(br#"{"a":1,"b":{"c":1}}"#).is_ok());
+        for twice in [r#"{"a":1,"a":2}"#, r#"{"b":[{"c":1,"c":1}]}"#] {
+            assert!(parse(twice.as_bytes()).is_err_and(|error| error.contains("repeated")), "{twice}");
+        }
+    }
+
+    #[test]
+    fn hostile_documents_are_refused_without_a_panic() {
+        let deep = "[".repeat(10_000);
+        for text in ["", "{", "\u{feff}{}", r#"{"a":"\ud800"}"#, r#"{"a":1e400}"#, &deep] {
+            assert!(parse(text.as_bytes()).is_err(), "{text:.20}");
+        }
+        assert!(parse(b"{\"a\":\"\xff\"}").is_err());
+    }
+}

@@ -1,0 +1,479 @@
+//! What a caller may ask for: each rule of a request, held by a type that cannot be made without it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::json::{Fields, kind, string};
+use crate::problem::FieldError;
+
+/// Everything that decides what picture a job is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// What to paint.
+    pub prompt: Prompt,
+    /// What to keep out of the picture.
+    pub negative_prompt: Option<Prompt>,
+    /// The shape of the picture.
+    pub aspect_ratio: AspectRatio,
+    /// The seed; with `None` the model picks one.
+    pub seed: Option<Seed>,
+    /// The file format of the picture.
+    pub output_format: OutputFormat,
+    /// The model that paints.
+    pub model: Model,
+    /// The caller's own notes, handed back untouched.
+    pub metadata: Metadata,
+}
+
+impl Order {
+    /// Reads an order from the members of a JSON object, with every fault found.
+    ///
+    /// # Errors
+    /// All the rules that the object breaks.
+    pub fn parse(value: Value, pointer: &str, default_model: Model) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
+        let prompt = fields.required("prompt", |value| Prompt::parse(&string(value)?));
+        let negative_prompt = fields.optional("negative_prompt", |value| Prompt::parse(&string(value)?));
+        let aspect_ratio = fields.optional("aspect_ratio", |value| string(value)?.parse());
+        let seed = fields.optional("seed", |value| Seed::parse(&value));
+        let output_format = fields.optional("output_format", |value| string(value)?.parse());
+        let model = fields.optional("model", |value| string(value)?.parse()).unwrap_or(default_model);
+        let metadata = fields.optional("metadata", Metadata::parse);
+        if output_format == Some(OutputFormat::Webp) && !model.paints_webp() {
+            fields.fault("output_format", format!("must be png or jpeg with the model {model}"));
+        }
+        let errors = fields.finish();
+        match prompt {
+            Some(prompt) if errors.is_empty() => Ok(Self {
+                prompt,
+                negative_prompt,
+                aspect_ratio: aspect_ratio.unwrap_or_default(),
+                seed,
+                output_format: output_format.unwrap_or_default(),
+                model,
+                metadata: metadata.unwrap_or_default(),
+            }),
+            _ => Err(errors),
+        }
+    }
+
+    /// A digest that two orders share exactly when they ask for the same thing.
+    ///
+    /// Text is compared by its code points: two spellings of a letter that look alike, such as a composed and a
+    /// decomposed `é`, are different text.
+    pub fn fingerprint(&self) -> String {
+        let canonical = serde_json::to_vec(self).expect("an order of strings and numbers is always JSON");
+        Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A text for the model: trimmed, with something to see in it, and safe to show.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Prompt(String);
+
+impl Prompt {
+    /// The model's limit, in Unicode scalar values.
+    pub const MAX_CHARS: usize = 10_000;
+
+    /// Trims and checks a text.
+    ///
+    /// # Errors
+    /// The rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.chars().all(is_invisible) {
+            return Err("must not be empty".to_owned());
+        }
+        let chars = text.chars().count();
+        if chars > Self::MAX_CHARS {
+            return Err(format!("must have at most {} characters, but has {chars}", Self::MAX_CHARS));
+        }
+        match text.chars().find(|&c| is_forbidden(c)) {
+            Some(c) => Err(format!("must not contain the character U+{:04X}", c as u32)),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Characters that show nothing by themselves, so that a prompt of them alone is an empty one.
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+/// Characters that have no place in a prompt: controls other than line breaks and tabs, noncharacters, and those that
+/// make text look other than it is (bidirectional overrides and isolates, and tag characters).
+fn is_forbidden(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || (c as u32 & 0xfffe) == 0xfffe
+        || matches!(
+            c,
+            '\u{fdd0}'..='\u{fdef}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+impl TryFrom<String> for Prompt {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Prompt> for String {
+    fn from(prompt: Prompt) -> Self {
+        prompt.0
+    }
+}
+
+/// Shows only the length, so that no log can hold a prompt.
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Prompt({} bytes)", self.0.len())
+    }
+}
+
+/// Defines an enum whose variants each have one spelling on the wire.
+macro_rules! spelled {
+    (
+        $(#[$meta:meta])* $name:ident, $what:literal,
+        $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)?
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "&'static str")]
+        pub enum $name {
+            $($(#[$vmeta])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The spelling on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or_else(|| {
+                    let all: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
+                    format!(concat!("must be ", $what, ": one of {}"), all.join(", "))
+                })
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for &'static str {
+            fn from(value: $name) -> Self {
+                value.as_str()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use spelled;
+
+spelled! {
+    /// The shape of the picture, width to height.
+    #[derive(Default)]
+    AspectRatio, "an aspect ratio",
+    /// A one-sheet, the usual shape of a film poster.
+    #[default]
+    OneSheet = "2:3",
+    /// A square.
+    Square = "1:1",
+    /// A widescreen banner.
+    Wide = "16:9",
+    /// An ultra-wide banner.
+    UltraWide = "21:9",
+    /// A photograph on its side.
+    Landscape = "3:2",
+    /// A slightly tall picture.
+    Tall = "4:5",
+    /// A slightly wide picture.
+    Broad = "5:4",
+    /// A phone's screen.
+    Phone = "9:16",
+    /// A very tall banner.
+    UltraTall = "9:21",
+}
+
+spelled! {
+    /// The file format of the picture.
+    #[derive(Default)]
+    OutputFormat, "a format",
+    /// PNG: without loss.
+    #[default]
+    Png = "png",
+    /// JPEG: smaller.
+    Jpeg = "jpeg",
+    /// WebP, which only Stable Diffusion 3.5 paints.
+    Webp = "webp",
+}
+
+impl OutputFormat {
+    /// The media type of a file in this format.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    /// The format that a file's first bytes tell, for a model need not keep to what it was asked for.
+    pub fn sniff(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::Webp),
+            _ => None,
+        }
+    }
+}
+
+spelled! {
+    /// A text-to-image model of Stability AI on Bedrock, by its model id.
+    Model, "a model",
+    /// Stable Image Core: fast and cheap.
+    Core = "stability.stable-image-core-v1:1",
+    /// Stable Image Ultra: the finest.
+    Ultra = "stability.stable-image-ultra-v1:1",
+    /// Stable Diffusion 3.5 Large.
+    Sd35Large = "stability.sd3-5-large-v1:0",
+}
+
+impl Model {
+    /// Whether the model can answer in WebP.
+    pub const fn paints_webp(self) -> bool {
+        matches!(self, Self::Sd35Large)
+    }
+}
+
+/// A seed. Zero, which asks the model for a random one, is no seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seed(u32);
+
+impl Seed {
+    /// The greatest seed that every one of the models takes.
+    pub const MAX: u32 = 4_294_967_294;
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    fn parse(value: &Value) -> Result<Self, String> {
+        let rule = || format!("must be a whole number from 1 to {}", Self::MAX);
+        let number = value.as_u64().ok_or_else(rule)?;
+        u32::try_from(number).ok().filter(|seed| (1..=Self::MAX).contains(seed)).map(Self).ok_or_else(rule)
+    }
+}
+
+/// The caller's own notes on a job.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// How many pairs there may be.
+    pub const MAX_PAIRS: usize = 16;
+    /// How long a key may be, in Unicode scalar values.
+    pub const MAX_KEY_CHARS: usize = 64;
+    /// How long a value may be, in Unicode scalar values.
+    pub const MAX_VALUE_CHARS: usize = 512;
+
+    fn parse(value: Value) -> Result<Self, String> {
+        let Value::Object(map) = value else {
+            return Err(format!("must be an object of strings, not {}", kind(&value)));
+        };
+        if map.len() > Self::MAX_PAIRS {
+            return Err(format!("must have at most {} pairs, but has {}", Self::MAX_PAIRS, map.len()));
+        }
+        let mut pairs = BTreeMap::new();
+        for (key, value) in map {
+            let Value::String(value) = value else {
+                return Err(format!("must be an object of strings, but {key:?} holds {}", kind(&value)));
+            };
+            if !(1..=Self::MAX_KEY_CHARS).contains(&key.chars().count()) {
+                return Err(format!("must have keys of 1 to {} characters", Self::MAX_KEY_CHARS));
+            }
+            if value.chars().count() > Self::MAX_VALUE_CHARS {
+                return Err(format!("must have values of at most {} characters", Self::MAX_VALUE_CHARS));
+            }
+            if key.chars().chain(value.chars()).any(is_forbidden) {
+                return Err(format!("must not contain control characters, but the pair {key:?} does"));
+            }
+            pairs.insert(key, value);
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The pairs, in the order of their keys.
+    pub fn pairs(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// Shows only the number of pairs, for they may hold what a log must not.
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Metadata({} pairs)", self.0.len())
+    }
+}
+
+/// A key with which a caller may safely send the same request again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Ok(Self(text.to_owned())) } else { Err(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(value: Value) -> Result<Order, Vec<(String, String)>> {
+        Order::parse(value, "", Model::Core)
+            .map_err(|errors| errors.into_iter().map(|error| (error.pointer, error.detail)).collect())
+    }
+
+    fn fault_of(value: Value) -> String {
+        let errors = parse(value.clone()).expect_err("it breaks a rule");
+        assert_eq!(errors.len(), 1, "{value} has one fault: {errors:?}");
+        errors[0].0.clone()
+    }
+
+    #[test]
+    fn defaults_make_a_one_sheet() {
+        let order = parse(json!({"prompt": "  A heist on the moon \n"})).expect("a good order");
+        assert_eq!(order.prompt.as_str(), "A heist on the moon");
+        assert_eq!(order.aspect_ratio.as_str(), "2:3");
+        assert_eq!(order.output_format, OutputFormat::Png);
+        assert_eq!((order.model, order.seed), (Model::Core, None));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let errors = parse(json!({"prompt": "", "aspect_ratio": "7:5", "seed": -1, "stauts": 1, "a/b": 2}))
+            .expect_err("five faults");
+        let pointers: Vec<_> = errors.iter().map(|(pointer, _)| pointer.as_str()).collect();
+        assert_eq!(pointers, ["/prompt", "/aspect_ratio", "/seed", "/a~1b", "/stauts"]);
+    }
+
+    #[test]
+    fn prompts_that_break_a_rule_are_refused() {
+        for prompt in [json!(null), json!(7), json!(["a"]), json!({}), json!(""), json!(" \n\u{200b}\u{feff}")] {
+            assert_eq!(fault_of(json!({ "prompt": prompt })), "/prompt");
+        }
+        for text in ["a\0b", "a\u{1b}[0m", "a\u{ffff}", "a\u{202e}b", "a\u{e0041}", "a\rb"] {
+            assert_eq!(fault_of(json!({ "prompt": text })), "/prompt", "{text:?}");
+        }
+        assert_eq!(fault_of(json!({})), "/prompt");
+        assert_eq!(fault_of(json!([])), "");
+    }
+
+    #[test]
+    fn the_limit_counts_characters_not_bytes() {
+        let longest = "\u{1f3ac}".repeat(Prompt::MAX_CHARS);
+        assert!(parse(json!({ "prompt": longest })).is_ok());
+        assert_eq!(fault_of(json!({ "prompt": longest + "." })), "/prompt");
+    }
+
+    #[test]
+    fn seeds_are_whole_numbers_that_every_model_takes() {
+        for seed in [json!(-1), json!(0), json!(1.5), json!(4_294_967_295_u32), json!(1e300), json!("7")] {
+            assert_eq!(fault_of(json!({ "prompt": "x", "seed": seed })), "/seed");
+        }
+        assert!(parse(json!({ "prompt": "x", "seed": Seed::MAX })).is_ok());
+    }
+
+    #[test]
+    fn webp_needs_a_model_that_paints_it() {
+        assert_eq!(fault_of(json!({ "prompt": "x", "output_format": "webp" })), "/output_format");
+        let order = json!({ "prompt": "x", "output_format": "webp", "model": "stability.sd3-5-large-v1:0" });
+        assert!(parse(order).is_ok());
+    }
+
+    #[test]
+    fn metadata_is_bounded() {
+        let pairs = |n: usize| (0..n).map(|i| (i.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>();
+        assert!(parse(json!({ "prompt": "x", "metadata": pairs(16) })).is_ok());
+        for metadata in [
+            json!(pairs(17)),
+            json!({ "": "v" }),
+            json!({ "k".repeat(65): "v" }),
+            json!({ "k": "v".repeat(513) }),
+            json!({ "k": 1 }),
+            json!([]),
+        ] {
+            assert_eq!(fault_of(json!({ "prompt": "x", "metadata": metadata })), "/metadata");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_sees_every_field() {
+        let print = |value| parse(value).expect("a good order").fingerprint();
+        let plain = print(json!({ "prompt": "x" }));
+        assert_eq!(plain, print(json!({ "prompt": " x ", "aspect_ratio": "2:3", "seed": null })));
+        for other in [
+            json!({ "prompt": "y" }),
+            json!({ "prompt": "x", "negative_prompt": "y" }),
+            json!({ "prompt": "x", "aspect_ratio": "1:1" }),
+            json!({ "prompt": "x", "seed": 1 }),
+            json!({ "prompt": "x", "output_format": "jpeg" }),
+            json!({ "prompt": "x", "model": "stability.sd3-5-large-v1:0" }),
+            json!({ "prompt": "x", "metadata": { "a": "b" } }),
+        ] {
+            assert_ne!(plain, print(other));
+        }
+        assert_ne!(print(json!({ "prompt": "caf\u{e9}" })), print(json!({ "prompt": "cafe\u{301}" })));
+    }
+
+    #[test]
+    fn logs_cannot_hold_a_prompt() {
+        let order = parse(json!({ "prompt": "secret", "metadata": { "k": "hidden" } })).expect("a good order");
+        let shown = format!("{order:?}");
+        assert!(!shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+    }
+}

@@ -1,0 +1,162 @@
+//! What the API answers when it cannot do what was asked: problem details, as RFC 9457 defines them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One fault of a request's body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// Where in the body, as a JSON pointer (RFC 6901); empty for the body as a whole.
+    pub pointer: String,
+    /// The rule that was broken, as the rest of a sentence that begins with the field's name.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// The fault `detail` at `pointer`.
+    pub fn new(pointer: &str, detail: String) -> Self {
+        Self { pointer: pointer.to_owned(), detail }
+    }
+}
+
+/// Why a request was not served. The variant is the answer: [`Problem::status`] and [`Problem::code`] read it alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The body is not JSON; the text says where it breaks off.
+    InvalidJson(String),
+    /// Fields of the body break their rules.
+    InvalidRequest(Vec<FieldError>),
+    /// The `Idempotency-Key` header breaks its rule.
+    InvalidIdempotencyKey,
+    /// The body is declared to be something other than JSON.
+    UnsupportedMediaType,
+    /// The body is larger than the limit, in bytes.
+    PayloadTooLarge(usize),
+    /// The key was used before for a request that asked for something else.
+    IdempotencyKeyReused,
+    /// There is no such job, or it belongs to somebody else.
+    NotFound,
+    /// There is no such path.
+    NoSuchRoute,
+    /// The path does not know the method; these it knows.
+    MethodNotAllowed(Vec<String>),
+    /// A service that is needed does not answer; nothing was accepted, and the same request may succeed later.
+    Unavailable {
+        /// How long to wait before asking again.
+        retry_after: Duration,
+    },
+    /// A fault of ours.
+    Internal,
+}
+
+/// The body of a problem's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProblemDetails {
+    /// `urn:poster:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A short name of the problem, the same each time.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong with this request.
+    pub detail: String,
+    /// A name for programs to branch on.
+    pub code: String,
+    /// The faults of the body's fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl Problem {
+    /// The fault `detail` of the single field at `pointer`.
+    pub fn field(pointer: &str, detail: impl Into<String>) -> Self {
+        Self::InvalidRequest(vec![FieldError::new(pointer, detail.into())])
+    }
+
+    /// A service that is needed does not answer now.
+    pub fn unavailable() -> Self {
+        Self::Unavailable { retry_after: Duration::from_secs(2) }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.describe().0
+    }
+
+    /// The name that programs branch on.
+    pub fn code(&self) -> &'static str {
+        self.describe().1
+    }
+
+    /// The body of the answer.
+    pub fn details(&self) -> ProblemDetails {
+        let (status, code, title) = self.describe();
+        ProblemDetails {
+            kind: format!("urn:poster:problem:{code}"),
+            title: title.to_owned(),
+            status,
+            detail: self.detail(),
+            code: code.to_owned(),
+            errors: match self {
+                Self::InvalidRequest(errors) => errors.clone(),
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    fn describe(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::InvalidJson(_) => (400, "invalid_json", "The body is not JSON"),
+            Self::InvalidRequest(_) => (400, "invalid_request", "The request breaks a rule"),
+            Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key breaks its rule"),
+            Self::NotFound => (404, "not_found", "There is no such job"),
+            Self::NoSuchRoute => (404, "no_such_route", "There is no such path"),
+            Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not know this method"),
+            Self::PayloadTooLarge(_) => (413, "payload_too_large", "The body is too large"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type", "The body must be JSON"),
+            Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "The idempotency key was used before"),
+            Self::Internal => (500, "internal", "The service failed"),
+            Self::Unavailable { .. } => (503, "unavailable", "The service is busy or out of reach"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::InvalidJson(why) => format!("The body cannot be read as JSON: {why}."),
+            Self::InvalidRequest(errors) => {
+                let faults: Vec<_> = errors
+                    .iter()
+                    .map(|error| match error.pointer.as_str() {
+                        "" => format!("the body {}", error.detail),
+                        pointer => format!("{pointer} {}", error.detail),
+                    })
+                    .collect();
+                format!("{}.", faults.join("; "))
+            }
+            Self::InvalidIdempotencyKey => {
+                "The header Idempotency-Key must hold 1 to 255 visible ASCII characters.".to_owned()
+            }
+            Self::UnsupportedMediaType => {
+                "Send the body with the header Content-Type: application/json and without a content encoding."
+                    .to_owned()
+            }
+            Self::PayloadTooLarge(limit) => format!("The body must not be larger than {limit} bytes."),
+            Self::IdempotencyKeyReused => {
+                "This Idempotency-Key belongs to an earlier request that asked for something else. Use a new key for \
+                 a new request, and the same key only to send the same request again."
+                    .to_owned()
+            }
+            Self::NotFound => "No job of yours has this id. Jobs are deleted when their retention ends.".to_owned(),
+            Self::NoSuchRoute => "The paths of this API are listed in its OpenAPI document.".to_owned(),
+            Self::MethodNotAllowed(allowed) => format!("This path answers to {}.", allowed.join(", ")),
+            Self::Unavailable { .. } => {
+                "The request was not accepted. Send it again after the time in Retry-After; with an Idempotency-Key \
+                 it is certain not to be done twice."
+                    .to_owned()
+            }
+            Self::Internal => "The fault is on our side and was recorded.".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The wire format of the queue.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::JobId;
+
+/// A reason to look at a job. The job's record is the truth; a ticket may come late, twice or for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The job to look at.
+    pub job: JobId,
+    /// The X-Ray trace header of the request that caused the ticket.
+    pub trace: Option<String>,
+}
+
+/// Why a message's body is no ticket that this version can read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// It was written by a newer version, which will be able to read it once it is deployed everywhere.
+    #[error("the ticket has version {0}, which is newer than this function")]
+    Newer(u32),
+    /// It is no ticket of any version.
+    #[error("the message is no ticket")]
+    Malformed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    v: u32,
+    job: JobId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+const VERSION: u32 = 1;
+
+impl Ticket {
+    /// The message's body.
+    pub fn to_body(&self) -> String {
+        let wire = Wire { v: VERSION, job: self.job, trace: self.trace.clone() };
+        serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
+    }
+
+    /// Reads a message's body. Fields that a later version adds are passed over.
+    ///
+    /// # Errors
+    /// When it is malformed, or of a version above ours.
+    pub fn from_body(body: &str) -> Result<Self, TicketError> {
+        match serde_json::from_str::<Version>(body) {
+            Ok(Version { v: VERSION }) => {}
+            Ok(Version { v }) if v > VERSION => return Err(TicketError::Newer(v)),
+            _ => return Err(TicketError::Malformed),
+        }
+        let Wire { job, trace, .. } = serde_json::from_str(body).map_err(|_| TicketError::Malformed)?;
+        Ok(Self { job, trace })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_pinned() {
+        let job: JobId = "01930000-0000-7000-8000-000000000001".parse().expect("an id");
+        let ticket = Ticket { job, trace: Some("Root=1-2-3".to_owned()) };
+        let body = r#"{"v":1,"job":"01930000-0000-7000-8000-000000000001","trace":"Root=1-2-3"}"#;
+        assert_eq!(ticket.to_body(), body);
+        assert_eq!(Ticket::from_body(body), Ok(ticket));
+    }
+
+    #[test]
+    fn what_is_no_ticket_is_told_from_what_is_too_new() {
+        for body in ["", "null", "{}", r#"{"v":1}"#, r#"{"v":1,"job":"X"}"#, r#"{"v":0}"#, "not JSON"] {
+            assert_eq!(Ticket::from_body(body), Err(TicketError::Malformed), "{body}");
+        }
+        assert_eq!(Ticket::from_body(r#"{"v":2,"work":[]}"#), Err(TicketError::Newer(2)));
+        let added = r#"{"v":1,"job":"01930000-0000-7000-8000-000000000001","priority":5}"#;
+        assert!(Ticket::from_body(added).is_ok());
+    }
+}

@@ -1,0 +1,6 @@
+//! What the tests of the whole service share: a pipeline of their own each, a wire that can be disturbed, and a stand-in
+//! for Lambda's runtime API.
+
+pub mod pipeline;
+pub mod runtime_api;
+pub mod wire;

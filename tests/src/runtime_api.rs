@@ -1,0 +1,130 @@
+//! A stand-in for Lambda's runtime API, which hands a function's binary one event and takes its answer.
+//!
+//! See "Using the Lambda runtime API for custom runtimes",
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+/// What a function's binary answered.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The handler's answer.
+    Response(Value),
+    /// The handler failed, or the runtime did.
+    Error(Value),
+}
+
+#[derive(Clone)]
+struct Api {
+    event: Arc<Mutex<Option<String>>>,
+    outcome: mpsc::Sender<Outcome>,
+}
+
+/// Runs the binary of the function `name` with these variables and hands it one event.
+///
+/// # Panics
+/// When the binary cannot be started, or does not answer within half a minute.
+pub async fn invoke(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> Outcome {
+    let (sender, mut outcomes) = mpsc::channel(4);
+    let api = Api { event: Arc::new(Mutex::new(Some(event.to_string()))), outcome: sender };
+    let router = Router::new()
+        .route("/2018-06-01/runtime/invocation/next", get(next))
+        .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
+        .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
+        .route("/2018-06-01/runtime/init/error", post(error))
+        .with_state(api);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound address");
+    let server = tokio::spawn(axum::serve(listener, router).into_future());
+    let mut child = command(name)
+        .await
+        .envs(variables)
+        .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+        .spawn()
+        .expect("the binary starts");
+    let outcome = tokio::time::timeout(Duration::from_secs(30), outcomes.recv()).await;
+    child.kill().await.expect("the binary can be stopped");
+    server.abort();
+    outcome.expect("the binary answers in time").expect("the runtime API stays up")
+}
+
+/// The binary of the function `name`, with the variables that Lambda itself sets and no others.
+pub async fn command(name: &str) -> Command {
+    let mut command = Command::new(binary(name).await);
+    command
+        .env_clear()
+        .env("AWS_LAMBDA_FUNCTION_NAME", name)
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Where the binary lies, built if need be. `cargo test` builds it only for its own package's tests.
+async fn binary(name: &str) -> PathBuf {
+    static BUILT: AsyncMutex<bool> = AsyncMutex::const_new(false);
+    let mut built = BUILT.lock().await;
+    if !*built {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--workspace", "--bins", "--locked"]).stdin(Stdio::null());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().await.expect("cargo runs").success(), "the functions are built");
+        *built = true;
+    }
+    let test = std::env::current_exe().expect("the test knows where it lies");
+    let profile = test.ancestors().nth(2).expect("it lies in target/<profile>/deps");
+    profile.join(name)
+}
+
+async fn next(State(api): State<Api>) -> Response {
+    let event = api.event.lock().expect("no one panicked").take();
+    let Some(event) = event else {
+        // There is nothing more to do, and a function then waits.
+        return std::future::pending().await;
+    };
+    let deadline = SystemTime::now() + Duration::from_secs(90);
+    let deadline = deadline.duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis();
+    let headers = [
+        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned()),
+        ("lambda-runtime-deadline-ms", deadline.to_string()),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-west-2:000000000000:function:test".to_owned()),
+        ("lambda-runtime-trace-id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419".to_owned()),
+    ];
+    (headers, event).into_response()
+}
+
+async fn response(State(api): State<Api>, body: String) -> StatusCode {
+    report(&api, Outcome::Response(parse(&body))).await
+}
+
+async fn error(State(api): State<Api>, body: String) -> StatusCode {
+    report(&api, Outcome::Error(parse(&body))).await
+}
+
+async fn report(api: &Api, outcome: Outcome) -> StatusCode {
+    // The receiver is gone once the test has what it wants.
+    let _ = api.outcome.send(outcome).await;
+    StatusCode::ACCEPTED
+}
+
+fn parse(body: &str) -> Value {
+    serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))
+}

@@ -1,0 +1,92 @@
+//! A wire between the SDK's clients and the services on which a single call can be disturbed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use tokio::sync::Notify;
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    /// The caller dies before the call is made.
+    CrashBefore,
+    /// The caller dies after the call took effect and before it hears of it.
+    CrashAfter,
+    /// The call takes effect, but its answer is lost.
+    AnswerLost,
+}
+
+/// A wire on which the call with a certain number is disturbed.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    inner: SharedHttpClient,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    calls: AtomicUsize,
+    disturbed: usize,
+    disturbance: Disturbance,
+    crash: Notify,
+}
+
+impl Wire {
+    /// A wire on which call number `disturbed`, counted from zero, meets `disturbance`.
+    pub fn new(inner: SharedHttpClient, disturbed: usize, disturbance: Disturbance) -> Self {
+        let state = State { calls: AtomicUsize::new(0), disturbed, disturbance, crash: Notify::new() };
+        Self { inner, state: Arc::new(state) }
+    }
+
+    /// How many calls were made.
+    pub fn calls(&self) -> usize {
+        self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Runs `work` until it ends, or until a disturbance crashes it: it is then dropped where it stands.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            result = work => Some(result),
+            () = self.state.crash.notified() => None,
+        }
+    }
+}
+
+impl HttpClient for Wire {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        let inner = self.inner.http_connector(settings, components);
+        SharedHttpConnector::new(Connector { inner, state: self.state.clone() })
+    }
+}
+
+#[derive(Debug)]
+struct Connector {
+    inner: SharedHttpConnector,
+    state: Arc<State>,
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let number = self.state.calls.fetch_add(1, Ordering::SeqCst);
+        if number != self.state.disturbed {
+            return self.inner.call(request);
+        }
+        let (inner, state) = (self.inner.clone(), self.state.clone());
+        HttpConnectorFuture::new(async move {
+            if state.disturbance != Disturbance::CrashBefore {
+                let _ = inner.call(request).await;
+            }
+            if state.disturbance == Disturbance::AnswerLost {
+                return Err(ConnectorError::io("the answer was lost".into()));
+            }
+            state.crash.notify_one();
+            std::future::pending().await
+        })
+    }
+}

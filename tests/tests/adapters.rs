@@ -1,0 +1,132 @@
+//! Each adapter against the embedded service that it speaks to.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::aws::{Created, Kind, PaintError, Saved, Stored};
+use shared::job::{ErrorCode, Lease};
+use shared::order::{Model, Order, OutputFormat};
+use shared::stability::Picture;
+use shared::{Job, JobId, Owner, Timestamp};
+use tests::pipeline::Pipeline;
+
+fn job(now: Timestamp) -> Job {
+    let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
+    let day = Duration::from_secs(86_400);
+    let job = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
+    Job { expires_at: Timestamp::from_ms(job.expires_at.secs() * 1000), ..job }
+}
+
+fn picture(seed: u32) -> Picture {
+    Picture { bytes: vec![7; 1000], format: OutputFormat::Png, width: 832, height: 1216, seed: Some(seed) }
+}
+
+#[tokio::test]
+async fn the_table_lets_only_the_next_version_in() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
+    let now = pipeline.clock.now();
+    let job = job(now);
+    assert!(matches!(table.create(&job).await, Ok(Created::New)));
+    assert!(matches!(table.create(&job).await, Ok(Created::Existing(stored)) if *stored == job));
+    assert_eq!(table.get(job.id).await.expect("the table answers"), Some(job.clone()));
+
+    let lease = || Lease::new(now + Duration::from_secs(90));
+    let claims: Vec<_> = (0..20).map(|_| job.claim(lease(), 3, now).expect("a fresh job")).collect();
+    let results = futures_util::future::join_all(claims.iter().map(|claim| table.save(claim))).await;
+    let stored = results.iter().filter(|result| matches!(result, Ok(Saved::Stored))).count();
+    assert_eq!(stored, 1, "of twenty workers at once one gets the job");
+    let held = table.get_latest(job.id).await.expect("the table answers").expect("the job");
+    let holder = claims.into_iter().find(|claim| **claim == held).expect("the holder is one of them");
+    assert!(matches!(table.save(&holder).await, Ok(Saved::Stored)), "a write whose answer was lost knows itself again");
+
+    let ended = held.give_up(ErrorCode::AttemptsExhausted, now + Duration::from_secs(90)).expect("the lease is over");
+    assert!(matches!(table.save(&ended).await, Ok(Saved::Stored)));
+    let late = holder.fail(ErrorCode::ModelError, "Late.".to_owned(), shared::job::Attempt::Counts, now);
+    assert!(matches!(table.save(&late).await, Ok(Saved::MovedOn(current)) if *current == ended));
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_record_does_not_come_back_as_a_ghost() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
+    let now = pipeline.clock.now();
+    let claim = job(now).claim(Lease::new(now + Duration::from_secs(90)), 3, now).expect("a fresh job");
+    assert!(matches!(table.save(&claim).await, Ok(Saved::Gone)));
+    assert_eq!(table.get(claim.id).await.expect("the table answers"), None);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn an_expired_record_gives_way_to_a_new_job() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
+    let old = job(pipeline.clock.now());
+    assert!(matches!(table.create(&old).await, Ok(Created::New)));
+    let new = Job { id: old.id, ..job(old.expires_at + Duration::from_secs(1)) };
+    assert!(matches!(table.create(&new).await, Ok(Created::New)));
+    assert_ne!(new.image_key(), old.image_key(), "the new job cannot find the old picture");
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_picture_stays_and_is_found_again() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
+    let job = job(pipeline.clock.now());
+    assert_eq!(images.find(&job).await, Ok(None));
+    assert_eq!(images.put(&job, &picture(1)).await, Ok(Stored::New));
+    assert_eq!(images.put(&job, &picture(2)).await, Ok(Stored::Existing));
+    let facts = images.find(&job).await.expect("the bucket answers").expect("it is there");
+    assert_eq!((facts.width, facts.height, facts.bytes, facts.seed), (832, 1216, 1000, Some(1)));
+    assert_eq!(facts.format, OutputFormat::Png);
+    images.delete(&job).await.expect("the bucket answers");
+    assert_eq!(images.find(&job).await, Ok(None));
+
+    let lost = pipeline.stack.aws().images("no-such-bucket".to_owned());
+    assert!(lost.put(&job, &picture(1)).await.is_err_and(|error| error.kind == Kind::Missing));
+    assert!(lost.check().await.is_err_and(|error| error.kind == Kind::Missing));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_model_answers_as_its_contract_says() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let painter = pipeline.stack.aws().painter("us-west-2".to_owned(), Duration::from_secs(5));
+    let order = job(pipeline.clock.now()).order;
+    let picture = painter.paint(&order).await.expect("a picture");
+    assert_eq!((picture.width, picture.height, picture.format), (832, 1216, OutputFormat::Png));
+    for (faults, kind) in [("throttle=1", Kind::Throttled), ("error=1", Kind::Unavailable), ("deny=1", Kind::Denied)] {
+        pipeline.model(faults);
+        let error = painter.paint(&order).await.err().expect("no picture");
+        assert!(matches!(&error, PaintError::Service(error) if error.kind == kind), "{faults}: {error:?}");
+    }
+    pipeline.model("hang=1");
+    let hasty = pipeline.stack.aws().painter("us-west-2".to_owned(), Duration::from_millis(200));
+    let error = hasty.paint(&order).await.err().expect("no picture");
+    assert!(matches!(&error, PaintError::Service(error) if error.code == "Timeout"), "{error:?}");
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 5, "a painting is never tried again by the SDK");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_sent_with_its_owners_group_and_trace() {
+    use aws_sdk_sqs::types::MessageSystemAttributeName::{All, AwsTraceHeader, MessageGroupId};
+    let pipeline = Pipeline::without_event_sources().await;
+    let url = &pipeline.ready().queue_url;
+    let queue = pipeline.stack.aws().queue(url.clone());
+    let ticket = shared::ticket::Ticket { job: JobId::new(), trace: Some("Root=1-5bef4de7-ad49b0e8".to_owned()) };
+    queue.send(&ticket, &Owner::new("arn:aws:iam::123456789012:user/alice")).await.expect("the queue answers");
+    let received = pipeline.sqs().receive_message().queue_url(url).message_system_attribute_names(All).send().await;
+    let received = received.expect("the queue answers");
+    let message = received.messages().first().expect("a message");
+    assert_eq!(message.body(), Some(ticket.to_body().as_str()));
+    let attributes = message.attributes().expect("attributes");
+    assert_eq!(attributes.get(&AwsTraceHeader), ticket.trace.as_ref());
+    assert_eq!(attributes.get(&MessageGroupId).map(String::len), Some(32));
+    queue.hide(message.receipt_handle().expect("a handle"), Duration::ZERO).await.expect("the queue answers");
+    let again = pipeline.sqs().receive_message().queue_url(url).send().await.expect("the queue answers");
+    assert_eq!(again.messages().len(), 1, "a message that is hidden for no time is there at once");
+    pipeline.stop().await;
+}

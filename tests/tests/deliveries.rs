@@ -1,0 +1,114 @@
+//! What becomes of tickets: delivered twice, late, in bad shape, or for the last time.
+
+use std::time::Duration;
+
+use lambda_runtime::LambdaEvent;
+use shared::JobId;
+use shared::job::{ErrorCode, Status};
+use shared::ticket::Ticket;
+use tests::pipeline::{Pipeline, delivery, ticket};
+use tests::wire::{Disturbance, Wire};
+
+fn body(job: JobId) -> String {
+    Ticket { job, trace: None }.to_body()
+}
+
+#[tokio::test]
+async fn a_ticket_delivered_many_times_at_once_is_painted_once() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    let worker = &pipeline.stack.apps().worker;
+    let answers = futures_util::future::join_all((0..8).map(|_| worker::handle(worker, ticket(job.id, 1)))).await;
+    let back = answers.into_iter().filter(|answer| {
+        let answer = answer.as_ref().expect("the worker answers");
+        !answer.batch_item_failures.is_empty()
+    });
+    assert!(back.count() <= 7, "a ticket whose job somebody else holds comes back");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 1);
+    let late = worker::handle(worker, ticket(job.id, 2)).await.expect("the worker answers");
+    assert!(late.batch_item_failures.is_empty(), "the ticket of an ended job is done with");
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 1);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_ticket_is_parked_and_its_neighbours_are_unharmed() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let (one, two) = (pipeline.submit("One").await, pipeline.submit("Two").await);
+    let bodies = [body(one.id), "not a ticket".to_owned(), String::new(), r#"{"v":9}"#.to_owned(), body(two.id)];
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
+    let answer = worker::handle(&pipeline.stack.apps().worker, delivery(&bodies, 1)).await.expect("it answers");
+    let back: Vec<_> = answer.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
+    assert_eq!(back, ["message-3"], "only what a newer version wrote comes back");
+    assert_eq!(pipeline.messages(&pipeline.ready().parked_queue_url).await, 2);
+    for job in [one, two] {
+        assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_reply_is_the_one_that_lambda_reads() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    let worker = &pipeline.stack.apps().worker;
+    let reply = |answer| serde_json::to_string(&answer).expect("the answer is JSON");
+    pipeline.model("throttle=1");
+    let back = worker::handle(worker, ticket(job.id, 1)).await.expect("the worker answers");
+    assert_eq!(reply(back), r#"{"batchItemFailures":[{"itemIdentifier":"message-0"}]}"#);
+    pipeline.model("");
+    let done = worker::handle(worker, ticket(job.id, 2)).await.expect("the worker answers");
+    assert_eq!(reply(done), r#"{"batchItemFailures":[]}"#);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_ticket_of_a_job_that_has_no_record_is_dropped() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let answer = worker::handle(&pipeline.stack.apps().worker, ticket(JobId::new(), 3)).await.expect("it answers");
+    assert!(answer.batch_item_failures.is_empty());
+    let answer = dead_letter::handle(&pipeline.stack.apps().dead_letter, ticket(JobId::new(), 1)).await;
+    assert!(answer.expect("it answers").batch_item_failures.is_empty());
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_too_little_time_left_is_not_started() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    let LambdaEvent { payload, mut context, .. } = ticket(job.id, 1);
+    context.deadline -= 30_000;
+    let worker = &pipeline.stack.apps().worker;
+    let answer = worker::handle(worker, LambdaEvent::new(payload, context)).await.expect("the worker answers");
+    assert_eq!(answer.batch_item_failures.len(), 1);
+    assert_eq!(pipeline.job(job.id).await.status, Status::Queued);
+    worker::handle(worker, ticket(job.id, 2)).await.expect("the worker answers");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_fails_its_job_unless_a_worker_still_has_it() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let apps = pipeline.stack.apps();
+    let job = pipeline.submit("A heist on the moon").await;
+    let http = pipeline.stack.config().http_client().expect("the stack has a client");
+    let wire = Wire::new(http, 2, Disturbance::CrashBefore);
+    let doomed = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+    assert!(wire.run(worker::handle(&doomed.worker, ticket(job.id, 1))).await.is_none(), "the worker dies");
+
+    let answer = dead_letter::handle(&apps.dead_letter, ticket(job.id, 1)).await.expect("it answers");
+    assert_eq!(answer.batch_item_failures.len(), 1, "the dead worker's lease may still be a living one's");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Running);
+    pipeline.clock.advance(Duration::from_secs(96));
+    let answer = dead_letter::handle(&apps.dead_letter, ticket(job.id, 2)).await.expect("it answers");
+    assert!(answer.batch_item_failures.is_empty());
+    let ended = pipeline.job(job.id).await;
+    assert_eq!(ended.error.expect("it says why").code, ErrorCode::AttemptsExhausted);
+
+    let painted = pipeline.submit("A heist on Mars").await;
+    worker::handle(&apps.worker, ticket(painted.id, 1)).await.expect("the worker answers");
+    dead_letter::handle(&apps.dead_letter, ticket(painted.id, 1)).await.expect("it answers");
+    assert_eq!(pipeline.job(painted.id).await.status, Status::Succeeded, "what has succeeded stays so");
+    pipeline.stop().await;
+}

@@ -1,0 +1,22 @@
+//! Crisp poster lettering: text is shaped with harfrust, outlined with skrifa and handed out as
+//! tiny-skia paths, so that a caller may fill, blur or measure it as it likes.
+//!
+//! All lengths are pixels unless said otherwise. The y axis points down, as in tiny-skia.
+//!
+//! ```
+//! use tiny_skia::{Color, Pixmap};
+//! use typography::{Align, Face, Style, fit_title};
+//!
+//! let mut picture = Pixmap::new(400, 200).expect("the size is not zero");
+//! let style = Style { face: Face::Cinzel, size: 80.0, tracking: 0.02 };
+//! let title = fit_title("The Last Lighthouse", style, 360.0, 160.0, Align::Centre);
+//! title.draw(&mut picture.as_mut(), 200.0, 20.0, Color::WHITE, Color::WHITE);
+//! ```
+
+mod block;
+mod face;
+mod line;
+
+pub use block::{Block, billing, fit_title};
+pub use face::Face;
+pub use line::{Align, Line, Style};

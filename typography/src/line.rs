@@ -1,0 +1,163 @@
+//! One shaped line of text.
+
+use skrifa::instance::{LocationRef, Size};
+use skrifa::outline::{DrawSettings, OutlinePen};
+use skrifa::{GlyphId, MetadataProvider};
+use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, PixmapMut, Rect, Transform};
+
+use crate::face::{Face, spaced};
+
+/// How a line is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Style {
+    /// The typeface.
+    pub face: Face,
+    /// Pixels per em.
+    pub size: f32,
+    /// Space added between letters, in ems. May be negative.
+    pub tracking: f32,
+}
+
+/// Which part of a text lies at the x coordinate it is placed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// The left edge of the ink.
+    Left,
+    /// The middle of the ink.
+    Centre,
+    /// The right edge of the ink.
+    Right,
+}
+
+/// A line of text, shaped and kerned, as an outline.
+#[derive(Clone, Debug)]
+pub struct Line {
+    outline: Option<Path>,
+    advance: f32,
+}
+
+impl Line {
+    /// Shape `text` on one line. Line breaks and tabs count as spaces.
+    pub fn new(text: &str, style: Style) -> Line {
+        let shaped = style.face.shape(&spaced(text));
+        let scale = style.size / style.face.units_per_em();
+        let font = style.face.outlines();
+        let glyphs = font.outline_glyphs();
+        let settings = || DrawSettings::unhinted(Size::new(style.size), LocationRef::default());
+        let mut pen = Pen { path: PathBuilder::new(), x: 0.0, y: 0.0 };
+        let mut cursor = 0.0;
+        for (glyph, position) in shaped.glyph_infos().iter().zip(shaped.glyph_positions()) {
+            pen.x = cursor + position.x_offset as f32 * scale;
+            pen.y = -(position.y_offset as f32) * scale;
+            if let Some(outline) = glyphs.get(GlyphId::new(glyph.glyph_id)) {
+                // A glyph that fails to draw leaves a gap, which is the best a poster can do.
+                let _ = outline.draw(settings(), &mut pen);
+            }
+            cursor += position.x_advance as f32 * scale + style.tracking * style.size;
+        }
+        let trailing = if shaped.is_empty() { 0.0 } else { style.tracking * style.size };
+        Line { outline: pen.path.finish(), advance: cursor - trailing }
+    }
+
+    /// The width of the line including its side bearings.
+    pub fn advance(&self) -> f32 {
+        self.advance
+    }
+
+    /// The box of the ink, with the start of the baseline at (0, 0). `None` when nothing is inked.
+    pub fn ink(&self) -> Option<Rect> {
+        self.outline.as_ref().map(Path::bounds)
+    }
+
+    /// The outline with its baseline at `y` and its ink aligned at `x`. `None` when nothing is
+    /// inked. Fill it with the winding rule.
+    pub fn at(&self, x: f32, y: f32, align: Align) -> Option<Path> {
+        let ink = self.ink()?;
+        let origin = match align {
+            Align::Left => ink.left(),
+            Align::Centre => (ink.left() + ink.right()) / 2.0,
+            Align::Right => ink.right(),
+        };
+        shifted(self.outline.as_ref()?, x - origin, y)
+    }
+
+    /// Fill the line with a colour; see [`Line::at`] for the meaning of the place.
+    pub fn draw(&self, picture: &mut PixmapMut<'_>, x: f32, y: f32, align: Align, color: Color) {
+        fill(picture, self.at(x, y, align).as_ref(), color);
+    }
+}
+
+pub(crate) fn shifted(path: &Path, x: f32, y: f32) -> Option<Path> {
+    path.clone().transform(Transform::from_translate(x, y))
+}
+
+pub(crate) fn fill(picture: &mut PixmapMut<'_>, path: Option<&Path>, color: Color) {
+    let Some(path) = path else { return };
+    let mut paint = Paint { anti_alias: true, ..Paint::default() };
+    paint.set_color(color);
+    picture.fill_path(path, &paint, FillRule::Winding, Transform::identity(), None);
+}
+
+/// Collects glyph outlines, which skrifa draws with the y axis up, into one path.
+struct Pen {
+    path: PathBuilder,
+    x: f32,
+    y: f32,
+}
+
+impl OutlinePen for Pen {
+    fn move_to(&mut self, x: f32, y: f32) {
+        self.path.move_to(self.x + x, self.y - y);
+    }
+
+    fn line_to(&mut self, x: f32, y: f32) {
+        self.path.line_to(self.x + x, self.y - y);
+    }
+
+    fn quad_to(&mut self, cx: f32, cy: f32, x: f32, y: f32) {
+        self.path.quad_to(self.x + cx, self.y - cy, self.x + x, self.y - y);
+    }
+
+    fn curve_to(&mut self, ax: f32, ay: f32, bx: f32, by: f32, x: f32, y: f32) {
+        self.path.cubic_to(self.x + ax, self.y - ay, self.x + bx, self.y - by, self.x + x, self.y - y);
+    }
+
+    fn close(&mut self) {
+        self.path.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tiny_skia::Pixmap;
+
+    const STYLE: Style = Style { face: Face::Cinzel, size: 100.0, tracking: 0.0 };
+
+    #[test]
+    fn kerning_pulls_letters_together() {
+        let width = |text| Line::new(text, STYLE).advance();
+        assert!(width("AV") < width("A") + width("V") - 1.0);
+    }
+
+    #[test]
+    fn tracking_lies_between_letters_only() {
+        let tracked = Line::new("ABC", Style { tracking: 0.1, ..STYLE });
+        let plain = Line::new("ABC", STYLE);
+        assert!((tracked.advance() - plain.advance() - 20.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn nothing_to_ink_is_no_path() {
+        for text in ["", " ", "\n\t"] {
+            assert!(Line::new(text, STYLE).at(0.0, 0.0, Align::Centre).is_none());
+        }
+    }
+
+    #[test]
+    fn drawing_inks_the_picture() {
+        let mut picture = Pixmap::new(100, 100).expect("the size is not zero");
+        Line::new("O", STYLE).draw(&mut picture.as_mut(), 50.0, 90.0, Align::Centre, Color::BLACK);
+        assert!(picture.pixels().iter().any(|p| p.alpha() == 255));
+    }
+}
