@@ -1,6 +1,6 @@
 """Writes the CloudFormation template that SAM makes of template.yaml, without asking AWS.
 
-Usage: transform.py TEMPLATE OUTPUT
+Usage: transform.py TEMPLATE OUTPUT [PARAMETER=VALUE ...]
 
 A linter that reads the SAM template sees only what its author wrote. The roles, permissions, event source mappings and
 API stages that a deployment really creates are in what the transform makes of it, so that is linted as well.
@@ -42,13 +42,14 @@ def uploaded(template: dict) -> dict:
 
 
 def main() -> int:
-    source, target = sys.argv[1:]
+    source, target, *parameters = sys.argv[1:]
+    values = dict(parameter.split("=", 1) for parameter in parameters)
     # The transform needs the name of a region, and takes it from here.
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-west-2")
     with open(source, encoding="utf-8") as file:
         template = uploaded(yaml_parse(file))
     try:
-        made = Translator(managed_policy_map=None, sam_parser=Parser()).translate(template, parameter_values={})
+        made = Translator(managed_policy_map=None, sam_parser=Parser()).translate(template, parameter_values=values)
     except InvalidDocumentException as error:
         print(f"{source}: {error.message}", file=sys.stderr)
         for cause in error.causes:

@@ -69,6 +69,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME=RATE,...", default_value = "")]
     model_faults: Faults,
 
+    /// Let only callers with this key in, and keep their jobs apart; may be given for several callers
+    #[arg(long, value_name = "NAME=KEY", value_parser = parameter, conflicts_with = "prompt")]
+    api_key: Vec<(String, String)>,
+
+    /// Have the local model paint plain colour in no time, to see how fast the rest is
+    #[arg(long)]
+    model_plain: bool,
+
     /// A parameter of template.yaml in place of its default, such as MaxAttempts=5
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     parameter: Vec<(String, String)>,
@@ -95,12 +103,15 @@ impl Arguments {
             port: self.port.unwrap_or(default_port),
             data: self.data.clone(),
             bedrock: match self.bedrock {
-                Painter::Local => {
-                    BedrockMode::Local(Behaviour { latency: self.model_latency, faults: self.model_faults })
-                }
+                Painter::Local => BedrockMode::Local(Behaviour {
+                    latency: self.model_latency,
+                    faults: self.model_faults,
+                    plain: self.model_plain,
+                }),
                 Painter::Aws => BedrockMode::Aws,
             },
             parameters: self.parameter.iter().cloned().collect(),
+            api_keys: self.api_key.iter().map(|(name, key)| (key.clone(), name.clone())).collect(),
             event_sources: true,
             clock: Clock::system(),
         }

@@ -26,6 +26,8 @@ pub struct Behaviour {
     pub latency: Duration,
     /// How often it goes wrong.
     pub faults: Faults,
+    /// Whether it paints plain colour in place of posters, as PNG: for load, where the artist would take all the time.
+    pub plain: bool,
 }
 
 /// How often the model goes wrong, each as a share of the calls, from 0 to 1.
@@ -41,6 +43,11 @@ pub struct Faults {
     pub filter: f64,
     /// The service may not use it: 403.
     pub deny: f64,
+}
+
+impl Faults {
+    /// It never goes wrong.
+    pub const NONE: Self = Self { throttle: 0.0, error: 0.0, hang: 0.0, filter: 0.0, deny: 0.0 };
 }
 
 impl FromStr for Faults {
@@ -136,7 +143,7 @@ impl Bedrock {
 
     async fn answer(&self, model: &str, body: &[u8]) -> Result<Response, Refusal> {
         self.0.invocations.fetch_add(1, Ordering::Relaxed);
-        let Behaviour { latency, faults } = *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+        let Behaviour { latency, faults, plain } = *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
         let mut dice = fastrand::f64();
         let mut strikes = |rate: f64| {
             dice -= rate;
@@ -163,7 +170,11 @@ impl Bedrock {
             return Ok(axum_json(StatusCode::OK, &json!({ "finish_reasons": ["Filter reason: prompt"] })));
         }
         let seed = if request.seed == 0 { fastrand::u32(1..) } else { request.seed };
-        let picture = tokio::task::spawn_blocking(move || paint(&request, seed)).await.map_err(|_| Refusal::Failed)?;
+        let picture =
+            tokio::task::spawn_blocking(
+                move || if plain { paint_plain(&request, seed) } else { paint(&request, seed) },
+            );
+        let picture = picture.await.map_err(|_| Refusal::Failed)?;
         self.0.images.fetch_add(1, Ordering::Relaxed);
         let image = base64_simd::STANDARD.encode_to_string(picture);
         Ok(axum_json(StatusCode::OK, &json!({ "seeds": [seed], "finish_reasons": [null], "images": [image] })))
@@ -237,6 +248,12 @@ fn paint(request: &Request, seed: u32) -> Vec<u8> {
     let order =
         artist::Order { prompt: &request.prompt, negative_prompt: &request.negative_prompt, seed, width, height };
     artist::paint(&order, format)
+}
+
+/// A picture of the right size, in a colour that the seed picks.
+fn paint_plain(request: &Request, seed: u32) -> Vec<u8> {
+    let (width, height) = size(request.aspect_ratio);
+    artist::paint_plain(seed, width, height)
 }
 
 /// The sizes in which the models paint, in pixels.

@@ -1,6 +1,6 @@
 //! Amazon API Gateway's part: turns HTTP requests into the events that the functions take, and their answers back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +30,18 @@ pub(crate) type Handler = Arc<
         + Sync,
 >;
 
+/// The names of those who may call the API, by their keys. Without any, everybody may.
+pub type ApiKeys = BTreeMap<String, String>;
+
 /// One method of a path, and what serves it.
 #[derive(Clone)]
 pub(crate) struct Route {
     /// The path, with its parameters in braces.
     pub(crate) path: String,
-    /// The method.
-    pub(crate) method: Method,
+    /// The method; `None` is every one that the path names nowhere else.
+    pub(crate) method: Option<Method>,
+    /// Whether the caller must have a key, where there are any.
+    pub(crate) key_required: bool,
     /// The function that serves it.
     pub(crate) handler: Handler,
     /// How long the function may take.
@@ -48,32 +53,39 @@ pub(crate) struct Route {
 struct Resource {
     path: Arc<str>,
     routes: Arc<[Route]>,
+    keys: Arc<ApiKeys>,
 }
 
 /// The API with these routes.
-pub(crate) fn router(routes: Vec<Route>) -> Router {
+pub(crate) fn router(routes: Vec<Route>, keys: &ApiKeys) -> Router {
+    let keys = Arc::new(keys.clone());
     let mut by_path: HashMap<String, Vec<Route>> = HashMap::new();
     for route in routes {
         by_path.entry(route.path.clone()).or_default().push(route);
     }
     let mut router = Router::new().fallback(async || respond(Problem::NoSuchRoute));
     for (path, routes) in by_path {
-        let resource = Resource { path: path.as_str().into(), routes: routes.into() };
+        let resource = Resource { path: path.as_str().into(), routes: routes.into(), keys: keys.clone() };
         router = router.route(&path, any(serve).with_state(resource));
     }
     router
 }
 
 async fn serve(State(resource): State<Resource>, parameters: RawPathParams, request: Request) -> Response {
-    let Some(route) = resource.routes.iter().find(|route| route.method == request.method()) else {
-        let allowed = resource.routes.iter().map(|route| route.method.to_string()).collect();
-        return respond(Problem::MethodNotAllowed(allowed));
+    let named = resource.routes.iter().find(|route| route.method.as_ref() == Some(request.method()));
+    let Some(route) = named.or_else(|| resource.routes.iter().find(|route| route.method.is_none())) else {
+        return respond(Problem::NoSuchRoute);
     };
+    let caller = request.headers().get("x-api-key").and_then(|key| resource.keys.get(key.to_str().ok()?)).cloned();
+    if route.key_required && caller.is_none() && !resource.keys.is_empty() {
+        return respond(Problem::Forbidden);
+    }
     let parameters = parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let event = match event_of(&resource.path, parameters, request).await {
+    let mut event = match event_of(&resource.path, parameters, request).await {
         Ok(event) => event,
         Err(problem) => return respond(problem),
     };
+    event.request_context.identity.api_key_id = caller;
     let invocation = (route.handler)(LambdaEvent::new(event, context(route.timeout)));
     match tokio::time::timeout(route.timeout, invocation).await {
         Ok(Ok(response)) => http_of(response),
@@ -92,7 +104,8 @@ async fn event_of(
     request: Request,
 ) -> Result<ApiGatewayProxyRequest, Problem> {
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::PayloadTooLarge(MAX_BODY_BYTES))?;
+    let bytes =
+        to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::PayloadTooLarge(shared::api::MAX_BODY_BYTES))?;
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     let path = parts.uri.path().to_owned();
 

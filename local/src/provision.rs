@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
-use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType, TimeToLiveSpecification,
@@ -67,6 +66,9 @@ pub(crate) async fn provision(
 
 async fn create_table(client: &aws_sdk_dynamodb::Client, table: &Table) -> Result<(), ProvisionError> {
     let name = table.name.as_str();
+    if client.describe_table().table_name(name).send().await.is_ok() {
+        return Ok(());
+    }
     let broken = |error: aws_sdk_dynamodb::error::BuildError| failed(name, error);
     let mut create = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
     for attribute in &table.properties.attribute_definitions {
@@ -92,16 +94,12 @@ async fn create_table(client: &aws_sdk_dynamodb::Client, table: &Table) -> Resul
             .map_err(broken)?;
         create = create.global_secondary_indexes(index);
     }
-    match create.send().await {
-        Ok(_) => {}
-        Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {}
-        Err(error) => return Err(failed(name, error)),
-    }
+    create.send().await.map_err(|error| failed(name, error))?;
     if let Some(ttl) = table.properties.time_to_live_specification.as_ref().filter(|ttl| ttl.enabled) {
         let ttl = TimeToLiveSpecification::builder().attribute_name(&ttl.attribute_name).enabled(true).build();
         let update = client.update_time_to_live().table_name(name);
-        // A table that was there before has its TTL already, which DynamoDB calls a bad request.
-        let _ = update.time_to_live_specification(ttl.map_err(broken)?).send().await;
+        let update = update.time_to_live_specification(ttl.map_err(broken)?);
+        update.send().await.map_err(|error| failed(name, error))?;
     }
     Ok(())
 }

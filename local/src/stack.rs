@@ -1,6 +1,7 @@
 //! Starts everything, wires it together, and stops it again.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::future::IntoFuture;
 use std::io;
 use std::net::Ipv4Addr;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, HttpClient, ProvideCredentials, SharedCredentialsProvider};
 use axum::http::Method;
@@ -23,18 +25,24 @@ use tokio::task::JoinSet;
 
 use crate::bedrock::{Bedrock, Behaviour};
 use crate::event_source::{self, EventSource};
-use crate::gateway::{self, Route};
+use crate::gateway::{self, ApiKeys, Route};
 use crate::provision::{ProvisionError, provision};
 use crate::requeue::{RequeueError, requeue};
 use crate::services::{self, DynamoDb, S3, Sqs};
 use crate::template::{ACCOUNT, Deployment, Function, Surroundings, TEMPLATE, TemplateError};
 
 const REGION: &str = "us-west-2";
+/// Deployed, this is a secret; here, cursors should outlive a restart.
+const STACK_ID: &str = "arn:aws:cloudformation:us-west-2:000000000000:stack/local/local";
 const ACCESS_KEY_ID: &str = "local";
 const SECRET_ACCESS_KEY: &str = "local-secret";
 
 /// The file in the data directory that remembers the port of S3, which is part of every URL that was handed out.
 const S3_PORT_FILE: &str = "s3.port";
+
+/// The file in the data directory that a stack holds locked while it runs. The system lets go of it when the process
+/// ends, however it ends.
+const LOCK_FILE: &str = "lock";
 
 /// How a stack is to run.
 #[derive(Clone, Debug)]
@@ -47,6 +55,8 @@ pub struct Options {
     pub bedrock: BedrockMode,
     /// Parameters of the template, in place of their defaults.
     pub parameters: BTreeMap<String, String>,
+    /// Who may call the API.
+    pub api_keys: ApiKeys,
     /// Whether the queues' messages are worked off. Tests that deliver messages themselves leave it out.
     pub event_sources: bool,
     /// The functions' clock.
@@ -60,6 +70,7 @@ impl Default for Options {
             data: None,
             bedrock: BedrockMode::Local(Behaviour::default()),
             parameters: BTreeMap::new(),
+            api_keys: ApiKeys::new(),
             event_sources: true,
             clock: Clock::system(),
         }
@@ -116,6 +127,8 @@ pub enum StartError {
     Listen(io::Error),
     #[error("cannot use {} for data: {source}", path.display())]
     Data { path: PathBuf, source: io::Error },
+    #[error("another stack is using {}; stop it first, or use another directory", .0.display())]
+    DataInUse(PathBuf),
     #[error("the template declares no {0}, which this stack needs")]
     Undeclared(&'static str),
     #[error("no AWS credentials were found for --bedrock aws: {0}")]
@@ -163,14 +176,15 @@ pub struct Apps {
 }
 
 enum Data {
-    Kept(PathBuf),
+    /// What outlives the stack, and the lock that keeps every other stack from it meanwhile.
+    Kept(PathBuf, #[expect(dead_code, reason = "it is held, not looked at")] File),
     Temporary(TempDir),
 }
 
 impl Data {
     fn path(&self) -> &Path {
         match self {
-            Self::Kept(path) => path,
+            Self::Kept(path, _) => path,
             Self::Temporary(directory) => directory.path(),
         }
     }
@@ -195,15 +209,23 @@ impl Stack {
         let model = bind([beside(4), None]).await?;
         remember_port(data.path(), &s3)?;
 
-        let surroundings =
-            Surroundings { region: REGION.to_owned(), sqs: address(&sqs)?, parameters: options.parameters.clone() };
+        let surroundings = Surroundings {
+            region: REGION.to_owned(),
+            sqs: address(&sqs)?,
+            stack_id: STACK_ID.to_owned(),
+            parameters: options.parameters.clone(),
+        };
         let deployment = Deployment::read(TEMPLATE, &surroundings)?;
         let ready = ready(&deployment, [&api, &dynamodb, &sqs, &s3, &model])?;
 
         let (stop, _) = watch::channel(false);
         let (stop_back, _) = watch::channel(false);
         let mut back = JoinSet::new();
-        let database = DynamoDb::open(&data.path().join("dynamodb.sqlite"))?;
+        let database = match &data {
+            Data::Kept(path, _) => DynamoDb::open(&path.join("dynamodb.sqlite"))?,
+            // What nobody keeps need not wait for the disk.
+            Data::Temporary(_) => DynamoDb::in_memory()?,
+        };
         back.spawn(database.serve(dynamodb, stopped(&stop_back)).map(report));
         let bucket = S3::open(&data.path().join("s3"), ACCESS_KEY_ID, SECRET_ACCESS_KEY)?;
         back.spawn(bucket.serve(s3, stopped(&stop_back)).map(report));
@@ -227,8 +249,8 @@ impl Stack {
         provision(&deployment, &config, &ready).await?;
         let aws = connect(&config, &ready, options.bedrock).await?;
         let apps = apps(&deployment, &aws, &options.clock)?;
-        if matches!(data, Data::Kept(_)) {
-            let requeued = requeue(&config, &ready, &aws).await?;
+        if matches!(data, Data::Kept(..)) {
+            let requeued = requeue(&config, &ready, &aws, options.clock.now()).await?;
             tracing::info!(jobs = requeued, "unfinished jobs were queued again");
         }
 
@@ -236,12 +258,12 @@ impl Stack {
         let clock = options.clock;
         let mut stack =
             Self { ready, deployment, aws, apps, clock, bedrock, config, data, stop, front, back, stop_back };
-        stack.serve(api, options.event_sources);
+        stack.serve(api, &options.api_keys, options.event_sources);
         Ok(stack)
     }
 
-    fn serve(&mut self, api: TcpListener, event_sources: bool) {
-        let router = gateway::router(self.routes());
+    fn serve(&mut self, api: TcpListener, keys: &ApiKeys, event_sources: bool) {
+        let router = gateway::router(self.routes(), keys);
         self.front.spawn(services::serve_router(api, router, stopped(&self.stop).boxed().shared()).map(report));
         if event_sources {
             for source in self.event_sources() {
@@ -270,9 +292,11 @@ impl Stack {
                         })
                     }
                 };
-                let method = Method::from_bytes(route.method.to_uppercase().as_bytes()).unwrap_or_default();
+                let method = route.method.to_uppercase();
+                let method = (method != "ANY").then(|| Method::from_bytes(method.as_bytes()).unwrap_or_default());
                 let timeout = Duration::from_secs(*timeout);
-                routes.push(Route { path: route.path.clone(), method, handler, timeout });
+                let key_required = route.auth.api_key_required;
+                routes.push(Route { path: route.path.clone(), method, key_required, handler, timeout });
             }
         }
         routes
@@ -330,7 +354,9 @@ impl Stack {
     /// # Errors
     /// When the template's settings are bad.
     pub fn apps_over(&self, http: impl HttpClient + 'static) -> Result<Apps, StartError> {
-        let config = self.config.to_builder().http_client(http).build();
+        // A test's calls are tried again at once, because nothing is won by waiting.
+        let retries = RetryConfig::standard().with_initial_backoff(Duration::ZERO);
+        let config = self.config.to_builder().http_client(http).retry_config(retries).build();
         apps(&self.deployment, &Aws::new(config, endpoints(&self.ready)), &self.clock)
     }
 
@@ -388,7 +414,12 @@ fn data_directory(path: Option<&Path>) -> Result<Data, StartError> {
         Some(path) => {
             let failed = |source| StartError::Data { path: path.to_owned(), source };
             std::fs::create_dir_all(path).map_err(failed)?;
-            Ok(Data::Kept(path.canonicalize().map_err(failed)?))
+            let lock = File::create(path.join(LOCK_FILE)).map_err(failed)?;
+            match lock.try_lock() {
+                Ok(()) => Ok(Data::Kept(path.canonicalize().map_err(failed)?, lock)),
+                Err(TryLockError::WouldBlock) => Err(StartError::DataInUse(path.to_owned())),
+                Err(TryLockError::Error(source)) => Err(failed(source)),
+            }
         }
         None => tempfile::Builder::new()
             .prefix("movie-posters-")

@@ -22,6 +22,8 @@ pub struct Surroundings {
     pub region: String,
     /// The address of the emulated SQS, which is part of every queue's URL.
     pub sqs: String,
+    /// What stands for the stack's id.
+    pub stack_id: String,
     /// Parameters given in place of their defaults.
     pub parameters: BTreeMap<String, String>,
 }
@@ -142,8 +144,25 @@ pub struct Function {
 pub struct Route {
     /// The path, with its parameters in braces.
     pub path: String,
-    /// The HTTP method, in capitals.
+    /// The HTTP method, in capitals; `ANY` is every one that the path names nowhere else.
     pub method: String,
+    /// Who may call it.
+    #[serde(default)]
+    pub auth: RouteAuth,
+}
+
+/// Who may call a route.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RouteAuth {
+    /// Whether an API key is needed, which the API requires unless a route says otherwise.
+    pub api_key_required: bool,
+}
+
+impl Default for RouteAuth {
+    fn default() -> Self {
+        Self { api_key_required: true }
+    }
 }
 
 /// An SQS event source.
@@ -173,8 +192,7 @@ impl Deployment {
     /// # Errors
     /// When the template holds what this stack does not understand, or a parameter is not one of its own.
     pub fn read(template: &str, surroundings: &Surroundings) -> Result<Self, TemplateError> {
-        let yaml: Yaml = serde_yaml_ng::from_str(template).map_err(|error| fault("the top", error.to_string()))?;
-        let template = json_of(yaml, "")?;
+        let template = document(template)?;
         let resolver = Resolver::new(&template, surroundings)?;
         let mut deployment = Self {
             tables: BTreeMap::new(),
@@ -215,6 +233,15 @@ impl Deployment {
     pub fn queue_by_arn(&self, arn: &str) -> Option<&Queue> {
         self.queues.values().find(|queue| queue.arn == arn)
     }
+}
+
+/// A template as JSON, with the intrinsic functions in their long form and unresolved.
+///
+/// # Errors
+/// When it is no template.
+pub fn document(template: &str) -> Result<Value, TemplateError> {
+    let yaml: Yaml = serde_yaml_ng::from_str(template).map_err(|error| fault("the top", error.to_string()))?;
+    json_of(yaml, "")
 }
 
 fn fault(place: &str, what: impl Into<String>) -> TemplateError {
@@ -422,6 +449,7 @@ impl<'a> Resolver<'a> {
             "AWS::AccountId" => ACCOUNT.to_owned(),
             "AWS::Partition" => "aws".to_owned(),
             "AWS::StackName" => "local".to_owned(),
+            "AWS::StackId" => self.surroundings.stack_id.clone(),
             _ => match self.resources.get(target).and_then(|resource| resource["Type"].as_str()) {
                 Some("AWS::SQS::Queue") => self.queue_url(target),
                 Some("AWS::S3::Bucket") => self.bucket_name(target)?,
@@ -496,8 +524,12 @@ mod tests {
 
     fn read(template: &str, parameters: &[(&str, &str)]) -> Result<Deployment, String> {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let surroundings =
-            Surroundings { region: "us-west-2".to_owned(), sqs: "http://127.0.0.1:9".to_owned(), parameters };
+        let surroundings = Surroundings {
+            region: "us-west-2".to_owned(),
+            sqs: "http://127.0.0.1:9".to_owned(),
+            stack_id: "s".to_owned(),
+            parameters,
+        };
         Deployment::read(template, &surroundings).map_err(|error| error.to_string())
     }
 

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Image, Job, JobError, JobId, JobState, LastError, Status};
+use crate::batch::{Batch, BatchName, BatchStatus, Counts, CustomId};
+
+use crate::id::{BatchId, JobId};
+use crate::job::{Image, Job, JobError, JobState, LastError, Status};
 use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
+use crate::problem::Problem;
 use crate::time::Timestamp;
 
 /// The greatest body of a request, in bytes: what a synchronous call of a Lambda function may carry is 6 MB, see
@@ -31,6 +35,10 @@ pub struct JobView {
     pub model: Model,
     /// The caller's own notes.
     pub metadata: Metadata,
+    /// The batch that the job belongs to.
+    pub batch_id: Option<BatchId>,
+    /// The caller's name for the job in its batch.
+    pub custom_id: Option<CustomId>,
     /// How many paintings were begun.
     pub attempts: u32,
     /// When the job was submitted.
@@ -43,6 +51,8 @@ pub struct JobView {
     pub deadline_at: Timestamp,
     /// When its record and its picture are deleted.
     pub expires_at: Timestamp,
+    /// How far a queued job has to go.
+    pub queue: Option<QueueView>,
     /// The picture of a job that succeeded.
     pub image: Option<ImageView>,
     /// Why a job failed.
@@ -72,12 +82,132 @@ pub struct ImageView {
     pub seed: Option<u32>,
 }
 
-/// Addresses that belong to a job.
+/// A job's place in the queue, as well as it can be told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueView {
+    /// About how many jobs wait, most of them before this one.
+    pub ahead: u64,
+    /// About when a worker takes the job up.
+    pub estimated_start_at: Timestamp,
+    /// Always true: neither number is promised.
+    pub estimate: bool,
+}
+
+/// Addresses that belong to a job; those of what cannot be done with it as it stands are missing.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Links {
     /// The job itself.
     #[serde(rename = "self")]
     pub this: String,
+    /// Its picture, under a URL that does not expire.
+    pub image: Option<String>,
+    /// To cancel it.
+    pub cancel: Option<String>,
+    /// To retry it.
+    pub retry: Option<String>,
+    /// Its batch.
+    pub batch: Option<String>,
+}
+
+/// A page of jobs as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobsView {
+    /// The jobs.
+    pub jobs: Vec<JobView>,
+    /// What to ask the next page with; null when there is none.
+    pub next_cursor: Option<String>,
+}
+
+/// A batch as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchView {
+    /// The batch's name.
+    pub id: BatchId,
+    /// The caller's name for it.
+    pub name: Option<BatchName>,
+    /// Where it stands.
+    pub status: BatchStatus,
+    /// How many of its jobs stand where.
+    pub counts: Counts,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When its record is deleted.
+    pub expires_at: Timestamp,
+    /// Where to go from here.
+    pub links: BatchLinks,
+    /// The names of its jobs, in the answer to its submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<Vec<BatchJobView>>,
+}
+
+/// One job of a batch that was submitted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchJobView {
+    /// Its place in the request, from zero.
+    pub index: usize,
+    /// The job's name.
+    pub id: JobId,
+    /// The caller's name for it.
+    pub custom_id: Option<CustomId>,
+}
+
+/// Addresses that belong to a batch; those of what cannot be done with it as it stands are missing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchLinks {
+    /// The batch itself.
+    #[serde(rename = "self")]
+    pub this: String,
+    /// Its jobs.
+    pub jobs: String,
+    /// To cancel what has not started.
+    pub cancel: Option<String>,
+    /// To retry what failed.
+    pub retry: Option<String>,
+}
+
+/// How the service is, as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HealthView {
+    /// `ok` whenever there is an answer at all.
+    pub status: String,
+    /// The version of the service.
+    pub version: String,
+    /// How full the queue is.
+    pub queue: QueueHealthView,
+}
+
+/// How full the queue is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueHealthView {
+    /// About how many jobs wait for a worker.
+    pub waiting: u64,
+    /// About how many jobs a worker has, or wait for another attempt.
+    pub in_flight: u64,
+    /// About how long a job submitted now would wait, in seconds.
+    pub estimated_wait_seconds: u64,
+}
+
+/// The routes of the API: each path, and the methods that it answers to.
+pub const ROUTES: &[(&str, &[&str])] = &[
+    ("/jobs", &["GET", "POST"]),
+    ("/jobs/{id}", &["GET"]),
+    ("/jobs/{id}/image", &["GET"]),
+    ("/jobs/{id}/cancel", &["POST"]),
+    ("/jobs/{id}/retry", &["POST"]),
+    ("/batches", &["POST"]),
+    ("/batches/{id}", &["GET"]),
+    ("/batches/{id}/jobs", &["GET"]),
+    ("/batches/{id}/cancel", &["POST"]),
+    ("/batches/{id}/retry", &["POST"]),
+    ("/health", &["GET"]),
+];
+
+/// The problem of a method that a path does not answer to.
+pub fn wrong_method(path: &str) -> Problem {
+    let methods = ROUTES.iter().find(|(known, _)| *known == path).map(|(_, methods)| *methods);
+    methods.map_or(Problem::NoSuchRoute, |methods| {
+        Problem::MethodNotAllowed(methods.iter().map(|method| (*method).to_owned()).collect())
+    })
 }
 
 impl JobView {
@@ -100,16 +230,56 @@ impl JobView {
             output_format: order.output_format,
             model: order.model,
             metadata: order.metadata.clone(),
+            batch_id: job.membership.as_ref().map(|membership| membership.batch),
+            custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
             attempts: job.attempts,
             created_at: job.created_at,
             started_at: job.started_at,
             finished_at,
             deadline_at: job.deadline_at,
             expires_at: job.expires_at,
+            queue: None,
             image,
             error,
             last_error: job.last_error.clone().filter(|_| finished_at.is_none()),
-            links: Links { this: format!("{base}/jobs/{}", job.id) },
+            links: Links::new(job, base),
+        }
+    }
+}
+
+impl Links {
+    fn new(job: &Job, base: &str) -> Self {
+        let this = format!("{base}/jobs/{}", job.id);
+        let when = |possible: bool, action: &str| possible.then(|| format!("{this}/{action}"));
+        let status = job.status();
+        Self {
+            image: when(status == Status::Succeeded, "image"),
+            cancel: when(matches!(status, Status::Queued | Status::Running), "cancel"),
+            retry: when(matches!(status, Status::Failed | Status::Canceled), "retry"),
+            batch: job.membership.as_ref().map(|membership| format!("{base}/batches/{}", membership.batch)),
+            this,
+        }
+    }
+}
+
+impl BatchView {
+    /// Shows `batch` to a caller who reached the API at `base`, an address without a slash at its end.
+    pub fn new(batch: &Batch, counts: Counts, base: &str) -> Self {
+        let this = format!("{base}/batches/{}", batch.id);
+        Self {
+            id: batch.id,
+            name: batch.name.clone(),
+            status: counts.status(),
+            counts,
+            created_at: batch.created_at,
+            expires_at: batch.expires_at,
+            links: BatchLinks {
+                jobs: format!("{this}/jobs"),
+                cancel: (counts.queued > 0).then(|| format!("{this}/cancel")),
+                retry: (counts.failed > 0).then(|| format!("{this}/retry")),
+                this,
+            },
+            jobs: None,
         }
     }
 }

@@ -5,82 +5,15 @@
 //! Whoever acts on a job that has moved on since is thereby refused, however late it comes.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::batch::CustomId;
+use crate::id::{BatchId, JobId};
 use crate::order::{IdempotencyKey, Order, OutputFormat, spelled};
 use crate::time::Timestamp;
-
-/// The name of a job: a UUID in lower case with hyphens, and no other spelling of it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct JobId(Uuid);
-
-impl JobId {
-    /// A new name that sorts by time (a UUIDv7).
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// The name that belongs to an owner's key (a UUIDv8), the same each time.
-    pub fn from_key(owner: &Owner, key: &IdempotencyKey) -> Self {
-        let digest = Sha256::new()
-            .chain_update((owner.as_str().len() as u64).to_be_bytes())
-            .chain_update(owner.as_str())
-            .chain_update(key.as_bytes())
-            .finalize();
-        Self(Uuid::new_v8(std::array::from_fn(|i| digest[i])))
-    }
-}
-
-impl Default for JobId {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The text is not the name of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of a job")]
-pub struct NotAJobId;
-
-impl FromStr for JobId {
-    type Err = NotAJobId;
-    fn from_str(text: &str) -> Result<Self, NotAJobId> {
-        let id = Uuid::try_parse(text).map_err(|_| NotAJobId)?;
-        // Other spellings are refused, so that one job has one address.
-        if id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text { Ok(Self(id)) } else { Err(NotAJobId) }
-    }
-}
-
-impl TryFrom<String> for JobId {
-    type Error = NotAJobId;
-    fn try_from(text: String) -> Result<Self, NotAJobId> {
-        text.parse()
-    }
-}
-
-impl From<JobId> for String {
-    fn from(id: JobId) -> Self {
-        id.to_string()
-    }
-}
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0.as_hyphenated(), f)
-    }
-}
-
-impl fmt::Debug for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// Who may see a job: the API key, IAM principal or authorizer principal that submitted it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,8 +46,12 @@ pub struct Job {
     pub owner: Owner,
     /// What to paint.
     pub order: Order,
+    /// The batch that it belongs to, if it does.
+    pub membership: Option<Membership>,
     /// When it was submitted.
     pub created_at: Timestamp,
+    /// When it was queued: at its submission, or when it was last retried.
+    pub queued_at: Timestamp,
     /// When it fails if it still waits.
     pub deadline_at: Timestamp,
     /// When the record and the picture are deleted.
@@ -127,10 +64,23 @@ pub struct Job {
     pub throttles: u32,
     /// When a worker last took the job up.
     pub started_at: Option<Timestamp>,
+    /// Until when a worker may still be at it, even if the job was canceled meanwhile.
+    pub held_until: Option<Timestamp>,
     /// Why the job still waits, or what went wrong before it ended.
     pub last_error: Option<LastError>,
+    /// The key of the request that last retried it, so that the same request does not retry it again.
+    pub retry_key: Option<String>,
     /// Where the job stands.
     pub state: JobState,
+}
+
+/// A job's place in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The batch.
+    pub batch: BatchId,
+    /// The caller's name for the job.
+    pub custom_id: Option<CustomId>,
 }
 
 /// Where a job stands, with what is true only there.
@@ -313,19 +263,25 @@ pub enum Attempt {
 
 impl Job {
     /// A job that waits for its first worker.
+    ///
+    /// It is kept to the full second, because that is how DynamoDB counts the time to live of a record.
     pub fn new(id: JobId, owner: Owner, order: Order, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
         Self {
             id,
             owner,
             order,
+            membership: None,
             created_at: now,
+            queued_at: now,
             deadline_at: now + deadline,
-            expires_at: now + retention,
+            expires_at: (now + retention).whole_secs(),
             fence: 0,
             attempts: 0,
             throttles: 0,
             started_at: None,
+            held_until: None,
             last_error: None,
+            retry_key: None,
             state: JobState::Queued,
         }
     }
@@ -353,10 +309,11 @@ impl Job {
 
     /// Where in the bucket the picture lies.
     ///
-    /// The time of creation is part of it, so that a job whose key was used before, and whose earlier record was
-    /// deleted when its retention ended, cannot find the old picture.
+    /// The time at which the job was queued is part of it. So a job whose idempotency key was used before, and whose
+    /// earlier record was deleted when its retention ended, cannot find the old picture; and whoever deletes the late
+    /// picture of a canceled job cannot meet the picture of the same job after a retry.
     pub fn image_key(&self) -> String {
-        format!("images/{}/{}", self.id, self.created_at.ms())
+        format!("images/{}/{}", self.id, self.queued_at.ms())
     }
 
     /// Takes the job up for one painting, which is counted now, before the model is called.
@@ -379,6 +336,7 @@ impl Job {
         let mut job = self.advanced(JobState::Running(lease));
         job.attempts += 1;
         job.started_at = Some(now);
+        job.held_until = Some(lease.until);
         Ok(Claimed(job))
     }
 
@@ -387,7 +345,7 @@ impl Job {
         self.idle(now).then(|| {
             let message = match code {
                 ErrorCode::DeadlineExceeded => "The job's deadline passed before there was a picture.",
-                ErrorCode::AttemptsExhausted => "As many attempts as are allowed ended without a picture.",
+                ErrorCode::AttemptsExhausted => "The job was given up after as many attempts as are allowed.",
                 _ => "The service could not finish the job.",
             };
             let message = match &self.last_error {
@@ -402,6 +360,64 @@ impl Job {
     /// on it, or when it has ended.
     pub fn adopt(&self, image: Image, now: Timestamp) -> Option<Self> {
         self.idle(now).then(|| self.advanced(JobState::Succeeded { finished_at: now, image }))
+    }
+
+    /// Ends the lease of a worker that is known to be dead, so that another one need not wait for it to end by itself;
+    /// `None` when no lease lives.
+    ///
+    /// Only somebody who knows that every worker is dead may do this, as whoever runs all of them on one machine does
+    /// when it starts.
+    pub fn abandon(&self, now: Timestamp) -> Option<Self> {
+        match self.state {
+            JobState::Running(lease) if lease.until > now => {
+                let state = JobState::Running(Lease { until: now, ..lease });
+                Some(Self { held_until: None, ..self.advanced(state) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Cancels a job that has not ended, whoever works on it: that worker's picture will be refused.
+    ///
+    /// # Errors
+    /// The state in which the job has ended.
+    pub fn cancel(&self, now: Timestamp) -> Result<Self, Status> {
+        match self.state {
+            JobState::Queued | JobState::Running(_) => Ok(self.advanced(JobState::Canceled { finished_at: now })),
+            _ => Err(self.status()),
+        }
+    }
+
+    /// Queues a job anew that failed or was canceled, with everything as for a new job but its name and its age.
+    ///
+    /// # Errors
+    /// The state in which the job cannot be retried.
+    pub fn retry(
+        &self,
+        key: Option<&IdempotencyKey>,
+        now: Timestamp,
+        deadline: Duration,
+        retention: Duration,
+    ) -> Result<Self, Status> {
+        match self.state {
+            JobState::Failed { .. } | JobState::Canceled { .. } => Ok(Self {
+                attempts: 0,
+                throttles: 0,
+                started_at: None,
+                last_error: None,
+                queued_at: now,
+                deadline_at: now + deadline,
+                expires_at: (now + retention).whole_secs(),
+                retry_key: key.map(IdempotencyKey::digest),
+                ..self.advanced(JobState::Queued)
+            }),
+            _ => Err(self.status()),
+        }
+    }
+
+    /// Whether a request with this key has retried the job last.
+    pub fn was_retried_with(&self, key: &IdempotencyKey) -> bool {
+        self.retry_key.as_deref() == Some(&key.digest())
     }
 
     /// Whether the job's deadline has passed while nobody works on it.
@@ -441,13 +457,14 @@ impl std::ops::Deref for Claimed {
 impl Claimed {
     /// The picture is stored.
     pub fn succeed(self, image: Image, now: Timestamp) -> Job {
-        self.0.advanced(JobState::Succeeded { finished_at: now, image })
+        Job { held_until: None, ..self.0.advanced(JobState::Succeeded { finished_at: now, image }) }
     }
 
     /// There will be no picture, and why. `attempt` says whether this one may have been paid for.
     pub fn fail(self, code: ErrorCode, message: String, attempt: Attempt, now: Timestamp) -> Job {
         let billed = attempt == Attempt::Counts || self.0.attempts > 1;
-        self.0.failed(JobError { code, message, retryable: code.may_pass(), billed }, now)
+        let failed = self.0.failed(JobError { code, message, retryable: code.may_pass(), billed }, now);
+        Job { held_until: None, ..failed }
     }
 
     /// Gives the job up to whichever worker comes next, and says why.
@@ -464,6 +481,7 @@ impl Claimed {
         if error.code == ErrorCode::Throttled {
             job.throttles += 1;
         }
+        job.held_until = None;
         job.last_error = Some(error);
         job
     }

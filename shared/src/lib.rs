@@ -1,7 +1,7 @@
 //! The vocabulary of the movie poster service.
 //!
 //! At the root of this crate stands what the service talks about, free of I/O: what a caller may ask for
-//! ([`order`]), the life of a job ([`job`]), the wire formats of the API ([`api`], [`problem`]), of the queue
+//! ([`order`], [`batch`]), the life of a job ([`job`]), the wire formats of the API ([`api`], [`problem`]), of the queue
 //! ([`ticket`]) and of the model ([`stability`]). The module `aws`, behind the feature of the same name, carries
 //! these things to and from the AWS services.
 
@@ -10,6 +10,9 @@ pub mod aws;
 
 pub mod api;
 pub mod backoff;
+pub mod batch;
+pub mod cursor;
+pub mod id;
 pub mod job;
 pub mod json;
 pub mod order;
@@ -19,7 +22,9 @@ pub mod stability;
 pub mod ticket;
 pub mod time;
 
-pub use job::{Job, JobId, JobState, Owner};
+pub use batch::Batch;
+pub use id::{BatchId, JobId};
+pub use job::{Job, JobState, Owner};
 pub use order::Order;
 pub use problem::Problem;
 pub use time::{Clock, Timestamp};

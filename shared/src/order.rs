@@ -12,6 +12,9 @@ use crate::json::{Fields, kind, string};
 use crate::problem::FieldError;
 
 /// Everything that decides what picture a job is about.
+///
+/// Two orders are equal exactly when they ask for the same thing. Text is compared by its code points: two spellings of a
+/// letter that look alike, such as a composed and a decomposed `é`, are different text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What to paint.
@@ -61,15 +64,11 @@ impl Order {
             _ => Err(errors),
         }
     }
+}
 
-    /// A digest that two orders share exactly when they ask for the same thing.
-    ///
-    /// Text is compared by its code points: two spellings of a letter that look alike, such as a composed and a
-    /// decomposed `é`, are different text.
-    pub fn fingerprint(&self) -> String {
-        let canonical = serde_json::to_vec(self).expect("an order of strings and numbers is always JSON");
-        Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A text for the model: trimmed, with something to see in it, and safe to show.
@@ -120,6 +119,11 @@ fn is_forbidden(c: char) -> bool {
             c,
             '\u{fdd0}'..='\u{fdef}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}'
         )
+}
+
+/// Whether a text of one line is safe to show.
+pub(crate) fn is_plain(text: &str) -> bool {
+    !text.chars().any(|c| is_forbidden(c) || c.is_control())
 }
 
 impl TryFrom<String> for Prompt {
@@ -292,7 +296,9 @@ impl Seed {
 
     fn parse(value: &Value) -> Result<Self, String> {
         let rule = || format!("must be a whole number from 1 to {}", Self::MAX);
-        let number = value.as_u64().ok_or_else(rule)?;
+        // JSON makes no difference between 7 and 7.0.
+        let whole = |number: f64| (number.fract() == 0.0 && number >= 0.0).then_some(number as u64);
+        let number = value.as_u64().or_else(|| value.as_f64().and_then(whole)).ok_or_else(rule)?;
         u32::try_from(number).ok().filter(|seed| (1..=Self::MAX).contains(seed)).map(Self).ok_or_else(rule)
     }
 }
@@ -354,6 +360,11 @@ impl fmt::Debug for Metadata {
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
+    /// A digest to remember the key by.
+    pub fn digest(&self) -> String {
+        hex(&Sha256::digest(self.as_bytes())[..16])
+    }
+
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
@@ -422,6 +433,7 @@ mod tests {
 
     #[test]
     fn seeds_are_whole_numbers_that_every_model_takes() {
+        assert_eq!(parse(json!({ "prompt": "x", "seed": 7.0 })), parse(json!({ "prompt": "x", "seed": 7 })));
         for seed in [json!(-1), json!(0), json!(1.5), json!(4_294_967_295_u32), json!(1e300), json!("7")] {
             assert_eq!(fault_of(json!({ "prompt": "x", "seed": seed })), "/seed");
         }
@@ -452,22 +464,11 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_sees_every_field() {
-        let print = |value| parse(value).expect("a good order").fingerprint();
-        let plain = print(json!({ "prompt": "x" }));
-        assert_eq!(plain, print(json!({ "prompt": " x ", "aspect_ratio": "2:3", "seed": null })));
-        for other in [
-            json!({ "prompt": "y" }),
-            json!({ "prompt": "x", "negative_prompt": "y" }),
-            json!({ "prompt": "x", "aspect_ratio": "1:1" }),
-            json!({ "prompt": "x", "seed": 1 }),
-            json!({ "prompt": "x", "output_format": "jpeg" }),
-            json!({ "prompt": "x", "model": "stability.sd3-5-large-v1:0" }),
-            json!({ "prompt": "x", "metadata": { "a": "b" } }),
-        ] {
-            assert_ne!(plain, print(other));
-        }
-        assert_ne!(print(json!({ "prompt": "caf\u{e9}" })), print(json!({ "prompt": "cafe\u{301}" })));
+    fn text_is_compared_by_its_code_points() {
+        let order = |value| parse(value).expect("a good order");
+        let plain = order(json!({ "prompt": "x" }));
+        assert_eq!(plain, order(json!({ "prompt": " x ", "aspect_ratio": "2:3", "seed": null })));
+        assert_ne!(order(json!({ "prompt": "caf\u{e9}" })), order(json!({ "prompt": "cafe\u{301}" })));
     }
 
     #[test]

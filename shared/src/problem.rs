@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::Status;
+
 /// One fault of a request's body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
@@ -35,8 +37,18 @@ pub enum Problem {
     PayloadTooLarge(usize),
     /// The key was used before for a request that asked for something else.
     IdempotencyKeyReused,
-    /// There is no such job, or it belongs to somebody else.
+    /// The cursor is none of ours, or of another list.
+    InvalidCursor,
+    /// The API key is missing or unknown.
+    Forbidden,
+    /// There is no such job or batch, or it belongs to somebody else.
     NotFound,
+    /// The job has ended in this state and cannot be canceled.
+    NotCancelable(Status),
+    /// The job is in this state and cannot be retried.
+    NotRetryable(Status),
+    /// The job is in this state and has no picture.
+    NotFinished(Status),
     /// There is no such path.
     NoSuchRoute,
     /// The path does not know the method; these it knows.
@@ -111,9 +123,14 @@ impl Problem {
             Self::InvalidJson(_) => (400, "invalid_json", "The body is not JSON"),
             Self::InvalidRequest(_) => (400, "invalid_request", "The request breaks a rule"),
             Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key breaks its rule"),
-            Self::NotFound => (404, "not_found", "There is no such job"),
+            Self::InvalidCursor => (400, "invalid_cursor", "The cursor is not valid"),
+            Self::Forbidden => (403, "forbidden", "The API key is missing or not valid"),
+            Self::NotFound => (404, "not_found", "There is no such job or batch"),
             Self::NoSuchRoute => (404, "no_such_route", "There is no such path"),
             Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not know this method"),
+            Self::NotCancelable(_) => (409, "not_cancelable", "The job can no longer be canceled"),
+            Self::NotRetryable(_) => (409, "not_retryable", "The job cannot be retried"),
+            Self::NotFinished(_) => (409, "not_finished", "The job has no picture"),
             Self::PayloadTooLarge(_) => (413, "payload_too_large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The body must be JSON"),
             Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "The idempotency key was used before"),
@@ -148,7 +165,19 @@ impl Problem {
                  a new request, and the same key only to send the same request again."
                     .to_owned()
             }
-            Self::NotFound => "No job of yours has this id. Jobs are deleted when their retention ends.".to_owned(),
+            Self::InvalidCursor => {
+                "Use next_cursor as a page gave it, with the same path and filter; begin the list anew without one."
+                    .to_owned()
+            }
+            Self::Forbidden => "Send your API key in the header x-api-key.".to_owned(),
+            Self::NotFound => {
+                "Nothing of yours has this id. Jobs and batches are deleted when their retention ends.".to_owned()
+            }
+            Self::NotCancelable(status) => format!("The job has {status} already."),
+            Self::NotRetryable(status) => {
+                format!("The job is {status}; only a failed or canceled one can be retried.")
+            }
+            Self::NotFinished(status) => format!("The job is {status}; only a succeeded one has a picture."),
             Self::NoSuchRoute => "The paths of this API are listed in its OpenAPI document.".to_owned(),
             Self::MethodNotAllowed(allowed) => format!("This path answers to {}.", allowed.join(", ")),
             Self::Unavailable { .. } => {

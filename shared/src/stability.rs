@@ -4,7 +4,9 @@
 //! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-stability-diffusion.html>.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::order::{Model, Order, OutputFormat};
@@ -41,7 +43,7 @@ pub fn request(order: &Order) -> Vec<u8> {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
     /// The file.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// The file's format, read from its first bytes.
     pub format: OutputFormat,
     /// The width in pixels, read from the file.
@@ -93,26 +95,66 @@ enum Number {
     Text(String),
 }
 
-/// Takes the picture out of a model's answer.
+impl Answer<'_> {
+    /// The seed, where the model says it, of an answer that does not say why it has no picture.
+    fn seed(&self) -> Result<Option<u32>, NoPicture> {
+        if let Some(reason) = self.finish_reasons.iter().flatten().next() {
+            return Err(refusal(reason));
+        }
+        Ok(self.seeds.first().and_then(|seed| match seed {
+            Number::Number(seed) => Some(*seed),
+            Number::Text(text) => text.parse().ok(),
+        }))
+    }
+}
+
+/// Takes the picture out of a model's answer, in the memory that the answer has.
 ///
 /// # Errors
 /// When there is none, and why.
-pub fn picture(body: &[u8]) -> Result<Picture, NoPicture> {
-    let answer: Answer<'_> = serde_json::from_slice(body).map_err(|_| NoPicture::Malformed("it is not JSON"))?;
-    if let Some(reason) = answer.finish_reasons.iter().flatten().next() {
-        return Err(refusal(reason));
+pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
+    const NOT_BASE64: NoPicture = NoPicture::Malformed("its image is not base64");
+    // The picture is all but a hundred bytes of the answer. It is decoded where it lies, and only what stands around it
+    // is read as JSON, which also proves that it is the image: without its text, the first image is empty.
+    if let Some(text) = text_of_image(&body) {
+        let around = [&body[..text.start], &body[text.end..]].concat();
+        if let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&around)
+            && answer.images.first().is_some_and(|image| image.0.is_empty())
+        {
+            let seed = answer.seed()?;
+            let decoded = base64_simd::STANDARD.decode_inplace(&mut body[text.clone()]).map_err(|_| NOT_BASE64)?;
+            let end = text.start + decoded.len();
+            return Picture::new(Bytes::from(body).slice(text.start..end), seed);
+        }
     }
+    let answer: Answer<'_> = serde_json::from_slice(&body).map_err(|_| NoPicture::Malformed("it is not JSON"))?;
+    let seed = answer.seed()?;
     let image = answer.images.first().ok_or(NoPicture::Malformed("it has no images"))?;
-    let bytes = base64_simd::STANDARD
-        .decode_to_vec(image.0.as_bytes())
-        .map_err(|_| NoPicture::Malformed("its image is not base64"))?;
-    let format = OutputFormat::sniff(&bytes).ok_or(NoPicture::Malformed("its image has no known format"))?;
-    let (width, height) = dimensions(&bytes, format).ok_or(NoPicture::Malformed("its image is cut short"))?;
-    let seed = answer.seeds.first().and_then(|seed| match seed {
-        Number::Number(seed) => Some(*seed),
-        Number::Text(text) => text.parse().ok(),
-    });
-    Ok(Picture { bytes, format, width, height, seed })
+    let bytes = base64_simd::STANDARD.decode_to_vec(image.0.as_bytes()).map_err(|_| NOT_BASE64)?;
+    Picture::new(bytes.into(), seed)
+}
+
+/// Where the text of the first image seems to lie, if it is spelled without escapes.
+fn text_of_image(body: &[u8]) -> Option<Range<usize>> {
+    const NAME: &[u8] = b"\"images\"";
+    let mut start = memchr::memmem::find(body, NAME)? + NAME.len();
+    for mark in *b":[\"" {
+        start += body[start..].iter().position(|byte| !byte.is_ascii_whitespace())?;
+        if body[start] != mark {
+            return None;
+        }
+        start += 1;
+    }
+    let end = start + memchr::memchr2(b'"', b'\\', &body[start..])?;
+    (body[end] == b'"').then_some(start..end)
+}
+
+impl Picture {
+    fn new(bytes: Bytes, seed: Option<u32>) -> Result<Self, NoPicture> {
+        let format = OutputFormat::sniff(&bytes).ok_or(NoPicture::Malformed("its image has no known format"))?;
+        let (width, height) = dimensions(&bytes, format).ok_or(NoPicture::Malformed("its image is cut short"))?;
+        Ok(Self { bytes, format, width, height, seed })
+    }
 }
 
 fn refusal(reason: &str) -> NoPicture {
@@ -187,7 +229,7 @@ mod tests {
     }
 
     fn answer(value: Value) -> Result<Picture, NoPicture> {
-        picture(value.to_string().as_bytes())
+        picture(value.to_string().into_bytes())
     }
 
     fn png(width: u32, height: u32) -> Vec<u8> {
@@ -231,6 +273,27 @@ mod tests {
     }
 
     #[test]
+    fn however_the_answer_is_spelled_its_picture_is_the_same() {
+        let image = base64(&png(832, 1216));
+        let escaped = image.replacen('A', "\\u0041", 1);
+        for body in [
+            format!(r#"{{"images":["{image}"],"seeds":[42],"finish_reasons":[null]}}"#),
+            format!("{{ \"seeds\" : [42],\n\"images\" :\t[ \"{image}\" ] }}"),
+            format!(r#"{{"seeds":[42],"images":["{image}","{image}"]}}"#),
+            format!(r#"{{"seeds":[42],"images":["{escaped}"]}}"#),
+            format!(r#"{{"seeds":[42],"\u0069mages":["{image}"]}}"#),
+            // Only the picture of the answer itself counts.
+            format!(r#"{{"other":{{"images":["AAAA"]}},"seeds":[42],"images":["{image}"]}}"#),
+            format!(r#"{{"other":["\"images\":[\"AAAA\"]"],"seeds":[42],"images":["{image}"]}}"#),
+        ] {
+            let picture = picture(body.clone().into_bytes()).expect(&body);
+            assert_eq!((&picture.bytes[..], picture.seed), (&png(832, 1216)[..], Some(42)), "{body}");
+        }
+        let cut_short = format!(r#"{{"images":["{image}"],"seeds":[42"#);
+        assert_eq!(picture(cut_short.into_bytes()).err(), Some(NoPicture::Malformed("it is not JSON")));
+    }
+
+    #[test]
     fn sizes_are_read_from_jpeg_and_webp_too() {
         let jpeg = b"\xff\xd8\xff\xe0\0\x04ab\xff\xc2\0\x0b\x08\x04\xc0\x03\x40\x01\x01\x11\0";
         assert_eq!(dimensions(jpeg, OutputFormat::Jpeg), Some((832, 1216)));
@@ -266,7 +329,7 @@ mod tests {
         ] {
             assert!(matches!(answer(body.clone()), Err(NoPicture::Malformed(_))), "{body}");
         }
-        assert!(matches!(picture(b"<html>"), Err(NoPicture::Malformed(_))));
-        assert!(matches!(picture(b""), Err(NoPicture::Malformed(_))));
+        assert!(matches!(picture(b"<html>".to_vec()), Err(NoPicture::Malformed(_))));
+        assert!(matches!(picture(Vec::new()), Err(NoPicture::Malformed(_))));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::JobId;
+use crate::id::JobId;
 
 /// A reason to look at a job. The job's record is the truth; a ticket may come late, twice or for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

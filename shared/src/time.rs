@@ -6,8 +6,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::time::OffsetDateTime;
+use ::time::format_description::BorrowedFormatItem;
 use ::time::format_description::well_known::Rfc3339;
+use ::time::macros::format_description;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// RFC 3339 with three digits of a second always, so that the texts sort as the times do.
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// A point in time, to the millisecond, written as RFC 3339 in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +33,16 @@ impl Timestamp {
     /// Whole seconds since the Unix epoch, rounded up.
     pub const fn secs(self) -> i64 {
         self.0.div_euclid(1000) + (self.0.rem_euclid(1000) != 0) as i64
+    }
+
+    /// This point, or the next that is a whole second.
+    pub const fn whole_secs(self) -> Self {
+        Self(self.secs() * 1000)
+    }
+
+    /// The last point at or before this one that is a multiple of `span` after the Unix epoch.
+    pub fn round_down(self, span: Duration) -> Self {
+        Self(self.0 - self.0.rem_euclid(saturating_ms(span).max(1)))
     }
 
     /// How long after `earlier` this is; zero when it is not after it.
@@ -68,7 +84,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .ok()
-            .and_then(|time| time.format(&Rfc3339).ok())
+            .and_then(|time| time.format(MILLISECONDS).ok())
             .ok_or(fmt::Error)?;
         f.write_str(&text)
     }
@@ -97,6 +113,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// Tells the time of day. Clones share one clock, so a test that advances one advances them all.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
+    /// Where a clock that stands still stands.
+    still: Option<Timestamp>,
     ahead_ms: Arc<AtomicI64>,
 }
 
@@ -106,9 +124,15 @@ impl Clock {
         Self::default()
     }
 
+    /// A clock that stands still at `time` until it is advanced. For tests that must run the same each time.
+    pub fn still(time: Timestamp) -> Self {
+        Self { still: Some(time), ..Self::default() }
+    }
+
     /// The present time.
     pub fn now(&self) -> Timestamp {
-        Timestamp(Timestamp::from(SystemTime::now()).0 + self.ahead_ms.load(Ordering::Relaxed))
+        let time = self.still.unwrap_or_else(|| Timestamp::from(SystemTime::now()));
+        Timestamp(time.0 + self.ahead_ms.load(Ordering::Relaxed))
     }
 
     /// Moves this clock and its clones forward against the machine's. For tests, which cannot wait a day.

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use lambda_runtime::{Context, LambdaEvent};
-use local::bedrock::Behaviour;
+use local::bedrock::{Behaviour, Faults};
 use local::{Options, Ready, Stack};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
-use shared::api::JobView;
+use shared::api::{BatchView, JobView};
 use shared::ticket::Ticket;
-use shared::{Clock, JobId};
+use shared::{BatchId, Clock, JobId};
+
+/// Few tests look at a picture, so most do not wait for one to be painted.
+const PLAIN: Behaviour = Behaviour { latency: Duration::ZERO, faults: Faults::NONE, plain: true };
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -33,10 +36,18 @@ impl Pipeline {
         Self::with(Options { event_sources: false, ..Options::default() }).await
     }
 
+    /// A pipeline with posters in place of plain colour.
+    pub async fn with_artist() -> Self {
+        let pipeline = Self::start().await;
+        pipeline.stack.bedrock().behave(Behaviour::default());
+        pipeline
+    }
+
     /// A pipeline with these options.
     pub async fn with(options: Options) -> Self {
         let clock = options.clock.clone();
         let stack = Stack::start(options).await.expect("the stack starts");
+        stack.bedrock().behave(PLAIN);
         Self { stack, clock, http: Client::new() }
     }
 
@@ -61,6 +72,26 @@ impl Pipeline {
         let response = self.post("/jobs", &json!({ "prompt": prompt })).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         response.json().await.expect("the answer is a job")
+    }
+
+    /// Submits a batch.
+    pub async fn submit_batch(&self, body: &Value) -> BatchView {
+        let response = self.post("/batches", body).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        response.json().await.expect("the answer is a batch")
+    }
+
+    /// The batch once it is as `wanted`.
+    pub async fn batch_when(&self, id: BatchId, wanted: impl Fn(&BatchView) -> bool) -> BatchView {
+        let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let batch: BatchView = self.get(&format!("/batches/{id}")).await.json().await.expect("a batch");
+            if wanted(&batch) {
+                return batch;
+            }
+            assert!(tokio::time::Instant::now() < patience, "the batch stays as it is: {batch:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The job as it stands.
@@ -91,7 +122,7 @@ impl Pipeline {
     /// Changes how the model behaves.
     pub fn model(&self, faults: &str) {
         let faults = faults.parse().expect("good rates");
-        self.stack.bedrock().behave(Behaviour { faults, ..Behaviour::default() });
+        self.stack.bedrock().behave(Behaviour { faults, ..PLAIN });
     }
 
     /// The keys of all pictures in the bucket.
@@ -137,7 +168,10 @@ impl Pipeline {
             .dynamodb()
             .scan()
             .table_name(&self.ready().table)
-            .filter_expression("attribute_not_exists(finished_at) OR attribute_type(finished_at, :null)")
+            .filter_expression(
+                "begins_with(pk, :job) AND (attribute_not_exists(finished_at) OR attribute_type(finished_at, :null))",
+            )
+            .expression_attribute_values(":job", aws_sdk_dynamodb::types::AttributeValue::S("JOB#".to_owned()))
             .expression_attribute_values(":null", aws_sdk_dynamodb::types::AttributeValue::S("NULL".to_owned()))
             .send()
             .await

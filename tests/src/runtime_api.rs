@@ -39,6 +39,14 @@ struct Api {
 /// # Panics
 /// When the binary cannot be started, or does not answer within half a minute.
 pub async fn invoke(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> Outcome {
+    overhear(name, variables, event).await.0
+}
+
+/// As [`invoke`], with what the binary wrote to its standard output, which is its log.
+///
+/// # Panics
+/// When the binary cannot be started, or does not answer within half a minute.
+pub async fn overhear(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> (Outcome, String) {
     let (sender, mut outcomes) = mpsc::channel(4);
     let api = Api { event: Arc::new(Mutex::new(Some(event.to_string()))), outcome: sender };
     let router = Router::new()
@@ -54,12 +62,15 @@ pub async fn invoke(name: &str, variables: &BTreeMap<String, String>, event: &Va
         .await
         .envs(variables)
         .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("the binary starts");
     let outcome = tokio::time::timeout(Duration::from_secs(30), outcomes.recv()).await;
-    child.kill().await.expect("the binary can be stopped");
+    child.start_kill().expect("the binary can be stopped");
+    let output = child.wait_with_output().await.expect("the binary ends");
     server.abort();
-    outcome.expect("the binary answers in time").expect("the runtime API stays up")
+    let outcome = outcome.expect("the binary answers in time").expect("the runtime API stays up");
+    (outcome, String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The binary of the function `name`, with the variables that Lambda itself sets and no others.
@@ -76,8 +87,11 @@ pub async fn command(name: &str) -> Command {
     command
 }
 
-/// Where the binary lies, built if need be. `cargo test` builds it only for its own package's tests.
-async fn binary(name: &str) -> PathBuf {
+/// Where the binary `name` lies, built if need be. `cargo test` builds it only for its own package's tests.
+///
+/// # Panics
+/// When it cannot be built.
+pub async fn binary(name: &str) -> PathBuf {
     static BUILT: AsyncMutex<bool> = AsyncMutex::const_new(false);
     let mut built = BUILT.lock().await;
     if !*built {
@@ -89,9 +103,10 @@ async fn binary(name: &str) -> PathBuf {
         assert!(build.status().await.expect("cargo runs").success(), "the functions are built");
         *built = true;
     }
-    let test = std::env::current_exe().expect("the test knows where it lies");
-    let profile = test.ancestors().nth(2).expect("it lies in target/<profile>/deps");
-    profile.join(name)
+    let this = std::env::current_exe().expect("the program knows where it lies");
+    // A test lies in target/<profile>/deps, and a program in the directory above.
+    let directory = this.parent().filter(|directory| !directory.ends_with("deps"));
+    directory.or(this.ancestors().nth(2)).expect("it lies in target").join(name)
 }
 
 async fn next(State(api): State<Api>) -> Response {

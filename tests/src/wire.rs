@@ -20,6 +20,8 @@ pub enum Disturbance {
     CrashAfter,
     /// The call takes effect, but its answer is lost.
     AnswerLost,
+    /// The call is not made before the test says so.
+    Pause,
 }
 
 /// A wire on which the call with a certain number is disturbed.
@@ -35,18 +37,31 @@ struct State {
     disturbed: usize,
     disturbance: Disturbance,
     crash: Notify,
+    paused: Notify,
+    resume: Notify,
 }
 
 impl Wire {
     /// A wire on which call number `disturbed`, counted from zero, meets `disturbance`.
     pub fn new(inner: SharedHttpClient, disturbed: usize, disturbance: Disturbance) -> Self {
-        let state = State { calls: AtomicUsize::new(0), disturbed, disturbance, crash: Notify::new() };
+        let [crash, paused, resume] = [Notify::new(), Notify::new(), Notify::new()];
+        let state = State { calls: AtomicUsize::new(0), disturbed, disturbance, crash, paused, resume };
         Self { inner, state: Arc::new(state) }
     }
 
     /// How many calls were made.
     pub fn calls(&self) -> usize {
         self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when the call that is to be paused has come.
+    pub async fn paused(&self) {
+        self.state.paused.notified().await;
+    }
+
+    /// Lets the paused call go on.
+    pub fn resume(&self) {
+        self.state.resume.notify_one();
     }
 
     /// Runs `work` until it ends, or until a disturbance crashes it: it is then dropped where it stands.
@@ -79,6 +94,11 @@ impl HttpConnector for Connector {
         }
         let (inner, state) = (self.inner.clone(), self.state.clone());
         HttpConnectorFuture::new(async move {
+            if state.disturbance == Disturbance::Pause {
+                state.paused.notify_one();
+                state.resume.notified().await;
+                return inner.call(request).await;
+            }
             if state.disturbance != Disturbance::CrashBefore {
                 let _ = inner.call(request).await;
             }

@@ -18,7 +18,7 @@ fn job(now: Timestamp) -> Job {
 }
 
 fn picture(seed: u32) -> Picture {
-    Picture { bytes: vec![7; 1000], format: OutputFormat::Png, width: 832, height: 1216, seed: Some(seed) }
+    Picture { bytes: vec![7; 1000].into(), format: OutputFormat::Png, width: 832, height: 1216, seed: Some(seed) }
 }
 
 #[tokio::test]

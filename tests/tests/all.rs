@@ -1,9 +1,18 @@
 //! Everything that crosses crates, in one binary that links the stack once.
 
 mod adapters;
+mod batches;
 mod binaries;
 mod contract;
 mod crashes;
 mod deliveries;
+mod documents;
+mod lists;
+mod metrics;
+mod owners;
 mod pipeline;
+mod restart;
+mod simulation;
+mod soak;
+mod steering;
 mod template;

@@ -11,7 +11,7 @@ use tests::pipeline::Pipeline;
 use tests::runtime_api::{Outcome, command, invoke};
 
 /// What Lambda would set for the function: what the template says, credentials, and the addresses of the services.
-fn variables(pipeline: &Pipeline, function: &str) -> BTreeMap<String, String> {
+pub(crate) fn variables(pipeline: &Pipeline, function: &str) -> BTreeMap<String, String> {
     let ready = pipeline.ready();
     let mut variables = pipeline.stack.deployment().functions[function].environment.clone();
     for (name, value) in [
@@ -62,7 +62,7 @@ fn request(method: &str, resource: &str, parameters: &Value, path: &str, body: O
 }
 
 /// A batch as Lambda's event source mapping for SQS sends it.
-fn batch(bodies: &[&str]) -> Value {
+pub(crate) fn batch(bodies: &[&str]) -> Value {
     let records: Vec<_> = bodies
         .iter()
         .enumerate()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::aws::deliveries::{Delivery, Verdict, work_off};
-use shared::aws::giving_up::give_up;
+use shared::aws::giving_up::{clean_up, give_up};
 use shared::aws::{Aws, Images, Queue, ServiceError, Table};
 use shared::job::ErrorCode;
 use shared::settings::{Settings, SettingsError};
@@ -46,8 +46,9 @@ impl App {
         let queue = settings.text("DEAD_LETTER_QUEUE_URL");
         let parked = settings.text("PARKED_QUEUE_URL");
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table),
+            table: aws.table(table).telling(metrics),
             images: aws.images(bucket),
             queue: aws.queue(queue),
             parked: aws.queue(parked),
@@ -66,12 +67,15 @@ impl App {
         };
         let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
         let job = give_up(&self.table, &self.images, job, code, self.url_life, now).await?;
-        Ok(match job.map(|job| job.state) {
-            // The worker may yet succeed; failing the job now would take its picture away.
-            Some(JobState::Running(lease)) => Verdict::Again(lease.until.since(now)),
-            Some(JobState::Queued) => Verdict::Again(Duration::ZERO),
-            _ => Verdict::Done,
-        })
+        match job {
+            None => Ok(Verdict::Done),
+            Some(job) => match job.state {
+                // The worker may yet succeed; failing the job now would take its picture away.
+                JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
+                JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
+                _ => clean_up(&self.images, &job, now).await,
+            },
+        }
     }
 }
 

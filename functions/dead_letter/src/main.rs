@@ -1,11 +1,12 @@
 //! The Lambda function `dead_letter`.
 
 use dead_letter::{App, handle};
-use lambda_runtime::{Error, run, service_fn, tracing};
+use lambda_runtime::{Error, run, service_fn};
+use shared::aws::logs;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    logs::start();
     let app = &App::from_env().await?;
     run(service_fn(move |event| handle(app, event))).await
 }

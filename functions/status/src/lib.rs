@@ -1,26 +1,38 @@
-//! Tells owners about their jobs.
+//! Tells owners about their jobs and batches, and cancels them.
 
+mod batches;
+mod cancel;
+mod lists;
 mod look;
+mod pace;
 
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
-use shared::api::JobView;
+use shared::api::{BatchView, HealthView, JobView, JobsView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Request};
-use shared::aws::{Aws, Images, Table};
+use shared::aws::{Aws, Images, List, ServiceError, Table};
+use shared::batch::{BatchStatus, Counts};
+use shared::cursor::CursorKey;
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, JobId, Problem};
+use shared::{Batch, BatchId, Clock, Job, JobId, JobState, Problem};
 
-/// How soon an unfinished job is worth another look.
-const NEXT_LOOK: Duration = Duration::from_secs(2);
+use crate::lists::Filter;
+use crate::pace::Pace;
+
+/// The longest that an answer is held, a little less than what API Gateway allows.
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// What the function works with, made once at its start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct App {
     table: Table,
     images: Images,
     clock: Clock,
+    cursors: CursorKey,
+    pace: Pace,
     /// How long a presigned URL works.
     url_life: Duration,
 }
@@ -42,11 +54,18 @@ impl App {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
         let bucket = settings.text("IMAGE_BUCKET");
+        let queue = settings.text("QUEUE_URL");
+        let cursor_key = settings.text("CURSOR_KEY");
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
+        let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
+        let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table),
+            table: aws.table(table).telling(metrics),
             images: aws.images(bucket),
             clock,
+            cursors: CursorKey::new(&cursor_key),
+            pace: Pace::new(aws.queue(queue), concurrency * in_flight),
             url_life: Duration::from_secs(u64::from(url_life)),
         })
     }
@@ -57,13 +76,146 @@ impl App {
 /// # Errors
 /// None: whatever goes wrong is an answer to the caller.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
-    Ok(Answer::from(get_job(app, &Request::new(event.payload)).await).into())
+    let request = Request::new(event.payload);
+    let answer = match request.route() {
+        ("GET", "/jobs") => list_jobs(app, &request).await,
+        ("GET", "/jobs/{id}") => get_job(app, &request).await,
+        ("GET", "/jobs/{id}/image") => get_image(app, &request).await,
+        ("POST", "/jobs/{id}/cancel") => cancel_job(app, &request).await,
+        ("GET", "/batches/{id}") => get_batch(app, &request).await,
+        ("GET", "/batches/{id}/jobs") => list_batch(app, &request).await,
+        ("POST", "/batches/{id}/cancel") => cancel_batch(app, &request).await,
+        ("GET", "/health") => health(app, &request).await,
+        (_, path) => Err(wrong_method(path)),
+    };
+    Ok(Answer::from(answer).into())
 }
 
 async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {
-    // A name that no job can have is answered like one that no job has, without asking the table.
-    let id = request.path_parameter("id").parse::<JobId>().map_err(|_| Problem::NotFound)?;
-    let job = app.look(id, &request.owner()).await?;
-    let answer = Answer::json(200, &JobView::new(&job, &request.base_url()));
-    Ok(if job.finished_at().is_none() { answer.retry_after(NEXT_LOOK) } else { answer })
+    request.query(&[])?;
+    let (id, owner) = (job_id(request)?, request.owner());
+    let wait = request.wait().map(|wait| wait.min(MAX_WAIT));
+    let job = app.look(id, &owner, wait.unwrap_or_default()).await?;
+    let etag = etag(&job);
+    let answer = if request.has(&etag) {
+        Answer::empty(304)
+    } else {
+        let view = JobView { queue: app.place_in_queue(&job).await?, ..JobView::new(&job, &request.base_url()) };
+        Answer::json(200, &view)
+    };
+    let answer = answer.header(header::ETAG, etag);
+    let answer = match wait {
+        Some(wait) => answer.header(HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())),
+        None => answer,
+    };
+    match app.next_look(&job).await? {
+        Some(next_look) => Ok(answer.retry_after(next_look)),
+        None => Ok(answer),
+    }
+}
+
+async fn get_image(app: &App, request: &Request) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let url = app.image_url(job_id(request)?, &request.owner()).await?;
+    Ok(Answer::empty(302).header(header::LOCATION, url))
+}
+
+async fn cancel_job(app: &App, request: &Request) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    request.idempotency_key()?;
+    let job = app.cancel(job_id(request)?, &request.owner()).await?;
+    Ok(Answer::json(200, &JobView::new(&job, &request.base_url())))
+}
+
+async fn list_jobs(app: &App, request: &Request) -> Result<Answer, Problem> {
+    let owner = request.owner();
+    let filter = Filter::of(request)?;
+    let (jobs, next_cursor) = app.list(List::OfOwner(&owner), &["owner", owner.as_str()], &filter).await?;
+    Ok(page(request, "/jobs", &filter, &jobs, next_cursor))
+}
+
+async fn list_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
+    let filter = Filter::of(request)?;
+    let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
+    let id = batch.id.to_string();
+    let (jobs, next_cursor) = app.list(List::OfBatch(batch.id), &["batch", &id], &filter).await?;
+    Ok(page(request, &format!("/batches/{id}/jobs"), &filter, &jobs, next_cursor))
+}
+
+async fn get_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
+    let counts = app.counts(&batch).await?;
+    batch_answer(app, request, &batch, counts).await
+}
+
+async fn cancel_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    request.idempotency_key()?;
+    let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
+    let counts = app.cancel_batch(&batch).await?;
+    batch_answer(app, request, &batch, counts).await
+}
+
+async fn batch_answer(app: &App, request: &Request, batch: &Batch, counts: Counts) -> Result<Answer, Problem> {
+    let view = BatchView::new(batch, counts, &request.base_url());
+    let answer = Answer::json(200, &view);
+    if view.status != BatchStatus::InProgress {
+        return Ok(answer);
+    }
+    let left = (counts.queued + counts.running) as u64;
+    Ok(answer.retry_after(app.pace.time_for(left)))
+}
+
+async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let depth = app.pace.depth().await.map_err(unread("health"))?;
+    let health = HealthView {
+        status: "ok".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        queue: QueueHealthView {
+            waiting: depth.waiting,
+            in_flight: depth.in_flight,
+            estimated_wait_seconds: app.pace.time_for(depth.waiting).as_secs(),
+        },
+    };
+    Ok(Answer::json(200, &health))
+}
+
+/// A page of a list, with the address of the next one.
+fn page(request: &Request, path: &str, filter: &Filter, jobs: &[Job], next_cursor: Option<String>) -> Answer {
+    let base = request.base_url();
+    let next = next_cursor.as_ref().map(|cursor| format!("<{base}{path}?{}>; rel=\"next\"", filter.query(cursor)));
+    let jobs = jobs.iter().map(|job| JobView::new(job, &base)).collect();
+    let answer = Answer::json(200, &JobsView { jobs, next_cursor });
+    match next {
+        Some(next) => answer.header(header::LINK, next),
+        None => answer,
+    }
+}
+
+/// A name that no job can have is answered like one that no job has, without asking the table.
+fn job_id(request: &Request) -> Result<JobId, Problem> {
+    request.path_parameter("id").parse().map_err(|_| Problem::NotFound)
+}
+
+fn batch_id(request: &Request) -> Result<BatchId, Problem> {
+    request.path_parameter("id").parse().map_err(|_| Problem::NotFound)
+}
+
+/// The version of what a job shows: its record's, and its URL's. It is weak, because estimates change beside it.
+fn etag(job: &Job) -> String {
+    let url = match &job.state {
+        JobState::Succeeded { image, .. } => image.url.expires_at.ms(),
+        _ => 0,
+    };
+    format!("W/\"{}-{url}\"", job.fence)
+}
+
+/// The one place where a failing service is logged.
+fn unread(id: impl std::fmt::Display) -> impl FnOnce(ServiceError) -> Problem {
+    move |error| {
+        tracing::error!(id = %id, %error, "a request was not served");
+        error.into()
+    }
 }

@@ -1,44 +1,92 @@
 //! Looking a job up for its owner.
 
-use shared::aws::{ServiceError, giving_up::give_up};
-use shared::job::{ErrorCode, Image};
-use shared::{Job, JobId, JobState, Owner, Problem};
+use std::time::Duration;
 
-use crate::App;
+use shared::api::QueueView;
+use shared::aws::{ServiceError, giving_up::give_up};
+use shared::job::{ErrorCode, Image, Status};
+use shared::{Job, JobId, JobState, Owner, Problem};
+use tokio::time::{Instant, sleep};
+
+use crate::{App, unread};
+
+/// How often the table is asked while an answer is held.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 impl App {
-    /// The owner's job as it stands, with a URL that works.
-    ///
-    /// A job whose deadline has passed while nobody worked on it is failed here, so that nobody waits for a ticket that
-    /// was lost.
-    pub(crate) async fn look(&self, id: JobId, owner: &Owner) -> Result<Job, Problem> {
-        let unread = |error: ServiceError| {
-            tracing::error!(job.id = %id, %error, "a job cannot be read");
-            Problem::from(error)
-        };
-        let now = self.clock.now();
-        let job = self.table.get(id).await.map_err(unread)?.filter(|job| job.expires_at > now && job.owner == *owner);
+    /// The owner's job, with a URL that works. While it is unfinished the answer is held for up to `wait`.
+    pub(crate) async fn look(&self, id: JobId, owner: &Owner, wait: Duration) -> Result<Job, Problem> {
+        let patience = Instant::now() + wait;
+        loop {
+            let job = self.table.get_owned(id, owner, self.clock.now()).await.map_err(unread(id))?;
+            let job = self.end_if_overdue(job.ok_or(Problem::NotFound)?).await.map_err(unread(id))?;
+            let job = job.ok_or(Problem::NotFound)?;
+            let left = patience.saturating_duration_since(Instant::now());
+            if job.finished_at().is_some() || left.is_zero() {
+                self.pace.learn(&job);
+                return self.with_live_url(job).await.map_err(unread(id));
+            }
+            sleep(BETWEEN_LOOKS.min(left)).await;
+        }
+    }
+
+    /// A URL of the job's picture, signed now.
+    pub(crate) async fn image_url(&self, id: JobId, owner: &Owner) -> Result<String, Problem> {
+        let job = self.table.get_owned(id, owner, self.clock.now()).await.map_err(unread(id))?;
         let job = job.ok_or(Problem::NotFound)?;
-        let job = if job.is_overdue(now) {
-            let ended = give_up(&self.table, &self.images, job, ErrorCode::DeadlineExceeded, self.url_life, now).await;
-            ended.map_err(unread)?.ok_or(Problem::NotFound)?
-        } else {
-            job
-        };
-        self.with_live_url(job).await.map_err(unread)
+        match job.status() {
+            Status::Succeeded => {
+                let signed = self.images.sign(&job, self.clock.now(), self.url_life).await;
+                Ok(signed.map_err(unread(id))?.url)
+            }
+            status => Err(Problem::NotFinished(status)),
+        }
+    }
+
+    /// Fails a job whose deadline has passed while nobody worked on it, so that nobody waits for a ticket that was lost.
+    /// `None` when its record is gone.
+    pub(crate) async fn end_if_overdue(&self, job: Job) -> Result<Option<Job>, ServiceError> {
+        let now = self.clock.now();
+        if !job.is_overdue(now) {
+            return Ok(Some(job));
+        }
+        give_up(&self.table, &self.images, job, ErrorCode::DeadlineExceeded, self.url_life, now).await
     }
 
     /// The job with a new URL where the saved one has less than half of its life left.
-    async fn with_live_url(&self, job: Job) -> Result<Job, ServiceError> {
+    pub(crate) async fn with_live_url(&self, job: Job) -> Result<Job, ServiceError> {
         let now = self.clock.now();
         match &job.state {
             JobState::Succeeded { finished_at, image } if image.url.expires_at.since(now) < self.url_life / 2 => {
-                let url = self.images.sign(&job, now, self.url_life).await?;
+                // Signed as of a round time, the URL stays the same for a while, and with it the job's version.
+                let url = self.images.sign(&job, now.round_down(self.url_life / 2), self.url_life).await?;
                 let image = Image { url, ..image.clone() };
                 let state = JobState::Succeeded { finished_at: *finished_at, image };
                 Ok(Job { state, ..job })
             }
             _ => Ok(job),
         }
+    }
+
+    /// How far a queued job has to go.
+    pub(crate) async fn place_in_queue(&self, job: &Job) -> Result<Option<QueueView>, Problem> {
+        if job.state != JobState::Queued {
+            return Ok(None);
+        }
+        let ahead = self.pace.depth().await.map_err(unread(job.id))?.waiting;
+        let estimated_start_at = self.clock.now() + self.pace.time_for(ahead);
+        Ok(Some(QueueView { ahead, estimated_start_at, estimate: true }))
+    }
+
+    /// How long until an unfinished job is worth another look.
+    pub(crate) async fn next_look(&self, job: &Job) -> Result<Option<Duration>, Problem> {
+        Ok(match job.state {
+            JobState::Queued => {
+                let ahead = self.pace.depth().await.map_err(unread(job.id))?.waiting;
+                Some(self.pace.time_for(ahead + 1))
+            }
+            JobState::Running(_) => Some(self.pace.time_left(job, self.clock.now())),
+            _ => None,
+        })
     }
 }

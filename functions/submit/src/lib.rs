@@ -1,5 +1,8 @@
-//! Takes jobs in: records each in the table and sends a ticket for it.
+//! Takes jobs in, one by one and in batches, and takes failed ones in again: records each in the table and sends a ticket
+//! for it.
 
+mod retry;
+mod submit_batch;
 mod submit_job;
 
 use std::time::Duration;
@@ -7,9 +10,10 @@ use std::time::Duration;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
-use shared::api::JobView;
+use shared::api::{BatchView, JobView, wrong_method};
 use shared::aws::gateway::{Answer, Request};
-use shared::aws::{Aws, Queue, Table};
+use shared::aws::{Aws, Queue, ServiceError, Table};
+use shared::batch::{BatchOrder, Counts};
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Problem};
@@ -49,8 +53,8 @@ impl App {
         let table = settings.text("TABLE_NAME");
         let queue = settings.text("QUEUE_URL");
         let model = settings.parse::<Model>("MODEL_ID");
-        let deadline_hours = settings.number("DEADLINE_HOURS", 1..=168);
-        let retention_days = settings.number("RETENTION_DAYS", 8..=3650);
+        let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
+        let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
         settings.finish(|| Self {
             table: aws.table(table),
             queue: aws.queue(queue),
@@ -68,19 +72,66 @@ impl App {
 /// None: whatever goes wrong is an answer to the caller.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
     let request = Request::new(event.payload);
-    Ok(Answer::from(post_job(app, &request, event.context.xray_trace_id).await).into())
+    let trace = event.context.xray_trace_id;
+    let answer = match request.route() {
+        ("POST", "/jobs") => post_job(app, &request, trace).await,
+        ("POST", "/jobs/{id}/retry") => retry_job(app, &request, trace).await,
+        ("POST", "/batches") => post_batch(app, &request, trace).await,
+        ("POST", "/batches/{id}/retry") => retry_batch(app, &request, trace).await,
+        (_, path) => Err(wrong_method(path)),
+    };
+    Ok(Answer::from(answer).into())
 }
 
 async fn post_job(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+    request.query(&[])?;
     let key = request.idempotency_key()?;
     let order = Order::parse(request.json()?, "", app.model).map_err(Problem::InvalidRequest)?;
     let keyed = key.is_some();
     let submitted = app.submit(request.owner(), order, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
-    let answer = Answer::json(202, &view).header(header::LOCATION, &view.links.this).retry_after(FIRST_LOOK);
-    Ok(if keyed && submitted.replayed {
-        answer.header(HeaderName::from_static("idempotency-replayed"), "true")
-    } else {
-        answer
-    })
+    Ok(accepted(Answer::json(202, &view), &view.links.this, keyed && submitted.replayed))
+}
+
+async fn retry_job(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let key = request.idempotency_key()?;
+    let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
+    let submitted = app.retry(id, &request.owner(), key.as_ref(), trace).await?;
+    let view = JobView::new(&submitted.job, &request.base_url());
+    Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
+}
+
+async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let key = request.idempotency_key()?;
+    let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::InvalidRequest)?;
+    let submitted = app.submit_batch(request.owner(), order, key.as_ref(), trace).await?;
+    let counts = Counts::of(submitted.batch.total, submitted.states);
+    let view =
+        BatchView { jobs: Some(submitted.jobs), ..BatchView::new(&submitted.batch, counts, &request.base_url()) };
+    Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
+}
+
+async fn retry_batch(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let key = request.idempotency_key()?;
+    let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
+    let (batch, counts) = app.retry_batch(id, &request.owner(), key.as_ref(), trace).await?;
+    let view = BatchView::new(&batch, counts, &request.base_url());
+    Ok(accepted(Answer::json(202, &view), &view.links.this, false))
+}
+
+/// The answer with what every accepted request is told: where to look, when, and whether it was accepted before.
+fn accepted(answer: Answer, location: &str, replayed: bool) -> Answer {
+    let answer = answer.header(header::LOCATION, location).retry_after(FIRST_LOOK);
+    if replayed { answer.header(HeaderName::from_static("idempotency-replayed"), "true") } else { answer }
+}
+
+/// The one place where a submission's failing service is logged.
+fn refused(id: impl std::fmt::Display) -> impl FnOnce(ServiceError) -> Problem {
+    move |error| {
+        tracing::error!(id = %id, %error, "a submission was not accepted");
+        error.into()
+    }
 }

@@ -1,11 +1,11 @@
 //! Recording a job and sending its ticket.
 
-use shared::aws::{Created, ServiceError};
+use shared::aws::Created;
 use shared::order::{IdempotencyKey, Order};
 use shared::ticket::Ticket;
 use shared::{Job, JobId, JobState, Owner, Problem};
 
-use crate::App;
+use crate::{App, refused};
 
 /// A job that was taken in, now or by an earlier request with the same key.
 pub(crate) struct Submitted {
@@ -27,23 +27,20 @@ impl App {
     ) -> Result<Submitted, Problem> {
         let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
         let job = Job::new(id, owner, order, self.clock.now(), self.deadline, self.retention);
-        let submitted = match self.table.create(&job).await.map_err(|error| refused(id, "record", error))? {
+        let submitted = match self.table.create(&job).await.map_err(refused(id))? {
             Created::New => Submitted { job, replayed: false },
             Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
             Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
         };
         // A job that was recorded before and still waits may have lost its ticket. One too many does no harm.
         if submitted.job.state == JobState::Queued {
-            let ticket = Ticket { job: id, trace };
-            let sent = self.queue.send(&ticket, &submitted.job.owner).await;
-            sent.map_err(|error| refused(id, "ticket", error))?;
+            self.send_ticket(&submitted.job, trace).await?;
         }
         tracing::info!(job.id = %id, replayed = submitted.replayed, "a job was submitted");
         Ok(submitted)
     }
-}
 
-fn refused(id: JobId, what: &str, error: ServiceError) -> Problem {
-    tracing::error!(job.id = %id, what, %error, "a job cannot be submitted");
-    error.into()
+    pub(crate) async fn send_ticket(&self, job: &Job, trace: Option<String>) -> Result<(), Problem> {
+        self.queue.send(&Ticket { job: job.id, trace }, &job.owner).await.map_err(refused(job.id))
+    }
 }

@@ -53,8 +53,9 @@ impl App {
         let max_attempts = settings.number("MAX_ATTEMPTS", 1..=10);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table),
+            table: aws.table(table).telling(metrics),
             images: aws.images(bucket),
             painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
             queue: aws.queue(queue),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::aws::deliveries::{Delivery, Verdict};
-use shared::aws::giving_up::give_up;
+use shared::aws::giving_up::{clean_up, give_up};
 use shared::aws::{Kind, PaintError, Saved, ServiceError};
 use shared::backoff::full_jitter;
 use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, Image, ImageFacts, LastError, Lease};
@@ -62,7 +62,8 @@ impl App {
         let lease = Lease::new(now + left + CLOCK_SKEW);
         let claimed = match job.claim(lease, self.max_attempts, now) {
             Ok(claimed) => claimed,
-            Err(ClaimRefused::Ended | ClaimRefused::Leased(_)) => return Ok(self.stands(Some(&job))),
+            Err(ClaimRefused::Leased(until)) => return Ok(Verdict::Again(until.since(now))),
+            Err(ClaimRefused::Ended) => return clean_up(&self.images, &job, now).await,
             Err(ClaimRefused::DeadlinePassed) => return self.give_up(job, ErrorCode::DeadlineExceeded).await,
             Err(ClaimRefused::AttemptsExhausted) => return self.give_up(job, ErrorCode::AttemptsExhausted).await,
         };
@@ -137,7 +138,8 @@ impl App {
                 Ok(Verdict::Done)
             }
             Saved::MovedOn(current) => {
-                if matches!(current.state, JobState::Failed { .. } | JobState::Canceled { .. }) {
+                let retried = current.queued_at != job.queued_at;
+                if retried || matches!(current.state, JobState::Failed { .. } | JobState::Canceled { .. }) {
                     self.images.delete(&job).await?;
                 }
                 tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
@@ -154,7 +156,9 @@ impl App {
     async fn set_back(&self, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
         let now = self.clock.now();
         let Setback { code, message, attempt, then } = setback;
-        let exhausted = attempt == Attempt::Counts && job.attempts >= self.max_attempts;
+        // A picture that could not be stored may be there all the same, and the next look at the job will tell.
+        let exhausted =
+            attempt == Attempt::Counts && job.attempts >= self.max_attempts && code != ErrorCode::StorageUnavailable;
         let (base, cap) = match then {
             Then::Fail => return self.fail(job.fail(code, message, attempt, now)).await,
             Then::Soon | Then::WhenFree | Then::WhenMended if exhausted => {
@@ -277,7 +281,7 @@ fn log_end(job: &Job) {
     tracing::info!(
         job.id = %job.id, status = %job.status(), code, attempt = job.attempts, throttles = job.throttles,
         duration_ms = job.started_at.map(|start| end.since(start).as_millis() as u64),
-        waited_ms = job.started_at.map(|start| start.since(job.created_at).as_millis() as u64),
+        waited_ms = job.started_at.map(|start| start.since(job.queued_at).as_millis() as u64),
         "a job ended",
     );
 }

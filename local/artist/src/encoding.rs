@@ -45,6 +45,14 @@ pub(crate) fn encode(canvas: &Canvas, seed: u32, format: Format) -> Vec<u8> {
     file
 }
 
+pub(crate) fn encode_plain(seed: u32, width: u32, height: u32) -> Vec<u8> {
+    let [red, green, blue, _] = seed.to_le_bytes();
+    let bytes = [red, green, blue].repeat((width * height) as usize);
+    let mut file = Vec::new();
+    write_png(&mut file, &bytes, width, height).expect("writing to memory does not fail");
+    file
+}
+
 fn write_png(file: &mut Vec<u8>, bytes: &[u8], width: u32, height: u32) -> Result<(), png::EncodingError> {
     let mut encoder = png::Encoder::new(file, width, height);
     encoder.set_color(png::ColorType::Rgb);

@@ -25,7 +25,7 @@ impl Figure {
             (&[HEAD, POINTED_HAT, ROBE], &[STAFF])
         } else if is("child,kid,boy,children,orphan,enfant,garçon,kind,niño,niña,girl,fille") {
             (&[CHILD], if brief.genre == Genre::Horror { &[RAISED_ARM] } else { &[] })
-        } else if woman {
+        } else if woman && ![Genre::Samurai, Genre::Fantasy, Genre::SciFi].contains(&brief.genre) {
             (&[HEAD, LONG_HAIR, DRESS], if is("rain,umbrella") { &[UMBRELLA] } else { &[] })
         } else {
             match brief.genre {
@@ -34,7 +34,9 @@ impl Figure {
                 Genre::SciFi if is("city,cyberpunk,tokyo") => (&[HEAD, HOOD, COAT], &[]),
                 Genre::SciFi => (&[SPACESUIT], &[BACKPACK]),
                 Genre::Western => (&[HEAD, STETSON, DUSTER], &[]),
+                Genre::Samurai if woman => (&[HEAD, LONG_HAIR, ROBE], &[SWORDS]),
                 Genre::Samurai => (&[HEAD, STRAW_HAT, ROBE], &[SWORDS]),
+                Genre::Fantasy if woman => (&[HEAD, LONG_HAIR], &[CLOAK, SWORD]),
                 Genre::Fantasy if is("knight,warrior,king,sword") => (&[HEAD], &[CLOAK, SWORD]),
                 Genre::Fantasy => (&[HEAD, HOOD], &[CLOAK, STAFF]),
                 Genre::Adventure => (&[HEAD, FEDORA, DUSTER], &[STAFF]),

@@ -76,5 +76,11 @@ pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     encoding::encode(&canvas, order.seed, format)
 }
 
+/// One plain colour as PNG, in no time, for whoever needs a picture of the right kind and not a poster. The seed picks the
+/// colour.
+pub fn paint_plain(seed: u32, width: u32, height: u32) -> Vec<u8> {
+    encoding::encode_plain(seed, width.clamp(1, MOST_PIXELS), height.clamp(1, MOST_PIXELS))
+}
+
 #[cfg(test)]
 mod tests;

@@ -118,7 +118,7 @@ static MOODS: [Mood; 9] = [
         terms: "adventure,pirate,treasure,expedition,explorer,submarine,deep-sea,jungle,aventure,abenteuer,aventura,冒険",
         hints: "ocean,sea,island,ship,whale,mountain,lost,diver,shark,voyage,mer,océan,meer,mar,海,wild,animated,fox" },
     Mood { genre: Genre::Drama, name: "Drama", face: Face::Cinzel, tracking: 0.09, places: &[Place::Sea, Place::Peaks, Place::Street],
-        taglines: &["What the water remembers.", "The longest way is home."],
+        taglines: &["What the years remember.", "The longest way is home."],
         terms: "drama,biopic,coming-of-age,documentary,drame,family,memoir,war",
         hints: "quiet,modern,story,mother,father,sister,brother,lake,memory,grief,village,soldier" },
 ];

@@ -94,6 +94,7 @@ fn no_order_is_too_odd() {
         }
     }
     paint(&order("a western", u32::MAX, 5_000, 64), Format::Jpeg);
+    paint(&order("noir in Venice", 7, 2_048, 2_048), Format::Jpeg);
     paint(&Order { negative_prompt: "people, text", ..order("noir", 0, 64, 64) }, Format::Png);
 }
 
@@ -102,6 +103,9 @@ fn titles_are_made_of_the_prompt() {
     let title = |prompt: &str| Brief::read(&order(prompt, 1, 64, 64)).title;
     assert_eq!(title("A movie poster titled The Long Way Home, drama"), "THE LONG WAY HOME");
     assert_eq!(title("a film called “Sea of Ash” with dragons"), "SEA OF ASH");
+    assert_eq!(title("Poster.\nTitle: Été Noir\nGenre: drama"), "ÉTÉ NOIR");
+    assert_eq!(title("A drama called The Long Night about a nurse"), "THE LONG NIGHT");
+    assert_eq!(title("an untitled spy thriller"), "THE UNTITLED SPY");
     assert_eq!(title("A haunted orphanage, horror film"), "THE HAUNTED ORPHANAGE");
     assert_eq!(title("Noir detective in 1940s Venice"), "DETECTIVE IN 1940s VENICE");
     assert_eq!(title("a gunslinger faces the last sheriff"), "THE GUNSLINGER");

@@ -58,13 +58,19 @@ pub(crate) fn derive(prompt: &str, fallback: &str, random: &mut Random) -> Strin
 /// A title between quotation marks, or after "titled" and the like.
 fn given(prompt: &str) -> Option<&str> {
     let quotes = [('"', '"'), ('“', '”'), ('«', '»'), ('„', '“')];
-    let quoted =
-        quotes.into_iter().find_map(|(open, close)| Some(prompt.split_once(open)?.1.split_once(close)?.0.trim()));
-    quoted.or_else(|| {
-        let (_, rest) =
-            ["titled ", "called ", "title: ", "titre : "].into_iter().find_map(|mark| prompt.split_once(mark))?;
-        rest.split([',', '.', ';', '\n', '(']).next().map(str::trim)
-    })
+    let between = |(open, close)| Some(prompt.split_once(open)?.1.split_once(close)?.0.trim());
+    quotes.into_iter().find_map(between).or_else(|| announced(prompt))
+}
+
+fn announced(prompt: &str) -> Option<&str> {
+    // Lower case in ASCII only, so that places in it are places in the prompt, after the blank.
+    let lower = format!(" {}", prompt.to_ascii_lowercase().replace('\n', " "));
+    let marks = [" titled ", " entitled ", " called ", " title: ", " titre : "];
+    let start = marks.into_iter().find_map(|mark| Some(lower.find(mark)? + mark.len() - 1))?;
+    let ends = [" about ", " where ", " set in ", " featuring ", " starring "];
+    let end = ends.into_iter().filter_map(|end| lower[start + 1..].find(end)).min();
+    let title = prompt.get(start..end.map_or(prompt.len(), |end| start + end))?;
+    title.split([',', '.', ';', '\n', '(']).next().map(str::trim)
 }
 
 /// Phrases of up to three meaningful words, with what each is worth as a title.

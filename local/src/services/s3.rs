@@ -1,8 +1,12 @@
 //! S3 on a directory, by way of `s3s` and `s3s-fs`.
+//!
+//! `s3s-fs` stores an object first, and what is known of it (its media type, its metadata) in a second and a third file.
+//! S3 itself shows an object whole or not at all, and the worker relies on that. So this module sees to it that a put is
+//! not broken off when its client goes away, and takes back a put that was broken off by the end of the process.
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -25,6 +29,10 @@ use super::{Error, serve_router, shutdown_signal};
 const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
     <Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
 
+/// How the name begins of the empty file that stands beside the buckets for as long as a new object is being put. The
+/// rest of the name is the object's path.
+const UNFINISHED: &str = ".put.";
+
 /// An embedded S3, addressed in path style, that knows one access key.
 pub struct S3 {
     buckets: Buckets,
@@ -46,6 +54,7 @@ impl S3 {
     pub fn open(root: &Path, access_key_id: &str, secret_access_key: &str) -> Result<Self, Error> {
         let storage_error = |source| Error::Storage { path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(storage_error)?;
+        take_back_unfinished(root).map_err(storage_error)?;
         // The error of s3s-fs shows its cause only in its debug form.
         let files = FileSystem::new(root).map_err(|error| storage_error(io::Error::other(format!("{error:?}"))))?;
         let mut builder = S3ServiceBuilder::new(files);
@@ -76,6 +85,28 @@ impl Buckets {
         {
             return (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/xml")], NO_SUCH_BUCKET).into_response();
         }
+        if request.method() != Method::PUT {
+            return self.call(request).await;
+        }
+        let buckets = self.clone();
+        let put = tokio::spawn(async move {
+            let unfinished = match Unfinished::begin(&buckets.root, request.uri().path()).await {
+                Ok(unfinished) => unfinished,
+                Err(error) => {
+                    tracing::warn!(%error, "the embedded S3 cannot store an object");
+                    return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+                }
+            };
+            let response = buckets.call(request).await;
+            if let Some(unfinished) = unfinished {
+                unfinished.end().await;
+            }
+            response
+        });
+        put.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    }
+
+    async fn call(&self, request: Request) -> Response {
         match self.service.call(request.map(s3s::Body::http_body_unsync)).await {
             Ok(response) => response.map(Body::new),
             Err(error) => {
@@ -84,6 +115,52 @@ impl Buckets {
             }
         }
     }
+}
+
+/// The mark of an object that is being put and was not there before.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Marks the object of this path, unless there is one already, which then is whole.
+    async fn begin(root: &Path, path: &str) -> io::Result<Option<Self>> {
+        let path = path.trim_start_matches('/');
+        // A path that leads elsewhere is refused, and is not to be followed when the process starts again.
+        let plain = Path::new(path).components().all(|component| matches!(component, Component::Normal(_)));
+        if !plain || root.join(path).exists() {
+            return Ok(None);
+        }
+        let mark = root.join(format!("{UNFINISHED}{}", base64_simd::URL_SAFE_NO_PAD.encode_to_string(path)));
+        tokio::fs::write(&mark, "").await?;
+        Ok(Some(Self(mark)))
+    }
+
+    async fn end(self) {
+        // Whoever put the same object at the same time may have come first.
+        if let Err(error) = tokio::fs::remove_file(&self.0).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the mark of an object that was put stays");
+        }
+    }
+}
+
+/// Deletes the objects whose put a process did not live to finish. Nobody was told that they are stored.
+fn take_back_unfinished(root: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(encoded) = name.to_str().and_then(|name| name.strip_prefix(UNFINISHED)) else { continue };
+        let path =
+            base64_simd::URL_SAFE_NO_PAD.decode_to_vec(encoded).ok().and_then(|path| String::from_utf8(path).ok());
+        if let Some(path) = path {
+            match std::fs::remove_file(root.join(path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::remove_file(entry.path())?;
+    }
+    Ok(())
 }
 
 /// Answers one request, and lets a page of any origin read the answer: whoever holds a presigned
@@ -171,6 +248,29 @@ mod tests {
         let put = client.put_object().bucket("nowhere").key(KEY).body(ByteStream::from_static(b"lost"));
         let error = put.send().await.expect_err("no such bucket").into_service_error();
         assert_eq!(error.meta().code(), Some("NoSuchBucket"));
+        service.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_object_is_whole_or_not_there_after_the_process_was_killed_over_it() {
+        let (directory, service, client) = start_with_poster().await;
+        service.stop().await;
+        let root = directory.path().join("s3");
+        // A process is killed right after it has stored an object, and before it has stored what is known of it.
+        let torn = "posters/posters/2026/JOB-2.png";
+        assert!(Unfinished::begin(&root, torn).await.expect("a directory").is_some());
+        std::fs::write(root.join(torn), "another poster").expect("a file");
+        // Another one is killed over a put of what was there already.
+        assert!(Unfinished::begin(&root, &format!("posters/{KEY}")).await.expect("a directory").is_none());
+        drop(client);
+
+        let service = S3::open(&root, "key", "secret").expect("the same buckets");
+        let service = Running::start(|listener, signal| service.serve(listener, signal)).await;
+        let client = client_of(&service, "key", "secret");
+        let list = client.list_objects_v2().bucket("posters").send().await.expect("a list");
+        assert_eq!(list.contents().iter().filter_map(|object| object.key()).collect::<Vec<_>>(), [KEY]);
+        let marks = std::fs::read_dir(&root).expect("files").filter_map(Result::ok);
+        assert_eq!(marks.filter(|file| file.file_name().to_string_lossy().starts_with(UNFINISHED)).count(), 0);
         service.stop().await;
     }
 

@@ -78,6 +78,8 @@ fn by_code(code: &str) -> Option<Kind> {
         | "ModelTimeoutException"
         | "ModelErrorException"
         | "TransactionInProgressException"
+        | "ConditionalRequestConflict"
+        | "OperationAborted"
         | "RequestTimeout" => Kind::Unavailable,
         // Expired credentials are the operator's to mend, as missing rights are.
         "AccessDenied"

@@ -4,6 +4,7 @@
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
@@ -16,7 +17,7 @@ use crate::api::MAX_BODY_BYTES;
 use crate::job::Owner;
 use crate::json;
 use crate::order::IdempotencyKey;
-use crate::problem::Problem;
+use crate::problem::{FieldError, Problem};
 
 /// A caller's request.
 pub struct Request {
@@ -96,6 +97,49 @@ impl Request {
             .transpose()
     }
 
+    /// How long the caller would like the answer to be held until there is news, from `Prefer: wait` (RFC 7240), in whole
+    /// seconds of at least one. What cannot be read is no wish.
+    pub fn wait(&self) -> Option<Duration> {
+        let preferences = self.event.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let wishes =
+            preferences.flat_map(|value| value.split([',', ';'])).filter_map(|wish| wish.trim().split_once('='));
+        let mut waits = wishes.filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"));
+        let secs = waits.next()?.1.trim().parse().ok().filter(|&secs| secs > 0)?;
+        Some(Duration::from_secs(secs))
+    }
+
+    /// Whether the caller has the version `etag` already (RFC 9110, section 13.1.2).
+    pub fn has(&self, etag: &str) -> bool {
+        let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+        let tags = self.event.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+    }
+
+    /// The route that API Gateway chose, such as `GET` and `/jobs/{id}`.
+    pub fn route(&self) -> (&str, &str) {
+        (self.event.http_method.as_str(), self.event.resource.as_deref().unwrap_or_default())
+    }
+
+    /// The query, of which only the parameters `known` may be there, each once.
+    ///
+    /// # Errors
+    /// What else is there.
+    pub fn query(&self, known: &[&str]) -> Result<HashMap<String, String>, Problem> {
+        let mut query = HashMap::new();
+        let mut errors = Vec::new();
+        for (name, value) in self.event.multi_value_query_string_parameters.iter() {
+            let fault = if !known.contains(&name) {
+                "is not a parameter of this path"
+            } else if query.insert(name.to_owned(), value.to_owned()).is_some() {
+                "must be given once"
+            } else {
+                continue;
+            };
+            errors.push(FieldError::new(&format!("?{name}"), fault.to_owned()));
+        }
+        if errors.is_empty() { Ok(query) } else { Err(Problem::InvalidRequest(errors)) }
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.event.headers.get(name)?.to_str().ok()
     }
@@ -119,6 +163,12 @@ impl Answer {
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
 
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        let answer = Self { status, headers: HeaderMap::new(), body: String::new() };
+        answer.header(header::CACHE_CONTROL, "no-store")
+    }
+
     /// The same answer with a header.
     ///
     /// A value that cannot stand in a header is left out.
@@ -129,9 +179,10 @@ impl Answer {
         self
     }
 
-    /// The same answer with the time after which to ask again, in whole seconds of at least one.
+    /// The same answer with the time after which to ask again, in whole seconds: at least one, and at most thirty, so that
+    /// nobody sleeps through a change.
     pub fn retry_after(self, wait: Duration) -> Self {
-        let secs = wait.as_secs_f64().ceil().max(1.0);
+        let secs = wait.as_secs_f64().ceil().clamp(1.0, 30.0);
         self.header(header::RETRY_AFTER, format!("{secs}"))
     }
 }

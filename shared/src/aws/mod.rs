@@ -5,6 +5,8 @@ mod error;
 pub mod gateway;
 pub mod giving_up;
 mod images;
+pub mod logs;
+pub mod metrics;
 mod painter;
 mod queue;
 mod table;
@@ -19,9 +21,10 @@ use aws_smithy_types::retry::RetryConfig;
 
 pub use error::{Kind, ServiceError};
 pub use images::{Images, Stored};
+pub use metrics::{Metrics, Output};
 pub use painter::{PaintError, Painter};
-pub use queue::Queue;
-pub use table::{Created, Saved, Table};
+pub use queue::{Depth, Queue};
+pub use table::{Created, CreatedBatch, List, Page, Saved, Table};
 
 use crate::settings::{Settings, SettingsError};
 
@@ -37,6 +40,7 @@ pub struct Aws {
     config: SdkConfig,
     bedrock: SdkConfig,
     endpoints: Endpoints,
+    output: Output,
 }
 
 /// Addresses of services that stand in for the real ones; `None` is the real one, or the one that the SDK's own
@@ -69,12 +73,17 @@ impl Aws {
             .http_client(http_client())
             .load()
             .await;
-        Ok(Self::new(config, Endpoints::default()))
+        Ok(Self::new(config, Endpoints::default()).telling(Output::stdout()))
     }
 
-    /// Connections with this configuration.
+    /// Connections with this configuration, on which no metrics are told.
     pub fn new(config: SdkConfig, endpoints: Endpoints) -> Self {
-        Self { bedrock: config.clone(), config, endpoints }
+        Self { bedrock: config.clone(), config, endpoints, output: Output::none() }
+    }
+
+    /// The same connections, with the metrics told to `output`.
+    pub fn telling(self, output: Output) -> Self {
+        Self { output, ..self }
     }
 
     /// The same connections, with another configuration for Bedrock alone.
@@ -90,6 +99,11 @@ impl Aws {
             config = config.endpoint_url(endpoint);
         }
         Table::new(aws_sdk_dynamodb::Client::from_conf(config.build()), name)
+    }
+
+    /// The metrics of the jobs that end, as the settings want them.
+    pub fn metrics(&self, settings: &mut Settings<'_>) -> Metrics {
+        Metrics::read(self.output.clone(), settings)
     }
 
     /// A queue.

@@ -64,6 +64,6 @@ impl Painter {
                 }
                 failure
             })?;
-        Ok(stability::picture(output.body().as_ref())?)
+        Ok(stability::picture(output.body.into_inner())?)
     }
 }

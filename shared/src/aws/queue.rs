@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
+use aws_sdk_sqs::types::{
+    MessageAttributeValue, MessageSystemAttributeNameForSends as SystemAttribute, MessageSystemAttributeValue,
+    QueueAttributeName, SendMessageBatchRequestEntry,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::ServiceError;
+use super::{Kind, ServiceError};
+use crate::backoff::full_jitter;
 use crate::job::Owner;
+use crate::order::hex;
 use crate::ticket::Ticket;
 
 const SERVICE: &str = "SQS";
@@ -14,6 +20,25 @@ const SERVICE: &str = "SQS";
 /// The longest visibility timeout, see
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
 const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
+
+/// How many messages one SendMessageBatch takes, see
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
+const MESSAGES_PER_SEND: usize = 10;
+
+/// How many sends are under way at once.
+const SENDS_AT_ONCE: usize = 8;
+
+/// How often messages that SQS refused are sent again.
+const TRIES: u32 = 5;
+
+/// How many messages a queue holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Those that wait to be received.
+    pub waiting: u64,
+    /// Those that were received and are hidden for a time.
+    pub in_flight: u64,
+}
 
 /// A queue.
 #[derive(Clone, Debug)]
@@ -43,13 +68,57 @@ impl Queue {
             .message_body(ticket.to_body())
             .message_group_id(group(owner));
         if let Some(trace) = &ticket.trace {
-            let header = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
-            send = send.message_system_attributes(
-                MessageSystemAttributeNameForSends::AwsTraceHeader,
-                header.expect("its data type is set"),
-            );
+            send = send.message_system_attributes(SystemAttribute::AwsTraceHeader, text(trace));
         }
         send.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error))
+    }
+
+    /// Sends many tickets of one owner.
+    ///
+    /// # Errors
+    /// When the queue does not answer as it should, or refuses some of them again and again. Some may then have been sent.
+    pub async fn send_all(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
+        let sends: Vec<_> = tickets.chunks(MESSAGES_PER_SEND).map(|tickets| self.send_chunk(tickets, owner)).collect();
+        stream::iter(sends).buffer_unordered(SENDS_AT_ONCE).try_collect().await
+    }
+
+    async fn send_chunk(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
+        let mut left: Vec<usize> = (0..tickets.len()).collect();
+        for tries in 0..TRIES {
+            let entries = left.iter().map(|&i| {
+                let mut entry = SendMessageBatchRequestEntry::builder()
+                    .id(i.to_string())
+                    .message_body(tickets[i].to_body())
+                    .message_group_id(group(owner));
+                if let Some(trace) = &tickets[i].trace {
+                    entry = entry.message_system_attributes(SystemAttribute::AwsTraceHeader, text(trace));
+                }
+                entry.build().expect("its id and body are set")
+            });
+            let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
+            let output = send.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            left = output.failed().iter().filter_map(|failed| failed.id().parse().ok()).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(full_jitter(Duration::from_millis(50), Duration::from_secs(1), tries)).await;
+        }
+        Err(ServiceError { service: SERVICE, code: "BatchEntriesFailed".to_owned(), kind: Kind::Unavailable })
+    }
+
+    /// How many messages the queue holds, which SQS tells approximately.
+    ///
+    /// # Errors
+    /// When the queue does not answer as it should.
+    pub async fn depth(&self) -> Result<Depth, ServiceError> {
+        use QueueAttributeName::{
+            ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesNotVisible as InFlight,
+        };
+        let asked = self.client.get_queue_attributes().queue_url(&self.url);
+        let answer = asked.attribute_names(Waiting).attribute_names(InFlight).send().await;
+        let answer = answer.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let count = |name| answer.attributes()?.get(&name)?.parse().ok();
+        Ok(Depth { waiting: count(Waiting).unwrap_or_default(), in_flight: count(InFlight).unwrap_or_default() })
     }
 
     /// Sends on a message that is no ticket, for a person to look at, with the reason beside it.
@@ -88,8 +157,13 @@ impl Queue {
     }
 }
 
+fn text(value: &str) -> MessageSystemAttributeValue {
+    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(value).build();
+    value.expect("its data type is set")
+}
+
 /// The owner's message group. A group's name has at most 128 characters of a small alphabet, which a digest fits.
 fn group(owner: &Owner) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(owner.as_str()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(owner.as_str())[..16])
 }

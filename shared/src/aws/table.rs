@@ -1,29 +1,30 @@
 //! The table of jobs in Amazon DynamoDB.
 
-use std::collections::HashMap;
+mod batches;
+mod lists;
+mod rows;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
-use serde::{Deserialize, Serialize};
-use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
-use uuid::Uuid;
 
-use super::{Kind, ServiceError};
-use crate::job::{Image, ImageFacts, Job, JobError, JobId, JobState, LastError, Lease, Owner, SignedUrl, Status};
-use crate::order::Order;
+pub use self::batches::CreatedBatch;
+pub use self::lists::{List, Page};
+use self::rows::{item_of, job_key, job_of, state_of};
+use super::{Kind, Metrics, ServiceError};
+use crate::id::JobId;
+use crate::job::{Job, Owner};
 use crate::time::Timestamp;
 
 const SERVICE: &str = "DynamoDB";
-
-type Item = HashMap<String, AttributeValue>;
 
 /// The table of jobs.
 #[derive(Clone, Debug)]
 pub struct Table {
     client: Client,
     name: String,
+    metrics: Option<Metrics>,
 }
 
 /// What came of recording a new job.
@@ -48,7 +49,12 @@ pub enum Saved {
 
 impl Table {
     pub(super) fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+        Self { client, name, metrics: None }
+    }
+
+    /// The same table, with `metrics` told of each job whose end is stored here.
+    pub fn telling(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Records a new job, unless there is one of this name whose retention has not ended.
@@ -93,6 +99,15 @@ impl Table {
         }
     }
 
+    /// The owner's job of this name, unless its retention has ended. Another owner's is as good as none.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn get_owned(&self, id: JobId, owner: &Owner, now: Timestamp) -> Result<Option<Job>, ServiceError> {
+        let job = self.get(id).await?;
+        Ok(job.filter(|job| job.owner == *owner && job.expires_at > now))
+    }
+
     /// The job of this name as it stands at this moment, for whoever means to move it on.
     ///
     /// # Errors
@@ -122,11 +137,7 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should. The state may then have been stored all the same.
     pub async fn save(&self, job: &Job) -> Result<Saved, ServiceError> {
-        let state = to_item(StateRow::from(job)).expect("a state's row is always an item");
-        self.update(job, state).await
-    }
-
-    async fn update(&self, job: &Job, state: Item) -> Result<Saved, ServiceError> {
+        let state = state_of(job);
         let mut update = self
             .client
             .update_item()
@@ -142,145 +153,29 @@ impl Table {
                 .expression_attribute_names(format!("#{name}"), &name)
                 .expression_attribute_values(format!(":{name}"), value);
         }
-        match update.update_expression(format!("SET {}", assignments.join(", "))).send().await {
-            Ok(_) => Ok(Saved::Stored),
+        let saved = match update.update_expression(format!("SET {}", assignments.join(", "))).send().await {
+            Ok(_) => Saved::Stored,
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => match failed.item() {
-                    None => Ok(Saved::Gone),
+                    None => Saved::Gone,
                     Some(item) => {
                         let stored = job_of(item.clone())?;
-                        Ok(if stored == *job { Saved::Stored } else { Saved::MovedOn(Box::new(stored)) })
+                        if stored == *job { Saved::Stored } else { Saved::MovedOn(Box::new(stored)) }
                     }
                 },
-                _ => Err(ServiceError::new(SERVICE, &error)),
+                _ => return Err(ServiceError::new(SERVICE, &error)),
             },
+        };
+        // Only one writer's end is ever stored, so each job is told of once, whoever ends it.
+        if let (Saved::Stored, Some(metrics)) = (&saved, &self.metrics) {
+            metrics.ended(job);
         }
+        Ok(saved)
     }
 }
 
 fn key(id: JobId) -> AttributeValue {
-    AttributeValue::S(format!("JOB#{id}"))
-}
-
-/// A job's record, attribute by attribute. Times are milliseconds since the Unix epoch.
-#[derive(Serialize, Deserialize)]
-struct JobRow {
-    pk: String,
-    owner: Owner,
-    created_at: i64,
-    /// In seconds, as DynamoDB's TTL wants it.
-    expires_at: i64,
-    order: Order,
-    #[serde(flatten)]
-    state: StateRow,
-}
-
-/// What a transition may change. Every attribute is always written, so that none is left over from the state before.
-#[derive(Serialize, Deserialize)]
-struct StateRow {
-    fence: u64,
-    status: Status,
-    attempts: u32,
-    throttles: u32,
-    deadline_at: i64,
-    started_at: Option<i64>,
-    finished_at: Option<i64>,
-    lease: Option<LeaseRow>,
-    image: Option<ImageRow>,
-    error: Option<JobError>,
-    last_error: Option<LastError>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LeaseRow {
-    id: String,
-    until: i64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ImageRow {
-    facts: ImageFacts,
-    url: SignedUrl,
-}
-
-impl From<&Job> for StateRow {
-    fn from(job: &Job) -> Self {
-        let (mut lease, mut image, mut error) = (None, None, None);
-        match &job.state {
-            JobState::Queued | JobState::Canceled { .. } => {}
-            JobState::Running(Lease { id, until }) => lease = Some(LeaseRow { id: id.to_string(), until: until.ms() }),
-            JobState::Succeeded { image: Image { facts, url }, .. } => {
-                image = Some(ImageRow { facts: *facts, url: url.clone() });
-            }
-            JobState::Failed { error: why, .. } => error = Some(why.clone()),
-        }
-        Self {
-            fence: job.fence,
-            status: job.status(),
-            attempts: job.attempts,
-            throttles: job.throttles,
-            deadline_at: job.deadline_at.ms(),
-            started_at: job.started_at.map(Timestamp::ms),
-            finished_at: job.finished_at().map(Timestamp::ms),
-            lease,
-            image,
-            error,
-            last_error: job.last_error.clone(),
-        }
-    }
-}
-
-impl StateRow {
-    fn state(&self) -> Option<JobState> {
-        let finished_at = self.finished_at.map(Timestamp::from_ms);
-        Some(match self.status {
-            Status::Queued => JobState::Queued,
-            Status::Running => {
-                let lease = self.lease.as_ref()?;
-                JobState::Running(Lease {
-                    id: Uuid::try_parse(&lease.id).ok()?,
-                    until: Timestamp::from_ms(lease.until),
-                })
-            }
-            Status::Succeeded => {
-                let ImageRow { facts, url } = self.image.as_ref()?;
-                JobState::Succeeded { finished_at: finished_at?, image: Image { facts: *facts, url: url.clone() } }
-            }
-            Status::Failed => JobState::Failed { finished_at: finished_at?, error: self.error.clone()? },
-            Status::Canceled => JobState::Canceled { finished_at: finished_at? },
-        })
-    }
-}
-
-fn item_of(job: &Job) -> Item {
-    let row = JobRow {
-        pk: format!("JOB#{}", job.id),
-        owner: job.owner.clone(),
-        created_at: job.created_at.ms(),
-        expires_at: job.expires_at.secs(),
-        order: job.order.clone(),
-        state: StateRow::from(job),
-    };
-    to_item(row).expect("a job's row is always an item")
-}
-
-fn job_of(item: Item) -> Result<Job, ServiceError> {
-    let corrupt = || ServiceError::corrupt(SERVICE);
-    let row: JobRow = from_item(item).map_err(|_| corrupt())?;
-    Ok(Job {
-        id: row.pk.strip_prefix("JOB#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?,
-        owner: row.owner,
-        created_at: Timestamp::from_ms(row.created_at),
-        expires_at: Timestamp::from_ms(row.expires_at * 1000),
-        order: row.order,
-        fence: row.state.fence,
-        attempts: row.state.attempts,
-        throttles: row.state.throttles,
-        deadline_at: Timestamp::from_ms(row.state.deadline_at),
-        started_at: row.state.started_at.map(Timestamp::from_ms),
-        state: row.state.state().ok_or_else(corrupt)?,
-        last_error: row.state.last_error,
-    })
+    AttributeValue::S(job_key(id))
 }
 
 /// A failing table means that nothing is known, except where the request itself was wrong, which is our fault.
@@ -289,57 +184,6 @@ impl From<ServiceError> for crate::Problem {
         match error.kind {
             Kind::Throttled | Kind::Unavailable | Kind::Denied | Kind::Missing => Self::unavailable(),
             Kind::Rejected => Self::Internal,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::{Attempt, ErrorCode};
-    use crate::order::Model;
-    use serde_json::json;
-    use std::time::Duration;
-
-    fn states() -> Vec<Job> {
-        let order = json!({ "prompt": "x", "seed": 7, "metadata": { "a": "b" }, "negative_prompt": "y" });
-        let order = Order::parse(order, "", Model::Core).expect("a good order");
-        let now = Timestamp::from_ms(1_795_000_000_123);
-        let day = Duration::from_secs(86_400);
-        let mut queued = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
-        // The record holds whole seconds, which is what DynamoDB's TTL reads.
-        queued.expires_at = Timestamp::from_ms(queued.expires_at.secs() * 1000);
-        let claimed = queued.claim(Lease::new(now + day), 3, now).expect("a fresh job");
-        let image = Image {
-            facts: ImageFacts { format: crate::order::OutputFormat::Png, bytes: 5, width: 1, height: 2, seed: None },
-            url: SignedUrl { url: "https://example.com/?a=b".to_owned(), expires_at: now },
-        };
-        let last = LastError { code: ErrorCode::Throttled, message: "Busy.".to_owned(), at: now };
-        vec![
-            claimed.clone().release(last, Attempt::NeverBegan),
-            claimed.clone().fail(ErrorCode::ContentFiltered, "No.".to_owned(), Attempt::NeverBegan, now),
-            Job { state: JobState::Canceled { finished_at: now }, ..queued.clone() },
-            claimed.clone().succeed(image, now),
-            Job::clone(&claimed),
-            queued,
-        ]
-    }
-
-    #[test]
-    fn every_state_reads_back_as_it_was_written() {
-        for job in states() {
-            assert_eq!(job_of(item_of(&job)).expect("it reads back"), job);
-        }
-    }
-
-    #[test]
-    fn attributes_that_are_not_ours_are_passed_over_and_missing_ones_are_noticed() {
-        for job in states() {
-            let mut item = item_of(&job);
-            item.insert("priority".to_owned(), AttributeValue::N("5".to_owned()));
-            assert!(job_of(item.clone()).is_ok());
-            item.remove("fence");
-            assert!(job_of(item).is_err());
         }
     }
 }

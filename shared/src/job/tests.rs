@@ -39,6 +39,8 @@ enum Step {
     Crash(usize),
     GiveUp,
     Adopt,
+    /// The worker that holds the job is believed to be dead, rightly or not.
+    Abandon,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -52,6 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => worker.prop_map(Step::Crash),
         1 => Just(Step::GiveUp),
         1 => Just(Step::Adopt),
+        1 => Just(Step::Abandon),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -91,6 +94,7 @@ proptest! {
                 }
                 Step::GiveUp => stored.give_up(ErrorCode::AttemptsExhausted, now),
                 Step::Adopt => stored.adopt(image(), now),
+                Step::Abandon => stored.abandon(now),
             };
             let Some(next) = next else { continue };
             // This is the one condition that the store checks.
@@ -137,6 +141,20 @@ fn a_claim_is_refused_for_the_right_reason() {
 }
 
 #[test]
+fn an_abandoned_job_is_free_at_once_and_its_attempt_still_counts() {
+    let start = Timestamp::from_ms(0);
+    let later = start + Duration::from_secs(1);
+    assert_eq!(job().abandon(later), None);
+    let claimed = job().claim(Lease::new(start + Duration::from_secs(90)), 2, start).expect("a fresh job");
+    let abandoned = claimed.abandon(later).expect("its lease lives");
+    assert_eq!((abandoned.status(), abandoned.attempts), (Status::Running, 1));
+    assert_eq!(abandoned.abandon(later), None);
+    let again = abandoned.claim(Lease::new(later + Duration::from_secs(90)), 2, later).expect("nobody holds it");
+    assert_eq!(again.attempts, 2);
+    assert_eq!(claimed.succeed(image(), later).fence, abandoned.fence, "the dead worker's write is refused");
+}
+
+#[test]
 fn a_live_lease_protects_from_being_given_up() {
     let start = Timestamp::from_ms(0);
     let now = start + DEADLINE - Duration::from_secs(1);
@@ -147,24 +165,4 @@ fn a_live_lease_protects_from_being_given_up() {
     assert!(claimed.is_overdue(later));
     let failed = claimed.give_up(ErrorCode::DeadlineExceeded, later).expect("the lease is over");
     assert!(matches!(failed.state, JobState::Failed { error: JobError { billed: true, retryable: true, .. }, .. }));
-}
-
-#[test]
-fn ids_have_one_spelling() {
-    let id = JobId::new().to_string();
-    assert_eq!(id.parse::<JobId>().expect("it is an id").to_string(), id);
-    for other in [id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new()]
-    {
-        assert_eq!(other.parse::<JobId>(), Err(NotAJobId), "{other}");
-    }
-}
-
-#[test]
-fn a_key_names_one_job_of_one_owner() {
-    let key = |text: &str| text.parse::<IdempotencyKey>().expect("a good key");
-    let (alice, bob) = (Owner::new("alice"), Owner::new("bob"));
-    assert_eq!(JobId::from_key(&alice, &key("k")), JobId::from_key(&alice, &key("k")));
-    assert_ne!(JobId::from_key(&alice, &key("k")), JobId::from_key(&bob, &key("k")));
-    assert_ne!(JobId::from_key(&Owner::new("ab"), &key("c")), JobId::from_key(&Owner::new("a"), &key("bc")));
-    assert!(JobId::from_key(&alice, &key("k")).to_string().parse::<JobId>().is_ok());
 }

@@ -1,0 +1,108 @@
+//! Taking failed and canceled jobs in again.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::{Saved, ServiceError};
+use shared::batch::Counts;
+use shared::job::Status;
+use shared::order::IdempotencyKey;
+use shared::ticket::Ticket;
+use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
+
+use crate::submit_job::Submitted;
+use crate::{App, refused};
+
+/// How many jobs of a batch are retried at once.
+const AT_ONCE: usize = 16;
+
+/// What came of retrying a job.
+enum Retried {
+    /// It waits again.
+    Now(Box<Job>),
+    /// It had been retried with this key before.
+    Before(Box<Job>),
+    /// It is in a state in which it cannot be.
+    Refused(Status),
+    /// Its record is gone.
+    Gone,
+}
+
+impl App {
+    /// Queues a failed or canceled job again. A job that waits already gets its ticket again, which may have been lost.
+    pub(crate) async fn retry(
+        &self,
+        id: JobId,
+        owner: &Owner,
+        key: Option<&IdempotencyKey>,
+        trace: Option<String>,
+    ) -> Result<Submitted, Problem> {
+        let owned = self.table.get_owned(id, owner, self.clock.now()).await.map_err(refused(id))?;
+        let (job, replayed) = match self.requeue(owned.ok_or(Problem::NotFound)?, key).await.map_err(refused(id))? {
+            Retried::Now(job) => (*job, false),
+            Retried::Before(job) => (*job, true),
+            Retried::Refused(status) => return Err(Problem::NotRetryable(status)),
+            Retried::Gone => return Err(Problem::NotFound),
+        };
+        if job.status() == Status::Queued {
+            self.send_ticket(&job, trace).await?;
+        }
+        tracing::info!(job.id = %id, replayed, "a job was retried");
+        Ok(Submitted { job, replayed })
+    }
+
+    /// Queues the failed jobs of a batch again, and tells how its jobs then stand.
+    pub(crate) async fn retry_batch(
+        &self,
+        id: BatchId,
+        owner: &Owner,
+        key: Option<&IdempotencyKey>,
+        trace: Option<String>,
+    ) -> Result<(Batch, Counts), Problem> {
+        let batch = self.table.get_owned_batch(id, owner, self.clock.now()).await.map_err(refused(id))?;
+        let batch = batch.ok_or(Problem::NotFound)?;
+        let states = self.table.states_of_batch(id).await.map_err(refused(id))?;
+        let states: Vec<(JobId, Status)> = stream::iter(states)
+            .map(|(id, status)| async move {
+                if status != Status::Failed {
+                    return Ok((id, status));
+                }
+                let Some(job) = self.table.get(id).await? else { return Ok((id, status)) };
+                Ok(match self.requeue(job, key).await? {
+                    Retried::Now(job) | Retried::Before(job) => (id, job.status()),
+                    Retried::Refused(status) => (id, status),
+                    Retried::Gone => (id, Status::Failed),
+                })
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+            .map_err(refused(id))?;
+        // A job that waits may have lost its ticket to a retry that broke off. One too many does no harm.
+        let waiting = states.iter().filter(|(_, status)| *status == Status::Queued);
+        let tickets: Vec<_> = waiting.map(|(job, _)| Ticket { job: *job, trace: trace.clone() }).collect();
+        self.queue.send_all(&tickets, owner).await.map_err(refused(id))?;
+        tracing::info!(batch.id = %id, jobs = tickets.len(), "a batch was retried");
+        let counts = Counts::of(batch.total, states.into_iter().map(|(_, status)| status));
+        Ok((batch, counts))
+    }
+
+    async fn requeue(&self, mut job: Job, key: Option<&IdempotencyKey>) -> Result<Retried, ServiceError> {
+        loop {
+            if key.is_some_and(|key| job.was_retried_with(key)) {
+                return Ok(Retried::Before(Box::new(job)));
+            }
+            if job.status() == Status::Queued {
+                return Ok(Retried::Now(Box::new(job)));
+            }
+            let next = match job.retry(key, self.clock.now(), self.deadline, self.retention) {
+                Ok(next) => next,
+                Err(status) => return Ok(Retried::Refused(status)),
+            };
+            match self.table.save(&next).await? {
+                Saved::Stored => return Ok(Retried::Now(Box::new(next))),
+                // Each turn of the loop means that somebody else has moved the job on, which ends.
+                Saved::MovedOn(current) => job = *current,
+                Saved::Gone => return Ok(Retried::Gone),
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What is told of each job that ends: one line on standard output, in CloudWatch's embedded metric format, from which
+//! CloudWatch Logs makes metrics without a call of ours.
+//!
+//! See "Specification: Embedded metric format",
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::num::ParseFloatError;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+
+use crate::job::{Job, JobState};
+use crate::settings::Settings;
+
+/// Where the lines go.
+#[derive(Clone, Default)]
+pub struct Output(Option<Arc<Mutex<dyn Write + Send>>>);
+
+impl Output {
+    /// To this writer.
+    pub fn to(writer: impl Write + Send + 'static) -> Self {
+        Self(Some(Arc::new(Mutex::new(writer))))
+    }
+
+    /// To standard output, which Lambda hands on to CloudWatch Logs.
+    pub fn stdout() -> Self {
+        Self::to(io::stdout())
+    }
+
+    /// Nowhere.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Writes the line in one piece, so that no other line comes between. A lost line is no reason to fail a job.
+    fn line(&self, mut line: String) {
+        let Some(writer) = &self.0 else { return };
+        line.push('\n');
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = writer.write_all(line.as_bytes()).and_then(|()| writer.flush()) {
+            tracing::warn!(%error, "the metrics of a job are lost");
+        }
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Output(to a writer)" } else { "Output(nowhere)" })
+    }
+}
+
+/// What a picture costs, in US dollars.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Price(f64);
+
+impl FromStr for Price {
+    type Err = PriceError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse()? {
+            price if (0.0..=1000.0).contains(&price) => Ok(Self(price)),
+            _ => Err(PriceError::Range),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PriceError {
+    #[error("it is not a number of US dollars")]
+    Number(#[from] ParseFloatError),
+    #[error("it must lie in 0 to 1000 US dollars")]
+    Range,
+}
+
+/// Tells of jobs that end.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    output: Output,
+    namespace: String,
+    price: Price,
+}
+
+impl Metrics {
+    /// Metrics in the namespace and with the price that the settings name.
+    pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
+        let namespace = settings.text("METRICS_NAMESPACE");
+        let price = settings.parse("PRICE_PER_IMAGE").unwrap_or(Price(0.0));
+        Self { output, namespace, price }
+    }
+
+    /// Tells of a job that has ended; of any other there is nothing to tell.
+    pub(super) fn ended(&self, job: &Job) {
+        if let Some(document) = self.document(job) {
+            self.output.line(document.to_string());
+        }
+    }
+
+    /// The counts are of their own dimension; the measures have none, so that each is one metric and one line of a graph.
+    fn document(&self, job: &Job) -> Option<Value> {
+        let end = job.finished_at()?;
+        let mut measures = Vec::new();
+        let mut members = Map::new();
+        let mut measure = |name: &str, unit: &str, value: Value| {
+            measures.push(json!({ "Name": name, "Unit": unit }));
+            members.insert(name.to_owned(), value);
+        };
+        if let Some(start) = job.started_at {
+            measure("TimeQueued", "Milliseconds", millis(start.since(job.queued_at)));
+        }
+        let (mut billed, mut code) = (true, None);
+        match &job.state {
+            JobState::Succeeded { image, .. } => {
+                if let Some(start) = job.started_at {
+                    measure("TimePainting", "Milliseconds", millis(end.since(start)));
+                }
+                measure("Bytes", "Bytes", image.facts.bytes.into());
+            }
+            JobState::Failed { error, .. } => (billed, code) = (error.billed, Some(error.code.as_str())),
+            _ => {}
+        }
+        measure("Attempts", "Count", job.attempts.into());
+        measure("Throttles", "Count", job.throttles.into());
+        // Every painting that was begun may be on the bill, so this is the most that the job can have cost.
+        let paintings = if billed { job.attempts } else { 0 };
+        measure("Cost", "None", (f64::from(paintings) * self.price.0).into());
+
+        members.insert("Posters".to_owned(), 1.into());
+        members.insert("Outcome".to_owned(), job.status().as_str().into());
+        members.insert("Job".to_owned(), job.id.to_string().into());
+        members.insert("Model".to_owned(), job.order.model.as_str().into());
+        if let Some(code) = code {
+            members.insert("Code".to_owned(), code.into());
+        }
+        let counts = json!([{ "Name": "Posters", "Unit": "Count" }]);
+        members.insert(
+            "_aws".to_owned(),
+            json!({
+                "Timestamp": end.ms(),
+                "CloudWatchMetrics": [
+                    { "Namespace": self.namespace, "Dimensions": [["Outcome"]], "Metrics": counts },
+                    { "Namespace": self.namespace, "Dimensions": [[]], "Metrics": measures },
+                ],
+            }),
+        );
+        Some(Value::Object(members))
+    }
+}
+
+fn millis(time: std::time::Duration) -> Value {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::id::JobId;
+    use crate::job::{Attempt, ErrorCode, Image, ImageFacts, LastError, Lease, Owner, SignedUrl};
+    use crate::order::{Model, Order, OutputFormat};
+    use crate::time::Timestamp;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn metrics() -> Metrics {
+        let lookup = |name: &str| match name {
+            "METRICS_NAMESPACE" => Some("Posters/test".to_owned()),
+            "PRICE_PER_IMAGE" => Some("0.04".to_owned()),
+            _ => None,
+        };
+        let mut settings = Settings::new(&lookup);
+        let metrics = Metrics::read(Output::none(), &mut settings);
+        settings.finish(|| metrics).expect("the settings are good")
+    }
+
+    fn job(now: Timestamp) -> Job {
+        let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("a good order");
+        Job::new(JobId::new(), Owner::new("alice"), order, now, DAY, 30 * DAY)
+    }
+
+    /// Every member that the document refers to is there, as the specification demands.
+    fn names(document: &Value) -> Vec<&str> {
+        let directives = document["_aws"]["CloudWatchMetrics"].as_array().expect("directives");
+        let metrics = directives.iter().flat_map(|one| one["Metrics"].as_array().expect("metrics"));
+        let names: Vec<_> = metrics.map(|metric| metric["Name"].as_str().expect("a name")).collect();
+        assert!(names.iter().all(|name| document[name].is_number()), "{document}");
+        assert!(document["Outcome"].is_string(), "{document}");
+        names
+    }
+
+    #[test]
+    fn a_job_that_has_a_picture_tells_all_that_is_measured() {
+        let now = Timestamp::from_ms(1_795_000_000_000);
+        let busy = LastError { code: ErrorCode::Throttled, message: "Busy.".to_owned(), at: now };
+        let lease = |at: Timestamp| Lease::new(at + DAY);
+        let job = job(now).claim(lease(now), 3, now).expect("a fresh job").release(busy, Attempt::NeverBegan);
+        let start = now + Duration::from_secs(2);
+        let facts = ImageFacts { format: OutputFormat::Png, bytes: 1500, width: 832, height: 1216, seed: None };
+        let url = SignedUrl { url: "https://example.com/?secret".to_owned(), expires_at: now };
+        let end = start + Duration::from_millis(3_500);
+        let job = job.claim(lease(start), 3, start).expect("it is free").succeed(Image { facts, url }, end);
+        let document = metrics().document(&job).expect("it has ended");
+        let pinned = json!({
+            "_aws": {
+                "Timestamp": 1_795_000_005_500_i64,
+                "CloudWatchMetrics": [
+                    {
+                        "Namespace": "Posters/test",
+                        "Dimensions": [["Outcome"]],
+                        "Metrics": [{ "Name": "Posters", "Unit": "Count" }],
+                    },
+                    {
+                        "Namespace": "Posters/test",
+                        "Dimensions": [[]],
+                        "Metrics": [
+                            { "Name": "TimeQueued", "Unit": "Milliseconds" },
+                            { "Name": "TimePainting", "Unit": "Milliseconds" },
+                            { "Name": "Bytes", "Unit": "Bytes" },
+                            { "Name": "Attempts", "Unit": "Count" },
+                            { "Name": "Throttles", "Unit": "Count" },
+                            { "Name": "Cost", "Unit": "None" },
+                        ],
+                    },
+                ],
+            },
+            "Posters": 1, "Outcome": "succeeded", "Job": job.id.to_string(),
+            "Model": "stability.stable-image-core-v1:1",
+            "TimeQueued": 2000, "TimePainting": 3500, "Bytes": 1500, "Attempts": 1, "Throttles": 1, "Cost": 0.04,
+        });
+        assert_eq!(document, pinned);
+        names(&document);
+    }
+
+    #[test]
+    fn what_does_not_apply_is_left_out_and_what_was_not_painted_costs_nothing() {
+        let now = Timestamp::from_ms(1_795_000_000_000);
+        let waiting = job(now);
+        assert_eq!(metrics().document(&waiting), None);
+        let canceled = metrics().document(&waiting.cancel(now).expect("it waits")).expect("it has ended");
+        assert_eq!(names(&canceled), ["Posters", "Attempts", "Throttles", "Cost"]);
+        assert_eq!((&canceled["Outcome"], &canceled["Cost"]), (&json!("canceled"), &json!(0.0)));
+
+        let claim = || waiting.claim(Lease::new(now + DAY), 3, now).expect("a fresh job");
+        for (code, attempt, cost) in
+            [(ErrorCode::ContentFiltered, Attempt::NeverBegan, 0.0), (ErrorCode::ModelError, Attempt::Counts, 0.04)]
+        {
+            let failed = metrics().document(&claim().fail(code, "No.".to_owned(), attempt, now)).expect("it has ended");
+            assert_eq!((&failed["Code"], &failed["Cost"]), (&json!(code.as_str()), &json!(cost)));
+            assert_eq!(names(&failed), ["Posters", "TimeQueued", "Attempts", "Throttles", "Cost"]);
+        }
+    }
+
+    #[test]
+    fn a_price_is_a_sum_of_dollars() {
+        for (text, good) in [("0", true), ("0.04", true), ("-1", false), ("NaN", false), ("4 cents", false)] {
+            assert_eq!(text.parse::<Price>().is_ok(), good, "{text}");
+        }
+    }
+}

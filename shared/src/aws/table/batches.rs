@@ -1,0 +1,186 @@
+//! Batches, and the writing of their jobs.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, PutRequest, ReturnValuesOnConditionCheckFailure as OnFailure, WriteRequest,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::rows::{batch_item_of, batch_key, batch_of, item_of};
+use super::{Created, SERVICE, Table};
+use crate::aws::{Kind, ServiceError};
+use crate::backoff::full_jitter;
+use crate::batch::Batch;
+use crate::id::BatchId;
+use crate::job::{Job, Owner};
+use crate::time::Timestamp;
+
+/// How many items one BatchWriteItem takes, see
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>.
+const ITEMS_PER_WRITE: usize = 25;
+
+/// How many writes are under way at once.
+const WRITES_AT_ONCE: usize = 8;
+
+/// How often what DynamoDB left undone is sent again.
+const TRIES: u32 = 8;
+
+/// What came of recording a new batch.
+#[derive(Debug)]
+pub enum CreatedBatch {
+    /// It was recorded, and its jobs are the caller's to write.
+    New,
+    /// There is a batch of this name already.
+    Existing(Batch),
+}
+
+impl Table {
+    /// Records a new batch, unless there is one of this name whose retention has not ended.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should. The batch may then have been recorded all the same.
+    pub async fn create_batch(&self, batch: &Batch) -> Result<CreatedBatch, ServiceError> {
+        let result = self
+            .client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(batch_item_of(batch)))
+            .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
+            .expression_attribute_values(":now", AttributeValue::N(batch.created_at.secs().to_string()))
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(CreatedBatch::New),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    let existing = failed.item().ok_or_else(|| ServiceError::corrupt(SERVICE))?;
+                    let existing = batch_of(existing.clone())?;
+                    // A write whose answer was lost knows itself again.
+                    Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(existing) })
+                }
+                _ => Err(ServiceError::new(SERVICE, &error)),
+            },
+        }
+    }
+
+    /// The batch of this name.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
+        for consistent in [false, true] {
+            let get = self.client.get_item().table_name(&self.name).key("pk", key(id)).consistent_read(consistent);
+            let output = get.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            if let Some(item) = output.item {
+                return batch_of(item).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The owner's batch of this name, unless its retention has ended. Another owner's is as good as none.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn get_owned_batch(
+        &self,
+        id: BatchId,
+        owner: &Owner,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, ServiceError> {
+        let batch = self.get_batch(id).await?;
+        Ok(batch.filter(|batch| batch.owner == *owner && batch.expires_at > now))
+    }
+
+    /// Moves a batch's writing on, from `before` to `after`, unless somebody else has: the answer tells.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn move_writing_on(
+        &self,
+        id: BatchId,
+        before: Option<Timestamp>,
+        after: Option<Timestamp>,
+    ) -> Result<bool, ServiceError> {
+        let attribute = |time: Option<Timestamp>| match time {
+            Some(time) => AttributeValue::N(time.ms().to_string()),
+            None => AttributeValue::Null(true),
+        };
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", key(id))
+            .update_expression("SET writing_until = :after")
+            .condition_expression("writing_until = :before OR writing_until = :after")
+            .expression_attribute_values(":before", attribute(before))
+            .expression_attribute_values(":after", attribute(after))
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(ServiceError::new(SERVICE, &error)),
+            },
+        }
+    }
+
+    /// Writes the jobs of a batch that nobody has written before.
+    ///
+    /// These writes know no conditions, so they must not meet a job that has moved on.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should, or leaves something undone again and again.
+    pub async fn write_jobs(&self, jobs: &[Job]) -> Result<(), ServiceError> {
+        let writes: Vec<_> = jobs.chunks(ITEMS_PER_WRITE).map(|jobs| self.write_chunk(jobs)).collect();
+        stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).try_collect().await
+    }
+
+    async fn write_chunk(&self, jobs: &[Job]) -> Result<(), ServiceError> {
+        let mut writes: Vec<_> = jobs
+            .iter()
+            .map(|job| {
+                let put = PutRequest::builder().set_item(Some(item_of(job))).build().expect("its item is set");
+                WriteRequest::builder().put_request(put).build()
+            })
+            .collect();
+        for tries in 0..TRIES {
+            let request = HashMap::from([(self.name.clone(), writes)]);
+            let output = self.client.batch_write_item().set_request_items(Some(request)).send().await;
+            let output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            writes = output.unprocessed_items.and_then(|mut items| items.remove(&self.name)).unwrap_or_default();
+            if writes.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(full_jitter(Duration::from_millis(50), Duration::from_secs(1), tries)).await;
+        }
+        Err(ServiceError { service: SERVICE, code: "UnprocessedItems".to_owned(), kind: Kind::Throttled })
+    }
+
+    /// Writes those jobs of a batch that are not there yet, and gives back all of them as they stand.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn complete_jobs(&self, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
+        stream::iter(jobs)
+            .map(|job| async move {
+                Ok(match self.create(&job).await? {
+                    Created::New => job,
+                    Created::Existing(existing) => *existing,
+                })
+            })
+            .buffer_unordered(WRITES_AT_ONCE * 2)
+            .try_collect()
+            .await
+    }
+}
+
+fn key(id: BatchId) -> AttributeValue {
+    AttributeValue::S(batch_key(id))
+}

@@ -1,0 +1,167 @@
+//! Lists of jobs: an owner's, and a batch's.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
+
+use super::rows::{Item, job_id, job_key, job_of};
+use super::{SERVICE, Table};
+use crate::aws::{Kind, ServiceError};
+use crate::id::{BatchId, JobId};
+use crate::job::{Job, Owner, Status};
+
+/// How many queries one page may cost. A filter that few jobs pass would otherwise read the whole list.
+const QUERIES_PER_PAGE: usize = 8;
+
+/// How often what a read left out is asked for again.
+const TRIES: u32 = 5;
+
+/// Which jobs to list.
+#[derive(Clone, Copy, Debug)]
+pub enum List<'a> {
+    /// An owner's, newest first.
+    OfOwner(&'a Owner),
+    /// A batch's, by their names.
+    OfBatch(BatchId),
+}
+
+/// A part of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// Where the next page begins; `None` when there is no more. A page may hold fewer jobs than were asked for, even
+    /// none, and yet not be the last.
+    pub next: Option<String>,
+}
+
+impl Table {
+    /// At most `limit` jobs of a list from the place `after` on, which an earlier page has told.
+    ///
+    /// The lists are indexes that lag behind the table by a moment, so a job submitted just now may be missing; what is
+    /// listed is read from the table itself.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn list(
+        &self,
+        list: List<'_>,
+        status: Option<Status>,
+        limit: usize,
+        after: Option<String>,
+    ) -> Result<Page, ServiceError> {
+        let mut jobs = Vec::new();
+        let mut next = after;
+        for _ in 0..QUERIES_PER_PAGE {
+            let (ids, end) = self.query(list, limit - jobs.len(), next.take()).await?;
+            let mut found = self.get_all(&ids).await?;
+            // An answer's jobs come in no order.
+            let found = ids.iter().filter_map(|id| found.remove(id));
+            jobs.extend(found.filter(|job| status.is_none_or(|status| job.status() == status)));
+            next = end;
+            if next.is_none() || jobs.len() >= limit {
+                break;
+            }
+        }
+        Ok(Page { jobs, next })
+    }
+
+    /// The states of all jobs of a batch, as far as the index knows them.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn states_of_batch(&self, batch: BatchId) -> Result<Vec<(JobId, Status)>, ServiceError> {
+        let items = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name("by_batch")
+            .key_condition_expression("batch_id = :batch")
+            .expression_attribute_values(":batch", AttributeValue::S(batch.to_string()))
+            .select(Select::AllProjectedAttributes)
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let state = |item: &Item| {
+            let status = item.get("status")?.as_s().ok()?.parse().ok()?;
+            Some((job_id(item.get("pk")?.as_s().ok()?)?, status))
+        };
+        items.iter().map(|item| state(item).ok_or_else(|| ServiceError::corrupt(SERVICE))).collect()
+    }
+
+    async fn query(
+        &self,
+        list: List<'_>,
+        limit: usize,
+        after: Option<String>,
+    ) -> Result<(Vec<JobId>, Option<String>), ServiceError> {
+        let query = self.client.query().table_name(&self.name).limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        let query = match list {
+            List::OfOwner(owner) => query
+                .index_name("by_owner")
+                .key_condition_expression("#owner = :key")
+                .expression_attribute_names("#owner", "owner")
+                .expression_attribute_values(":key", AttributeValue::S(owner.as_str().to_owned()))
+                .scan_index_forward(false),
+            List::OfBatch(batch) => query
+                .index_name("by_batch")
+                .key_condition_expression("batch_id = :key")
+                .expression_attribute_values(":key", AttributeValue::S(batch.to_string())),
+        };
+        let start = after.map(|place| start_key(list, &place)).transpose()?;
+        let output = query.set_exclusive_start_key(start).send().await;
+        let output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let id = |item: &Item| item.get("pk").and_then(|pk| job_id(pk.as_s().ok()?));
+        let ids = output.items().iter().filter_map(id).collect();
+        Ok((ids, output.last_evaluated_key().and_then(place)))
+    }
+
+    /// The jobs of these names that are there.
+    async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
+        let mut jobs = HashMap::new();
+        let key = |id: &JobId| HashMap::from([("pk".to_owned(), AttributeValue::S(job_key(*id)))]);
+        let mut keys: Vec<_> = ids.iter().map(key).collect();
+        for _ in 0..TRIES {
+            if keys.is_empty() {
+                return Ok(jobs);
+            }
+            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).build().expect("its keys are set");
+            let output = self.client.batch_get_item().request_items(&self.name, wanted).send().await;
+            let mut output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            let items = output.responses.as_mut().and_then(|tables| tables.remove(&self.name));
+            for item in items.unwrap_or_default() {
+                let job = job_of(item)?;
+                jobs.insert(job.id, job);
+            }
+            let left = output.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
+            keys = left.map(|left| left.keys).unwrap_or_default();
+        }
+        Err(ServiceError { service: SERVICE, code: "UnprocessedKeys".to_owned(), kind: Kind::Throttled })
+    }
+}
+
+/// A place in a list as text: the job's name and, in an owner's list, the time by which it is sorted.
+fn place(key: &Item) -> Option<String> {
+    let id = job_id(key.get("pk")?.as_s().ok()?)?;
+    let created_at = key.get("created_at").and_then(|time| time.as_n().ok());
+    Some(format!("{id} {}", created_at.map_or("", String::as_str)))
+}
+
+fn start_key(list: List<'_>, place: &str) -> Result<Item, ServiceError> {
+    let (id, created_at) = place.split_once(' ').ok_or_else(|| ServiceError::corrupt(SERVICE))?;
+    let id: JobId = id.parse().map_err(|_| ServiceError::corrupt(SERVICE))?;
+    let mut key = HashMap::from([("pk".to_owned(), AttributeValue::S(job_key(id)))]);
+    match list {
+        List::OfOwner(owner) => {
+            key.insert("owner".to_owned(), AttributeValue::S(owner.as_str().to_owned()));
+            key.insert("created_at".to_owned(), AttributeValue::N(created_at.to_owned()));
+        }
+        List::OfBatch(batch) => {
+            key.insert("batch_id".to_owned(), AttributeValue::S(batch.to_string()));
+        }
+    }
+    Ok(key)
+}

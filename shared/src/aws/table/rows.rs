@@ -1,0 +1,294 @@
+//! What records look like in the table.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::{Deserialize, Serialize};
+use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
+use uuid::Uuid;
+
+use super::SERVICE;
+use crate::aws::ServiceError;
+use crate::batch::{Batch, BatchName, CustomId};
+use crate::id::{BatchId, JobId};
+use crate::job::{Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, SignedUrl, Status};
+use crate::order::Order;
+use crate::time::Timestamp;
+
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// The partition key of a job's record.
+pub(super) fn job_key(id: JobId) -> String {
+    format!("JOB#{id}")
+}
+
+/// The job whose record has this partition key.
+pub(super) fn job_id(key: &str) -> Option<JobId> {
+    key.strip_prefix("JOB#")?.parse().ok()
+}
+
+/// The partition key of a batch's record.
+pub(super) fn batch_key(id: BatchId) -> String {
+    format!("BATCH#{id}")
+}
+
+/// A job's record, attribute by attribute. Times are milliseconds since the Unix epoch.
+#[derive(Serialize, Deserialize)]
+struct JobRow {
+    pk: String,
+    owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch_id: Option<BatchId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    custom_id: Option<CustomId>,
+    created_at: i64,
+    order: Order,
+    #[serde(flatten)]
+    state: StateRow,
+}
+
+/// What a transition may change. Every attribute is always written, so that none is left over from the state before.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StateRow {
+    fence: u64,
+    status: Status,
+    attempts: u32,
+    throttles: u32,
+    queued_at: i64,
+    deadline_at: i64,
+    /// In seconds, as DynamoDB's TTL wants it.
+    expires_at: i64,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    #[serde(default)]
+    held_until: Option<i64>,
+    lease: Option<LeaseRow>,
+    image: Option<ImageRow>,
+    error: Option<JobError>,
+    last_error: Option<LastError>,
+    #[serde(default)]
+    retry_key: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseRow {
+    id: String,
+    until: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ImageRow {
+    facts: ImageFacts,
+    url: SignedUrl,
+}
+
+impl From<&Job> for StateRow {
+    fn from(job: &Job) -> Self {
+        let (mut lease, mut image, mut error) = (None, None, None);
+        match &job.state {
+            JobState::Queued | JobState::Canceled { .. } => {}
+            JobState::Running(Lease { id, until }) => lease = Some(LeaseRow { id: id.to_string(), until: until.ms() }),
+            JobState::Succeeded { image: Image { facts, url }, .. } => {
+                image = Some(ImageRow { facts: *facts, url: url.clone() });
+            }
+            JobState::Failed { error: why, .. } => error = Some(why.clone()),
+        }
+        Self {
+            fence: job.fence,
+            status: job.status(),
+            attempts: job.attempts,
+            throttles: job.throttles,
+            queued_at: job.queued_at.ms(),
+            deadline_at: job.deadline_at.ms(),
+            expires_at: job.expires_at.secs(),
+            started_at: job.started_at.map(Timestamp::ms),
+            finished_at: job.finished_at().map(Timestamp::ms),
+            held_until: job.held_until.map(Timestamp::ms),
+            lease,
+            image,
+            error,
+            last_error: job.last_error.clone(),
+            retry_key: job.retry_key.clone(),
+        }
+    }
+}
+
+impl StateRow {
+    fn state(&self) -> Option<JobState> {
+        let finished_at = self.finished_at.map(Timestamp::from_ms);
+        Some(match self.status {
+            Status::Queued => JobState::Queued,
+            Status::Running => {
+                let lease = self.lease.as_ref()?;
+                JobState::Running(Lease {
+                    id: Uuid::try_parse(&lease.id).ok()?,
+                    until: Timestamp::from_ms(lease.until),
+                })
+            }
+            Status::Succeeded => {
+                let ImageRow { facts, url } = self.image.as_ref()?;
+                JobState::Succeeded { finished_at: finished_at?, image: Image { facts: *facts, url: url.clone() } }
+            }
+            Status::Failed => JobState::Failed { finished_at: finished_at?, error: self.error.clone()? },
+            Status::Canceled => JobState::Canceled { finished_at: finished_at? },
+        })
+    }
+}
+
+pub(super) fn item_of(job: &Job) -> Item {
+    let row = JobRow {
+        pk: job_key(job.id),
+        owner: job.owner.clone(),
+        batch_id: job.membership.as_ref().map(|membership| membership.batch),
+        custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
+        created_at: job.created_at.ms(),
+        order: job.order.clone(),
+        state: StateRow::from(job),
+    };
+    to_item(row).expect("a job's row is always an item")
+}
+
+pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
+    let corrupt = || ServiceError::corrupt(SERVICE);
+    let row: JobRow = from_item(item).map_err(|_| corrupt())?;
+    Ok(Job {
+        id: job_id(&row.pk).ok_or_else(corrupt)?,
+        owner: row.owner,
+        membership: row.batch_id.map(|batch| Membership { batch, custom_id: row.custom_id }),
+        created_at: Timestamp::from_ms(row.created_at),
+        expires_at: Timestamp::from_ms(row.state.expires_at * 1000),
+        order: row.order,
+        fence: row.state.fence,
+        attempts: row.state.attempts,
+        throttles: row.state.throttles,
+        queued_at: Timestamp::from_ms(row.state.queued_at),
+        deadline_at: Timestamp::from_ms(row.state.deadline_at),
+        started_at: row.state.started_at.map(Timestamp::from_ms),
+        held_until: row.state.held_until.map(Timestamp::from_ms),
+        state: row.state.state().ok_or_else(corrupt)?,
+        last_error: row.state.last_error,
+        retry_key: row.state.retry_key,
+    })
+}
+
+/// The attributes that a transition of `job` may have changed.
+pub(super) fn state_of(job: &Job) -> Item {
+    to_item(StateRow::from(job)).expect("a state's row is always an item")
+}
+
+/// A batch's record. Its owner has a name of its own, so that the index of owners holds jobs alone.
+#[derive(Serialize, Deserialize)]
+struct BatchRow {
+    pk: String,
+    batch_owner: Owner,
+    name: Option<BatchName>,
+    total: usize,
+    created_at: i64,
+    expires_at: i64,
+    fingerprint: String,
+    writing_until: Option<i64>,
+}
+
+pub(super) fn batch_item_of(batch: &Batch) -> Item {
+    let row = BatchRow {
+        pk: batch_key(batch.id),
+        batch_owner: batch.owner.clone(),
+        name: batch.name.clone(),
+        total: batch.total,
+        created_at: batch.created_at.ms(),
+        expires_at: batch.expires_at.secs(),
+        fingerprint: batch.fingerprint.clone(),
+        writing_until: batch.writing_until.map(Timestamp::ms),
+    };
+    to_item(row).expect("a batch's row is always an item")
+}
+
+pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
+    let corrupt = || ServiceError::corrupt(SERVICE);
+    let row: BatchRow = from_item(item).map_err(|_| corrupt())?;
+    Ok(Batch {
+        id: row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?,
+        owner: row.batch_owner,
+        name: row.name,
+        total: row.total,
+        created_at: Timestamp::from_ms(row.created_at),
+        expires_at: Timestamp::from_ms(row.expires_at * 1000),
+        fingerprint: row.fingerprint,
+        writing_until: row.writing_until.map(Timestamp::from_ms),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Attempt, ErrorCode};
+    use crate::order::Model;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn states() -> Vec<Job> {
+        let order = json!({ "prompt": "x", "seed": 7, "metadata": { "a": "b" }, "negative_prompt": "y" });
+        let order = Order::parse(order, "", Model::Core).expect("a good order");
+        let now = Timestamp::from_ms(1_795_000_000_123);
+        let day = Duration::from_secs(86_400);
+        let queued = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
+        let claimed = queued.claim(Lease::new(now + day), 3, now).expect("a fresh job");
+        let image = Image {
+            facts: ImageFacts { format: crate::order::OutputFormat::Png, bytes: 5, width: 1, height: 2, seed: None },
+            url: SignedUrl { url: "https://example.com/?a=b".to_owned(), expires_at: now },
+        };
+        let last = LastError { code: ErrorCode::Throttled, message: "Busy.".to_owned(), at: now };
+        vec![
+            claimed.clone().release(last, Attempt::NeverBegan),
+            claimed.clone().fail(ErrorCode::ContentFiltered, "No.".to_owned(), Attempt::NeverBegan, now),
+            Job { state: JobState::Canceled { finished_at: now }, ..queued.clone() },
+            claimed.clone().succeed(image, now),
+            Job::clone(&claimed),
+            Job {
+                membership: Some(Membership {
+                    batch: BatchId::new(),
+                    custom_id: Some("line 7".to_owned().try_into().expect("a good id")),
+                }),
+                retry_key: Some("abc".to_owned()),
+                ..queued.clone()
+            },
+            queued,
+        ]
+    }
+
+    #[test]
+    fn every_state_reads_back_as_it_was_written() {
+        for job in states() {
+            assert_eq!(job_of(item_of(&job)).expect("it reads back"), job);
+        }
+    }
+
+    #[test]
+    fn attributes_that_are_not_ours_are_passed_over_and_missing_ones_are_noticed() {
+        for job in states() {
+            let mut item = item_of(&job);
+            item.insert("priority".to_owned(), AttributeValue::N("5".to_owned()));
+            assert!(job_of(item.clone()).is_ok());
+            item.remove("fence");
+            assert!(job_of(item).is_err());
+        }
+    }
+
+    #[test]
+    fn a_batch_reads_back_as_it_was_written() {
+        let now = Timestamp::from_ms(1_795_000_000_123);
+        let batch = Batch {
+            id: BatchId::new(),
+            owner: Owner::new("alice"),
+            name: Some("Friday".to_owned().try_into().expect("a good name")),
+            total: 3,
+            created_at: now,
+            expires_at: now.whole_secs(),
+            fingerprint: "abc".to_owned(),
+            writing_until: Some(now),
+        };
+        for batch in [Batch { name: None, writing_until: None, ..batch.clone() }, batch] {
+            assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
+        }
+    }
+}

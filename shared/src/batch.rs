@@ -1,0 +1,322 @@
+//! Many jobs that were submitted together.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::id::BatchId;
+use crate::job::{Owner, Status};
+use crate::json::{Fields, kind, string};
+use crate::order::{Model, Order, hex, is_plain, spelled};
+use crate::problem::FieldError;
+use crate::time::Timestamp;
+
+/// How many jobs one batch may have.
+pub const MAX_JOBS: usize = 1000;
+
+/// How many faults of a batch are told at once.
+const MAX_ERRORS: usize = 100;
+
+/// What a caller asks for with a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BatchOrder {
+    /// The caller's name for it.
+    pub name: Option<BatchName>,
+    /// The jobs, in the caller's order.
+    pub entries: Vec<Entry>,
+}
+
+/// One job of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What to paint.
+    pub order: Order,
+    /// The caller's name for the job.
+    pub custom_id: Option<CustomId>,
+}
+
+/// Defines a short text of the caller's.
+macro_rules! label {
+    ($(#[$meta:meta])* $name:ident, $max:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                let fits = (1..=$max).contains(&text.chars().count()) && is_plain(&text);
+                let rule = concat!("must have 1 to ", $max, " characters, none of them a control character");
+                if fits { Ok(Self(text)) } else { Err(rule.to_owned()) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(label: $name) -> Self {
+                label.0
+            }
+        }
+    };
+}
+
+label! {
+    /// The caller's name for a batch.
+    BatchName, 128
+}
+
+label! {
+    /// The caller's name for a job, of which a batch has no two alike.
+    CustomId, 64
+}
+
+impl BatchOrder {
+    /// Reads a batch from a JSON value, with the faults found, up to a hundred of them.
+    ///
+    /// # Errors
+    /// The rules that it breaks.
+    pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::new(value, "").map_err(|error| vec![error])?;
+        let name = fields.optional("name", |value| string(value)?.try_into());
+        let defaults = fields.optional("defaults", |value| match value {
+            Value::Object(map) => Ok(map),
+            other => Err(format!("must be an object, not {}", kind(&other))),
+        });
+        let jobs = fields.required("jobs", |value| match value {
+            Value::Array(jobs) if (1..=MAX_JOBS).contains(&jobs.len()) => Ok(jobs),
+            Value::Array(jobs) => Err(format!("must have 1 to {MAX_JOBS} jobs, but has {}", jobs.len())),
+            other => Err(format!("must be an array, not {}", kind(&other))),
+        });
+        let mut errors = fields.finish();
+        let mut defaults = defaults.unwrap_or_default();
+        // A fault of the defaults is theirs alone, and not one of each job that takes them over.
+        let faults = faults_of_defaults(&defaults, default_model);
+        if !faults.is_empty() {
+            errors.extend(faults);
+            defaults.clear();
+        }
+        let mut entries = Vec::new();
+        let mut seen = HashMap::new();
+        for (index, job) in jobs.into_iter().flatten().enumerate() {
+            match Entry::parse(job, index, &defaults, default_model) {
+                Ok(entry) => {
+                    if let Some(first) = entry.custom_id.clone().and_then(|id| seen.insert(id, index)) {
+                        let detail = format!("must be unique in the batch, but is that of job {first} too");
+                        errors.push(FieldError::new(&format!("/jobs/{index}/custom_id"), detail));
+                    }
+                    entries.push(entry);
+                }
+                Err(found) => errors.extend(found),
+            }
+            if errors.len() >= MAX_ERRORS {
+                errors.truncate(MAX_ERRORS);
+                break;
+            }
+        }
+        if errors.is_empty() { Ok(Self { name, entries }) } else { Err(errors) }
+    }
+
+    /// A digest that two batches share exactly when they ask for the same thing.
+    pub fn fingerprint(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(serde_json::to_vec(&self.name).expect("a name is always JSON"));
+        for Entry { order, custom_id } in &self.entries {
+            digest.update(serde_json::to_vec(&(order, custom_id)).expect("an order is always JSON"));
+        }
+        hex(&digest.finalize())
+    }
+}
+
+impl Entry {
+    fn parse(job: Value, index: usize, defaults: &Map<String, Value>, model: Model) -> Result<Self, Vec<FieldError>> {
+        let pointer = format!("/jobs/{index}");
+        let mut job = match job {
+            Value::Object(job) => job,
+            other => {
+                return Err(vec![FieldError::new(&pointer, format!("must be an object, not {}", kind(&other)))]);
+            }
+        };
+        let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => string(value).and_then(CustomId::try_from).map(Some),
+        };
+        for (name, value) in defaults {
+            if job.get(name).is_none_or(Value::is_null) {
+                job.insert(name.clone(), value.clone());
+            }
+        }
+        let order = Order::parse(Value::Object(job), &pointer, model);
+        match (order, custom_id) {
+            (Ok(order), Ok(custom_id)) => Ok(Self { order, custom_id }),
+            (order, custom_id) => {
+                let mut errors = order.err().unwrap_or_default();
+                let bad_id = custom_id.err();
+                errors.extend(bad_id.map(|detail| FieldError::new(&format!("{pointer}/custom_id"), detail)));
+                Err(errors)
+            }
+        }
+    }
+}
+
+/// The faults of the defaults, found by reading them as a job that has nothing else but a prompt.
+fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
+    let mut job = defaults.clone();
+    let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
+    let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
+    if has_prompt {
+        errors.push(FieldError::new("/defaults/prompt", "belongs to each job, not to the defaults".to_owned()));
+    }
+    errors
+}
+
+/// A batch's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its name.
+    pub id: BatchId,
+    /// Who may see it.
+    pub owner: Owner,
+    /// The caller's name for it.
+    pub name: Option<BatchName>,
+    /// How many jobs it has.
+    pub total: usize,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When its record is deleted.
+    pub expires_at: Timestamp,
+    /// The digest of what was asked for.
+    pub fingerprint: String,
+    /// Until when whoever writes its jobs has them alone; `None` once all are written and queued.
+    pub writing_until: Option<Timestamp>,
+}
+
+/// How many jobs of a batch stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// All of them.
+    pub total: usize,
+    /// Those that wait for a worker.
+    pub queued: usize,
+    /// Those that a worker took up.
+    pub running: usize,
+    /// Those that have their picture.
+    pub succeeded: usize,
+    /// Those that have none and will have none.
+    pub failed: usize,
+    /// Those that nobody wants any more.
+    pub canceled: usize,
+}
+
+spelled! {
+    /// Where a batch stands.
+    BatchStatus, "a status of a batch",
+    /// Jobs are unfinished.
+    InProgress = "in_progress",
+    /// Every job has succeeded.
+    Completed = "completed",
+    /// Every job has ended, and some have failed.
+    CompletedWithErrors = "completed_with_errors",
+    /// Every job has ended; none has failed, but some were canceled.
+    Canceled = "canceled",
+}
+
+impl Counts {
+    /// Counts the states of a batch's jobs. A job whose state is not known yet counts as queued, so that a batch is never
+    /// said to have ended before every job of it is known to have.
+    pub fn of(total: usize, states: impl IntoIterator<Item = Status>) -> Self {
+        let mut counts = Self { total, ..Self::default() };
+        for state in states {
+            *match state {
+                Status::Queued => &mut counts.queued,
+                Status::Running => &mut counts.running,
+                Status::Succeeded => &mut counts.succeeded,
+                Status::Failed => &mut counts.failed,
+                Status::Canceled => &mut counts.canceled,
+            } += 1;
+        }
+        let others = counts.running + counts.succeeded + counts.failed + counts.canceled;
+        counts.queued = total.saturating_sub(others);
+        counts
+    }
+
+    /// Where the batch stands.
+    pub fn status(&self) -> BatchStatus {
+        if self.queued + self.running > 0 {
+            BatchStatus::InProgress
+        } else if self.succeeded == self.total {
+            BatchStatus::Completed
+        } else if self.failed == 0 {
+            BatchStatus::Canceled
+        } else {
+            BatchStatus::CompletedWithErrors
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::Seed;
+    use serde_json::json;
+
+    fn pointers(value: Value) -> Vec<String> {
+        let errors = BatchOrder::parse(value, Model::Core).expect_err("it breaks a rule");
+        errors.into_iter().map(|error| error.pointer).collect()
+    }
+
+    #[test]
+    fn defaults_fill_what_a_job_leaves_out() {
+        let batch = json!({
+            "name": "Friday",
+            "defaults": { "aspect_ratio": "1:1", "seed": 7, "metadata": { "a": "b" } },
+            "jobs": [{ "prompt": "One", "custom_id": "1" }, { "prompt": "Two", "seed": 8, "metadata": null }]
+        });
+        let batch = BatchOrder::parse(batch, Model::Core).expect("a good batch");
+        let seeds: Vec<_> = batch.entries.iter().map(|entry| entry.order.seed.map(Seed::get)).collect();
+        assert_eq!(seeds, [Some(7), Some(8)]);
+        assert!(batch.entries.iter().all(|entry| entry.order.aspect_ratio.as_str() == "1:1"));
+        assert_eq!(batch.entries[1].order.metadata.pairs()["a"], "b");
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_job() {
+        let jobs = json!([{ "prompt": "" }, { "prompt": "x", "custom_id": "" }, 7, { "prompt": "x", "sede": 1 }]);
+        assert_eq!(
+            pointers(json!({ "jobs": jobs })),
+            ["/jobs/0/prompt", "/jobs/1/custom_id", "/jobs/2", "/jobs/3/sede"]
+        );
+        let twins = json!([{ "prompt": "x", "custom_id": "a" }, { "prompt": "y", "custom_id": "a" }]);
+        assert_eq!(pointers(json!({ "jobs": twins })), ["/jobs/1/custom_id"]);
+        for jobs in [json!([]), json!(vec![json!({ "prompt": "x" }); 1001]), json!({}), json!(null)] {
+            assert_eq!(pointers(json!({ "jobs": jobs })), ["/jobs"]);
+        }
+        let jobs = json!([{ "prompt": "x" }, { "prompt": "y" }]);
+        let defaults = json!({ "seed": -1, "prompt": "z", "nmae": 1 });
+        let found = pointers(json!({ "jobs": jobs, "defaults": defaults, "name": "" }));
+        assert_eq!(found, ["/name", "/defaults/seed", "/defaults/nmae", "/defaults/prompt"]);
+        let found = pointers(json!({ "jobs": [{ "prompt": "" }], "defaults": { "seed": 0 }, "name": "" }));
+        assert_eq!(found, ["/name", "/defaults/seed", "/jobs/0/prompt"]);
+        assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_ERRORS);
+    }
+
+    #[test]
+    fn counts_never_exceed_the_total_and_end_only_when_every_job_has() {
+        use Status::{Canceled, Failed, Queued, Running, Succeeded};
+        let status = |states: &[Status]| Counts::of(3, states.iter().copied()).status();
+        assert_eq!(status(&[Succeeded, Succeeded]), BatchStatus::InProgress);
+        assert_eq!(status(&[Succeeded, Running, Queued]), BatchStatus::InProgress);
+        assert_eq!(status(&[Succeeded, Succeeded, Succeeded]), BatchStatus::Completed);
+        assert_eq!(status(&[Succeeded, Canceled, Failed]), BatchStatus::CompletedWithErrors);
+        assert_eq!(status(&[Succeeded, Canceled, Succeeded]), BatchStatus::Canceled);
+        assert_eq!(Counts::of(3, [Succeeded]).queued, 2);
+    }
+}

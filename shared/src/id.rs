@@ -1,0 +1,131 @@
+//! The names of jobs and batches.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::job::Owner;
+use crate::order::IdempotencyKey;
+
+/// The text is not a name that a job or a batch can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id")]
+pub struct NotAnId;
+
+/// Defines a name: a UUID in lower case with hyphens, and no other spelling of it.
+macro_rules! id {
+    ($(#[$meta:meta])* $name:ident, $domain:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new name that sorts by time (a UUIDv7).
+            #[expect(clippy::new_without_default, reason = "a name out of nowhere should be asked for by name")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The name that belongs to an owner's key (a UUIDv8), the same each time.
+            pub fn from_key(owner: &Owner, key: &IdempotencyKey) -> Self {
+                Self(derived($domain, &[owner.as_str().as_bytes(), key.as_bytes()]))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                let id = Uuid::try_parse(text).map_err(|_| NotAnId)?;
+                // Other spellings are refused, so that one thing has one address.
+                let spelled = *id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *text;
+                if spelled { Ok(Self(id)) } else { Err(NotAnId) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NotAnId;
+            fn try_from(text: String) -> Result<Self, NotAnId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0.as_hyphenated(), f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// The name of a job.
+    JobId, "job"
+}
+
+id! {
+    /// The name of a batch.
+    BatchId, "batch"
+}
+
+impl JobId {
+    /// The name of the job at `index` of a batch, the same each time.
+    pub fn in_batch(batch: BatchId, index: usize) -> Self {
+        Self(derived("batch job", &[batch.0.as_bytes(), &(index as u64).to_be_bytes()]))
+    }
+}
+
+/// A UUIDv8 of a digest over `parts`, each with its length before it, so that no two lists of parts run together.
+fn derived(domain: &str, parts: &[&[u8]]) -> Uuid {
+    let mut digest = Sha256::new();
+    for part in [domain.as_bytes()].iter().chain(parts) {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    let digest = digest.finalize();
+    Uuid::new_v8(std::array::from_fn(|i| digest[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_one_spelling() {
+        let id = JobId::new().to_string();
+        assert_eq!(id.parse::<JobId>().expect("it is an id").to_string(), id);
+        let others =
+            [id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new()];
+        for other in others {
+            assert_eq!(other.parse::<JobId>(), Err(NotAnId), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_names_one_job_of_one_owner() {
+        let key = |text: &str| text.parse::<IdempotencyKey>().expect("a good key");
+        let (alice, bob) = (Owner::new("alice"), Owner::new("bob"));
+        assert_eq!(JobId::from_key(&alice, &key("k")), JobId::from_key(&alice, &key("k")));
+        assert_ne!(JobId::from_key(&alice, &key("k")), JobId::from_key(&bob, &key("k")));
+        assert_ne!(JobId::from_key(&Owner::new("ab"), &key("c")), JobId::from_key(&Owner::new("a"), &key("bc")));
+        assert_ne!(JobId::from_key(&alice, &key("k")).0, BatchId::from_key(&alice, &key("k")).0);
+        let batch = BatchId::from_key(&alice, &key("k"));
+        assert_ne!(JobId::in_batch(batch, 0), JobId::in_batch(batch, 1));
+        assert!(JobId::in_batch(batch, 0).to_string().parse::<JobId>().is_ok());
+    }
+}

@@ -1,0 +1,148 @@
+//! A look at every job that was accepted, when all is said to be done.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::aws::List;
+use shared::job::{ErrorCode, Status};
+use shared::{BatchId, Job, JobId, JobState};
+
+use crate::pipeline::Pipeline;
+
+/// How many jobs one page of a list holds, see
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
+const JOBS_PER_PAGE: usize = 100;
+
+/// A batch that was answered with 202.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The batch.
+    pub batch: BatchId,
+    /// Its jobs, in the order of the request.
+    pub jobs: Vec<JobId>,
+}
+
+/// What became of the jobs, and what should not have.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Every job that has a record.
+    pub jobs: Vec<Job>,
+    /// How many jobs have their picture.
+    pub succeeded: usize,
+    /// How many failed, by their reason.
+    pub failed: BTreeMap<&'static str, usize>,
+    /// How many paintings were begun, as the records count them.
+    pub attempts: u64,
+    /// How many times the model was too busy to begin, as the records count them.
+    pub throttles: u64,
+    /// How many jobs have no record, have not ended, or have succeeded without a picture.
+    pub lost: usize,
+    /// Everything that breaks the promise.
+    pub violations: Vec<String>,
+}
+
+/// Looks at every accepted job's record and at every picture in the bucket.
+///
+/// # Panics
+/// When the table or the bucket does not answer.
+pub async fn audit(pipeline: &Pipeline, accepted: &[Accepted]) -> Audit {
+    let mut audit = Audit::default();
+    let mut pictures = pictures(pipeline).await;
+    for batch in accepted {
+        let mut records = records(pipeline, batch.batch).await;
+        for id in &batch.jobs {
+            let Some(job) = records.remove(id) else {
+                audit.lost += 1;
+                audit.violations.push(format!("job {id} was accepted and has no record"));
+                continue;
+            };
+            audit.look_at(&job, pictures.remove(&job.image_key()));
+            audit.jobs.push(job);
+        }
+        for id in records.keys() {
+            audit.violations.push(format!("job {id} has a record and was never accepted"));
+        }
+    }
+    for key in pictures.keys() {
+        audit.violations.push(format!("{key} is in the bucket and belongs to no job that succeeded"));
+    }
+    let ready = pipeline.ready();
+    for url in [&ready.queue_url, &ready.dead_letter_queue_url, &ready.parked_queue_url] {
+        let left = pipeline.messages(url).await;
+        if left > 0 {
+            audit.violations.push(format!("{left} messages are left in {url}"));
+        }
+    }
+    audit
+}
+
+impl Audit {
+    fn look_at(&mut self, job: &Job, picture: Option<i64>) {
+        self.attempts += u64::from(job.attempts);
+        self.throttles += u64::from(job.throttles);
+        let mut broken = |what: String| self.violations.push(format!("job {}: {what}", job.id));
+        match (&job.state, picture) {
+            (JobState::Succeeded { image, .. }, Some(bytes)) if u64::try_from(bytes) == Ok(image.facts.bytes) => {
+                self.succeeded += 1;
+            }
+            (JobState::Succeeded { .. }, Some(bytes)) => broken(format!("its picture has {bytes} bytes")),
+            (JobState::Succeeded { .. }, None) => {
+                self.lost += 1;
+                broken("it succeeded and has no picture".to_owned());
+            }
+            (JobState::Failed { error, .. }, picture) => {
+                *self.failed.entry(error.code.as_str()).or_default() += 1;
+                if picture.is_some() {
+                    broken("it failed and has a picture".to_owned());
+                }
+            }
+            (JobState::Canceled { .. }, _) => broken("nobody canceled it".to_owned()),
+            (JobState::Queued | JobState::Running(_), _) => {
+                self.lost += 1;
+                broken(format!("it has not ended: {:?}", job.state));
+            }
+        }
+        // Each claim raises the fence by one, and so does whatever ends that claim, if anything does. A second end would
+        // raise it further.
+        let claims = u64::from(job.attempts) + u64::from(job.throttles);
+        if job.finished_at().is_some() && job.fence > 2 * claims {
+            broken(format!("its record was moved on {} times in {claims} claims", job.fence));
+        }
+    }
+
+    /// How many jobs failed for this reason.
+    pub fn failed_as(&self, code: ErrorCode) -> usize {
+        self.failed.get(code.as_str()).copied().unwrap_or_default()
+    }
+
+    /// How many records say that the job stands so.
+    pub fn standing(&self, status: Status) -> usize {
+        self.jobs.iter().filter(|job| job.status() == status).count()
+    }
+}
+
+/// The records of a batch's jobs.
+async fn records(pipeline: &Pipeline, batch: BatchId) -> HashMap<JobId, Job> {
+    let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
+    let mut records = HashMap::new();
+    let mut place = None;
+    loop {
+        let page = table.list(List::OfBatch(batch), None, JOBS_PER_PAGE, place).await.expect("the table answers");
+        records.extend(page.jobs.into_iter().map(|job| (job.id, job)));
+        place = page.next;
+        if place.is_none() {
+            return records;
+        }
+    }
+}
+
+/// The sizes of all pictures in the bucket, by their keys.
+async fn pictures(pipeline: &Pipeline) -> HashMap<String, i64> {
+    let mut pages = pipeline.s3().list_objects_v2().bucket(&pipeline.ready().bucket).into_paginator().send();
+    let mut pictures = HashMap::new();
+    while let Some(page) = pages.next().await {
+        let page = page.expect("the bucket answers");
+        let sizes = page.contents().iter().filter_map(|object| Some((object.key()?.to_owned(), object.size()?)));
+        pictures.extend(sizes);
+    }
+    pictures
+}

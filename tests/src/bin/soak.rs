@@ -1,0 +1,79 @@
+//! Puts the pipeline under load, or kills it again and again, and looks at every job afterwards.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use local::bedrock::{Behaviour, Faults};
+use tests::restart::{Plan, restart};
+use tests::soak::{Load, soak};
+
+/// Puts the pipeline under load on this machine and looks at every job afterwards. Ends with an error when a job was
+/// lost, was painted without need, or anything else breaks the promise.
+#[derive(Debug, Parser)]
+#[command(name = "soak", max_term_width = 100)]
+struct Arguments {
+    /// How many jobs
+    #[arg(long, default_value_t = 20_000, value_parser = whole)]
+    jobs: usize,
+
+    /// How many jobs one request carries
+    #[arg(long, default_value_t = 1000, value_parser = whole)]
+    per_batch: usize,
+
+    /// How long the model takes over a picture, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    latency: u64,
+
+    /// How often the model goes wrong; greater rates make longer tails, as tickets back off for up to 15 minutes
+    #[arg(long, value_name = "NAME=RATE,...", default_value = "throttle=0.05,error=0.02,filter=0.01")]
+    faults: Faults,
+
+    /// How many worker invocations run at once
+    #[arg(long, default_value_t = 10, value_parser = whole)]
+    invocations: usize,
+
+    /// How many pictures one invocation has painted at once, at most 10
+    #[arg(long, default_value_t = 10, value_parser = whole)]
+    in_flight: usize,
+
+    /// Instead of load with faults, kill the local stack's binary so many times over one batch of at most 1000 jobs
+    #[arg(long, value_name = "TIMES", value_parser = whole)]
+    kills: Option<usize>,
+
+    /// What the moments of the kills follow from [default: a random one]
+    #[arg(long, requires = "kills")]
+    seed: Option<u64>,
+}
+
+fn whole(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| format!("{text:?} is not a whole number above 0"))
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let latency = Duration::from_millis(arguments.latency);
+    let (report, good) = match arguments.kills {
+        Some(kills) => {
+            let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+            let report = restart(Plan { jobs: arguments.jobs, kills, latency, seed }).await;
+            (report.to_string(), report.is_good())
+        }
+        None => {
+            let load = Load {
+                jobs: arguments.jobs,
+                per_batch: arguments.per_batch,
+                model: Behaviour { latency, faults: arguments.faults, plain: true },
+                invocations: arguments.invocations,
+                in_flight: arguments.in_flight,
+                ..Load::default()
+            };
+            let report = soak(load).await;
+            (report.to_string(), report.is_good())
+        }
+    };
+    writeln!(std::io::stdout(), "{report}")?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,437 @@
+//! Restarts: the local stack's own binary, killed again and again while a batch is painted.
+//!
+//! The model stands outside the process that is killed, as it does when the service is deployed. So every painting is
+//! counted, also one whose worker died over it, and each for its own job.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::IntoFuture;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use local::bedrock::{Bedrock, Behaviour, Faults};
+use local::{Options, Ready};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use shared::api::{BatchView, HealthView, JobsView};
+use shared::batch::BatchStatus;
+use shared::job::Status;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::audit::{Accepted, Audit, audit};
+use crate::pipeline::Pipeline;
+use crate::runtime_api::binary;
+use crate::soak::write_violations;
+
+/// How many times a job may be painted: often enough that no job is given up because the same one is killed each time.
+const MAX_ATTEMPTS: u32 = 10;
+
+/// How long anything may take that a living stack does soon.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a stack that starts lives at most when it is killed over its start.
+const START: u64 = 400;
+
+/// How long a stack lives at most after it has painted as much as it was to.
+const AFTERWARDS: u64 = 100;
+
+/// How often something is looked at that tells nobody when it changes.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The idempotency key of the batch.
+const KEY: &str = "restart";
+
+/// What a stack is put through.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many jobs the batch has.
+    pub jobs: usize,
+    /// How many times the process is killed.
+    pub kills: usize,
+    /// How long the model takes over a picture.
+    pub latency: Duration,
+    /// What the moments of the kills follow from.
+    pub seed: u64,
+}
+
+/// When a process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// While it starts.
+    Starting(Duration),
+    /// While it takes the batch in.
+    Submitting(Duration),
+    /// So long after the model has begun so many paintings.
+    Painting(usize, Duration),
+}
+
+/// How the stack fared.
+#[derive(Debug)]
+pub struct Report {
+    /// What it was put through.
+    pub plan: Plan,
+    /// How many kills came while the process started, while it took the batch in, and while it painted.
+    pub kills: [usize; 3],
+    /// How many paintings the model began.
+    pub paintings: usize,
+    /// How many paintings were of a job that had been painted before.
+    pub repeated: usize,
+    /// How many times a job was taken from a worker by a kill.
+    pub interrupted: u64,
+    /// The longest that a process took from its start until everything answered.
+    pub slowest_start: Duration,
+    /// How long all of it took.
+    pub took: Duration,
+    /// What became of the jobs.
+    pub audit: Audit,
+}
+
+/// Kills the local stack over a batch as `plan` says, lets it finish, and looks at every job.
+///
+/// # Panics
+/// When the stack does not start, or does not go on.
+pub async fn restart(plan: Plan) -> Report {
+    let binary = binary("local").await;
+    let start = Instant::now();
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = Model::start(plan.latency).await;
+    let mut stack = Local {
+        binary,
+        directory: directory.path().to_owned(),
+        model: model.address.clone(),
+        http: Client::new(),
+        slowest_start: Duration::ZERO,
+    };
+    let body = batch(plan.jobs);
+
+    let moments = moments(&plan);
+    let mut accepted = false;
+    for &moment in &moments {
+        let mut life = stack.spawn();
+        match moment {
+            Moment::Starting(after) => sleep(after).await,
+            Moment::Submitting(after) => {
+                let ready = stack.ready(&mut life).await;
+                // Whoever is cut off does not know what became of the batch, and asks again with the same key.
+                let _ = timeout(after, stack.submit(&ready, &body)).await;
+            }
+            Moment::Painting(paintings, after) => {
+                let ready = stack.ready(&mut life).await;
+                if !accepted {
+                    stack.submit(&ready, &body).await;
+                    accepted = true;
+                }
+                model.begins(paintings).await;
+                sleep(after).await;
+            }
+        }
+        // This is SIGKILL.
+        life.kill().await.expect("the process can be killed");
+    }
+
+    let mut life = stack.spawn();
+    let ready = stack.ready(&mut life).await;
+    let batch = stack.submit(&ready, &body).await;
+    stack.finish(&ready, &batch).await;
+    let mut violations = stack.unfit_pictures(&ready, &batch).await;
+    life.kill().await.expect("the process can be killed");
+    let slowest_start = stack.slowest_start;
+
+    let options = Options { data: Some(stack.data()), event_sources: false, ..Options::default() };
+    let pipeline = Pipeline::with(options).await;
+    let mut audit = audit(&pipeline, &[batch]).await;
+    audit.violations.append(&mut violations);
+    let environment = &pipeline.stack.deployment().functions["worker"].environment;
+    let in_flight: u64 = environment["POSTERS_IN_FLIGHT"].parse().expect("a number");
+    let source = &pipeline.stack.deployment().functions["worker"].sources[0];
+    let at_once = in_flight * source.scaling.maximum_concurrency as u64;
+    pipeline.stop().await;
+
+    let paintings = model.paintings.lock().expect("no one panicked").clone();
+    audit.compare_paintings(&plan, &paintings, at_once);
+    let count = |kind: fn(&Moment) -> bool| moments.iter().filter(|moment| kind(moment)).count();
+    Report {
+        plan,
+        kills: [
+            count(|moment| matches!(moment, Moment::Starting(_))),
+            count(|moment| matches!(moment, Moment::Submitting(_))),
+            count(|moment| matches!(moment, Moment::Painting(..))),
+        ],
+        paintings: paintings.values().sum(),
+        repeated: paintings.values().map(|times| times - 1).sum(),
+        interrupted: audit.interrupted(),
+        slowest_start,
+        took: start.elapsed(),
+        audit,
+    }
+}
+
+/// The moments of the kills: the first over the submission, some over a start, and the others spread over the paintings.
+fn moments(plan: &Plan) -> Vec<Moment> {
+    let mut random = fastrand::Rng::with_seed(plan.seed);
+    let mut after = |most: u64| Duration::from_millis(random.u64(..most));
+    let mut moments: Vec<_> = (0..plan.kills)
+        .map(|kill| match kill {
+            0 => Moment::Submitting(after(AFTERWARDS)),
+            _ if kill % 5 == 4 => Moment::Starting(after(START)),
+            _ => Moment::Painting(0, after(AFTERWARDS)),
+        })
+        .collect();
+    let mut paintings: Vec<_> = moments.iter().map(|_| random.usize(..plan.jobs * 9 / 10)).collect();
+    paintings.sort_unstable();
+    for (moment, sorted) in moments.iter_mut().zip(paintings) {
+        if let Moment::Painting(paintings, _) = moment {
+            *paintings = sorted;
+        }
+    }
+    moments
+}
+
+fn batch(jobs: usize) -> Value {
+    json!({ "jobs": (0..jobs).map(|number| json!({ "prompt": prompt(number) })).collect::<Vec<_>>() })
+}
+
+fn prompt(number: usize) -> String {
+    format!("Poster {number} of a restart")
+}
+
+impl Audit {
+    /// How many times a job was taken up once more. Nothing but kills disturbs this pipeline.
+    fn interrupted(&self) -> u64 {
+        self.jobs.iter().map(|job| u64::from(job.attempts.saturating_sub(1))).sum()
+    }
+
+    /// Holds the records against what the model painted. `at_once` is how many paintings one process has under way.
+    fn compare_paintings(&mut self, plan: &Plan, paintings: &HashMap<String, usize>, at_once: u64) {
+        let mut broken = Vec::new();
+        if self.succeeded != plan.jobs {
+            broken.push(format!("{} of {} jobs succeeded", self.succeeded, plan.jobs));
+        }
+        for job in &self.jobs {
+            let painted = paintings.get(job.order.prompt.as_str()).copied().unwrap_or_default();
+            // A painting is counted before it is begun, and only a kill has a job taken up again.
+            if painted == 0 || painted > job.attempts as usize {
+                broken.push(format!("job {} was painted {painted} times in {} attempts", job.id, job.attempts));
+            }
+        }
+        let most = at_once * plan.kills as u64;
+        let interrupted = self.interrupted();
+        if interrupted > most {
+            broken.push(format!("{interrupted} paintings were begun again, and the kills explain {most}"));
+        }
+        self.violations.append(&mut broken);
+    }
+}
+
+/// The model, which outlives its callers.
+struct Model {
+    address: String,
+    paintings: Arc<Mutex<HashMap<String, usize>>>,
+    begun: watch::Receiver<usize>,
+}
+
+#[derive(Clone)]
+struct Counter {
+    paintings: Arc<Mutex<HashMap<String, usize>>>,
+    begun: watch::Sender<usize>,
+}
+
+impl Model {
+    async fn start(latency: Duration) -> Self {
+        let bedrock = Bedrock::new(Behaviour { latency, faults: Faults::NONE, plain: true });
+        let paintings = Arc::default();
+        let (sender, begun) = watch::channel(0);
+        let counter = Counter { paintings: Arc::clone(&paintings), begun: sender };
+        let router = bedrock.router().layer(from_fn_with_state(counter, count));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("a bound address"));
+        tokio::spawn(axum::serve(listener, router).into_future());
+        Self { address, paintings, begun }
+    }
+
+    /// Resolves when so many paintings were begun.
+    async fn begins(&self, paintings: usize) {
+        let mut begun = self.begun.clone();
+        let reached = begun.wait_for(|&begun| begun >= paintings);
+        let reached = timeout(PATIENCE, reached).await;
+        assert!(reached.is_ok_and(|reached| reached.is_ok()), "the stack paints no more");
+    }
+}
+
+/// Counts the painting, and goes on with it whatever becomes of the caller: it is paid for.
+async fn count(State(counter): State<Counter>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body): Result<Bytes, _> = to_bytes(body, usize::MAX).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let order: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let prompt = order["prompt"].as_str().unwrap_or_default().to_owned();
+    *counter.paintings.lock().expect("no one panicked").entry(prompt).or_default() += 1;
+    counter.begun.send_modify(|begun| *begun += 1);
+    let painting = tokio::spawn(next.run(Request::from_parts(parts, Body::from(body))));
+    painting.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// The local stack's binary, on data of its own.
+struct Local {
+    binary: PathBuf,
+    directory: PathBuf,
+    model: String,
+    http: Client,
+    slowest_start: Duration,
+}
+
+/// A process from its start to its end.
+struct Life {
+    process: Child,
+    since: Instant,
+}
+
+impl Life {
+    async fn kill(&mut self) -> std::io::Result<()> {
+        self.process.kill().await
+    }
+}
+
+impl Local {
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn ready_file(&self) -> PathBuf {
+        self.directory.join("ready.json")
+    }
+
+    fn spawn(&self) -> Life {
+        // What an earlier process wrote says nothing of this one.
+        let _ = std::fs::remove_file(self.ready_file());
+        let process = Command::new(&self.binary)
+            .args(["--port", "0", "--bedrock", "aws", "--parameter", &format!("MaxAttempts={MAX_ATTEMPTS}")])
+            .args([Path::new("--data"), &self.data(), Path::new("--ready-file"), &self.ready_file()])
+            .env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", &self.model)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_REGION", "us-west-2")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        Life { process, since: Instant::now() }
+    }
+
+    /// Where everything answers, once it does.
+    async fn ready(&mut self, life: &mut Life) -> Ready {
+        loop {
+            // The file is written in one step.
+            if let Ok(text) = std::fs::read(self.ready_file()) {
+                self.slowest_start = self.slowest_start.max(life.since.elapsed());
+                return serde_json::from_slice(&text).expect("the file is whole");
+            }
+            let ended = life.process.try_wait().expect("the process can be asked");
+            assert!(ended.is_none(), "the stack ended before it was ready: {ended:?}");
+            assert!(life.since.elapsed() < PATIENCE, "the stack does not get ready");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Submits the batch, which is the same one each time.
+    async fn submit(&self, ready: &Ready, body: &Value) -> Accepted {
+        let post = self.http.post(format!("{}/batches", ready.api)).header("Idempotency-Key", KEY).json(body);
+        let answer = post.send().await.expect("the API answers");
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        let batch: BatchView = answer.json().await.expect("the answer is a batch");
+        Accepted { batch: batch.id, jobs: batch.jobs.unwrap_or_default().into_iter().map(|job| job.id).collect() }
+    }
+
+    /// Waits until every job has ended and no ticket is left, for as long as things move on.
+    async fn finish(&self, ready: &Ready, accepted: &Accepted) {
+        let mut last = None;
+        let mut end = Instant::now() + PATIENCE;
+        loop {
+            let batch: BatchView = self.get(&format!("{}/batches/{}", ready.api, accepted.batch)).await;
+            let health: HealthView = self.get(&format!("{}/health", ready.api)).await;
+            let tickets = health.queue.waiting + health.queue.in_flight;
+            if batch.status != BatchStatus::InProgress && tickets == 0 {
+                return;
+            }
+            if last.replace((batch.counts, tickets)) != Some((batch.counts, tickets)) {
+                end = Instant::now() + PATIENCE;
+            }
+            if Instant::now() >= end {
+                let stuck = format!("{}/batches/{}/jobs?limit=100&status=running", ready.api, accepted.batch);
+                let stuck: JobsView = self.get(&stuck).await;
+                panic!("nothing moves on with {tickets} tickets left: {:?}, {:?}", batch.counts, stuck.jobs.first());
+            }
+            sleep(POLL * 10).await;
+        }
+    }
+
+    /// Fetches every picture as the owner of its job would, and says which are not as they should be.
+    async fn unfit_pictures(&self, ready: &Ready, accepted: &Accepted) -> Vec<String> {
+        let mut unfit = Vec::new();
+        let mut page = format!("{}/batches/{}/jobs?limit=100", ready.api, accepted.batch);
+        loop {
+            let jobs: JobsView = self.get(&page).await;
+            for job in jobs.jobs {
+                let Some(image) = job.image.filter(|_| job.status == Status::Succeeded) else { continue };
+                let answer = self.http.get(&image.url).send().await.expect("the bucket answers");
+                let (status, kind) = (answer.status(), answer.headers().get("content-type").cloned());
+                let bytes = answer.bytes().await.unwrap_or_default();
+                if status != StatusCode::OK
+                    || kind.is_none_or(|kind| kind != image.content_type.as_str())
+                    || bytes.len() as u64 != image.bytes
+                {
+                    unfit.push(format!("job {}: its picture is {status} with {} bytes", job.id, bytes.len()));
+                }
+            }
+            let Some(cursor) = jobs.next_cursor else { return unfit };
+            page = format!("{}/batches/{}/jobs?limit=100&cursor={cursor}", ready.api, accepted.batch);
+        }
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> T {
+        let answer = self.http.get(url).send().await.expect("the API answers");
+        assert_eq!(answer.status(), StatusCode::OK, "{url}");
+        answer.json().await.expect("the answer is as it should be")
+    }
+}
+
+impl Report {
+    /// Whether the promise was kept.
+    pub fn is_good(&self) -> bool {
+        self.audit.lost == 0 && self.audit.violations.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, audit, .. } = self;
+        let [starting, submitting, painting] = self.kills;
+        writeln!(f, "jobs           {} in one batch, model {:?}, seed {}", plan.jobs, plan.latency, plan.seed)?;
+        writeln!(f, "kills          {starting} starting, {submitting} submitting, {painting} painting")?;
+        writeln!(
+            f,
+            "time           {:.1} s, slowest start {:.2} s",
+            self.took.as_secs_f64(),
+            self.slowest_start.as_secs_f64()
+        )?;
+        writeln!(f, "succeeded      {}", audit.succeeded)?;
+        writeln!(f, "failed         {:?}", audit.failed)?;
+        writeln!(f, "paintings      {}, of which {} repeated", self.paintings, self.repeated)?;
+        writeln!(f, "interrupted    {} attempts", self.interrupted)?;
+        writeln!(f, "lost           {}", audit.lost)?;
+        write_violations(f, &audit.violations)
+    }
+}

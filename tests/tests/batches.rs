@@ -1,0 +1,156 @@
+//! Many jobs submitted together.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use shared::api::{BatchView, JobsView};
+use shared::batch::BatchStatus;
+use shared::job::Status;
+use tests::pipeline::{Pipeline, ticket};
+use tests::wire::{Disturbance, Wire};
+
+fn batch(count: usize) -> Value {
+    let job = |i| json!({ "prompt": format!("The heist, part {i}"), "custom_id": format!("line-{i}") });
+    json!({ "name": "Friday", "defaults": { "aspect_ratio": "1:1" }, "jobs": (0..count).map(job).collect::<Vec<_>>() })
+}
+
+#[tokio::test]
+async fn a_batch_is_painted_and_counted() {
+    let pipeline = Pipeline::start().await;
+    let submitted = pipeline.submit_batch(&batch(12)).await;
+    assert_eq!((submitted.status, submitted.counts.total), (BatchStatus::InProgress, 12));
+    let jobs = submitted.jobs.expect("the names of its jobs");
+    assert_eq!(jobs.iter().map(|job| job.index).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
+    let ended = pipeline.batch_when(submitted.id, |batch| batch.status != BatchStatus::InProgress).await;
+    assert_eq!((ended.status, ended.counts.succeeded), (BatchStatus::Completed, 12));
+    for job in jobs {
+        let ended = pipeline.job(job.id).await;
+        assert_eq!(
+            (ended.status, ended.batch_id, &ended.custom_id),
+            (Status::Succeeded, Some(submitted.id), &job.custom_id)
+        );
+        assert_eq!(ended.aspect_ratio.as_str(), "1:1");
+    }
+    let mut listed = 0;
+    let mut path = format!("/batches/{}/jobs?limit=5", submitted.id);
+    loop {
+        let page: JobsView = pipeline.get(&path).await.json().await.expect("a page");
+        listed += page.jobs.len();
+        let Some(cursor) = page.next_cursor else { break };
+        path = format!("/batches/{}/jobs?limit=5&cursor={cursor}", submitted.id);
+    }
+    assert_eq!(listed, 12);
+    assert_eq!(pipeline.stack.bedrock().stats().images, 12);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_with_a_fault_is_refused_whole() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut faulty = batch(30);
+    faulty["jobs"][7]["prompt"] = json!("");
+    faulty["jobs"][9]["custom_id"] = json!("line-1");
+    let response = pipeline.post("/batches", &faulty).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let problem: Value = response.json().await.expect("a problem");
+    assert_eq!(problem["errors"][0]["pointer"], "/jobs/7/prompt");
+    assert_eq!(problem["errors"][1]["pointer"], "/jobs/9/custom_id");
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_is_taken_in_at_once() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submitted = pipeline.submit_batch(&batch(1000)).await;
+    assert_eq!(submitted.jobs.map(|jobs| jobs.len()), Some(1000));
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 1000);
+    let response = pipeline.post(&format!("/batches/{}/cancel", submitted.id), &json!(null)).await;
+    let canceled: BatchView = response.json().await.expect("a batch");
+    assert_eq!((canceled.status, canceled.counts.canceled), (BatchStatus::Canceled, 1000));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn only_what_failed_is_retried_and_only_what_waits_is_canceled() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut mixed = batch(4);
+    mixed["jobs"][0]["prompt"] = json!("nsfw");
+    let submitted = pipeline.submit_batch(&mixed).await;
+    let ids: Vec<_> = submitted.jobs.expect("names").into_iter().map(|job| job.id).collect();
+    for id in &ids[..2] {
+        worker::handle(&pipeline.stack.apps().worker, ticket(*id, 1)).await.expect("the worker answers");
+    }
+    let response = pipeline.post(&format!("/batches/{}/cancel", submitted.id), &json!(null)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let view: BatchView = response.json().await.expect("a batch");
+    assert_eq!(view.status, BatchStatus::CompletedWithErrors);
+    assert_eq!((view.counts.failed, view.counts.succeeded, view.counts.canceled), (1, 1, 2));
+
+    let response = pipeline.post(&format!("/batches/{}/retry", submitted.id), &json!(null)).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let view: BatchView = response.json().await.expect("a batch");
+    assert_eq!((view.counts.queued, view.counts.failed, view.counts.canceled), (1, 0, 2));
+    assert_eq!(pipeline.job(ids[0]).await.status, Status::Queued);
+    worker::handle(&pipeline.stack.apps().worker, ticket(ids[0], 1)).await.expect("the worker answers");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn identical_batches_at_once_are_one_batch() {
+    let pipeline = Pipeline::start().await;
+    let post = || {
+        let post = pipeline.http.post(format!("{}/batches", pipeline.ready().api)).header("Idempotency-Key", "friday");
+        post.json(&batch(40)).send()
+    };
+    let answers = futures_util::future::join_all((0..8).map(|_| post())).await;
+    let mut ids = Vec::new();
+    for answer in answers {
+        let answer = answer.expect("the API answers");
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        ids.push(answer.json::<BatchView>().await.expect("a batch").id);
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    pipeline.batch_when(ids[0], |batch| batch.status == BatchStatus::Completed).await;
+    assert_eq!(pipeline.stack.bedrock().stats().images, 40);
+
+    let other = pipeline.http.post(format!("{}/batches", pipeline.ready().api)).header("Idempotency-Key", "friday");
+    let other = other.json(&batch(41)).send().await.expect("the API answers");
+    assert_eq!(other.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_whose_submission_died_is_finished_by_the_same_request() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submit = |app: std::sync::Arc<submit::App>| async move {
+        let mut request = aws_lambda_events::apigw::ApiGatewayProxyRequest::default();
+        request.resource = Some("/batches".to_owned());
+        request.http_method = aws_lambda_events::http::Method::POST;
+        request.headers.insert("idempotency-key", "friday".parse().expect("a header"));
+        request.headers.insert("content-type", "application/json".parse().expect("a header"));
+        request.body = Some(batch(60).to_string());
+        submit::handle(&app, lambda_runtime::LambdaEvent::new(request, lambda_runtime::Context::default())).await
+    };
+    // The record, three writes of jobs, six sends of tickets and the record again: the submission dies in each of them.
+    for call in [1, 3, 5, 9, 10] {
+        let http = pipeline.stack.config().http_client().expect("the stack has a client");
+        let wire = Wire::new(http, call, Disturbance::CrashAfter);
+        let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+        assert!(wire.run(submit(apps.submit)).await.is_none(), "the submission dies in call {call}");
+        pipeline.clock.advance(std::time::Duration::from_secs(60));
+        let answer = submit(pipeline.stack.apps().submit.clone()).await.expect("the function answers");
+        assert_eq!(answer.status_code, 202);
+        let listed: JobsView = pipeline.get("/jobs?limit=100").await.json().await.expect("a page");
+        assert_eq!(listed.jobs.len(), 60, "call {call}");
+        assert!(listed.jobs.iter().all(|job| job.status == Status::Queued));
+        let id = listed.jobs[0].batch_id.expect("a batch");
+        let waiting = pipeline.messages(&pipeline.ready().queue_url).await;
+        assert!(waiting >= 60, "every job has its ticket: {waiting}");
+        pipeline.sqs().purge_queue().queue_url(&pipeline.ready().queue_url).send().await.ok();
+        pipeline.post(&format!("/batches/{id}/cancel"), &json!(null)).await;
+        assert_eq!(pipeline.batch_when(id, |_| true).await.counts.canceled, 60, "call {call}");
+        // The next round begins with an empty table, as the key belongs to this batch.
+        pipeline.clock.advance(std::time::Duration::from_secs(31 * 86_400));
+    }
+    pipeline.stop().await;
+}

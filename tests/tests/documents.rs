@@ -1,0 +1,109 @@
+//! The documents against the code: one contract, told several times.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use shared::api::ROUTES;
+use tests::pipeline::Pipeline;
+use tokio::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+type Routes = BTreeSet<(String, String)>;
+
+fn routes_of_code() -> Routes {
+    let route = |path: &str, method: &str| (method.to_owned(), path.to_owned());
+    ROUTES.iter().flat_map(|(path, methods)| methods.iter().map(move |method| route(path, method))).collect()
+}
+
+#[tokio::test]
+async fn openapi_the_template_and_the_code_name_the_same_routes() {
+    let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
+    let methods = ["get", "post", "put", "delete", "patch", "head", "options", "trace"];
+    let mut documented = Routes::new();
+    for (path, item) in openapi["paths"].as_object().expect("it has paths") {
+        for method in
+            item.as_object().expect("a path is an object").keys().filter(|key| methods.contains(&key.as_str()))
+        {
+            documented.insert((method.to_uppercase(), path.clone()));
+        }
+    }
+    assert_eq!(documented, routes_of_code());
+
+    let pipeline = Pipeline::without_event_sources().await;
+    let functions = pipeline.stack.deployment().functions.values();
+    let deployed: Routes = functions
+        .flat_map(|function| function.routes.iter().map(|route| (route.method.to_uppercase(), route.path.clone())))
+        .collect();
+    let (others, named): (Routes, Routes) = deployed.into_iter().partition(|(method, _)| method == "ANY");
+    assert_eq!(named, routes_of_code());
+    let answered: BTreeSet<_> = others.into_iter().map(|(_, path)| path).collect();
+    let paths: BTreeSet<_> = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(answered, paths, "every path answers to the methods that it does not know");
+    pipeline.stop().await;
+}
+
+#[test]
+fn the_postman_collection_calls_every_route() {
+    let collection: Value = serde_json::from_str(&read("api/postman_collection.json")).expect("it is JSON");
+    let mut called = BTreeSet::new();
+    requests(&collection, &mut called);
+    for (path, methods) in ROUTES {
+        for method in *methods {
+            let shape = path.split('/').map(|part| if part.starts_with('{') { "{{" } else { part });
+            let shape: Vec<_> = shape.collect();
+            let found = called.iter().any(|(verb, parts)| {
+                let same = |(want, have): (&&str, &String)| *want == "{{" && have.starts_with("{{") || *want == have;
+                verb == method && parts.len() == shape.len() && shape.iter().zip(parts).all(same)
+            });
+            assert!(found, "{method} {path} is called nowhere: {called:?}");
+        }
+    }
+}
+
+/// Gathers the method and the path of every request below an item.
+fn requests(item: &Value, called: &mut BTreeSet<(String, Vec<String>)>) {
+    for item in item["item"].as_array().into_iter().flatten() {
+        requests(item, called);
+    }
+    let url = item["request"]["url"]["raw"].as_str().or(item["request"]["url"].as_str());
+    if let (Some(method), Some(url)) = (item["request"]["method"].as_str(), url)
+        && let Some(path) = url.strip_prefix("{{baseUrl}}")
+    {
+        let path = path.split('?').next().unwrap_or_default();
+        called.insert((method.to_owned(), path.split('/').map(str::to_owned).collect()));
+    }
+}
+
+/// The blocks of shell commands in a document, in their order.
+fn shell_blocks(document: &str) -> String {
+    let blocks = document.split("```sh\n").skip(1).filter_map(|block| block.split_once("```").map(|(block, _)| block));
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn every_example_of_the_api_guide_works() {
+    let pipeline = Pipeline::start().await;
+    let script = shell_blocks(&read("docs/api.md"));
+    assert!(script.matches("curl").count() >= 10, "the guide has examples");
+    let folder = tempfile::tempdir().expect("a directory");
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .current_dir(folder.path())
+        .env("API", &pipeline.ready().api)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("bash runs");
+    let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}", told(&output.stdout), told(&output.stderr));
+    pipeline.stack.stop().await;
+}

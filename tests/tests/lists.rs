@@ -1,0 +1,84 @@
+//! Lists of jobs, and the cursors that page through them.
+
+use reqwest::StatusCode;
+use reqwest::header::LINK;
+use serde_json::{Value, json};
+use shared::api::JobsView;
+use shared::job::Status;
+use tests::pipeline::{Pipeline, ticket};
+
+async fn page(pipeline: &Pipeline, path: &str) -> JobsView {
+    let response = pipeline.get(path).await;
+    assert_eq!(response.status(), StatusCode::OK, "{path}");
+    let next = response.headers().get(LINK).map(|link| link.to_str().expect("text").to_owned());
+    let page: JobsView = response.json().await.expect("a page");
+    match (&page.next_cursor, next) {
+        (Some(cursor), Some(link)) => assert!(link.contains(cursor) && link.ends_with("; rel=\"next\""), "{link}"),
+        (None, None) => {}
+        (cursor, link) => panic!("{cursor:?} and {link:?} disagree"),
+    }
+    page
+}
+
+#[tokio::test]
+async fn an_owners_jobs_are_listed_newest_first_page_by_page() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut ids = Vec::new();
+    for number in 0..7 {
+        let prompt = if number % 2 == 0 { "nsfw".to_owned() } else { format!("The heist, part {number}") };
+        let job = pipeline.submit(&prompt).await;
+        worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
+        ids.insert(0, job.id);
+    }
+    assert!(page(&pipeline, "/jobs").await.next_cursor.is_none());
+    let mut seen = Vec::new();
+    let mut path = "/jobs?limit=3".to_owned();
+    loop {
+        let page = page(&pipeline, &path).await;
+        assert!(page.jobs.len() <= 3);
+        seen.extend(page.jobs.iter().map(|job| job.id));
+        let Some(cursor) = page.next_cursor else { break };
+        path = format!("/jobs?limit=3&cursor={cursor}");
+    }
+    assert_eq!(seen, ids);
+
+    let failed = page(&pipeline, "/jobs?status=failed&limit=2").await;
+    assert!(failed.jobs.iter().all(|job| job.status == Status::Failed));
+    let cursor = failed.next_cursor.expect("there are four");
+    let rest = page(&pipeline, &format!("/jobs?status=failed&limit=10&cursor={cursor}")).await;
+    assert_eq!(failed.jobs.len() + rest.jobs.len(), 4);
+    assert!(page(&pipeline, "/jobs?status=canceled").await.jobs.is_empty());
+
+    for path in [
+        format!("/jobs?cursor={cursor}"),
+        format!("/jobs?status=queued&cursor={cursor}"),
+        format!("/jobs?status=failed&cursor={cursor}A"),
+        "/jobs?cursor=e30".to_owned(),
+        "/jobs?cursor=".to_owned(),
+    ] {
+        let response = pipeline.get(&path).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(response.json::<Value>().await.expect("a problem")["code"], "invalid_cursor", "{path}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_query_that_breaks_a_rule_is_told_which() {
+    let pipeline = Pipeline::without_event_sources().await;
+    for (query, pointers) in [
+        ("limit=0", vec!["?limit"]),
+        ("limit=101", vec!["?limit"]),
+        ("limit=ten&status=done", vec!["?status", "?limit"]),
+        ("state=failed", vec!["?state"]),
+        ("limit=1&limit=2", vec!["?limit"]),
+    ] {
+        let response = pipeline.get(&format!("/jobs?{query}")).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{query}");
+        let problem: Value = response.json().await.expect("a problem");
+        let found: Vec<_> =
+            problem["errors"].as_array().expect("errors").iter().map(|e| e["pointer"].clone()).collect();
+        assert_eq!(json!(found), json!(pointers), "{query}");
+    }
+    pipeline.stop().await;
+}

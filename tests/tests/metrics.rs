@@ -1,0 +1,115 @@
+//! What is told of the jobs that end, and what the alarms listen for in the worker's log.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use local::template::TEMPLATE;
+use serde_json::Value;
+use shared::JobId;
+use shared::aws::Output;
+use shared::job::Status;
+use tests::pipeline::{Pipeline, delivery, ticket};
+use tests::runtime_api::overhear;
+
+use crate::binaries::{batch, variables};
+
+/// What was written, for a test to read.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no one panicked").write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Kept {
+    /// The lines, of which each is a document of its own.
+    fn take(&self) -> Vec<Value> {
+        let bytes = std::mem::take(&mut *self.0.lock().expect("no one panicked"));
+        let lines = String::from_utf8(bytes).expect("it is text");
+        lines.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_job_that_ends_is_told_of_once() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let kept = Kept::default();
+    let aws = pipeline.stack.aws().clone().telling(Output::to(kept.clone()));
+    let functions = &pipeline.stack.deployment().functions;
+    let lookup = |name: &str| functions["worker"].environment.get(name).cloned();
+    let worker = worker::App::new(&aws, pipeline.clock.clone(), &lookup).expect("good settings");
+
+    let painted = pipeline.submit("A heist on the moon").await.id;
+    let event = delivery(&[&ticket_of(painted), &ticket_of(painted)], 1);
+    worker::handle(&worker, event).await.expect("it works");
+    worker::handle(&worker, ticket(painted, 2)).await.expect("it works");
+    let told = kept.take();
+    assert_eq!(told.len(), 1, "one picture, three tickets: {told:?}");
+    assert_eq!(told[0]["Outcome"], "succeeded");
+    assert_eq!(told[0]["_aws"]["CloudWatchMetrics"][0]["Namespace"], "MoviePosters/local");
+    assert_eq!(told[0]["Cost"], 0.04);
+    assert!(told[0]["Bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+
+    pipeline.model("filter=1");
+    let filtered = pipeline.submit("A heist on Mars").await.id;
+    worker::handle(&worker, ticket(filtered, 1)).await.expect("it works");
+    let told = kept.take();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["Outcome"], &told[0]["Code"]), (&"failed".into(), &"content_filtered".into()));
+
+    pipeline.model("throttle=1");
+    let busy = pipeline.submit("A heist on Venus").await.id;
+    worker::handle(&worker, ticket(busy, 1)).await.expect("it works");
+    assert_eq!(kept.take(), Vec::<Value>::new(), "the job has not ended");
+
+    // What the functions of the stack itself do goes unheard: nothing may come between the lines of a terminal.
+    pipeline.post(&format!("/jobs/{busy}/cancel"), &Value::Null).await;
+    assert_eq!(pipeline.job(busy).await.status, Status::Canceled);
+    assert_eq!(kept.take(), Vec::<Value>::new());
+    pipeline.stop().await;
+}
+
+fn ticket_of(job: JobId) -> String {
+    shared::ticket::Ticket { job, trace: None }.to_body()
+}
+
+/// The reasons that a metric filter of the template counts, from a pattern such as `{ $.fields.reason = "throttled" }`.
+fn reasons(filter: &str) -> Vec<String> {
+    let template = local::template::document(TEMPLATE).expect("the template is YAML");
+    let pattern = template["Resources"][filter]["Properties"]["FilterPattern"].as_str().expect("a pattern").to_owned();
+    let parts = pattern.split("$.fields.reason = \"").skip(1);
+    parts.filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_deployed_worker_writes_metrics_and_the_reasons_that_alarms_listen_for() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let variables = variables(&pipeline, "worker");
+    for (faults, filter) in [("deny=1", Some("ModelRefusals")), ("throttle=1", Some("ModelThrottles")), ("", None)] {
+        pipeline.model(faults);
+        let job = pipeline.submit("A heist on the moon").await.id;
+        let (_, log) = overhear("worker", &variables, &batch(&[&ticket_of(job)])).await;
+        let lines: Vec<Value> =
+            log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+        let metrics: Vec<_> = lines.iter().filter(|line| line["_aws"].is_object()).collect();
+        match filter {
+            Some(filter) => {
+                let listened_for = reasons(filter);
+                let heard = lines.iter().filter_map(|line| line["fields"]["reason"].as_str());
+                assert_eq!(heard.filter(|reason| listened_for.iter().any(|one| one == reason)).count(), 1, "{log}");
+                assert!(metrics.is_empty(), "{log}");
+                pipeline.post(&format!("/jobs/{job}/cancel"), &Value::Null).await;
+            }
+            None => {
+                assert_eq!(metrics.len(), 1, "{log}");
+                assert_eq!(metrics[0]["Job"], job.to_string());
+            }
+        }
+    }
+    pipeline.stop().await;
+}

@@ -1,0 +1,204 @@
+//! What an owner does with a job beside waiting for it: canceling, retrying, waiting well, following its picture.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use reqwest::header::{ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use serde_json::{Value, json};
+use shared::api::JobView;
+use shared::job::Status;
+use tests::pipeline::{Pipeline, ticket};
+use tests::wire::{Disturbance, Wire};
+
+async fn code(response: reqwest::Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let problem: Value = response.json().await.expect("a problem");
+    (status, problem["code"].as_str().expect("a code").to_owned())
+}
+
+#[tokio::test]
+async fn a_canceled_job_is_not_painted_and_stays_canceled() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    for _ in 0..2 {
+        let response = pipeline.post(&format!("/jobs/{}/cancel", job.id), &json!(null)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let canceled: JobView = response.json().await.expect("a job");
+        assert_eq!(canceled.status, Status::Canceled);
+    }
+    let answer = worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
+    assert!(answer.batch_item_failures.is_empty());
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 0);
+
+    let done = pipeline.submit("A heist on Mars").await;
+    worker::handle(&pipeline.stack.apps().worker, ticket(done.id, 1)).await.expect("the worker answers");
+    let refused = pipeline.post(&format!("/jobs/{}/cancel", done.id), &json!(null)).await;
+    assert_eq!(code(refused).await, (409, "not_cancelable".to_owned()));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_canceled_between_any_two_steps_leaves_no_picture_or_has_succeeded() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut canceled = 0;
+    for number in 1..8 {
+        let job = pipeline.submit(&format!("The heist, part {number}")).await;
+        let http = pipeline.stack.config().http_client().expect("the stack has a client");
+        let wire = Wire::new(http, number, Disturbance::Pause);
+        let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+        let work = worker::handle(&apps.worker, ticket(job.id, 1));
+        let cancel = async {
+            wire.paused().await;
+            let response = pipeline.post(&format!("/jobs/{}/cancel", job.id), &json!(null)).await;
+            wire.resume();
+            response.status()
+        };
+        let answer = tokio::select! {
+            (answer, status) = async { tokio::join!(work, cancel) } => {
+                assert_eq!(status, StatusCode::OK, "call {number}");
+                canceled += 1;
+                answer
+            }
+            // A worker makes fewer calls than this, so nothing is left to pause.
+            () = tokio::time::sleep(Duration::from_secs(5)) => break,
+        };
+        answer.expect("the worker answers");
+        assert_eq!(pipeline.job(job.id).await.status, Status::Canceled, "call {number}");
+        assert_eq!(pipeline.pictures().await.len(), 0, "call {number} left a picture behind");
+    }
+    assert_eq!(canceled, 4, "claim, painting, storing and recording were each met by a cancellation");
+    let left = worker::handle(&pipeline.stack.apps().worker, ticket(pipeline.submit("x").await.id, 1)).await;
+    assert!(left.is_ok());
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_job_is_painted_again_only_after_a_retry() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let worker = &pipeline.stack.apps().worker;
+    let job = pipeline.submit("nsfw").await;
+    worker::handle(worker, ticket(job.id, 1)).await.expect("the worker answers");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Failed);
+    worker::handle(worker, ticket(job.id, 2)).await.expect("the worker answers");
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 1, "a late ticket of a failed job does nothing");
+
+    let retry = |key: &'static str| {
+        let post = pipeline.http.post(format!("{}/jobs/{}/retry", pipeline.ready().api, job.id));
+        post.header("Idempotency-Key", key).send()
+    };
+    let before = pipeline.messages(&pipeline.ready().queue_url).await;
+    let response = retry("again-1").await.expect("the API answers");
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert!(response.headers().contains_key(LOCATION) && response.headers().contains_key(RETRY_AFTER));
+    let queued: JobView = response.json().await.expect("a job");
+    assert_eq!((queued.id, queued.status, queued.attempts), (job.id, Status::Queued, 0));
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, before + 1);
+    worker::handle(worker, ticket(job.id, 1)).await.expect("the worker answers");
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 2);
+
+    let replay = retry("again-1").await.expect("the API answers");
+    assert_eq!(replay.headers()["idempotency-replayed"], "true");
+    let failed: JobView = replay.json().await.expect("a job");
+    assert_eq!(failed.status, Status::Failed, "the same request does not retry the job a second time");
+    assert_eq!(
+        retry("again-2").await.expect("the API answers").json::<JobView>().await.expect("a job").status,
+        Status::Queued
+    );
+    worker::handle(worker, ticket(job.id, 1)).await.expect("the worker answers");
+
+    let done = pipeline.submit("A heist on Mars").await;
+    worker::handle(worker, ticket(done.id, 1)).await.expect("the worker answers");
+    let refused = pipeline.post(&format!("/jobs/{}/retry", done.id), &json!(null)).await;
+    assert_eq!(code(refused).await, (409, "not_retryable".to_owned()));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_held_until_there_is_news() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    let address = format!("{}/jobs/{}", pipeline.ready().api, job.id);
+    let held = pipeline.http.get(&address).header("Prefer", "respond-async, wait=1").send();
+    let begun = Instant::now();
+    let held = held.await.expect("the API answers");
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(held.headers()["preference-applied"], "wait=1");
+    assert_eq!(held.json::<JobView>().await.expect("a job").status, Status::Queued);
+
+    let begun = Instant::now();
+    let held = pipeline.http.get(&address).header("Prefer", "wait=500").send();
+    let (held, worked) = tokio::join!(held, worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)));
+    worked.expect("the worker answers");
+    let held = held.expect("the API answers");
+    assert_eq!(held.headers()["preference-applied"], "wait=20");
+    assert_eq!(held.json::<JobView>().await.expect("a job").status, Status::Succeeded);
+    assert!(begun.elapsed() < Duration::from_secs(15), "the answer came with the news");
+    for nonsense in ["wait=0", "wait=-1", "wait=soon", "wait"] {
+        let answer = pipeline.http.get(&address).header("Prefer", nonsense).send().await.expect("the API answers");
+        assert!(!answer.headers().contains_key("preference-applied"), "{nonsense}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_the_caller_has_is_not_sent_again() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    let address = format!("{}/jobs/{}", pipeline.ready().api, job.id);
+    let first = pipeline.http.get(&address).send().await.expect("the API answers");
+    let etag = first.headers()[ETAG].clone();
+    for tag in [etag.to_str().expect("text"), "*", &format!("\"x\", {}", etag.to_str().expect("text"))] {
+        let same = pipeline.http.get(&address).header(IF_NONE_MATCH, tag).send().await.expect("the API answers");
+        assert_eq!((same.status(), &same.headers()[ETAG]), (StatusCode::NOT_MODIFIED, &etag), "{tag}");
+        assert!(same.headers().contains_key(RETRY_AFTER));
+        assert!(same.bytes().await.expect("a body").is_empty());
+    }
+    worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
+    let next = pipeline.http.get(&address).header(IF_NONE_MATCH, etag).send().await.expect("the API answers");
+    assert_eq!(next.status(), StatusCode::OK);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_queued_job_is_told_how_far_it_has_to_go() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut jobs = Vec::new();
+    for number in 0..30 {
+        jobs.push(pipeline.submit(&format!("The heist, part {number}")).await);
+    }
+    let response = pipeline.get(&format!("/jobs/{}", jobs[29].id)).await;
+    let wait: u64 = response.headers()[RETRY_AFTER].to_str().expect("text").parse().expect("a number");
+    let job: JobView = response.json().await.expect("a job");
+    let queue = job.queue.expect("it waits");
+    assert!(queue.estimate);
+    assert_eq!(queue.ahead, 30);
+    // Thirty jobs, ten at a time, at five seconds each until a painting has been seen.
+    let until = queue.estimated_start_at.since(pipeline.clock.now()).as_secs();
+    assert!((13..=15).contains(&until), "{until} s");
+    assert!((15..=17).contains(&wait), "{wait} s");
+    for job in jobs {
+        worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_picture_has_an_address_that_does_not_expire() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let browser = reqwest::Client::builder().redirect(Policy::none()).build().expect("a client");
+    let job = pipeline.submit("A heist on the moon").await;
+    let address = format!("{}/jobs/{}/image", pipeline.ready().api, job.id);
+    let early = browser.get(&address).send().await.expect("the API answers");
+    assert_eq!(code(early).await, (409, "not_finished".to_owned()));
+    worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
+    let job = pipeline.job(job.id).await;
+    assert_eq!(job.links.image.as_ref(), Some(&address));
+    pipeline.clock.advance(Duration::from_secs(10 * 86_400));
+    let redirect = browser.get(&address).send().await.expect("the API answers");
+    assert_eq!(redirect.status(), StatusCode::FOUND);
+    assert!(redirect.headers()[LOCATION].to_str().expect("text").contains("X-Amz-Signature="));
+    let health: Value = pipeline.get("/health").await.json().await.expect("health");
+    assert_eq!((&health["status"], &health["version"]), (&json!("ok"), &json!("0.1.0")));
+    pipeline.stop().await;
+}
