@@ -17,7 +17,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use local::bedrock::{Bedrock, Behaviour, Faults};
 use local::{Options, Ready};
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::api::{BatchView, HealthView, JobsView};
 use shared::batch::BatchStatus;
@@ -348,10 +349,8 @@ impl Local {
 
     /// Submits the batch, which is the same one each time.
     async fn submit(&self, ready: &Ready, body: &Value) -> Accepted {
-        let post = self.http.post(format!("{}/batches", ready.api)).header("Idempotency-Key", KEY).json(body);
-        let answer = post.send().await.expect("the API answers");
-        assert_eq!(answer.status(), StatusCode::ACCEPTED);
-        let batch: BatchView = answer.json().await.expect("the answer is a batch");
+        let post = || self.http.post(format!("{}/batches", ready.api)).header("Idempotency-Key", KEY).json(body);
+        let batch: BatchView = answer(post, StatusCode::ACCEPTED).await;
         Accepted { batch: batch.id, jobs: batch.jobs.unwrap_or_default().into_iter().map(|job| job.id).collect() }
     }
 
@@ -401,10 +400,23 @@ impl Local {
         }
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> T {
-        let answer = self.http.get(url).send().await.expect("the API answers");
-        assert_eq!(answer.status(), StatusCode::OK, "{url}");
-        answer.json().await.expect("the answer is as it should be")
+    async fn get<T: DeserializeOwned>(&self, url: &str) -> T {
+        answer(|| self.http.get(url), StatusCode::OK).await
+    }
+}
+
+/// The answer to a request, which is made again for as long as a busy machine refuses it for now.
+async fn answer<T: DeserializeOwned>(request: impl Fn() -> RequestBuilder, wanted: StatusCode) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = request().send().await.expect("the API answers");
+        if answer.status() == wanted {
+            return answer.json().await.expect("the answer is as it should be");
+        }
+        let status = answer.status();
+        let for_now = status.is_server_error() && Instant::now() < end;
+        assert!(for_now, "{status}: {}", answer.text().await.unwrap_or_default());
+        sleep(POLL * 100).await;
     }
 }
 

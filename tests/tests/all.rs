@@ -12,7 +12,6 @@ mod metrics;
 mod owners;
 mod pipeline;
 mod restart;
-mod simulation;
 mod soak;
 mod steering;
 mod template;

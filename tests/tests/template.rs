@@ -267,7 +267,8 @@ fn done(template: &Value, binary: &str, function: &Value) -> Rights {
     for file in files {
         text += &read(file.expect("a file").path().display().to_string());
     }
-    for (mark, path) in [("give_up(", "giving_up.rs"), ("work_off(", "deliveries.rs")] {
+    for (mark, path) in [("give_up(", "giving_up.rs"), ("clean_up(", "cleaning_up.rs"), ("work_off(", "deliveries.rs")]
+    {
         if text.contains(mark) {
             text += &read(format!("{root}/shared/src/aws/{path}"));
         }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
+use shared::aws::cleaning_up::clean_up;
 use shared::aws::deliveries::{Delivery, Verdict, work_off};
-use shared::aws::giving_up::{clean_up, give_up};
+use shared::aws::giving_up::give_up;
 use shared::aws::{Aws, Images, Queue, ServiceError, Table};
 use shared::job::ErrorCode;
 use shared::settings::{Settings, SettingsError};

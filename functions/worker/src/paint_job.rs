@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use shared::aws::cleaning_up::clean_up;
 use shared::aws::deliveries::{Delivery, Verdict};
-use shared::aws::giving_up::{clean_up, give_up};
+use shared::aws::giving_up::give_up;
 use shared::aws::{Kind, PaintError, Saved, ServiceError};
 use shared::backoff::full_jitter;
 use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, Image, ImageFacts, LastError, Lease};

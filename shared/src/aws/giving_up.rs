@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::deliveries::Verdict;
 use super::{Images, Saved, ServiceError, Table};
-use crate::job::{ErrorCode, Image, Job, JobState};
+use crate::job::{ErrorCode, Image, Job};
 use crate::time::Timestamp;
 
 /// Ends a job that nobody works on: with the picture that a lost worker left behind, if it did, for it was paid for;
@@ -39,22 +38,4 @@ pub async fn give_up(
         Saved::MovedOn(job) => Ok(Some(*job)),
         Saved::Gone => Ok(None),
     }
-}
-
-/// Deletes what a dead worker may have stored for a job that has ended without a picture: a canceled one, above all. The
-/// answer is what becomes of the job's ticket.
-///
-/// While the worker may still be alive the ticket comes back, for it may store its picture yet.
-///
-/// # Errors
-/// When the bucket does not answer as it should.
-pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
-    if matches!(job.state, JobState::Succeeded { .. }) {
-        return Ok(Verdict::Done);
-    }
-    if let Some(until) = job.held_until.filter(|&until| until > now) {
-        return Ok(Verdict::Again(until.since(now)));
-    }
-    images.delete(job).await?;
-    Ok(Verdict::Done)
 }

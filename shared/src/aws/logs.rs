@@ -9,7 +9,9 @@ use tracing_subscriber::filter::LevelFilter;
 /// regular expressions and run it at each start.
 pub fn start() {
     let variable = |name| std::env::var(name).unwrap_or_default();
-    let level = variable("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(LevelFilter::INFO);
+    // An empty text would be read as the level of errors alone.
+    let level = Some(variable("AWS_LAMBDA_LOG_LEVEL")).filter(|level| !level.is_empty());
+    let level = level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     // CloudWatch knows the time of each line.
     let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).without_time();
     if variable("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") { log.json().init() } else { log.init() }

@@ -1,5 +1,6 @@
 //! Adapters to the AWS services, over the SDK's own clients.
 
+pub mod cleaning_up;
 pub mod deliveries;
 mod error;
 pub mod gateway;
