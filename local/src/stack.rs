@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 use std::future::IntoFuture;
 use std::io;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,10 @@ const SECRET_ACCESS_KEY: &str = "local-secret";
 
 /// The file in the data directory that remembers the port of S3, which is part of every URL that was handed out.
 const S3_PORT_FILE: &str = "s3.port";
+
+/// Ports that no system gives to outgoing connections by default. One that is to be free again at the next start must
+/// not be lent to those in between.
+const LASTING_PORTS: Range<u16> = 15_000..30_000;
 
 /// The file in the data directory that a stack holds locked while it runs. The system lets go of it when the process
 /// ends, however it ends.
@@ -203,10 +208,11 @@ impl Stack {
         };
         // The services stand beside the API where those ports are free, so that a command typed once works again.
         let beside = |n: u16| options.port.checked_add(n).filter(|_| options.port != 0);
-        let dynamodb = bind([beside(1), None]).await?;
-        let s3 = bind([remembered_port(data.path()), beside(2)]).await?;
-        let sqs = bind([beside(3), None]).await?;
-        let model = bind([beside(4), None]).await?;
+        let dynamodb = bind([beside(1)]).await?;
+        let lasting = || matches!(data, Data::Kept(..)).then(|| fastrand::u16(LASTING_PORTS));
+        let s3 = bind([remembered_port(data.path()), beside(2), lasting(), lasting()]).await?;
+        let sqs = bind([beside(3)]).await?;
+        let model = bind([beside(4)]).await?;
         remember_port(data.path(), &s3)?;
 
         let surroundings = Surroundings {
@@ -430,7 +436,7 @@ fn data_directory(path: Option<&Path>) -> Result<Data, StartError> {
 }
 
 /// Listens on the first of these ports that is free, or else on any.
-async fn bind(ports: [Option<u16>; 2]) -> Result<TcpListener, StartError> {
+async fn bind<const N: usize>(ports: [Option<u16>; N]) -> Result<TcpListener, StartError> {
     for port in ports.into_iter().flatten() {
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
             return Ok(listener);
@@ -446,6 +452,9 @@ fn remembered_port(data: &Path) -> Option<u16> {
 fn remember_port(data: &Path, listener: &TcpListener) -> Result<(), StartError> {
     let path = data.join(S3_PORT_FILE);
     let port = listener.local_addr().map_err(StartError::Listen)?.port();
+    if let Some(before) = remembered_port(data).filter(|&before| before != port) {
+        tracing::warn!(before, port, "the port of S3 was taken, so the URLs that were handed out before do not work");
+    }
     std::fs::write(&path, port.to_string()).map_err(|source| StartError::Data { path, source })
 }
 
