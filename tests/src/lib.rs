@@ -5,5 +5,6 @@ pub mod audit;
 pub mod pipeline;
 pub mod restart;
 pub mod runtime_api;
+pub mod simulation;
 pub mod soak;
 pub mod wire;

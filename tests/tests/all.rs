@@ -12,6 +12,7 @@ mod metrics;
 mod owners;
 mod pipeline;
 mod restart;
+mod simulation;
 mod soak;
 mod steering;
 mod template;

@@ -112,3 +112,24 @@ async fn a_dead_letter_fails_its_job_unless_a_worker_still_has_it() {
     assert_eq!(pipeline.job(painted.id).await.status, Status::Succeeded, "what has succeeded stays so");
     pipeline.stop().await;
 }
+
+#[tokio::test]
+async fn a_redriven_ticket_of_a_failed_job_paints_nothing_until_its_owner_retries_it() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let apps = pipeline.stack.apps();
+    let job = pipeline.submit("A heist on the moon").await;
+    dead_letter::handle(&apps.dead_letter, ticket(job.id, 1)).await.expect("it answers");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Failed);
+
+    // A redrive sends the same message from the dead-letter queue back to the queue it came from.
+    let answer = worker::handle(&apps.worker, ticket(job.id, 1)).await.expect("the worker answers");
+    assert!(answer.batch_item_failures.is_empty(), "the ticket is done with");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Failed);
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 0);
+
+    let response = pipeline.post(&format!("/jobs/{}/retry", job.id), &serde_json::Value::Null).await;
+    assert_eq!(response.status(), reqwest::StatusCode::ACCEPTED);
+    worker::handle(&apps.worker, ticket(job.id, 1)).await.expect("the worker answers");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
+    pipeline.stop().await;
+}

@@ -1,4 +1,5 @@
-//! Puts the pipeline under load, or kills it again and again, and looks at every job afterwards.
+//! Puts the pipeline under load, kills it again and again, or takes its model away for hours, and looks at every job
+//! afterwards.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use local::bedrock::{Behaviour, Faults};
 use tests::restart::{Plan, restart};
+use tests::simulation::Universe;
 use tests::soak::{Load, soak};
 
 /// Puts the pipeline under load on this machine and looks at every job afterwards. Ends with an error when a job was
@@ -42,6 +44,10 @@ struct Arguments {
     #[arg(long, value_name = "TIMES", value_parser = whole)]
     kills: Option<usize>,
 
+    /// Instead of load with faults, let the model refuse a batch of at most 1000 jobs for so many simulated hours
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=20), conflicts_with = "kills")]
+    outage: Option<u64>,
+
     /// What the moments of the kills follow from [default: a random one]
     #[arg(long, requires = "kills")]
     seed: Option<u64>,
@@ -55,13 +61,19 @@ fn whole(text: &str) -> Result<usize, String> {
 async fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::parse();
     let latency = Duration::from_millis(arguments.latency);
-    let (report, good) = match arguments.kills {
-        Some(kills) => {
+    let (report, good) = match (arguments.kills, arguments.outage) {
+        (_, Some(hours)) => {
+            let universe = Universe::new().await;
+            let report = universe.outage(arguments.jobs, Duration::from_secs(3600 * hours)).await;
+            universe.stop().await;
+            (report.to_string(), report.is_good())
+        }
+        (Some(kills), None) => {
             let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
             let report = restart(Plan { jobs: arguments.jobs, kills, latency, seed }).await;
             (report.to_string(), report.is_good())
         }
-        None => {
+        (None, None) => {
             let load = Load {
                 jobs: arguments.jobs,
                 per_batch: arguments.per_batch,

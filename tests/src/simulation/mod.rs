@@ -1,0 +1,163 @@
+//! Small worlds in which everything goes wrong that can, in an order that a seed decides.
+//!
+//! The functions' own handlers run over the embedded table and bucket. Every call that they make to AWS stops at a gate,
+//! and a scheduler decides what happens next: which of the waiting calls is made, whether its answer is lost, whether its
+//! caller dies before or after it, whether a ticket is delivered late, twice or out of order, whether somebody cancels or
+//! retries a job, or how far the clock jumps. One call is under way at a time, so a seed always makes the same history.
+//!
+//! The queue and the model are played at the gate: the queue because its time must be the world's and not the machine's,
+//! the model because its pictures are to be counted, not looked at.
+
+mod actors;
+mod gate;
+mod outage;
+mod scene;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use local::{Options, Stack};
+use shared::{Clock, Timestamp};
+
+pub use self::outage::Outage;
+use self::world::World;
+
+/// How many paintings of one job may be begun: few, so that the limit is met.
+const MAX_ATTEMPTS: u32 = 2;
+
+/// How long an invocation of the worker lasts at the most, and so how long a call of it can be outstanding.
+const INVOCATION: Duration = Duration::from_secs(90);
+
+/// How long a ticket stays away when nobody says how long.
+const VISIBILITY: Duration = Duration::from_secs(540);
+
+/// A rule that the code under test might have left out. Each is left out at the gate, and each must be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A claim is written whoever holds the job.
+    ClaimWithoutCondition,
+    /// The end of a job is written even after the job has moved on.
+    FinishWithoutCondition,
+    /// A new job overwrites one of the same name.
+    CreateWithoutCondition,
+    /// Attempts are not counted when they begin.
+    AttemptsUncounted,
+    /// A second painting is begun without a look for the first one's picture.
+    NoLookBeforePaying,
+    /// The late picture of a canceled job is kept.
+    LatePictureKept,
+    /// A job is accepted whose ticket was not sent.
+    TicketNotSent,
+    /// The ticket of a job that somebody holds is deleted.
+    BusyTicketDeleted,
+    /// Entries that a batch of messages left out are not sent again.
+    PartialFailureIgnored,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::ClaimWithoutCondition,
+        Self::FinishWithoutCondition,
+        Self::CreateWithoutCondition,
+        Self::AttemptsUncounted,
+        Self::NoLookBeforePaying,
+        Self::LatePictureKept,
+        Self::TicketNotSent,
+        Self::BusyTicketDeleted,
+        Self::PartialFailureIgnored,
+    ];
+}
+
+/// What was done to the worlds, for the reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Worlds.
+    pub worlds: usize,
+    /// Jobs that were accepted.
+    pub jobs: usize,
+    /// Calls of AWS services.
+    pub calls: usize,
+    /// Pictures painted.
+    pub pictures: usize,
+    /// What went wrong, by its kind.
+    pub faults: BTreeMap<&'static str, usize>,
+}
+
+impl Tally {
+    /// Adds what was done to another world.
+    pub fn add(&mut self, other: &Self) {
+        self.worlds += other.worlds;
+        self.jobs += other.jobs;
+        self.calls += other.calls;
+        self.pictures += other.pictures;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worlds, jobs, calls, pictures, faults } = self;
+        write!(f, "{worlds} worlds, {jobs} jobs, {calls} calls, {pictures} pictures; faults: ")?;
+        let faults: Vec<_> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        f.write_str(&faults.join(", "))
+    }
+}
+/// A stack in which many worlds come and go. Worlds share its table and bucket, and nothing in them.
+pub struct Universe {
+    stack: Stack,
+    clock: Clock,
+}
+
+impl Universe {
+    /// A universe whose clock stands still but for what the worlds advance it.
+    pub async fn new() -> Self {
+        let clock = Clock::still(Timestamp::from_ms(1_795_500_000_000));
+        let parameters = [("MaxAttempts", MAX_ATTEMPTS.to_string()), ("PostersInFlight", "1".to_owned())];
+        let options = Options {
+            event_sources: false,
+            clock: clock.clone(),
+            parameters: parameters.map(|(name, value)| (name.to_owned(), value)).into(),
+            ..Options::default()
+        };
+        Self { stack: Stack::start(options).await.expect("the stack starts"), clock }
+    }
+
+    /// Lets the world of a seed happen, with one rule left out or none.
+    ///
+    /// # Errors
+    /// What happened that must not, each with the seed.
+    pub async fn world(&self, seed: u64, bug: Option<Bug>) -> Result<Tally, String> {
+        let world = self.happen(seed, bug).await;
+        let scene = world.scene();
+        if scene.violations.is_empty() {
+            Ok(Tally { worlds: 1, ..scene.tally.clone() })
+        } else {
+            Err(format!("seed {seed}: {}\n{}", scene.violations.join("; "), scene.history.join("\n")))
+        }
+    }
+
+    /// What happens in the world of a seed, line by line.
+    pub async fn history(&self, seed: u64) -> Vec<String> {
+        let world = self.happen(seed, None).await;
+        let scene = world.scene();
+        scene.history.clone()
+    }
+
+    async fn happen(&self, seed: u64, bug: Option<Bug>) -> World<'_> {
+        let mut world = World::new(self, seed, bug);
+        world.disorder().await;
+        world.settle().await;
+        world.check().await;
+        world
+    }
+
+    /// Stops the stack.
+    pub async fn stop(self) {
+        self.stack.stop().await;
+    }
+}

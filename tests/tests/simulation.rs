@@ -1,0 +1,95 @@
+//! Thousands of small worlds in which everything goes wrong that can.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tests::simulation::{Bug, Tally, Universe};
+
+/// How many worlds happen in each run of the tests; `POSTER_WORLDS` asks for another number, and `POSTER_SEED` for the one
+/// world of that seed, with which a failure is found again.
+const WORLDS: u64 = 200;
+
+/// Within how many worlds each planted bug must be noticed.
+const PATIENCE: u64 = 200;
+
+/// How many universes there are side by side, each with a thread of its own.
+const UNIVERSES: u64 = 2;
+
+fn seeds() -> Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    number("POSTER_SEED").map_or(0..number("POSTER_WORLDS").unwrap_or(WORLDS), |seed| seed..seed + 1)
+}
+
+/// Runs `work` with a universe of its own on a thread of its own.
+fn in_universe<T: Send>(work: impl AsyncFnOnce(&Universe) -> T + Send) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let universe = Universe::new().await;
+        let result = work(&universe).await;
+        universe.stop().await;
+        result
+    })
+}
+
+/// Lets the worlds of these seeds happen, and tells what was done to them and what happened that must not.
+async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>) -> (Tally, Option<String>) {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        match universe.world(seed, None).await {
+            Ok(world) => tally.add(&world),
+            Err(violations) => return (tally, Some(violations)),
+        }
+    }
+    (tally, None)
+}
+
+#[test]
+fn no_disorder_loses_a_job_or_pays_for_it_twice_without_a_reason() {
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        let part = |part: u64| seeds().filter(move |seed| seed % UNIVERSES == part);
+        let start = |number| scope.spawn(move || in_universe(async |universe| worlds(universe, part(number)).await));
+        let started: Vec<_> = (0..UNIVERSES).map(start).collect();
+        for universe in started {
+            let (part, violations) = universe.join().expect("a universe does not panic");
+            tally.add(&part);
+            if let Some(violations) = violations {
+                panic!("{violations}");
+            }
+        }
+    });
+    assert!(tally.worlds < 100 || tally.faults.len() >= 15, "every kind of fault has happened: {:?}", tally.faults);
+    eprintln!("simulation: {tally}, lost = 0");
+}
+
+#[test]
+fn six_hours_without_the_model_lose_no_job_and_paint_each_once() {
+    // The full form has 1000 jobs: `cargo run -p tests --bin soak -- --outage 6 --jobs 1000`.
+    let outage = in_universe(async |universe| universe.outage(20, Duration::from_secs(6 * 3600)).await);
+    assert!(outage.is_good() && outage.jobs == 20, "{outage}");
+    assert!(outage.throttled > 20 * 20, "the jobs were tried again and again: {outage}");
+}
+
+#[test]
+fn a_seed_always_makes_the_same_history() {
+    let once = || in_universe(async |universe| universe.history(127).await);
+    assert_eq!(once(), once());
+}
+
+#[test]
+fn every_rule_that_is_left_out_is_missed() {
+    in_universe(async |universe| {
+        for &bug in Bug::ALL {
+            let mut noticed = None;
+            for seed in 0..PATIENCE {
+                if let Err(violations) = universe.world(seed, Some(bug)).await {
+                    noticed = Some((seed, violations));
+                    break;
+                }
+            }
+            let (seed, violations) = noticed.unwrap_or_else(|| panic!("{bug:?} was not noticed in {PATIENCE} worlds"));
+            let violation = violations.lines().next().unwrap_or_default();
+            eprintln!("simulation: {bug:?} is noticed after {} worlds: {violation:.200}", seed + 1);
+        }
+    });
+}
