@@ -47,7 +47,8 @@ pub fn fit_title(title: &str, style: Style, width: f32, height: f32, align: Alig
     let words: Vec<&str> = title.split_whitespace().collect();
     let most = TITLE_LINES.min(words.len());
     let set = |count| set_title(&balanced(&words, style, count), style, width, height, align);
-    let settings = (1..=most).map(set);
+    // Of settings that are equally large, the one with the fewest lines comes last and is taken.
+    let settings = (1..=most).rev().map(set);
     let largest = settings.max_by(|(a, _), (b, _)| a.total_cmp(b));
     largest.map(|(_, block)| block).unwrap_or_default()
 }

@@ -38,6 +38,12 @@ impl Face {
         text.get(absent.cluster as usize..)?.chars().next()
     }
 
+    /// Whether the face has a glyph of its own for this character.
+    pub(crate) fn has(self, c: char) -> bool {
+        use skrifa::MetadataProvider;
+        self.outlines().charmap().map(c).is_some()
+    }
+
     /// This face if it renders all of `text`, else the first other face that does.
     pub fn covering(self, text: &str) -> Option<Face> {
         let others = Face::ALL.into_iter().filter(|face| *face != self);

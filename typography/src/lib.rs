@@ -14,9 +14,18 @@
 //! ```
 
 mod block;
+mod colour;
 mod face;
 mod line;
+mod look;
+mod poster;
+mod raster;
+mod survey;
 
 pub use block::{Block, billing, fit_title};
+pub use colour::{contrast, luminance};
 pub use face::Face;
 pub use line::{Align, Line, Style};
+pub use look::Look;
+pub use poster::{NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};
+pub use raster::{Format, Raster, Unreadable};

@@ -1,0 +1,439 @@
+//! A title, a tagline and a billing block, set over a picture.
+
+use tiny_skia::{ColorU8, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
+
+use crate::block::{Block, billing, fit_title};
+use crate::colour::{Light, Rgb, contrast, ink};
+use crate::face::Face;
+use crate::line::{Align, Style};
+use crate::look::{Design, Look, Ornament, Setting};
+use crate::raster::Raster;
+use crate::survey::Survey;
+
+/// The least contrast between the title and each pixel beneath it: what WCAG 2 asks of text at its highest level.
+pub const TITLE_CONTRAST: f32 = 7.0;
+
+/// The same for the smaller words, at the level below.
+const SMALL_CONTRAST: f32 = 4.5;
+
+/// The whole of a scrim: nothing is seen through it.
+const OPAQUE: u32 = 256;
+
+/// What is to be set over a picture.
+#[derive(Clone, Copy, Debug)]
+pub struct Sheet<'a> {
+    /// The title.
+    pub title: &'a str,
+    /// A line that goes with it.
+    pub tagline: Option<&'a str>,
+    /// Roles and names. A role may be empty.
+    pub credits: &'a [(&'a str, &'a str)],
+    /// The look; `None` takes the one that goes with the picture's colours.
+    pub look: Option<Look>,
+    /// Where the title stands; `None` takes where the picture is calmest.
+    pub place: Option<Place>,
+}
+
+/// Where a title stands. The billing block is always at the bottom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the top.
+    Top,
+    /// At the bottom.
+    Bottom,
+}
+
+/// A picture with its lettering.
+#[derive(Clone, Debug)]
+pub struct Poster {
+    /// The picture.
+    pub picture: Raster,
+    /// The look it has.
+    pub look: Look,
+    /// Where the title stands.
+    pub place: Place,
+    /// The least contrast between the title and the pixels of the box that it stands in, as measured before it was drawn.
+    pub contrast: f32,
+}
+
+/// Why a picture has no lettering.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSet {
+    /// No bundled face has this character.
+    #[error("no bundled face has the character U+{:04X}", u32::from(*.0))]
+    NoFace(char),
+    /// Nothing of the title is seen: the title has no ink, or the picture has no room.
+    #[error("nothing of the title would be seen")]
+    NoTitle,
+}
+
+/// Whether the bundled faces have a character, as it is and in capitals, so that any text of such characters can be set
+/// in one face.
+pub fn covers(c: char) -> bool {
+    c.is_whitespace() || std::iter::once(c).chain(c.to_uppercase()).all(|c| Face::PlayfairDisplay.has(c))
+}
+
+/// Sets a sheet over a picture.
+///
+/// # Errors
+/// When a character has no face, or when nothing of the title would be seen.
+pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet> {
+    let texts = sheet.credits.iter().flat_map(|(role, name)| [*role, *name]).chain(sheet.tagline).chain([sheet.title]);
+    if let Some(missing) = texts.flat_map(str::chars).find(|c| !covers(*c)) {
+        return Err(NotSet::NoFace(missing));
+    }
+    let survey = Survey::of(&picture);
+    let look = sheet.look.unwrap_or_else(|| Look::of(&survey));
+    let design = look.design(&survey);
+    let compose = |place| Composition::new(sheet, &design, picture.width as f32, picture.height as f32, place);
+    let (place, composition) = match sheet.place {
+        Some(place) => (place, compose(place)?),
+        None => {
+            let (top, bottom) = (compose(Place::Top)?, compose(Place::Bottom)?);
+            let trouble = |composition: &Composition| survey.trouble(composition.head.top(), composition.head.bottom());
+            // Posters are used to carry their title at the bottom, so the top must be calmer by some way.
+            if trouble(&top) < 0.8 * trouble(&bottom) { (Place::Top, top) } else { (Place::Bottom, bottom) }
+        }
+    };
+    composition.shade(&mut picture, survey.dark, place);
+    let light = Light::new();
+    composition.draw(&mut picture, |layer| layer == Layer::Beneath);
+    let title = light.luminance(composition.title_ink);
+    let brightest = pixels_in(&picture, composition.title).map(|rgb| light.luminance(rgb)).fold(0.0, f32::max);
+    composition.draw(&mut picture, |layer| layer == Layer::Words);
+    Ok(Poster { picture, look, place, contrast: contrast(title, brightest) })
+}
+
+/// Shapes and where they lie.
+struct Composition {
+    pieces: Vec<Piece>,
+    /// The box of the title's ink.
+    title: Rect,
+    title_ink: Rgb,
+    /// The box of title, tagline and ornament.
+    head: Rect,
+    /// The box of the billing block.
+    billing: Option<Rect>,
+}
+
+/// A shape of one colour.
+struct Piece {
+    path: Path,
+    ink: Rgb,
+    layer: Layer,
+}
+
+/// What is drawn before what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    /// What the title stands on.
+    Beneath,
+    /// The words.
+    Words,
+}
+
+/// What stands under another, with the gap before it.
+struct Item {
+    block: Block,
+    gap: f32,
+    ink: Rgb,
+    is_title: bool,
+}
+
+impl Composition {
+    fn new(sheet: &Sheet<'_>, design: &Design, width: f32, height: f32, place: Place) -> Result<Self, NotSet> {
+        // All lengths follow from the picture's mean side, so that a poster looks alike in every shape.
+        let side = (width * height).sqrt();
+        let margin = (0.058 * side).min(0.09 * width);
+        let measure = (width - 2.0 * margin).min(1.12 * side);
+        let x = match design.align {
+            Align::Left => margin,
+            Align::Centre => width / 2.0,
+            Align::Right => width - margin,
+        };
+        let inks = &design.inks;
+        let mut composition =
+            Self { pieces: Vec::new(), title: unit(), title_ink: inks.title, head: unit(), billing: None };
+
+        let edge = 0.05 * height.min(1.2 * side);
+        let mut bottom = height - edge;
+        if !sheet.credits.is_empty() {
+            let block = fitted_billing(sheet.credits, side, measure, design.align);
+            let top = bottom - block.height;
+            composition.billing = bounds(&block.at(x, top));
+            composition.push(&block, x, top, inks.names, inks.roles);
+            bottom = top - 0.035 * side;
+        }
+
+        let items = items(sheet, design, side, measure, height);
+        let tall = items.iter().map(|item| item.gap + item.block.height).sum::<f32>();
+        let mut y = if place == Place::Top { edge } else { bottom - tall };
+        let mut head: Option<Rect> = None;
+        for item in items {
+            y += item.gap;
+            let placed = bounds(&item.block.at(x, y));
+            if let Some(placed) = placed {
+                head = Some(head.and_then(|head| head.join(&placed)).unwrap_or(placed));
+                if item.is_title {
+                    composition.title = placed;
+                    composition.cast_shadow(&item.block, design, x, y, side);
+                }
+            }
+            composition.push(&item.block, x, y, item.ink, item.ink);
+            y += item.block.height;
+        }
+        composition.head = head.ok_or(NotSet::NoTitle)?;
+        // A title of marks that no face inks, or on a picture of a few pixels, leaves nothing to read.
+        if composition.title == unit() { Err(NotSet::NoTitle) } else { Ok(composition) }
+    }
+
+    fn push(&mut self, block: &Block, x: f32, y: f32, main: Rgb, small: Rgb) {
+        let block = block.at(x, y);
+        let pieces = [(block.main, main), (block.small, small)];
+        let pieces = pieces.into_iter().filter_map(|(path, ink)| Some(Piece { path: path?, ink, layer: Layer::Words }));
+        self.pieces.extend(pieces);
+    }
+
+    fn cast_shadow(&mut self, title: &Block, design: &Design, x: f32, y: f32, side: f32) {
+        if design.ornament != Ornament::Shadow {
+            return;
+        }
+        let step = (0.0011 * side).max(0.5);
+        // Many thin shadows beside each other are one thick one.
+        let shadows = (1..=6).filter_map(|i| {
+            let off = step * i as f32;
+            Some(Piece { path: title.at(x + off, y + off).main?, ink: design.inks.ornament, layer: Layer::Beneath })
+        });
+        self.pieces.extend(shadows);
+    }
+
+    /// Darkens the picture beneath the words, as much as they need and no more, fading out around them.
+    fn shade(&self, picture: &mut Raster, dark: Rgb, place: Place) {
+        let light = Light::new();
+        let mut strengths = vec![0_u32; picture.height];
+        let mut band = |need: u32, area: Rect, place: Place, fade: f32| {
+            let (top, bottom) = (area.top() - 2.0, area.bottom() + 2.0);
+            for (y, strength) in strengths.iter_mut().enumerate() {
+                let outside = match place {
+                    Place::Top => y as f32 - bottom,
+                    Place::Bottom => top - y as f32,
+                };
+                let share = 1.0 - (outside / fade).clamp(0.0, 1.0);
+                let share = share * share * (3.0 - 2.0 * share);
+                *strength = (*strength).max((need as f32 * share).ceil() as u32);
+            }
+        };
+        let mut head = 0;
+        for piece in self.pieces.iter().filter(|piece| piece.layer == Layer::Words) {
+            let area = piece.path.bounds();
+            let least = if area == self.title { TITLE_CONTRAST } else { SMALL_CONTRAST };
+            let limit = (light.luminance(piece.ink) + 0.05) / least - 0.05;
+            let need = needed(picture, area, limit, dark, &light);
+            if self.billing.is_some_and(|billing| billing.top() <= area.top() && place == Place::Top) {
+                band(need, self.billing.unwrap_or(area), Place::Bottom, 0.09 * picture.height as f32);
+            } else {
+                head = head.max(need);
+            }
+        }
+        let area = self.billing.filter(|_| place == Place::Bottom).and_then(|billing| billing.join(&self.head));
+        band(head, area.unwrap_or(self.head), place, 0.2 * picture.height as f32);
+        for (row, strength) in picture.pixels.chunks_exact_mut(picture.width * 3).zip(strengths) {
+            if strength > 0 {
+                row.chunks_exact_mut(3).for_each(|pixel| {
+                    for (channel, dark) in pixel.iter_mut().zip(dark) {
+                        *channel = veiled(*channel, dark, strength);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Draws the pieces of a layer, on the rows that they lie on.
+    fn draw(&self, picture: &mut Raster, layer: impl Fn(Layer) -> bool) {
+        let pieces: Vec<&Piece> = self.pieces.iter().filter(|piece| layer(piece.layer)).collect();
+        let areas = pieces.iter().map(|piece| piece.path.bounds());
+        let Some((top, bottom)) =
+            areas.map(|area| (area.top(), area.bottom())).reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+        else {
+            return;
+        };
+        let (first, last) = (row(top - 1.0, picture), row(bottom + 2.0, picture));
+        let Some(mut canvas) = Pixmap::new(picture.width as u32, (last - first) as u32) else { return };
+        let rows = &mut picture.pixels[first * picture.width * 3..last * picture.width * 3];
+        for (pixel, rgb) in canvas.pixels_mut().iter_mut().zip(rows.chunks_exact(3)) {
+            *pixel = ColorU8::from_rgba(rgb[0], rgb[1], rgb[2], 255).premultiply();
+        }
+        let lift = Transform::from_translate(0.0, -(first as f32));
+        for piece in pieces {
+            let mut paint = Paint { anti_alias: true, ..Paint::default() };
+            paint.set_color(ink(piece.ink));
+            canvas.fill_path(&piece.path, &paint, FillRule::Winding, lift, None);
+        }
+        for (pixel, rgb) in canvas.pixels().iter().zip(rows.chunks_exact_mut(3)) {
+            rgb.copy_from_slice(&[pixel.red(), pixel.green(), pixel.blue()]);
+        }
+    }
+}
+
+/// Title, tagline and ornament, from the top to the bottom.
+fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f32) -> Vec<Item> {
+    let inks = &design.inks;
+    let gap = 0.026 * side;
+    let set = |text: &str, setting: Setting, size: f32, tall: f32| {
+        let (text, style) = styled(text, setting, size * setting.size);
+        fit_title(&text, style, measure, tall, design.align)
+    };
+    let title = set(sheet.title, design.title, 0.28 * side, (0.225 * side).min(0.30 * height));
+    let title_width = title.width;
+    let mut title = vec![Item { block: title, gap, ink: inks.title, is_title: true }];
+    let tagline = sheet.tagline.map(|text| set(text, design.tagline, 0.036 * side, 0.075 * side));
+    let tagline = tagline.map(|block| Item { block, gap, ink: inks.tagline, is_title: false });
+    let ornament = match design.ornament {
+        Ornament::Rule | Ornament::Diamond | Ornament::Horizon if tagline.is_none() => None,
+        ornament => shape(ornament, design.align, side, title_width),
+    };
+    let ornament = ornament.map(|block| Item { block, gap, ink: inks.ornament, is_title: false });
+    let mut items = Vec::new();
+    if design.ornament == Ornament::Bar {
+        items.extend(ornament);
+        items.append(&mut title);
+        items.extend(tagline);
+    } else if design.tagline_first {
+        items.extend(tagline);
+        items.extend(ornament);
+        items.append(&mut title);
+    } else {
+        items.append(&mut title);
+        items.extend(ornament);
+        items.extend(tagline);
+    }
+    if let Some(first) = items.first_mut() {
+        first.gap = 0.0;
+    }
+    items
+}
+
+/// The text and the style in which a setting has it. Where its face lacks a letter another one stands in, which has
+/// small letters and is set in them.
+fn styled(text: &str, setting: Setting, size: f32) -> (String, Style) {
+    let Setting { face, tracking, capitals, .. } = setting;
+    let set = if capitals { text.to_uppercase() } else { text.to_owned() };
+    match face.covering(&set) {
+        Some(other) if other == face => (set, Style { face, size, tracking }),
+        Some(Face::PlayfairDisplay) | None => {
+            (text.to_owned(), Style { face: Face::PlayfairDisplay, size, tracking: tracking.min(0.02) })
+        }
+        Some(other) => (set, Style { face: other, size, tracking }),
+    }
+}
+
+/// A billing block of at most a seventh of the picture, however many names it has.
+fn fitted_billing(credits: &[(&str, &str)], side: f32, measure: f32, align: Align) -> Block {
+    let mut size = 0.036 * side;
+    loop {
+        let block = billing(credits, size, measure, align);
+        if (block.height <= 0.14 * side && block.width <= measure) || size < 4.0 {
+            return block;
+        }
+        size *= 0.93;
+    }
+}
+
+/// An ornament's shape, with its top at zero.
+fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Option<Block> {
+    let hair = (0.0018 * side).max(1.0);
+    let (width, height) = match ornament {
+        Ornament::None | Ornament::Shadow => return None,
+        Ornament::Rule => (0.11 * side, hair * 1.4),
+        Ornament::Diamond => (0.34 * side, 0.012 * side),
+        Ornament::Bar => (0.085 * side, 0.0085 * side),
+        Ornament::Horizon => (title_width, hair),
+    };
+    let left = match align {
+        Align::Left => 0.0,
+        Align::Centre => -width / 2.0,
+        Align::Right => -width,
+    };
+    let main = if ornament == Ornament::Diamond {
+        diamond(left, width, height, hair)
+    } else {
+        Rect::from_xywh(left, 0.0, width, height).map(PathBuilder::from_rect)
+    };
+    Some(Block { main, small: None, width, height })
+}
+
+/// Two lines that taper to their ends, and a diamond between them.
+fn diamond(left: f32, width: f32, height: f32, hair: f32) -> Option<Path> {
+    let (middle, half) = (left + width / 2.0, height / 2.0);
+    let mut path = PathBuilder::new();
+    let mut kite = |x: f32, wide: f32, tall: f32| {
+        path.move_to(x - wide, half);
+        path.line_to(x, half - tall);
+        path.line_to(x + wide, half);
+        path.line_to(x, half + tall);
+        path.close();
+    };
+    kite(middle, half, half);
+    let long = width / 4.0 - height;
+    kite(middle - height - long, long, hair / 2.0);
+    kite(middle + height + long, long, hair / 2.0);
+    path.finish()
+}
+
+/// The box of a block's ink.
+fn bounds(block: &Block) -> Option<Rect> {
+    match (&block.main, &block.small) {
+        (Some(main), Some(small)) => main.bounds().join(&small.bounds()),
+        (Some(path), None) | (None, Some(path)) => Some(path.bounds()),
+        (None, None) => None,
+    }
+}
+
+/// The row at a height, or the end of the picture.
+fn row(y: f32, picture: &Raster) -> usize {
+    (y.max(0.0) as usize).min(picture.height)
+}
+
+/// The pixels of a box, those included that it only touches.
+fn pixels_in(picture: &Raster, area: Rect) -> impl Iterator<Item = Rgb> + '_ {
+    let left = (area.left().max(0.0) as usize).min(picture.width);
+    let right = (area.right().ceil().max(0.0) as usize).clamp(left, picture.width);
+    let rows = row(area.top(), picture)..row(area.bottom().ceil(), picture);
+    rows.flat_map(move |y| {
+        let row = &picture.pixels[(y * picture.width + left) * 3..(y * picture.width + right) * 3];
+        row.chunks_exact(3).map(|pixel| [pixel[0], pixel[1], pixel[2]])
+    })
+}
+
+/// A channel behind a scrim of this strength, of 256.
+fn veiled(channel: u8, dark: u8, strength: u32) -> u8 {
+    ((u32::from(channel) * (OPAQUE - strength) + u32::from(dark) * strength + OPAQUE / 2) / OPAQUE) as u8
+}
+
+/// The least strength, of 256, of a scrim through which no pixel of a box is brighter than `limit`.
+fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) -> u32 {
+    // What is dim enough stays so behind any scrim, for the dark is dimmer yet.
+    let mut bright: Vec<Rgb> = pixels_in(picture, area).filter(|rgb| light.luminance(*rgb) > limit).collect();
+    let (mut least, mut enough) = (0, OPAQUE);
+    while least < enough && !bright.is_empty() {
+        let strength = (least + enough) / 2;
+        let veil = |rgb: Rgb| [0, 1, 2].map(|channel| veiled(rgb[channel], dark[channel], strength));
+        let still: Vec<Rgb> = bright.iter().copied().filter(|rgb| light.luminance(veil(*rgb)) > limit).collect();
+        if still.is_empty() {
+            enough = strength;
+        } else {
+            // Only what is too bright here can be too bright behind a stronger scrim.
+            bright = still;
+            least = strength + 1;
+        }
+    }
+    if bright.is_empty() { 0 } else { enough }
+}
+
+/// A box that nothing has been put into yet.
+fn unit() -> Rect {
+    Rect::from_xywh(0.0, 0.0, 1.0, 1.0).expect("one is more than zero")
+}
+
+#[cfg(test)]
+mod tests;

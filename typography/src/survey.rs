@@ -1,0 +1,184 @@
+//! What a picture's pixels say: its colours, and where it is calm.
+
+use std::f32::consts::TAU;
+
+use crate::colour::{Lab, Light, Rgb};
+use crate::raster::Raster;
+
+/// The side of a cell in which calm is measured, in pixels.
+const CELL: usize = 16;
+
+/// How much neighbouring pixels may differ without being a detail, of 255.
+const GRAIN: u8 = 16;
+
+/// How many pixels lie between two whose colour is looked at.
+const STRIDE: usize = 6;
+
+/// Into how many parts the circle of hues is cut.
+const HUES: usize = 24;
+
+/// The share of the pixels that count as the picture's dark.
+const DARK_SHARE: usize = 10;
+
+/// What is known of a picture.
+pub(crate) struct Survey {
+    columns: usize,
+    cells: Vec<Cell>,
+    /// The picture's own dark, dark enough to carry light letters.
+    pub(crate) dark: Rgb,
+    /// The hue that speaks loudest, in radians, and its chroma.
+    pub(crate) hue: f32,
+    pub(crate) chroma: f32,
+    /// The mean chroma of all pixels.
+    pub(crate) mean_chroma: f32,
+}
+
+/// What is measured of a small square of the picture.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    /// The mean relative luminance.
+    luminance: f32,
+    /// The share of its pixels that stand out from a neighbour by more than grain does.
+    edges: f32,
+}
+
+impl Survey {
+    pub(crate) fn of(picture: &Raster) -> Self {
+        let (columns, cells) = cells(picture);
+        let mut colours: Vec<Lab> = Vec::with_capacity(picture.pixels.len() / (3 * STRIDE * STRIDE) + 1);
+        for row in picture.pixels.chunks_exact(picture.width * 3).step_by(STRIDE) {
+            colours.extend(row.chunks_exact(3 * STRIDE).map(|pixel| Lab::of([pixel[0], pixel[1], pixel[2]])));
+        }
+        if colours.is_empty() {
+            colours.push(Lab::of([picture.pixels[0], picture.pixels[1], picture.pixels[2]]));
+        }
+        let (hue, chroma) = accent(&colours);
+        let mean_chroma = colours.iter().map(|colour| colour.chroma()).sum::<f32>() / colours.len() as f32;
+        Self { columns, cells, dark: dark(&mut colours), hue, chroma, mean_chroma }
+    }
+
+    /// How much lettering would trouble what is on these rows, and be troubled by it, from zero: by shapes, by detail, and
+    /// by light that a scrim would have to take away.
+    pub(crate) fn trouble(&self, top: f32, bottom: f32) -> f32 {
+        let rows = self.cells.len() / self.columns;
+        let first = ((top / CELL as f32) as usize).min(rows - 1);
+        let last = ((bottom / CELL as f32) as usize).clamp(first, rows - 1);
+        // Roughly as the eye sees it: a figure in the dusk is as much of a shape as one in the sun.
+        let tone = |at: usize| self.cells[at].luminance.cbrt();
+        let trouble = |at: usize| {
+            let right = if (at + 1).is_multiple_of(self.columns) { at } else { at + 1 };
+            let below = if at + self.columns < self.cells.len() { at + self.columns } else { at };
+            let shapes = (tone(at) - tone(right)).abs() + (tone(at) - tone(below)).abs();
+            2.0 * shapes + self.cells[at].edges + 0.3 * self.cells[at].luminance
+        };
+        let cells = first * self.columns..(last + 1) * self.columns;
+        let count = cells.len() as f32;
+        cells.map(trouble).sum::<f32>() / count
+    }
+}
+
+/// The cells of a picture, row by row, and how many a row has.
+fn cells(picture: &Raster) -> (usize, Vec<Cell>) {
+    let light = Light::new();
+    let (columns, rows) = (picture.width.div_ceil(CELL), picture.height.div_ceil(CELL));
+    let mut cells = vec![Cell::default(); columns * rows];
+    let mut counts = vec![0_u32; columns * rows];
+    let stride = picture.width * 3;
+    for y in (0..picture.height).step_by(2) {
+        let row = &picture.pixels[y * stride..(y + 1) * stride];
+        let next = &picture.pixels[(y + 1).min(picture.height - 1) * stride..];
+        for x in (0..picture.width).step_by(2) {
+            let right = (x + 1).min(picture.width - 1);
+            let green = row[x * 3 + 1];
+            // Green is most of what the eye takes for brightness, so its differences tell of detail.
+            let difference = green.abs_diff(row[right * 3 + 1]).max(green.abs_diff(next[x * 3 + 1]));
+            let at = y / CELL * columns + x / CELL;
+            cells[at].edges += f32::from(u8::from(difference > GRAIN));
+            cells[at].luminance += light.luminance([row[x * 3], green, row[x * 3 + 2]]);
+            counts[at] += 1;
+        }
+    }
+    for (cell, count) in cells.iter_mut().zip(counts) {
+        cell.edges /= count as f32;
+        cell.luminance /= count as f32;
+    }
+    (columns, cells)
+}
+
+/// The hue that speaks loudest, and its chroma. A few vivid pixels count as much as many dull ones.
+fn accent(colours: &[Lab]) -> (f32, f32) {
+    let mut bins = [(0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32); HUES];
+    for colour in colours.iter().filter(|colour| colour.lightness > 0.2) {
+        let chroma = colour.chroma();
+        let weight = chroma.powi(3);
+        let bin = &mut bins[(colour.hue().rem_euclid(TAU) / TAU * HUES as f32) as usize % HUES];
+        bin.0 += weight;
+        bin.1 += weight * colour.a;
+        bin.2 += weight * colour.b;
+        bin.3 += weight * chroma;
+    }
+    // A hue on the border of two bins must not lose to one in the middle of its own.
+    let with_neighbours = |i: usize| bins[i].0 + 0.5 * (bins[(i + 1) % HUES].0 + bins[(i + HUES - 1) % HUES].0);
+    let loudest = (0..HUES).max_by(|&i, &j| with_neighbours(i).total_cmp(&with_neighbours(j))).unwrap_or_default();
+    let (weight, a, b, chroma) = bins[loudest];
+    if weight > 0.0 { (b.atan2(a), chroma / weight) } else { (0.0, 0.0) }
+}
+
+/// The mean of the darkest pixels, brought down to where light letters stand out from it.
+fn dark(colours: &mut [Lab]) -> Rgb {
+    let count = colours.len().div_ceil(DARK_SHARE);
+    colours.select_nth_unstable_by(count - 1, |one, other| one.lightness.total_cmp(&other.lightness));
+    let darkest = &colours[..count];
+    let mean = |part: fn(&Lab) -> f32| darkest.iter().map(part).sum::<f32>() / count as f32;
+    let mean = Lab { lightness: mean(|c| c.lightness), a: mean(|c| c.a), b: mean(|c| c.b) };
+    Lab::polar(mean.lightness.min(0.17), mean.chroma().min(0.035), mean.hue()).rgb()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::colour::luminance;
+
+    /// A picture whose upper half is plain and whose lower half is a chessboard of one pixel.
+    fn half_calm(calm: Rgb) -> Raster {
+        let pixel = |i: usize| {
+            let (x, y) = (i % 64, i / 64);
+            if y < 48 {
+                calm
+            } else if (x + y) % 2 == 0 {
+                [0; 3]
+            } else {
+                [90; 3]
+            }
+        };
+        Raster { width: 64, height: 96, pixels: (0..64 * 96).flat_map(pixel).collect(), notes: Vec::new() }
+    }
+
+    #[test]
+    fn detail_and_light_are_trouble() {
+        let night = Survey::of(&half_calm([10, 10, 30]));
+        assert!(night.trouble(0.0, 47.0) < night.trouble(48.0, 95.0));
+        let snow = Survey::of(&half_calm([250; 3]));
+        assert!(snow.trouble(0.0, 47.0) > night.trouble(0.0, 47.0));
+        assert!(night.trouble(-40.0, 4000.0).is_finite());
+    }
+
+    #[test]
+    fn the_colours_are_the_pictures() {
+        let mut picture = half_calm([30, 40, 60]);
+        // A small lamp in a blue night is what the eye goes to.
+        for pixel in picture.pixels[..64 * 6 * 3].chunks_exact_mut(3) {
+            pixel.copy_from_slice(&[255, 140, 20]);
+        }
+        let survey = Survey::of(&picture);
+        let [red, _, blue] = Lab::polar(0.8, survey.chroma, survey.hue).rgb();
+        assert!(red > blue, "the accent is the lamp's");
+        assert!(luminance(survey.dark) < 0.02);
+    }
+
+    #[test]
+    fn the_least_picture_can_be_surveyed() {
+        let picture = Raster { width: 1, height: 1, pixels: vec![255; 3], notes: Vec::new() };
+        assert!(luminance(Survey::of(&picture).dark) < 0.02);
+    }
+}
