@@ -25,8 +25,27 @@ def filter_body(context, body):
     if isinstance(body, dict):
         orders.append(body.get("defaults"))
         orders.extend(body["jobs"] if isinstance(body.get("jobs"), list) else [])
-    texts = [order.get(name) for order in orders if isinstance(order, dict) for name in ("prompt", "negative_prompt")]
-    return not any(isinstance(text, str) and len(text) > 10_000 >= len(text.strip(SPACE)) for text in texts)
+    return not any(
+        isinstance(text, str) and len(text) > limit >= len(text.strip(SPACE))
+        for order in orders
+        for text, limit in texts(order)
+    )
+
+
+def texts(order):
+    """The texts of a job that are trimmed, each with its limit."""
+    if not isinstance(order, dict):
+        return
+    for name in ("prompt", "negative_prompt"):
+        yield order.get(name), 10_000
+    poster = order.get("poster")
+    if isinstance(poster, dict):
+        yield poster.get("title"), 80
+        yield poster.get("tagline"), 120
+        for credit in poster["credits"] if isinstance(poster.get("credits"), list) else []:
+            if isinstance(credit, dict):
+                yield credit.get("role"), 32
+                yield credit.get("name"), 48
 
 
 @schemathesis.hook

@@ -17,6 +17,7 @@ use shared::order::{AspectRatio, Model, OutputFormat, Seed};
 #[command(name = "local", version, max_term_width = 100)]
 #[command(after_help = "Examples:
   cargo run -- \"A noir detective thriller in 1940s Venice\"
+  cargo run -- --title \"The Last Signal\" --tagline \"Nobody is listening\" \"An astronaut on a moon of Saturn\"
   cargo run
   cargo run -- --data ./data --model-latency 3s --model-faults throttle=0.2,error=0.05
   cargo run -- --bedrock aws \"A heist on the moon\"      (your credentials, your cost)")]
@@ -31,6 +32,14 @@ pub(crate) struct Arguments {
     /// What to keep out of the picture
     #[arg(long, value_name = "TEXT", requires = "prompt")]
     pub(crate) negative_prompt: Option<String>,
+
+    /// A title to set over the picture
+    #[arg(long, requires = "prompt")]
+    pub(crate) title: Option<String>,
+
+    /// A line to go with the title
+    #[arg(long, value_name = "TEXT", requires = "title")]
+    pub(crate) tagline: Option<String>,
 
     /// The seed; without it the model picks one
     #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..=i64::from(Seed::MAX)))]

@@ -80,6 +80,7 @@ async fn poster(
         "seed": arguments.seed,
         "output_format": arguments.output_format,
         "model": arguments.model,
+        "poster": arguments.title.as_ref().map(|title| json!({ "title": title, "tagline": arguments.tagline })),
     });
     let mut job = job_of(client.post(format!("{api}/jobs")).json(&order).send().await?).await?;
     let submitted = begun.elapsed();

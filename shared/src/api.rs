@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, BatchName, BatchStatus, Counts, CustomId};
 
 use crate::id::{BatchId, JobId};
-use crate::job::{Image, Job, JobError, JobState, LastError, Status};
+use crate::job::{Artwork, Image, Job, JobError, JobState, LastError, Status};
 use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
+use crate::poster::{Lettering, Poster};
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
@@ -35,6 +36,8 @@ pub struct JobView {
     pub model: Model,
     /// The caller's own notes.
     pub metadata: Metadata,
+    /// The lettering that was asked for.
+    pub poster: Option<Poster>,
     /// The batch that the job belongs to.
     pub batch_id: Option<BatchId>,
     /// The caller's name for the job in its batch.
@@ -53,7 +56,7 @@ pub struct JobView {
     pub expires_at: Timestamp,
     /// How far a queued job has to go.
     pub queue: Option<QueueView>,
-    /// The picture of a job that succeeded.
+    /// The picture of a job that succeeded, or its poster.
     pub image: Option<ImageView>,
     /// Why a job failed.
     pub error: Option<JobError>,
@@ -63,10 +66,10 @@ pub struct JobView {
     pub links: Links,
 }
 
-/// A picture as the API shows it.
+/// What a job has to show, as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageView {
-    /// A presigned URL of the picture, which works for everybody who has it.
+    /// A presigned URL of the file, which works for everybody who has it.
     pub url: String,
     /// When the URL stops working. Reading the job again gives one that works.
     pub url_expires_at: Timestamp,
@@ -80,6 +83,27 @@ pub struct ImageView {
     pub height: u32,
     /// The seed that the model says it used.
     pub seed: Option<u32>,
+    /// How the lettering of a poster was set.
+    pub poster: Option<Lettering>,
+    /// The picture beneath the lettering of a poster.
+    pub artwork: Option<ArtworkView>,
+}
+
+/// The picture beneath the lettering of a poster, as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ArtworkView {
+    /// A presigned URL of the file, like that of the poster.
+    pub url: String,
+    /// When the URL stops working.
+    pub url_expires_at: Timestamp,
+    /// The media type of the file.
+    pub content_type: String,
+    /// The size of the file, in bytes.
+    pub bytes: u64,
+    /// The width, in pixels.
+    pub width: u32,
+    /// The height, in pixels.
+    pub height: u32,
 }
 
 /// A job's place in the queue, as well as it can be told.
@@ -99,8 +123,10 @@ pub struct Links {
     /// The job itself.
     #[serde(rename = "self")]
     pub this: String,
-    /// Its picture, under a URL that does not expire.
+    /// Its picture or its poster, under a URL that does not expire.
     pub image: Option<String>,
+    /// The same for the picture beneath the lettering of a poster.
+    pub artwork: Option<String>,
     /// To cancel it.
     pub cancel: Option<String>,
     /// To retry it.
@@ -230,6 +256,7 @@ impl JobView {
             output_format: order.output_format,
             model: order.model,
             metadata: order.metadata.clone(),
+            poster: order.poster.clone(),
             batch_id: job.membership.as_ref().map(|membership| membership.batch),
             custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
             attempts: job.attempts,
@@ -254,6 +281,7 @@ impl Links {
         let status = job.status();
         Self {
             image: when(status == Status::Succeeded, "image"),
+            artwork: when(status == Status::Succeeded && job.order.poster.is_some(), "image?variant=artwork"),
             cancel: when(matches!(status, Status::Queued | Status::Running), "cancel"),
             retry: when(matches!(status, Status::Failed | Status::Canceled), "retry"),
             batch: job.membership.as_ref().map(|membership| format!("{base}/batches/{}", membership.batch)),
@@ -285,15 +313,30 @@ impl BatchView {
 }
 
 impl ImageView {
-    fn new(image: &Image) -> Self {
+    fn new(Image { facts, url, artwork }: &Image) -> Self {
         Self {
-            url: image.url.url.clone(),
-            url_expires_at: image.url.expires_at,
-            content_type: image.facts.format.content_type().to_owned(),
-            bytes: image.facts.bytes,
-            width: image.facts.width,
-            height: image.facts.height,
-            seed: image.facts.seed,
+            url: url.url.clone(),
+            url_expires_at: url.expires_at,
+            content_type: facts.format.content_type().to_owned(),
+            bytes: facts.bytes,
+            width: facts.width,
+            height: facts.height,
+            seed: facts.seed,
+            poster: facts.lettering,
+            artwork: artwork.as_ref().map(ArtworkView::new),
+        }
+    }
+}
+
+impl ArtworkView {
+    fn new(Artwork { facts, url }: &Artwork) -> Self {
+        Self {
+            url: url.url.clone(),
+            url_expires_at: url.expires_at,
+            content_type: facts.format.content_type().to_owned(),
+            bytes: facts.bytes,
+            width: facts.width,
+            height: facts.height,
         }
     }
 }

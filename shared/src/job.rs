@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::batch::CustomId;
 use crate::id::{BatchId, JobId};
 use crate::order::{IdempotencyKey, Order, OutputFormat, spelled};
+use crate::poster::Lettering;
 use crate::time::Timestamp;
 
 /// Who may see a job: the API key, IAM principal or authorizer principal that submitted it.
@@ -143,13 +144,35 @@ impl Lease {
     }
 }
 
-/// A stored picture.
+/// What a job has to show: a poster, where it asked for one, and else the picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// What the picture is.
+    /// What it is.
     pub facts: ImageFacts,
     /// A presigned URL of it.
     pub url: SignedUrl,
+    /// The picture beneath the lettering of a poster.
+    pub artwork: Option<Artwork>,
+}
+
+/// The picture beneath the lettering of a poster, as the model painted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artwork {
+    /// What it is.
+    pub facts: ImageFacts,
+    /// A presigned URL of it.
+    pub url: SignedUrl,
+}
+
+spelled! {
+    /// Which of a job's files is meant.
+    #[derive(Default)]
+    Variant, "a variant",
+    /// What the job has to show.
+    #[default]
+    Image = "image",
+    /// The picture beneath the lettering of a poster.
+    Artwork = "artwork",
 }
 
 /// What is known of a stored picture, all of it read from the picture itself or from the model's answer.
@@ -165,6 +188,9 @@ pub struct ImageFacts {
     pub height: u32,
     /// The seed that the model says it used.
     pub seed: Option<u32>,
+    /// How the lettering was set, on a poster.
+    #[serde(default)]
+    pub lettering: Option<Lettering>,
 }
 
 /// A URL that works for everybody until it expires.
@@ -196,6 +222,8 @@ spelled! {
     DeadlineExceeded = "deadline_exceeded",
     /// As many paintings as are allowed were begun without a picture, or the ticket was given up.
     AttemptsExhausted = "attempts_exhausted",
+    /// The picture was painted, but the lettering cannot be set over it.
+    TypesettingFailed = "typesetting_failed",
     /// A fault of ours.
     Internal = "internal",
     /// The model is too busy.
@@ -307,13 +335,22 @@ impl Job {
         }
     }
 
-    /// Where in the bucket the picture lies.
+    /// Where in the bucket one of the job's files lies.
     ///
     /// The time at which the job was queued is part of it. So a job whose idempotency key was used before, and whose
     /// earlier record was deleted when its retention ended, cannot find the old picture; and whoever deletes the late
     /// picture of a canceled job cannot meet the picture of the same job after a retry.
-    pub fn image_key(&self) -> String {
-        format!("images/{}/{}", self.id, self.queued_at.ms())
+    pub fn image_key(&self, variant: Variant) -> String {
+        let key = format!("images/{}/{}", self.id, self.queued_at.ms());
+        match variant {
+            Variant::Image => key,
+            Variant::Artwork => format!("{key}-artwork"),
+        }
+    }
+
+    /// The files that the job may have in the bucket.
+    pub fn variants(&self) -> &'static [Variant] {
+        if self.order.poster.is_some() { &[Variant::Image, Variant::Artwork] } else { &[Variant::Image] }
     }
 
     /// Takes the job up for one painting, which is counted now, before the model is called.

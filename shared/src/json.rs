@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::problem::FieldError;
+use crate::problem::{Fault, FieldError};
 
 /// Reads a JSON document that repeats no key in an object.
 ///
@@ -100,7 +100,7 @@ impl Fields {
     }
 
     /// The field `name`, which must be there.
-    pub fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+    pub fn required<T, E: Into<Fault>>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, E>) -> Option<T> {
         if self.map.get(name).is_none_or(Value::is_null) {
             self.map.remove(name);
             self.fault(name, "is required".to_owned());
@@ -110,21 +110,32 @@ impl Fields {
     }
 
     /// The field `name`; `null` means the same as leaving it out.
-    pub fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+    pub fn optional<T, E: Into<Fault>>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, E>) -> Option<T> {
         let value = self.map.remove(name).filter(|value| !value.is_null())?;
         match parse(value) {
             Ok(value) => Some(value),
-            Err(detail) => {
-                self.fault(name, detail);
+            Err(fault) => {
+                self.fault(name, fault);
                 None
             }
         }
     }
 
+    /// The field `name`, which has fields of its own and is read with its JSON pointer; `null` means the same as leaving
+    /// it out.
+    pub fn nested<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(Value, &str) -> Result<T, Vec<FieldError>>,
+    ) -> Option<T> {
+        let value = self.map.remove(name).filter(|value| !value.is_null())?;
+        parse(value, &format!("{}/{name}", self.pointer)).map_err(|errors| self.errors.extend(errors)).ok()
+    }
+
     /// Records a fault of the field `name`.
-    pub fn fault(&mut self, name: &str, detail: String) {
+    pub fn fault(&mut self, name: &str, fault: impl Into<Fault>) {
         let name = name.replace('~', "~0").replace('/', "~1");
-        self.errors.push(FieldError::new(&format!("{}/{name}", self.pointer), detail));
+        self.errors.push(FieldError::new(&format!("{}/{name}", self.pointer), fault));
     }
 
     /// Ends the reading: the faults found, each field that nobody asked for among them.

@@ -1,7 +1,7 @@
 //! The vocabulary of the movie poster service.
 //!
 //! At the root of this crate stands what the service talks about, free of I/O: what a caller may ask for
-//! ([`order`], [`batch`]), the life of a job ([`job`]), the wire formats of the API ([`api`], [`problem`]), of the queue
+//! ([`order`], [`poster`], [`batch`]), the life of a job ([`job`]), the wire formats of the API ([`api`], [`problem`]), of the queue
 //! ([`ticket`]) and of the model ([`stability`]). The module `aws`, behind the feature of the same name, carries
 //! these things to and from the AWS services.
 
@@ -16,6 +16,7 @@ pub mod id;
 pub mod job;
 pub mod json;
 pub mod order;
+pub mod poster;
 pub mod problem;
 pub mod settings;
 pub mod stability;

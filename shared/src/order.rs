@@ -1,5 +1,6 @@
 //! What a caller may ask for: each rule of a request, held by a type that cannot be made without it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::json::{Fields, kind, string};
+use crate::poster::{NO_LETTERING, Poster};
 use crate::problem::FieldError;
 
 /// Everything that decides what picture a job is about.
@@ -31,6 +33,10 @@ pub struct Order {
     pub model: Model,
     /// The caller's own notes, handed back untouched.
     pub metadata: Metadata,
+    /// The lettering; with `None` the picture is left as it is. It is not written where there is none, so that an order
+    /// without it has the digest that it had before there was any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poster: Option<Poster>,
 }
 
 impl Order {
@@ -47,6 +53,15 @@ impl Order {
         let output_format = fields.optional("output_format", |value| string(value)?.parse());
         let model = fields.optional("model", |value| string(value)?.parse()).unwrap_or(default_model);
         let metadata = fields.optional("metadata", Metadata::parse);
+        let poster = fields.nested("poster", Poster::parse);
+        if let (Some(unwanted), Some(_)) = (&negative_prompt, &poster) {
+            let chars = unwanted.as_str().chars().count();
+            let most = Prompt::MAX_CHARS - NO_LETTERING.len() - SEPARATOR.len();
+            if chars > most {
+                let detail = format!("must have at most {most} characters with a poster, but has {chars}");
+                fields.fault("negative_prompt", detail);
+            }
+        }
         if output_format == Some(OutputFormat::Webp) && !model.paints_webp() {
             fields.fault("output_format", format!("must be png or jpeg with the model {model}"));
         }
@@ -60,11 +75,25 @@ impl Order {
                 output_format: output_format.unwrap_or_default(),
                 model,
                 metadata: metadata.unwrap_or_default(),
+                poster,
             }),
             _ => Err(errors),
         }
     }
+
+    /// What the model is to keep out of the picture: what the caller says, and lettering where there will be some.
+    pub fn unwanted(&self) -> Option<Cow<'_, str>> {
+        match (&self.negative_prompt, &self.poster) {
+            (Some(unwanted), Some(_)) => Some(format!("{}{SEPARATOR}{NO_LETTERING}", unwanted.as_str()).into()),
+            (Some(unwanted), None) => Some(unwanted.as_str().into()),
+            (None, Some(_)) => Some(NO_LETTERING.into()),
+            (None, None) => None,
+        }
+    }
 }
+
+/// What stands between the caller's negative prompt and ours.
+const SEPARATOR: &str = ", ";
 
 /// Bytes in hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -106,13 +135,13 @@ impl Prompt {
 }
 
 /// Characters that show nothing by themselves, so that a prompt of them alone is an empty one.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 /// Characters that have no place in a prompt: controls other than line breaks and tabs, noncharacters, and those that
 /// make text look other than it is (bidirectional overrides and isolates, and tag characters).
-fn is_forbidden(c: char) -> bool {
+pub(crate) fn is_forbidden(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || (c as u32 & 0xfffe) == 0xfffe
         || matches!(

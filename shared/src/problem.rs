@@ -13,12 +13,41 @@ pub struct FieldError {
     pub pointer: String,
     /// The rule that was broken, as the rest of a sentence that begins with the field's name.
     pub detail: String,
+    /// What kind of fault it is. Callers are told by the problem's status.
+    #[serde(skip)]
+    pub kind: FaultKind,
+}
+
+/// Kinds of faults that are answered differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A rule is broken.
+    #[default]
+    Rule,
+    /// A text is good, but for a character that the fonts do not have.
+    Character,
 }
 
 impl FieldError {
-    /// The fault `detail` at `pointer`.
-    pub fn new(pointer: &str, detail: String) -> Self {
-        Self { pointer: pointer.to_owned(), detail }
+    /// The fault `fault` at `pointer`.
+    pub fn new(pointer: &str, fault: impl Into<Fault>) -> Self {
+        let Fault { detail, kind } = fault.into();
+        Self { pointer: pointer.to_owned(), detail, kind }
+    }
+}
+
+/// What is wrong with a value, wherever it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// As the rest of a sentence that begins with the field's name.
+    pub detail: String,
+    /// What kind of fault it is.
+    pub kind: FaultKind,
+}
+
+impl From<String> for Fault {
+    fn from(detail: String) -> Self {
+        Self { detail, kind: FaultKind::Rule }
     }
 }
 
@@ -29,6 +58,8 @@ pub enum Problem {
     InvalidJson(String),
     /// Fields of the body break their rules.
     InvalidRequest(Vec<FieldError>),
+    /// Texts of the body have characters that the fonts do not have; nothing else is wrong with it.
+    UnsupportedCharacter(Vec<FieldError>),
     /// The `Idempotency-Key` header breaks its rule.
     InvalidIdempotencyKey,
     /// The body is declared to be something other than JSON.
@@ -87,6 +118,15 @@ impl Problem {
         Self::InvalidRequest(vec![FieldError::new(pointer, detail.into())])
     }
 
+    /// The faults of a body.
+    pub fn faults(errors: Vec<FieldError>) -> Self {
+        if errors.iter().all(|error| error.kind == FaultKind::Character) {
+            Self::UnsupportedCharacter(errors)
+        } else {
+            Self::InvalidRequest(errors)
+        }
+    }
+
     /// A service that is needed does not answer now.
     pub fn unavailable() -> Self {
         Self::Unavailable { retry_after: Duration::from_secs(2) }
@@ -112,7 +152,7 @@ impl Problem {
             detail: self.detail(),
             code: code.to_owned(),
             errors: match self {
-                Self::InvalidRequest(errors) => errors.clone(),
+                Self::InvalidRequest(errors) | Self::UnsupportedCharacter(errors) => errors.clone(),
                 _ => Vec::new(),
             },
         }
@@ -133,6 +173,7 @@ impl Problem {
             Self::NotFinished(_) => (409, "not_finished", "The job has no picture"),
             Self::PayloadTooLarge(_) => (413, "payload_too_large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The body must be JSON"),
+            Self::UnsupportedCharacter(_) => (422, "unsupported_character", "The fonts lack a character"),
             Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "The idempotency key was used before"),
             Self::Internal => (500, "internal", "The service failed"),
             Self::Unavailable { .. } => (503, "unavailable", "The service is busy or out of reach"),
@@ -142,7 +183,7 @@ impl Problem {
     fn detail(&self) -> String {
         match self {
             Self::InvalidJson(why) => format!("The body cannot be read as JSON: {why}."),
-            Self::InvalidRequest(errors) => {
+            Self::InvalidRequest(errors) | Self::UnsupportedCharacter(errors) => {
                 let faults: Vec<_> = errors
                     .iter()
                     .map(|error| match error.pointer.as_str() {

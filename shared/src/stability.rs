@@ -26,9 +26,10 @@ struct Request<'a> {
 
 /// The bytes that ask the model for an order.
 pub fn request(order: &Order) -> Vec<u8> {
+    let unwanted = order.unwanted();
     let request = Request {
         prompt: order.prompt.as_str(),
-        negative_prompt: order.negative_prompt.as_ref().map(super::order::Prompt::as_str),
+        negative_prompt: unwanted.as_deref(),
         aspect_ratio: order.aspect_ratio.as_str(),
         // The model takes zero as a wish for a random seed.
         seed: order.seed.map_or(0, super::order::Seed::get),
@@ -222,6 +223,7 @@ fn webp_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::poster::NO_LETTERING;
     use serde_json::{Value, json};
 
     fn order(value: Value) -> Order {
@@ -259,6 +261,22 @@ mod tests {
                 "mode": "text-to-image"
             })
         );
+    }
+
+    #[test]
+    fn a_picture_that_gets_lettering_is_asked_for_without() {
+        let unwanted = |value| {
+            let request: Value = serde_json::from_slice(&request(&order(value))).expect("JSON");
+            request["negative_prompt"].as_str().map(str::to_owned)
+        };
+        let poster = json!({ "title": "Heist" });
+        assert_eq!(unwanted(json!({ "prompt": "x", "poster": null })), None);
+        assert_eq!(unwanted(json!({ "prompt": "x", "poster": poster })).as_deref(), Some(NO_LETTERING));
+        let both = unwanted(json!({ "prompt": "x", "negative_prompt": "people", "poster": poster }));
+        assert_eq!(both, Some(format!("people, {NO_LETTERING}")));
+        let longest = "y".repeat(10_000 - 2 - NO_LETTERING.len());
+        let longest = unwanted(json!({ "prompt": "x", "negative_prompt": longest, "poster": poster }));
+        assert_eq!(longest.map(|text| text.len()), Some(10_000));
     }
 
     #[test]

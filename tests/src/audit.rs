@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use shared::aws::List;
-use shared::job::{ErrorCode, Status};
+use shared::job::{ErrorCode, Status, Variant};
 use shared::{BatchId, Job, JobId, JobState};
 
 use crate::pipeline::Pipeline;
@@ -55,7 +55,7 @@ pub async fn audit(pipeline: &Pipeline, accepted: &[Accepted]) -> Audit {
                 audit.violations.push(format!("job {id} was accepted and has no record"));
                 continue;
             };
-            audit.look_at(&job, pictures.remove(&job.image_key()));
+            audit.look_at(&job, pictures.remove(&job.image_key(Variant::Image)));
             audit.jobs.push(job);
         }
         for id in records.keys() {

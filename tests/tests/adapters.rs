@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::aws::{Created, Kind, PaintError, Saved, Stored};
-use shared::job::{ErrorCode, Lease};
+use shared::aws::{Created, File, Files, Kind, PaintError, Saved, Stored};
+use shared::job::{ErrorCode, ImageFacts, Lease, Variant};
 use shared::order::{Model, Order, OutputFormat};
-use shared::stability::Picture;
+use shared::poster::{Lettering, Placement, Style};
 use shared::{Job, JobId, Owner, Timestamp};
 use tests::pipeline::Pipeline;
 
@@ -17,8 +17,10 @@ fn job(now: Timestamp) -> Job {
     Job { expires_at: Timestamp::from_ms(job.expires_at.secs() * 1000), ..job }
 }
 
-fn picture(seed: u32) -> Picture {
-    Picture { bytes: vec![7; 1000].into(), format: OutputFormat::Png, width: 832, height: 1216, seed: Some(seed) }
+fn picture(seed: u32) -> File {
+    let (format, seed, lettering) = (OutputFormat::Png, Some(seed), None);
+    let facts = ImageFacts { format, bytes: 1000, width: 832, height: 1216, seed, lettering };
+    File { facts, bytes: vec![7; 1000].into() }
 }
 
 #[tokio::test]
@@ -66,7 +68,7 @@ async fn an_expired_record_gives_way_to_a_new_job() {
     assert!(matches!(table.create(&old).await, Ok(Created::New)));
     let new = Job { id: old.id, ..job(old.expires_at + Duration::from_secs(1)) };
     assert!(matches!(table.create(&new).await, Ok(Created::New)));
-    assert_ne!(new.image_key(), old.image_key(), "the new job cannot find the old picture");
+    assert_ne!(new.image_key(Variant::Image), old.image_key(Variant::Image), "the new job cannot find the old picture");
     pipeline.stack.stop().await;
 }
 
@@ -76,17 +78,43 @@ async fn the_first_picture_stays_and_is_found_again() {
     let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
     let job = job(pipeline.clock.now());
     assert_eq!(images.find(&job).await, Ok(None));
-    assert_eq!(images.put(&job, &picture(1)).await, Ok(Stored::New));
-    assert_eq!(images.put(&job, &picture(2)).await, Ok(Stored::Existing));
-    let facts = images.find(&job).await.expect("the bucket answers").expect("it is there");
-    assert_eq!((facts.width, facts.height, facts.bytes, facts.seed), (832, 1216, 1000, Some(1)));
-    assert_eq!(facts.format, OutputFormat::Png);
+    assert_eq!(images.put(&job, Variant::Image, &picture(1)).await, Ok(Stored::New));
+    assert_eq!(images.put(&job, Variant::Image, &picture(2)).await, Ok(Stored::Existing));
+    assert_eq!(images.find(&job).await, Ok(Some(Files { image: picture(1).facts, artwork: None })));
     images.delete(&job).await.expect("the bucket answers");
     assert_eq!(images.find(&job).await, Ok(None));
 
     let lost = pipeline.stack.aws().images("no-such-bucket".to_owned());
-    assert!(lost.put(&job, &picture(1)).await.is_err_and(|error| error.kind == Kind::Missing));
+    assert!(lost.put(&job, Variant::Image, &picture(1)).await.is_err_and(|error| error.kind == Kind::Missing));
     assert!(lost.check().await.is_err_and(|error| error.kind == Kind::Missing));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_poster_and_its_artwork_lie_side_by_side_and_tell_how_they_were_made() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
+    let now = pipeline.clock.now();
+    let order = json!({ "prompt": "A heist on the moon", "poster": { "title": "Heist" } });
+    let order = Order::parse(order, "", Model::Core).expect("a good order");
+    let job = Job { order, ..job(now) };
+    let contrast = 7.02.into();
+    let lettering = Some(Lettering { style: Style::Noir, placement: Placement::Top, contrast });
+    let artwork = picture(1);
+    let poster = File { facts: ImageFacts { lettering, ..artwork.facts }, ..artwork.clone() };
+    assert_eq!(images.read(&job, Variant::Artwork).await, Ok(None));
+    assert_eq!(images.put(&job, Variant::Artwork, &artwork).await, Ok(Stored::New));
+    assert_eq!(images.find(&job).await, Ok(None), "the artwork alone is not what the job is about");
+    assert_eq!(images.read(&job, Variant::Artwork).await, Ok(Some(artwork.clone())));
+    assert_eq!(images.put(&job, Variant::Image, &poster).await, Ok(Stored::New));
+    let files = Files { image: poster.facts, artwork: Some(artwork.facts) };
+    assert_eq!(images.find(&job).await, Ok(Some(files)));
+    let image = images.publish(&job, files, now, Duration::from_secs(60)).await.expect("it is signed");
+    assert_ne!(image.url.url, image.artwork.expect("it has one").url.url);
+    images.delete(&job).await.expect("the bucket answers");
+    assert_eq!(pipeline.pictures().await, Vec::<String>::new());
+    let lost = pipeline.stack.aws().images("no-such-bucket".to_owned());
+    assert!(lost.read(&job, Variant::Artwork).await.is_err_and(|error| error.kind == Kind::Missing));
     pipeline.stop().await;
 }
 

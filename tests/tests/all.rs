@@ -11,6 +11,7 @@ mod lists;
 mod metrics;
 mod owners;
 mod pipeline;
+mod posters;
 mod restart;
 mod simulation;
 mod soak;

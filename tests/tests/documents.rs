@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use shared::api::ROUTES;
+use shared::poster::is_covered;
 use tests::pipeline::Pipeline;
 use tokio::process::Command;
 
@@ -49,6 +50,29 @@ async fn openapi_the_template_and_the_code_name_the_same_routes() {
     let paths: BTreeSet<_> = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
     assert_eq!(answered, paths, "every path answers to the methods that it does not know");
     pipeline.stop().await;
+}
+
+#[test]
+fn openapi_lets_through_just_the_characters_that_the_fonts_have() {
+    let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
+    let class = |has: &dyn Fn(char) -> bool| {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for code in ('\0'..=char::MAX).filter(|c| has(*c)).map(u32::from) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == code => *last = code,
+                _ => ranges.push((code, code)),
+            }
+        }
+        let range = |(first, last)| {
+            if first == last { format!("\\u{first:04x}") } else { format!("\\u{first:04x}-\\u{last:04x}") }
+        };
+        ranges.into_iter().map(range).collect::<String>()
+    };
+    let space = class(&char::is_whitespace);
+    let any = class(&|c| is_covered(c) && !c.is_control());
+    let seen = class(&|c| is_covered(c) && !c.is_whitespace() && c != '\u{ad}');
+    let pattern = format!("^[{space}]*[{any}]*[{seen}][{any}]*[{space}]*$");
+    assert_eq!(openapi["components"]["schemas"]["Words"]["pattern"], pattern);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use shared::aws::gateway::{Answer, Request};
 use shared::aws::{Aws, Images, List, ServiceError, Table};
 use shared::batch::{BatchStatus, Counts};
 use shared::cursor::CursorKey;
+use shared::job::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{Batch, BatchId, Clock, Job, JobId, JobState, Problem};
 
@@ -115,8 +116,10 @@ async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {
 }
 
 async fn get_image(app: &App, request: &Request) -> Result<Answer, Problem> {
-    request.query(&[])?;
-    let url = app.image_url(job_id(request)?, &request.owner()).await?;
+    let query = request.query(&["variant"])?;
+    let variant = query.get("variant").map(|text| text.parse::<Variant>()).transpose();
+    let variant = variant.map_err(|rule| Problem::field("?variant", rule))?.unwrap_or_default();
+    let url = app.image_url(job_id(request)?, &request.owner(), variant).await?;
     Ok(Answer::empty(302).header(header::LOCATION, url))
 }
 

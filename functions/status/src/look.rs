@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shared::api::QueueView;
-use shared::aws::{ServiceError, giving_up::give_up};
-use shared::job::{ErrorCode, Image, Status};
+use shared::aws::{Files, ServiceError, giving_up::give_up};
+use shared::job::{ErrorCode, Status, Variant};
 use shared::{Job, JobId, JobState, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
@@ -30,13 +30,14 @@ impl App {
         }
     }
 
-    /// A URL of the job's picture, signed now.
-    pub(crate) async fn image_url(&self, id: JobId, owner: &Owner) -> Result<String, Problem> {
+    /// A URL of one of the job's files, signed now. A job without lettering has its picture for both of them.
+    pub(crate) async fn image_url(&self, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
         let job = self.table.get_owned(id, owner, self.clock.now()).await.map_err(unread(id))?;
         let job = job.ok_or(Problem::NotFound)?;
         match job.status() {
             Status::Succeeded => {
-                let signed = self.images.sign(&job, self.clock.now(), self.url_life).await;
+                let variant = if job.variants().contains(&variant) { variant } else { Variant::Image };
+                let signed = self.images.sign(&job, variant, self.clock.now(), self.url_life).await;
                 Ok(signed.map_err(unread(id))?.url)
             }
             status => Err(Problem::NotFinished(status)),
@@ -53,14 +54,15 @@ impl App {
         give_up(&self.table, &self.images, job, ErrorCode::DeadlineExceeded, self.url_life, now).await
     }
 
-    /// The job with a new URL where the saved one has less than half of its life left.
+    /// The job with new URLs where the saved ones have less than half of its life left.
     pub(crate) async fn with_live_url(&self, job: Job) -> Result<Job, ServiceError> {
         let now = self.clock.now();
         match &job.state {
             JobState::Succeeded { finished_at, image } if image.url.expires_at.since(now) < self.url_life / 2 => {
                 // Signed as of a round time, the URL stays the same for a while, and with it the job's version.
-                let url = self.images.sign(&job, now.round_down(self.url_life / 2), self.url_life).await?;
-                let image = Image { url, ..image.clone() };
+                let files = Files { image: image.facts, artwork: image.artwork.as_ref().map(|artwork| artwork.facts) };
+                let signed_at = now.round_down(self.url_life / 2);
+                let image = self.images.publish(&job, files, signed_at, self.url_life).await?;
                 let state = JobState::Succeeded { finished_at: *finished_at, image };
                 Ok(Job { state, ..job })
             }

@@ -86,7 +86,7 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
 async fn post_job(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
-    let order = Order::parse(request.json()?, "", app.model).map_err(Problem::InvalidRequest)?;
+    let order = Order::parse(request.json()?, "", app.model).map_err(Problem::faults)?;
     let keyed = key.is_some();
     let submitted = app.submit(request.owner(), order, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
@@ -105,7 +105,7 @@ async fn retry_job(app: &App, request: &Request, trace: Option<String>) -> Resul
 async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
-    let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::InvalidRequest)?;
+    let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
     let submitted = app.submit_batch(request.owner(), order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.batch.total, submitted.states);
     let view =

@@ -1,6 +1,7 @@
-//! Has the model paint queued jobs, and stores their pictures.
+//! Has the model paint queued jobs, sets the lettering of posters, and stores both.
 
 mod paint_job;
+mod typesetter;
 
 use std::time::Duration;
 
@@ -12,12 +13,15 @@ use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Timestamp};
 use tokio::time::Instant;
 
+use crate::typesetter::Typesetter;
+
 /// What the function works with, made once at its start.
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
     images: Images,
     painter: Painter,
+    typesetter: Typesetter,
     queue: Queue,
     parked: Queue,
     clock: Clock,
@@ -58,6 +62,7 @@ impl App {
             table: aws.table(table).telling(metrics),
             images: aws.images(bucket),
             painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
+            typesetter: Typesetter::new(),
             queue: aws.queue(queue),
             parked: aws.queue(parked),
             clock,

@@ -5,14 +5,15 @@ use std::time::Duration;
 use shared::aws::cleaning_up::clean_up;
 use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
-use shared::aws::{Kind, PaintError, Saved, ServiceError};
+use shared::aws::{File, Files, Kind, PaintError, Saved, ServiceError};
 use shared::backoff::full_jitter;
-use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, Image, ImageFacts, LastError, Lease};
-use shared::stability::{NoPicture, Picture};
+use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, LastError, Lease, Status, Variant};
+use shared::stability::NoPicture;
 use shared::{Job, JobState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::App;
+use crate::typesetter::SetError;
 
 /// What must be left of an invocation when a painting ends, to store the picture and record it.
 const TIME_TO_STORE: Duration = Duration::from_secs(20);
@@ -73,30 +74,48 @@ impl App {
             Saved::MovedOn(job) => return Ok(self.stands(Some(&job))),
             Saved::Gone => return Ok(Verdict::Done),
         }
-        match self.facts_of_picture(&claimed, end).await {
-            Ok(facts) => self.finish(claimed, facts).await,
+        match self.files(&claimed, end).await {
+            Ok(files) => self.finish(claimed, files).await,
             Err(setback) => self.set_back(claimed, setback, &delivery).await,
         }
     }
 
-    /// The picture that an earlier attempt left in the bucket, or else a new one, stored.
-    async fn facts_of_picture(&self, job: &Claimed, end: Instant) -> Result<ImageFacts, Setback> {
-        if let Some(facts) =
-            self.look_before_paying(job).await.map_err(|error| unstored(&error, Attempt::NeverBegan))?
-        {
-            return Ok(facts);
+    /// Everything that the job has to show, stored: what an earlier attempt left in the bucket, and the rest made anew.
+    async fn files(&self, job: &Claimed, end: Instant) -> Result<Files, Setback> {
+        if let Some(files) = self.look_before_paying(job).await.map_err(unpaid)? {
+            return Ok(files);
         }
-        let stop = end - TIME_TO_STORE;
-        let picture = match timeout_at(stop, self.painter.paint(&job.order)).await {
-            Ok(painted) => painted.map_err(|error| unpainted(&error))?,
-            Err(_) => return Err(counted("The model did not answer in time.")),
+        let Some(poster) = &job.order.poster else {
+            let picture = self.picture(job, end).await?;
+            let image = self.store(job, Variant::Image, picture, end).await;
+            return Ok(Files { image: image.map_err(|error| unstored(&error, Attempt::Counts))?.facts, artwork: None });
         };
-        let stored = self.store(job, &picture, end).await;
-        stored.map_err(|error| unstored(&error, Attempt::Counts))
+        // The artwork is stored before its lettering is set, so that a crash meanwhile does not cost another painting.
+        let (artwork, attempt) = match self.paid_artwork(job).await.map_err(unpaid)? {
+            Some(artwork) => (artwork, Attempt::NeverBegan),
+            None => {
+                let picture = self.picture(job, end).await?;
+                let artwork = self.store(job, Variant::Artwork, picture, end).await;
+                (artwork.map_err(|error| unstored(&error, Attempt::Counts))?, Attempt::Counts)
+            }
+        };
+        let facts = artwork.facts;
+        let set =
+            self.typesetter.set(&job.order, poster, artwork).await.map_err(|error| unset(job, &error, attempt))?;
+        let image = self.store(job, Variant::Image, set, end).await.map_err(|error| unstored(&error, attempt))?;
+        Ok(Files { image: image.facts, artwork: Some(facts) })
     }
 
-    /// Looks for a picture that was paid for before. On a first attempt there can be none.
-    async fn look_before_paying(&self, job: &Claimed) -> Result<Option<ImageFacts>, ServiceError> {
+    /// A new picture.
+    async fn picture(&self, job: &Claimed, end: Instant) -> Result<File, Setback> {
+        match timeout_at(end - TIME_TO_STORE, self.painter.paint(&job.order)).await {
+            Ok(painted) => painted.map(File::from).map_err(|error| unpainted(&error)),
+            Err(_) => Err(counted("The model did not answer in time.")),
+        }
+    }
+
+    /// Looks for what was paid for before. On a first attempt there can be nothing.
+    async fn look_before_paying(&self, job: &Claimed) -> Result<Option<Files>, ServiceError> {
         if job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable) {
             // A picture that could not be stored was paid for in vain once already.
             self.images.check().await?;
@@ -104,17 +123,20 @@ impl App {
         if job.attempts > 1 { self.images.find(job).await } else { Ok(None) }
     }
 
-    /// Stores a picture, again and again while there is time: painting it anew would cost more.
-    async fn store(&self, job: &Claimed, picture: &Picture, end: Instant) -> Result<ImageFacts, ServiceError> {
+    /// The picture of a poster that an earlier attempt had painted, but whose lettering it did not set.
+    async fn paid_artwork(&self, job: &Claimed) -> Result<Option<File>, ServiceError> {
+        if job.attempts > 1 { self.images.read(job, Variant::Artwork).await } else { Ok(None) }
+    }
+
+    /// Stores a file, again and again while there is time: painting it anew would cost more. Gives back what is stored.
+    async fn store(&self, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
         let stop = end - TIME_TO_STORE / 2;
         let mut tries = 0;
         loop {
-            match self.images.put(job, picture).await {
-                Ok(shared::aws::Stored::New) => return Ok(facts(picture)),
-                // A worker that lost its lease came first. Its picture stays, so the record must speak of that one.
-                Ok(shared::aws::Stored::Existing) => {
-                    return Ok(self.images.find(job).await?.unwrap_or_else(|| facts(picture)));
-                }
+            match self.images.put(job, variant, &file).await {
+                Ok(shared::aws::Stored::New) => return Ok(file),
+                // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
+                Ok(shared::aws::Stored::Existing) => return Ok(self.images.read(job, variant).await?.unwrap_or(file)),
                 Err(error) => {
                     let wait = full_jitter(Duration::from_millis(500), Duration::from_secs(5), tries);
                     let may_pass = matches!(error.kind, Kind::Throttled | Kind::Unavailable);
@@ -128,11 +150,11 @@ impl App {
         }
     }
 
-    /// Records the picture.
-    async fn finish(&self, job: Claimed, facts: ImageFacts) -> Result<Verdict, ServiceError> {
+    /// Records what the job has to show.
+    async fn finish(&self, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
         let now = self.clock.now();
-        let url = self.images.sign(&job, now, self.url_life).await?;
-        let job = job.succeed(Image { facts, url }, now);
+        let image = self.images.publish(&job, files, now, self.url_life).await?;
+        let job = job.succeed(image, now);
         match self.table.save(&job).await? {
             Saved::Stored => {
                 log_end(&job);
@@ -186,7 +208,7 @@ impl App {
         match self.table.save(&job).await? {
             Saved::Stored => {
                 log_end(&job);
-                Ok(Verdict::Done)
+                self.tidy(&job).await
             }
             Saved::MovedOn(current) => Ok(self.stands(Some(&current))),
             Saved::Gone => Ok(Verdict::Done),
@@ -196,7 +218,18 @@ impl App {
     async fn give_up(&self, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
         let now = self.clock.now();
         let job = give_up(&self.table, &self.images, job, code, self.url_life, now).await?;
-        Ok(self.stands(job.as_ref()))
+        match &job {
+            Some(job) if job.status() == Status::Failed => self.tidy(job).await,
+            job => Ok(self.stands(job.as_ref())),
+        }
+    }
+
+    /// Deletes the artwork that the poster of a failed job may have left. The ticket is done with only after that.
+    async fn tidy(&self, job: &Job) -> Result<Verdict, ServiceError> {
+        if job.order.poster.is_some() {
+            self.images.delete(job).await?;
+        }
+        Ok(Verdict::Done)
     }
 
     /// What becomes of the ticket of a job that somebody else moved on. While another worker holds the job its ticket
@@ -207,16 +240,6 @@ impl App {
             Some(JobState::Running(lease)) => Verdict::Again(lease.until.since(self.clock.now())),
             _ => Verdict::Done,
         }
-    }
-}
-
-fn facts(picture: &Picture) -> ImageFacts {
-    ImageFacts {
-        format: picture.format,
-        bytes: picture.bytes.len() as u64,
-        width: picture.width,
-        height: picture.height,
-        seed: picture.seed,
     }
 }
 
@@ -262,6 +285,18 @@ fn unpainted(error: &PaintError) -> Setback {
             Kind::Unavailable => counted(format!("The model did not answer ({}).", error.code)),
         },
     }
+}
+
+/// The bucket does not tell whether a picture was paid for before.
+fn unpaid(error: ServiceError) -> Setback {
+    unstored(&error, Attempt::NeverBegan)
+}
+
+/// The same picture and the same words would come to the same another time, so the job does not wait for one.
+fn unset(job: &Job, error: &SetError, attempt: Attempt) -> Setback {
+    tracing::error!(job.id = %job.id, %error, "a poster cannot be set");
+    let message = "The picture was painted, but the lettering cannot be set over it.".to_owned();
+    Setback { code: ErrorCode::TypesettingFailed, message, attempt, then: Then::Fail }
 }
 
 fn unstored(error: &ServiceError, attempt: Attempt) -> Setback {

@@ -5,8 +5,8 @@ use super::{Images, ServiceError};
 use crate::job::{Job, JobState};
 use crate::time::Timestamp;
 
-/// Deletes what a dead worker may have stored for a job that has ended without a picture: a canceled one, above all. The
-/// answer is what becomes of the job's ticket.
+/// Deletes what a worker may have stored for a job that has ended without a picture: of one that was canceled, above all,
+/// or the artwork of a poster that was never set. The answer is what becomes of the job's ticket.
 ///
 /// While the worker may still be alive the ticket comes back, for it may store its picture yet.
 ///

@@ -36,6 +36,11 @@ impl ServiceError {
         Self { service, code: "CorruptRecord".to_owned(), kind: Kind::Rejected }
     }
 
+    /// An answer that broke off.
+    pub(super) fn cut_short(service: &'static str) -> Self {
+        Self { service, code: "BrokenResponse".to_owned(), kind: Kind::Unavailable }
+    }
+
     /// Tells apart what the SDK reports.
     pub(super) fn new<E: ProvideErrorMetadata>(service: &'static str, error: &SdkError<E, HttpResponse>) -> Self {
         let (code, kind) = match error {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::{Images, Saved, ServiceError, Table};
-use crate::job::{ErrorCode, Image, Job};
+use crate::job::{ErrorCode, Job};
 use crate::time::Timestamp;
 
 /// Ends a job that nobody works on: with the picture that a lost worker left behind, if it did, for it was paid for;
 /// else as failed for the reason `code`. Gives back the job as it then stands, or `None` when its record is gone.
 ///
-/// A job that somebody works on, or that ended meanwhile, is given back as it stands.
+/// A job that somebody works on, or that ended meanwhile, is given back as it stands. A picture that waits for its
+/// lettering does not save a job; it is for whoever has the job's ticket to clean up.
 ///
 /// # Errors
 /// When a service does not answer as it should. The job may then have ended all the same.
@@ -23,10 +24,7 @@ pub async fn give_up(
 ) -> Result<Option<Job>, ServiceError> {
     let left_behind = if job.attempts > 0 { images.find(&job).await? } else { None };
     let ended = match left_behind {
-        Some(facts) => {
-            let url = images.sign(&job, now, url_life).await?;
-            job.adopt(Image { facts, url }, now)
-        }
+        Some(files) => job.adopt(images.publish(&job, files, now, url_life).await?, now),
         None => job.give_up(code, now),
     };
     let Some(ended) = ended else { return Ok(Some(job)) };

@@ -1,16 +1,21 @@
 //! The bucket of pictures in Amazon S3.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::ProvideCredentials;
 use aws_sdk_s3::config::SharedCredentialsProvider;
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
 
 use super::{Kind, ServiceError};
-use crate::job::{ImageFacts, Job, SignedUrl};
+use crate::job::{Artwork, Image, ImageFacts, Job, SignedUrl, Variant};
 use crate::order::OutputFormat;
+use crate::poster::Lettering;
 use crate::stability::Picture;
 use crate::time::Timestamp;
 
@@ -33,27 +38,58 @@ pub enum Stored {
     Existing,
 }
 
+/// A file of the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// What it is.
+    pub facts: ImageFacts,
+    /// What it holds.
+    pub bytes: Bytes,
+}
+
+impl From<Picture> for File {
+    fn from(picture: Picture) -> Self {
+        let Picture { bytes, format, width, height, seed } = picture;
+        let facts = ImageFacts { format, bytes: bytes.len() as u64, width, height, seed, lettering: None };
+        Self { facts, bytes }
+    }
+}
+
+/// What is known of the files of a job that has all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// What the job has to show.
+    pub image: ImageFacts,
+    /// The picture beneath the lettering of a poster.
+    pub artwork: Option<ImageFacts>,
+}
+
 impl Images {
     pub(super) fn new(client: Client, bucket: String, credentials: Option<SharedCredentialsProvider>) -> Self {
         Self { client, bucket, credentials }
     }
 
-    /// Stores a job's picture, unless it has one. The first picture stays, so that what the record says of it is true
+    /// Stores one of a job's files, unless it is there. The first one stays, so that what the record says of it is true
     /// even when a worker that lost its lease comes late with a second one.
     ///
     /// # Errors
-    /// When the bucket does not answer as it should. The picture may then have been stored all the same.
-    pub async fn put(&self, job: &Job, picture: &Picture) -> Result<Stored, ServiceError> {
+    /// When the bucket does not answer as it should. The file may then have been stored all the same.
+    pub async fn put(&self, job: &Job, variant: Variant, file: &File) -> Result<Stored, ServiceError> {
+        let File { facts, bytes } = file;
+        let name = match variant {
+            Variant::Image => "poster",
+            Variant::Artwork => "artwork",
+        };
         let result = self
             .client
             .put_object()
             .bucket(&self.bucket)
-            .key(job.image_key())
+            .key(job.image_key(variant))
             .if_none_match("*")
-            .content_type(picture.format.content_type())
-            .content_disposition(format!("inline; filename=\"poster-{}.{}\"", job.id, picture.format))
-            .set_metadata(Some(metadata(picture)))
-            .body(ByteStream::from(picture.bytes.clone()))
+            .content_type(facts.format.content_type())
+            .content_disposition(format!("inline; filename=\"{name}-{}.{}\"", job.id, facts.format))
+            .set_metadata(Some(metadata(facts)))
+            .body(ByteStream::from(bytes.clone()))
             .customize()
             // TLS and the CRC that the SDK sends protect the bytes already; a SHA-256 over them costs five times as much.
             .disable_payload_signing()
@@ -66,36 +102,41 @@ impl Images {
         }
     }
 
-    /// What is known of the job's picture; `None` when there is none.
+    /// What is known of the files of a job that has everything in the bucket; `None` when it has not.
     ///
     /// # Errors
     /// When the bucket does not answer as it should, or does not exist.
-    pub async fn find(&self, job: &Job) -> Result<Option<ImageFacts>, ServiceError> {
-        let result = self.client.head_object().bucket(&self.bucket).key(job.image_key()).send().await;
-        match result {
+    pub async fn find(&self, job: &Job) -> Result<Option<Files>, ServiceError> {
+        let Some(image) = self.look(job, Variant::Image).await? else { return Ok(None) };
+        let has_artwork = job.variants().contains(&Variant::Artwork);
+        let artwork = if has_artwork { self.look(job, Variant::Artwork).await? } else { None };
+        Ok(Some(Files { image, artwork }))
+    }
+
+    async fn look(&self, job: &Job, variant: Variant) -> Result<Option<ImageFacts>, ServiceError> {
+        match self.client.head_object().bucket(&self.bucket).key(job.image_key(variant)).send().await {
             Ok(head) => {
-                let number = |name: &str| head.metadata()?.get(name)?.parse::<u32>().ok();
-                let format = head
-                    .content_type()
-                    .and_then(|kind| OutputFormat::ALL.iter().copied().find(|format| format.content_type() == kind));
-                let facts = (|| {
-                    Some(ImageFacts {
-                        format: format?,
-                        bytes: u64::try_from(head.content_length()?).ok()?,
-                        width: number("width")?,
-                        height: number("height")?,
-                        seed: number("seed"),
-                    })
-                })();
+                let facts = facts(head.content_type(), head.content_length(), head.metadata());
                 facts.map(Some).ok_or_else(|| ServiceError::corrupt(SERVICE))
             }
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(aws_sdk_s3::operation::head_object::HeadObjectError::is_not_found) =>
-            {
-                Ok(None)
+            Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
+            Err(error) => Err(ServiceError::new(SERVICE, &error)),
+        }
+    }
+
+    /// One of a job's files; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the bucket does not answer as it should, or does not exist.
+    pub async fn read(&self, job: &Job, variant: Variant) -> Result<Option<File>, ServiceError> {
+        match self.client.get_object().bucket(&self.bucket).key(job.image_key(variant)).send().await {
+            Ok(object) => {
+                let facts = facts(object.content_type(), object.content_length(), object.metadata());
+                let facts = facts.ok_or_else(|| ServiceError::corrupt(SERVICE))?;
+                let bytes = object.body.collect().await.map_err(|_| ServiceError::cut_short(SERVICE))?.into_bytes();
+                Ok(Some(File { facts, bytes }))
             }
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => Ok(None),
             Err(error) => Err(ServiceError::new(SERVICE, &error)),
         }
     }
@@ -109,20 +150,49 @@ impl Images {
         head.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error))
     }
 
-    /// Deletes the job's picture, if there is one.
+    /// Deletes the job's files, if there are any.
     ///
     /// # Errors
     /// When the bucket does not answer as it should.
     pub async fn delete(&self, job: &Job) -> Result<(), ServiceError> {
-        let delete = self.client.delete_object().bucket(&self.bucket).key(job.image_key());
-        delete.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error))
+        for variant in job.variants() {
+            let delete = self.client.delete_object().bucket(&self.bucket).key(job.image_key(*variant));
+            delete.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        }
+        Ok(())
     }
 
-    /// Signs a URL of the job's picture that works for `life` from `now`, and no longer than the credentials that sign.
+    /// The files of a job with their URLs, signed as of `now`; see [`Images::sign`].
     ///
     /// # Errors
     /// When there are no credentials.
-    pub async fn sign(&self, job: &Job, now: Timestamp, life: Duration) -> Result<SignedUrl, ServiceError> {
+    pub async fn publish(
+        &self,
+        job: &Job,
+        files: Files,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<Image, ServiceError> {
+        let url = self.sign(job, Variant::Image, now, life).await?;
+        let artwork = match files.artwork {
+            Some(facts) => Some(Artwork { facts, url: self.sign(job, Variant::Artwork, now, life).await? }),
+            None => None,
+        };
+        Ok(Image { facts: files.image, url, artwork })
+    }
+
+    /// Signs a URL of one of the job's files that works for `life` from `now`, and no longer than the credentials that
+    /// sign.
+    ///
+    /// # Errors
+    /// When there are no credentials.
+    pub async fn sign(
+        &self,
+        job: &Job,
+        variant: Variant,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<SignedUrl, ServiceError> {
         let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
         let config = config.map_err(|_| ServiceError {
             service: SERVICE,
@@ -133,7 +203,7 @@ impl Images {
             .client
             .get_object()
             .bucket(&self.bucket)
-            .key(job.image_key())
+            .key(job.image_key(variant))
             .presigned(config)
             .await
             .map_err(|error| ServiceError::new(SERVICE, &error))?;
@@ -151,11 +221,42 @@ impl Images {
     }
 }
 
-/// What the record will say of the picture, kept beside it for whoever finds it after a crash.
-fn metadata(picture: &Picture) -> std::collections::HashMap<String, String> {
-    let seed = picture.seed.map(|seed| ("seed".to_owned(), seed.to_string()));
-    [("width".to_owned(), picture.width.to_string()), ("height".to_owned(), picture.height.to_string())]
-        .into_iter()
-        .chain(seed)
-        .collect()
+/// What the record will say of a file, kept beside it for whoever finds it after a crash.
+fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
+    let mut metadata = HashMap::new();
+    let mut keep = |name: &str, value: String| drop(metadata.insert(name.to_owned(), value));
+    keep("width", facts.width.to_string());
+    keep("height", facts.height.to_string());
+    if let Some(seed) = facts.seed {
+        keep("seed", seed.to_string());
+    }
+    if let Some(Lettering { style, placement, contrast }) = facts.lettering {
+        keep("style", style.to_string());
+        keep("placement", placement.to_string());
+        keep("contrast", f64::from(contrast).to_string());
+    }
+    metadata
+}
+
+/// What is known of a file, from what S3 says of it; `None` when it was not stored by [`Images::put`].
+fn facts(
+    content_type: Option<&str>,
+    length: Option<i64>,
+    metadata: Option<&HashMap<String, String>>,
+) -> Option<ImageFacts> {
+    let text = |name: &str| metadata?.get(name).map(String::as_str);
+    let number = |name: &str| text(name)?.parse::<u32>().ok();
+    let lettering = || {
+        let contrast: f64 = text("contrast")?.parse().ok()?;
+        let (style, placement) = (text("style")?.parse().ok()?, text("placement")?.parse().ok()?);
+        Some(Lettering { style, placement, contrast: contrast.into() })
+    };
+    Some(ImageFacts {
+        format: OutputFormat::ALL.iter().copied().find(|format| Some(format.content_type()) == content_type)?,
+        bytes: u64::try_from(length?).ok()?,
+        width: number("width")?,
+        height: number("height")?,
+        seed: number("seed"),
+        lettering: lettering(),
+    })
 }

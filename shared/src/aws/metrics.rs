@@ -197,10 +197,12 @@ mod tests {
         let lease = |at: Timestamp| Lease::new(at + DAY);
         let job = job(now).claim(lease(now), 3, now).expect("a fresh job").release(busy, Attempt::NeverBegan);
         let start = now + Duration::from_secs(2);
-        let facts = ImageFacts { format: OutputFormat::Png, bytes: 1500, width: 832, height: 1216, seed: None };
+        let (format, lettering) = (OutputFormat::Png, None);
+        let facts = ImageFacts { format, bytes: 1500, width: 832, height: 1216, seed: None, lettering };
         let url = SignedUrl { url: "https://example.com/?secret".to_owned(), expires_at: now };
         let end = start + Duration::from_millis(3_500);
-        let job = job.claim(lease(start), 3, start).expect("it is free").succeed(Image { facts, url }, end);
+        let job =
+            job.claim(lease(start), 3, start).expect("it is free").succeed(Image { facts, url, artwork: None }, end);
         let document = metrics().document(&job).expect("it has ended");
         let pinned = json!({
             "_aws": {

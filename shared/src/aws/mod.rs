@@ -21,7 +21,7 @@ use aws_smithy_http_client::{Builder, tls::rustls_provider::CryptoMode};
 use aws_smithy_types::retry::RetryConfig;
 
 pub use error::{Kind, ServiceError};
-pub use images::{Images, Stored};
+pub use images::{File, Files, Images, Stored};
 pub use metrics::{Metrics, Output};
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};

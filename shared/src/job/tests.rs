@@ -17,8 +17,16 @@ fn job() -> Job {
 
 fn image() -> Image {
     Image {
-        facts: ImageFacts { format: OutputFormat::Png, bytes: 1, width: 832, height: 1216, seed: Some(1) },
+        facts: ImageFacts {
+            format: OutputFormat::Png,
+            bytes: 1,
+            width: 832,
+            height: 1216,
+            seed: Some(1),
+            lettering: None,
+        },
         url: SignedUrl { url: "https://example.com".to_owned(), expires_at: Timestamp::from_ms(1) },
+        artwork: None,
     }
 }
 

@@ -11,7 +11,9 @@ use super::SERVICE;
 use crate::aws::ServiceError;
 use crate::batch::{Batch, BatchName, CustomId};
 use crate::id::{BatchId, JobId};
-use crate::job::{Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, SignedUrl, Status};
+use crate::job::{
+    Artwork, Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, SignedUrl, Status,
+};
 use crate::order::Order;
 use crate::time::Timestamp;
 
@@ -80,6 +82,8 @@ struct LeaseRow {
 struct ImageRow {
     facts: ImageFacts,
     url: SignedUrl,
+    #[serde(default)]
+    artwork: Option<Artwork>,
 }
 
 impl From<&Job> for StateRow {
@@ -88,8 +92,8 @@ impl From<&Job> for StateRow {
         match &job.state {
             JobState::Queued | JobState::Canceled { .. } => {}
             JobState::Running(Lease { id, until }) => lease = Some(LeaseRow { id: id.to_string(), until: until.ms() }),
-            JobState::Succeeded { image: Image { facts, url }, .. } => {
-                image = Some(ImageRow { facts: *facts, url: url.clone() });
+            JobState::Succeeded { image: Image { facts, url, artwork }, .. } => {
+                image = Some(ImageRow { facts: *facts, url: url.clone(), artwork: artwork.clone() });
             }
             JobState::Failed { error: why, .. } => error = Some(why.clone()),
         }
@@ -126,8 +130,9 @@ impl StateRow {
                 })
             }
             Status::Succeeded => {
-                let ImageRow { facts, url } = self.image.as_ref()?;
-                JobState::Succeeded { finished_at: finished_at?, image: Image { facts: *facts, url: url.clone() } }
+                let ImageRow { facts, url, artwork } = self.image.as_ref()?;
+                let image = Image { facts: *facts, url: url.clone(), artwork: artwork.clone() };
+                JobState::Succeeded { finished_at: finished_at?, image }
             }
             Status::Failed => JobState::Failed { finished_at: finished_at?, error: self.error.clone()? },
             Status::Canceled => JobState::Canceled { finished_at: finished_at? },
@@ -222,20 +227,32 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
 mod tests {
     use super::*;
     use crate::job::{Attempt, ErrorCode};
-    use crate::order::Model;
+    use crate::order::{Model, OutputFormat};
+    use crate::poster::{Contrast, Lettering, Placement, Style};
     use serde_json::json;
     use std::time::Duration;
 
     fn states() -> Vec<Job> {
-        let order = json!({ "prompt": "x", "seed": 7, "metadata": { "a": "b" }, "negative_prompt": "y" });
+        let poster =
+            json!({ "title": "Émile", "tagline": "Go.", "credits": [{ "name": "A" }, { "role": "b", "name": "C" }] });
+        let order = json!({
+            "prompt": "x", "seed": 7, "metadata": { "a": "b" }, "negative_prompt": "y", "poster": poster
+        });
         let order = Order::parse(order, "", Model::Core).expect("a good order");
         let now = Timestamp::from_ms(1_795_000_000_123);
         let day = Duration::from_secs(86_400);
         let queued = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
         let claimed = queued.claim(Lease::new(now + day), 3, now).expect("a fresh job");
-        let image = Image {
-            facts: ImageFacts { format: crate::order::OutputFormat::Png, bytes: 5, width: 1, height: 2, seed: None },
-            url: SignedUrl { url: "https://example.com/?a=b".to_owned(), expires_at: now },
+        let facts =
+            ImageFacts { format: OutputFormat::Png, bytes: 5, width: 1, height: 2, seed: None, lettering: None };
+        let url = SignedUrl { url: "https://example.com/?a=b".to_owned(), expires_at: now };
+        let image = Image { facts, url: url.clone(), artwork: None };
+        let contrast = Contrast::from(7.02);
+        let lettering = Lettering { style: Style::Noir, placement: Placement::Bottom, contrast };
+        let poster = Image {
+            facts: ImageFacts { lettering: Some(lettering), ..facts },
+            url: url.clone(),
+            artwork: Some(Artwork { facts, url }),
         };
         let last = LastError { code: ErrorCode::Throttled, message: "Busy.".to_owned(), at: now };
         vec![
@@ -243,6 +260,7 @@ mod tests {
             claimed.clone().fail(ErrorCode::ContentFiltered, "No.".to_owned(), Attempt::NeverBegan, now),
             Job { state: JobState::Canceled { finished_at: now }, ..queued.clone() },
             claimed.clone().succeed(image, now),
+            claimed.clone().succeed(poster, now),
             Job::clone(&claimed),
             Job {
                 membership: Some(Membership {
@@ -271,6 +289,28 @@ mod tests {
             assert!(job_of(item.clone()).is_ok());
             item.remove("fence");
             assert!(job_of(item).is_err());
+        }
+    }
+
+    #[test]
+    fn records_from_before_there_were_posters_are_read() {
+        for job in states() {
+            let order = Order { poster: None, ..job.order.clone() };
+            let mut item = item_of(&Job { order, ..job });
+            let inner = |item: &mut Item, name: &str| match item.get_mut(name) {
+                Some(AttributeValue::M(map)) => std::mem::take(map),
+                _ => Item::new(),
+            };
+            assert!(!inner(&mut item.clone(), "order").contains_key("poster"), "it is not written either");
+            let mut image = inner(&mut item, "image");
+            if !image.is_empty() {
+                let mut facts = inner(&mut image, "facts");
+                facts.remove("lettering");
+                image.insert("facts".to_owned(), AttributeValue::M(facts));
+                image.remove("artwork");
+                item.insert("image".to_owned(), AttributeValue::M(image));
+            }
+            assert!(job_of(item).is_ok_and(|job| job.order.poster.is_none()));
         }
     }
 

@@ -1,0 +1,208 @@
+//! Setting the lettering of a poster over its picture.
+
+use std::sync::Arc;
+
+use shared::aws::File;
+use shared::job::ImageFacts;
+use shared::order::{Order, OutputFormat};
+use shared::poster::{Contrast, Credit, Lettering, Placement, Poster, Style, Words};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
+use typography::{Format, Look, NotSet, Place, Raster, Sheet, Unreadable, typeset};
+
+/// Sets one poster at a time, beside everything else that the function does meanwhile.
+///
+/// A small function has a part of one core, so two at once would not be done sooner, but hold two pictures in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Typesetter(Arc<Semaphore>);
+
+/// Why a picture has no lettering. It would come to the same each time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetError {
+    #[error("the picture cannot be read or written: {0}")]
+    Picture(#[from] Unreadable),
+    #[error(transparent)]
+    Lettering(#[from] NotSet),
+    #[error("setting it broke off: {0}")]
+    BrokeOff(#[from] JoinError),
+}
+
+impl Typesetter {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// Sets `poster` over `artwork`, in the format that the order asks for.
+    pub(crate) async fn set(&self, order: &Order, poster: &Poster, artwork: File) -> Result<File, SetError> {
+        let _turn = self.0.acquire().await.expect("nobody closes it");
+        let (look, format) = (look(order, poster), order.output_format);
+        let poster = poster.clone();
+        // On a thread of its own it holds up none of the function's calls, and a panic in it ends this one job alone.
+        spawn_blocking(move || set(&poster, look, format, &artwork)).await?
+    }
+}
+
+fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File) -> Result<File, SetError> {
+    let role = |credit: &Credit| credit.role.clone().map_or_else(String::new, String::from);
+    let credits: Vec<_> = poster.credits.iter().map(|credit| (role(credit), credit.name.as_str())).collect();
+    let credits: Vec<_> = credits.iter().map(|(role, name)| (role.as_str(), *name)).collect();
+    let sheet = Sheet {
+        title: poster.title.as_str(),
+        tagline: poster.tagline.as_ref().map(Words::as_str),
+        credits: &credits,
+        look,
+        place: match poster.placement {
+            Placement::Auto => None,
+            Placement::Top => Some(Place::Top),
+            Placement::Bottom => Some(Place::Bottom),
+        },
+    };
+    let set = typeset(Raster::decode(&artwork.bytes)?, &sheet)?;
+    let lettering = Lettering {
+        style: style(set.look),
+        placement: match set.place {
+            Place::Top => Placement::Top,
+            Place::Bottom => Placement::Bottom,
+        },
+        contrast: Contrast::from(f64::from(set.contrast)),
+    };
+    let bytes = set.picture.encode(match format {
+        OutputFormat::Png => Format::Png,
+        OutputFormat::Jpeg => Format::Jpeg,
+        OutputFormat::Webp => Format::Webp,
+    })?;
+    let facts = ImageFacts { format, bytes: bytes.len() as u64, lettering: Some(lettering), ..artwork.facts };
+    Ok(File { facts, bytes: bytes.into() })
+}
+
+/// The look that is asked for, or else the one that goes with the prompt, or else the picture decides.
+fn look(order: &Order, poster: &Poster) -> Option<Look> {
+    match poster.style {
+        Style::Auto => look_of_genre(order.prompt.as_str()),
+        Style::Noir => Some(Look::Noir),
+        Style::Epic => Some(Look::Epic),
+        Style::Modern => Some(Look::Modern),
+        Style::Retro => Some(Look::Retro),
+        Style::Scifi => Some(Look::Scifi),
+        Style::Romance => Some(Look::Romance),
+    }
+}
+
+fn style(look: Look) -> Style {
+    match look {
+        Look::Noir => Style::Noir,
+        Look::Epic => Style::Epic,
+        Look::Modern => Style::Modern,
+        Look::Retro => Style::Retro,
+        Look::Scifi => Style::Scifi,
+        Look::Romance => Style::Romance,
+    }
+}
+
+/// How words begin, in several languages, that speak of a look. Of looks that are spoken of equally often the first wins.
+#[rustfmt::skip]
+const GENRES: [(Look, &[&str]); 5] = [
+    (Look::Noir, &[
+        "noir", "detecti", "detekti", "détecti", "crim", "krimi", "murder", "mord", "thriller", "gangster", "mafia",
+        "heist", "детектив", "убийств",
+    ]),
+    (Look::Scifi, &[
+        "scifi", "science", "space", "astronaut", "cosmonaut", "robot", "android", "cyber", "alien", "galax", "futur",
+        "planet", "weltraum", "espac", "космос", "космич",
+    ]),
+    (Look::Romance, &[
+        "roman", "love", "liebe", "amour", "amor", "amore", "любов", "wedding", "hochzeit", "mariage", "kiss", "heart",
+    ]),
+    (Look::Retro, &[
+        "retro", "rétro", "vintage", "western", "cowboy", "1950s", "1960s", "1970s", "grindhouse", "diner", "surf",
+    ]),
+    (Look::Epic, &[
+        "epic", "épique", "épica", "fantas", "kingdom", "königreich", "royaume", "empire", "knight", "dragon", "sword",
+        "warrior", "battle", "viking", "samurai", "ancient", "legend", "saga", "эпич", "легенд",
+    ]),
+];
+
+fn look_of_genre(prompt: &str) -> Option<Look> {
+    let prompt = prompt.to_lowercase().replace('-', "");
+    let words: Vec<&str> = prompt.split(|c: char| !c.is_alphanumeric()).collect();
+    let speaks = |beginnings: &[&str]| {
+        words.iter().filter(|word| beginnings.iter().any(|beginning| word.starts_with(beginning))).count()
+    };
+    let counted = GENRES.iter().rev().map(|(look, beginnings)| (speaks(beginnings), *look));
+    counted.filter(|(count, _)| *count > 0).max_by_key(|(count, _)| *count).map(|(_, look)| look)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use shared::order::Model;
+
+    #[test]
+    fn the_prompt_chooses_the_look_where_nobody_else_does() {
+        for (prompt, look) in [
+            ("A noir detective thriller in 1940s Venice", Some(Look::Noir)),
+            ("A science fiction epic on Mars", Some(Look::Scifi)),
+            ("Un film d'amour à Paris", Some(Look::Romance)),
+            ("любовь в большом городе", Some(Look::Romance)),
+            ("A Western about three cowboys", Some(Look::Retro)),
+            ("Samurai in the rain", Some(Look::Epic)),
+            ("A sci-fi love story between robots", Some(Look::Scifi)),
+            ("A lighthouse keeper's last winter", None),
+            ("", None),
+        ] {
+            assert_eq!(look_of_genre(prompt), look, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_is_set() {
+        let mut pixels = vec![200; 96 * 144 * 3];
+        pixels[..96 * 3].fill(20);
+        let artwork = Raster { width: 96, height: 144, pixels, notes: Vec::new() };
+        let bytes = artwork.encode(Format::Png).expect("it fits");
+        for (style, placement, format) in [
+            ("retro", "top", OutputFormat::Jpeg),
+            ("auto", "bottom", OutputFormat::Png),
+            ("epic", "auto", OutputFormat::Webp),
+        ] {
+            let order = json!({
+                "prompt": "A noir", "output_format": format, "model": "stability.sd3-5-large-v1:0",
+                "poster": { "title": "Go", "style": style, "placement": placement, "credits": [{ "name": "A" }] }
+            });
+            let order = Order::parse(order, "", Model::Core).expect("a good order");
+            let poster = order.poster.clone().expect("lettering");
+            let facts = ImageFacts {
+                format: OutputFormat::Png,
+                bytes: 1,
+                width: 96,
+                height: 144,
+                seed: Some(7),
+                lettering: None,
+            };
+            let file = File { facts, bytes: bytes.clone().into() };
+            let set = set(&poster, look(&order, &poster), format, &file).expect("it is set");
+            let lettering = set.facts.lettering.expect("it was set");
+            assert_eq!(lettering.style.as_str(), if style == "auto" { "noir" } else { style });
+            assert!(
+                lettering.placement != Placement::Auto
+                    && (placement == "auto" || lettering.placement.as_str() == placement)
+            );
+            assert!(f64::from(lettering.contrast) >= 7.0);
+            assert_eq!(OutputFormat::sniff(&set.bytes), Some(format));
+            assert_eq!((set.facts.width, set.facts.height, set.facts.seed), (96, 144, Some(7)));
+            assert_eq!(set.facts.bytes, set.bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_damaged_picture_is_an_error() {
+        let order = json!({ "prompt": "x", "poster": { "title": "Go" } });
+        let order = Order::parse(order, "", Model::Core).expect("a good order");
+        let poster = order.poster.clone().expect("lettering");
+        let facts =
+            ImageFacts { format: OutputFormat::Png, bytes: 1, width: 1, height: 1, seed: None, lettering: None };
+        let file = File { facts, bytes: b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".as_slice().into() };
+        assert!(matches!(set(&poster, None, OutputFormat::Png, &file), Err(SetError::Picture(_))));
+    }
+}

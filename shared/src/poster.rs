@@ -1,0 +1,316 @@
+//! The lettering of a poster: what a caller may have set over the picture.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::json::{Fields, kind, string};
+use crate::order::{is_forbidden, is_invisible, spelled};
+use crate::problem::{Fault, FaultKind, FieldError};
+
+/// What the model is told to leave out of a picture that gets lettering, so that there is none beneath it.
+pub const NO_LETTERING: &str = "text, lettering, title, words, watermark, signature, logo";
+
+/// How many credits a poster may have.
+pub const MAX_CREDITS: usize = 16;
+
+/// The words to set over a picture, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poster {
+    /// The title.
+    pub title: Words<80>,
+    /// A line that goes with the title.
+    pub tagline: Option<Words<120>>,
+    /// The billing block.
+    pub credits: Vec<Credit>,
+    /// The look of the lettering.
+    pub style: Style,
+    /// Where the title stands.
+    pub placement: Placement,
+}
+
+impl Poster {
+    /// Reads the wishes from a JSON value, with every fault found.
+    ///
+    /// # Errors
+    /// All the rules that the value breaks.
+    pub fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
+        let title = fields.required("title", Words::parse);
+        let tagline = fields.optional("tagline", Words::parse);
+        let credits = fields.nested("credits", Credit::parse_all).unwrap_or_default();
+        let style = fields.optional("style", |value| string(value)?.parse()).unwrap_or_default();
+        let placement = fields.optional("placement", |value| string(value)?.parse()).unwrap_or_default();
+        let errors = fields.finish();
+        match title {
+            Some(title) if errors.is_empty() => Ok(Self { title, tagline, credits, style, placement }),
+            _ => Err(errors),
+        }
+    }
+}
+
+/// A name in the billing block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// What for; without it the name stands alone, as an actor's does.
+    pub role: Option<Words<32>>,
+    /// Who.
+    pub name: Words<48>,
+}
+
+impl Credit {
+    fn parse_all(value: Value, pointer: &str) -> Result<Vec<Self>, Vec<FieldError>> {
+        let fault = |detail: String| vec![FieldError::new(pointer, detail)];
+        let credits = match value {
+            Value::Array(credits) if credits.len() <= MAX_CREDITS => credits,
+            Value::Array(credits) => {
+                return Err(fault(format!("must have at most {MAX_CREDITS} credits, but has {}", credits.len())));
+            }
+            other => return Err(fault(format!("must be an array, not {}", kind(&other)))),
+        };
+        let (mut read, mut errors) = (Vec::with_capacity(credits.len()), Vec::new());
+        for (index, credit) in credits.into_iter().enumerate() {
+            match Self::parse(credit, &format!("{pointer}/{index}")) {
+                Ok(credit) => read.push(credit),
+                Err(found) => errors.extend(found),
+            }
+        }
+        if errors.is_empty() { Ok(read) } else { Err(errors) }
+    }
+
+    fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
+        let role = fields.optional("role", Words::parse);
+        let name = fields.required("name", Words::parse);
+        let errors = fields.finish();
+        match name {
+            Some(name) if errors.is_empty() => Ok(Self { role, name }),
+            _ => Err(errors),
+        }
+    }
+}
+
+spelled! {
+    /// The look of the lettering, by the kind of film that it belongs to.
+    #[derive(Default)]
+    Style, "a style",
+    /// The one that goes with the prompt, or else with the picture.
+    #[default]
+    Auto = "auto",
+    /// Tall, narrow capitals under a spaced tagline.
+    Noir = "noir",
+    /// Roman capitals, widely set.
+    Epic = "epic",
+    /// Plain capitals at the left under a short bar.
+    Modern = "modern",
+    /// A heavy slab with a hard shadow.
+    Retro = "retro",
+    /// Geometric capitals, widely set.
+    Scifi = "scifi",
+    /// A fat italic.
+    Romance = "romance",
+}
+
+spelled! {
+    /// Where the title stands. The billing block is always at the bottom.
+    #[derive(Default)]
+    Placement, "a placement",
+    /// Where the picture is calmest.
+    #[default]
+    Auto = "auto",
+    /// At the top.
+    Top = "top",
+    /// At the bottom.
+    Bottom = "bottom",
+}
+
+/// How a poster was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lettering {
+    /// The look that it has; never [`Style::Auto`].
+    pub style: Style,
+    /// Where the title stands; never [`Placement::Auto`].
+    pub placement: Placement,
+    /// The contrast of the title.
+    pub contrast: Contrast,
+}
+
+/// The least contrast between a title and the pixels of the box that it stands in, from 1 to 21 as WCAG 2 defines it,
+/// to two decimals and never rounded up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
+pub struct Contrast {
+    hundredths: u16,
+}
+
+impl From<f64> for Contrast {
+    fn from(ratio: f64) -> Self {
+        // A ratio that is written as 7.02 is read as a little less, and must not lose a hundredth by that.
+        Self { hundredths: (ratio.clamp(1.0, 21.0) * 100.0 + 1e-6) as u16 }
+    }
+}
+
+impl From<Contrast> for f64 {
+    fn from(contrast: Contrast) -> Self {
+        Self::from(contrast.hundredths) / 100.0
+    }
+}
+
+/// Words to set on a poster: on one line, with something to see in them, at most `MAX` characters, each of which the
+/// fonts have.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Words<const MAX: usize>(String);
+
+impl<const MAX: usize> Words<MAX> {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn parse(value: Value) -> Result<Self, Fault> {
+        Self::of(&string(value)?)
+    }
+
+    /// Trims and checks a text.
+    fn of(text: &str) -> Result<Self, Fault> {
+        let text = text.trim();
+        if text.chars().all(is_invisible) {
+            return Err(Fault::from("must not be empty".to_owned()));
+        }
+        let chars = text.chars().count();
+        if chars > MAX {
+            return Err(Fault::from(format!("must have at most {MAX} characters, but has {chars}")));
+        }
+        if let Some(c) = text.chars().find(|&c| is_forbidden(c) || c.is_control()) {
+            return Err(Fault::from(format!("must not contain the character U+{:04X}", u32::from(c))));
+        }
+        match text.chars().find(|&c| !is_covered(c)) {
+            Some(c) => Err(Fault {
+                detail: format!("has the character {c} (U+{:04X}), which the fonts do not have", u32::from(c)),
+                kind: FaultKind::Character,
+            }),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl<const MAX: usize> TryFrom<String> for Words<MAX> {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::of(&text).map_err(|fault| fault.detail)
+    }
+}
+
+impl<const MAX: usize> From<Words<MAX>> for String {
+    fn from(words: Words<MAX>) -> Self {
+        words.0
+    }
+}
+
+/// Shows only the length, so that no log can hold what callers write.
+impl<const MAX: usize> fmt::Debug for Words<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Words({} bytes)", self.0.len())
+    }
+}
+
+/// The characters that the fonts have, white space aside: as ranges, first and last. The fonts themselves are linked into
+/// the worker alone, and a test holds this table against them.
+#[rustfmt::skip]
+const COVERED: [(char, char); 76] = [
+    ('\u{21}', '\u{7e}'), ('\u{a1}', '\u{b4}'), ('\u{b6}', '\u{17f}'), ('\u{18f}', '\u{18f}'),
+    ('\u{1a0}', '\u{1a1}'), ('\u{1af}', '\u{1b0}'), ('\u{1b7}', '\u{1b7}'), ('\u{1cd}', '\u{1ce}'),
+    ('\u{1d3}', '\u{1d4}'), ('\u{1e4}', '\u{1e9}'), ('\u{1ee}', '\u{1ef}'), ('\u{1f4}', '\u{1f5}'),
+    ('\u{1fe}', '\u{1ff}'), ('\u{218}', '\u{21b}'), ('\u{21e}', '\u{21f}'), ('\u{237}', '\u{237}'),
+    ('\u{259}', '\u{259}'), ('\u{292}', '\u{292}'), ('\u{2bb}', '\u{2bc}'), ('\u{2c6}', '\u{2c7}'),
+    ('\u{2d8}', '\u{2dd}'), ('\u{300}', '\u{304}'), ('\u{306}', '\u{30c}'), ('\u{323}', '\u{323}'),
+    ('\u{326}', '\u{328}'), ('\u{335}', '\u{335}'), ('\u{337}', '\u{338}'), ('\u{394}', '\u{394}'),
+    ('\u{3a9}', '\u{3a9}'), ('\u{400}', '\u{45f}'), ('\u{462}', '\u{463}'), ('\u{46a}', '\u{46b}'),
+    ('\u{490}', '\u{493}'), ('\u{496}', '\u{497}'), ('\u{49a}', '\u{49b}'), ('\u{4a2}', '\u{4a3}'),
+    ('\u{4ae}', '\u{4b1}'), ('\u{4ba}', '\u{4bb}'), ('\u{4c9}', '\u{4ca}'), ('\u{4d8}', '\u{4d9}'),
+    ('\u{4e8}', '\u{4e9}'), ('\u{1e80}', '\u{1e85}'), ('\u{1e9e}', '\u{1e9e}'), ('\u{1ea0}', '\u{1ef9}'),
+    ('\u{2010}', '\u{2010}'), ('\u{2013}', '\u{2014}'), ('\u{2018}', '\u{201a}'), ('\u{201c}', '\u{201e}'),
+    ('\u{2020}', '\u{2022}'), ('\u{2026}', '\u{2026}'), ('\u{2030}', '\u{2030}'), ('\u{2032}', '\u{2033}'),
+    ('\u{2039}', '\u{203a}'), ('\u{2044}', '\u{2044}'), ('\u{2052}', '\u{2052}'), ('\u{20ac}', '\u{20ac}'),
+    ('\u{20b9}', '\u{20b9}'), ('\u{2105}', '\u{2105}'), ('\u{2116}', '\u{2116}'), ('\u{2122}', '\u{2122}'),
+    ('\u{212a}', '\u{212b}'), ('\u{2153}', '\u{2154}'), ('\u{2190}', '\u{2194}'), ('\u{2196}', '\u{2199}'),
+    ('\u{2202}', '\u{2202}'), ('\u{220f}', '\u{220f}'), ('\u{2211}', '\u{2212}'), ('\u{221a}', '\u{221a}'),
+    ('\u{221e}', '\u{221e}'), ('\u{222b}', '\u{222b}'), ('\u{2248}', '\u{2248}'), ('\u{2260}', '\u{2260}'),
+    ('\u{2264}', '\u{2265}'), ('\u{25a0}', '\u{25a1}'), ('\u{25ca}', '\u{25ca}'), ('\u{fb01}', '\u{fb02}'),
+];
+
+/// Whether the fonts have a character.
+pub fn is_covered(c: char) -> bool {
+    let before = COVERED.partition_point(|(_, last)| *last < c);
+    c.is_whitespace() || COVERED.get(before).is_some_and(|(first, _)| *first <= c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn faults(value: Value) -> Vec<(String, FaultKind)> {
+        let errors = Poster::parse(value, "/poster").expect_err("it breaks a rule");
+        errors.into_iter().map(|error| (error.pointer, error.kind)).collect()
+    }
+
+    #[test]
+    fn the_least_poster_is_a_title() {
+        let poster = Poster::parse(json!({ "title": "  Solaris \n", "tagline": null, "credits": null }), "/poster");
+        let poster = poster.expect("a good poster");
+        assert_eq!((poster.title.as_str(), poster.tagline, poster.credits.len()), ("Solaris", None, 0));
+        assert_eq!((poster.style, poster.placement), (Style::Auto, Placement::Auto));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once_and_told_by_its_kind() {
+        use FaultKind::{Character, Rule};
+        let credits = json!([{ "name": "A" }, { "name": "侍", "role": "" }, 7]);
+        let poster = json!({ "title": "七", "tagline": "a\u{202e}b", "credits": credits, "style": "x", "titel": 1 });
+        let found = faults(poster);
+        let expected = [
+            ("/poster/title", Character),
+            ("/poster/tagline", Rule),
+            ("/poster/credits/1/role", Rule),
+            ("/poster/credits/1/name", Character),
+            ("/poster/credits/2", Rule),
+            ("/poster/style", Rule),
+            ("/poster/titel", Rule),
+        ];
+        assert_eq!(found, expected.map(|(pointer, kind)| (pointer.to_owned(), kind)));
+    }
+
+    #[test]
+    fn words_have_something_to_see_and_keep_their_limit_in_characters() {
+        for (text, good) in
+            [("Ł".repeat(80), true), ("Ł".repeat(81), false), ("\u{ad}".to_owned(), false), ("a\tb".to_owned(), false)]
+        {
+            assert_eq!(Words::<80>::try_from(text.clone()).is_ok(), good, "{text:?}");
+        }
+        assert!(!format!("{:?}", Words::<80>::try_from("secret".to_owned())).contains("secret"));
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_knows_its_ends() {
+        assert!(COVERED.iter().all(|(first, last)| first <= last));
+        assert!(COVERED.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        for (c, covered) in
+            [('A', true), ('\u{7f}', false), ('Ѣ', true), ('ﬂ', true), ('\u{fb03}', false), ('α', false)]
+        {
+            assert_eq!(is_covered(c), covered, "{c}");
+        }
+    }
+
+    #[test]
+    fn contrasts_are_never_rounded_up_and_read_back_as_they_were_written() {
+        assert_eq!(f64::from(Contrast::from(7.029_9)), 7.02);
+        for hundredths in 100..=2100_u16 {
+            let contrast = Contrast { hundredths };
+            let text = serde_json::to_string(&contrast).expect("a number");
+            assert_eq!(serde_json::from_str::<Contrast>(&text).expect("a contrast"), contrast, "{text}");
+        }
+    }
+}
