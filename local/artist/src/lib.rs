@@ -1,30 +1,26 @@
 //! The offline artist: paints a poster from a prompt by procedure, in place of a diffusion model.
 //!
-//! The prompt is read for genre, place, time of day, weather and subject, and a scene
-//! is composed from a small vocabulary of sky, ridges, water, buildings, fog and figures. The same
-//! order always gives the same bytes. Every picture says of itself, in its lettering and in its
-//! metadata, that no diffusion model was used.
+//! The prompt is read for genre, place, time of day, colours and subject, and a scene is composed from a small vocabulary
+//! of sky, ridges, water, fog and drawings. The same order always gives the same bytes. Every picture says of itself, in
+//! its lettering and in its metadata, that no diffusion model was used.
 
+mod brief;
 mod canvas;
-mod encoding;
-mod figure;
-mod lettering;
+mod drawing;
+mod land;
 mod noise;
-#[rustfmt::skip]
-mod outlines;
 mod palette;
-mod places;
-mod reading;
-mod scenery;
-mod shop;
+mod scene;
+mod sky;
 mod title;
+mod vocabulary;
 
-use canvas::Canvas;
-use lettering::Lettering;
-use noise::{Random, hash_text};
+pub use typography::Format;
+use typography::{Look, Place, Raster, Sheet, typeset};
+
+use brief::Brief;
 use palette::Palette;
-use reading::Brief;
-use scenery::Scene;
+use scene::Scene;
 
 /// What every picture says of its making.
 pub const DISCLOSURE: &str = "Painted offline from the prompt. No diffusion model was used.";
@@ -37,7 +33,7 @@ pub const MOST_PIXELS: u32 = 2048;
 pub struct Order<'a> {
     /// What the picture shows, in any language.
     pub prompt: &'a str,
-    /// What it must not show. "people" and "text" leave those out.
+    /// What it must not show. "people" leaves those out, and "text" all words but the disclosure.
     pub negative_prompt: &'a str,
     /// Another seed gives another picture of the same prompt.
     pub seed: u32,
@@ -47,39 +43,42 @@ pub struct Order<'a> {
     pub height: u32,
 }
 
-/// How a picture is encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// PNG, with the disclosure in its text chunks.
-    Png,
-    /// JPEG, with the disclosure in a comment.
-    Jpeg,
-    /// Lossless WebP.
-    Webp,
-}
-
 /// Paint an order and encode the picture. The same order and format always give the same bytes.
 pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     let limit = |pixels: u32| pixels.clamp(1, MOST_PIXELS);
     let order = Order { width: limit(order.width), height: limit(order.height), ..*order };
     let brief = Brief::read(&order);
-    // The prompt is part of the seed, so that two prompts of one genre differ as well.
-    let mut random = Random::new(u64::from(order.seed) ^ hash_text(order.prompt).rotate_left(17));
-    let palette = Palette::new(&brief, &mut random);
-    let lettering = Lettering::set(&brief, &order);
-    let mut canvas = Canvas::new(order.width as usize, order.height as usize);
-    Scene::new(&mut canvas, &palette, &brief, &lettering, random).compose();
-    if !brief.shuns("text,title,lettering,typography,words,letters") {
-        lettering.darken(&mut canvas, &palette);
-        lettering.draw(&mut canvas, &palette);
-    }
-    encoding::encode(&canvas, order.seed, format)
+    let palette = Palette::new(&brief, order.seed);
+    let picture = Scene::new(&order, &brief, &palette).compose().develop(order.seed);
+    let seed = order.seed.to_string();
+    let sheet = Sheet {
+        title: &brief.title,
+        tagline: Some(brief.tagline),
+        credits: &[
+            ("painted offline from", "the prompt"),
+            ("in the mood of", &brief.genre.name),
+            ("from seed", &seed),
+            ("", "No diffusion model was used"),
+        ],
+        look: Look::ALL.into_iter().find(|look| format!("{look:?}") == brief.genre.look),
+        place: Some(Place::Bottom),
+    };
+    let lettered = if brief.lettered { typeset(picture.clone(), &sheet).ok() } else { None };
+    encode(lettered.map_or(picture, |poster| poster.picture), format)
 }
 
 /// One plain colour as PNG, in no time, for whoever needs a picture of the right kind and not a poster. The seed picks the
 /// colour.
 pub fn paint_plain(seed: u32, width: u32, height: u32) -> Vec<u8> {
-    encoding::encode_plain(seed, width.clamp(1, MOST_PIXELS), height.clamp(1, MOST_PIXELS))
+    let [width, height] = [width, height].map(|pixels| pixels.clamp(1, MOST_PIXELS) as usize);
+    let pixels = seed.to_le_bytes()[..3].repeat(width * height);
+    encode(Raster { width, height, pixels, notes: Vec::new() }, Format::Png)
+}
+
+fn encode(mut picture: Raster, format: Format) -> Vec<u8> {
+    let notes = [("Software", concat!("artist ", env!("CARGO_PKG_VERSION"))), ("Comment", DISCLOSURE)];
+    picture.notes = notes.map(|(keyword, text)| (keyword.to_owned(), text.to_owned())).to_vec();
+    picture.encode(format).expect("every format takes a picture of this size")
 }
 
 #[cfg(test)]

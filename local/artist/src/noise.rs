@@ -1,50 +1,9 @@
-//! Repeatable chance: a random number generator and smooth noise, from integer hashes only.
-
-/// A small random number generator (SplitMix64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub(crate) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number from `low` to `high`.
-    pub(crate) fn range(&mut self, low: f32, high: f32) -> f32 {
-        low + (high - low) * (self.bits() >> 40) as f32 / (1_u64 << 24) as f32
-    }
-
-    pub(crate) fn chance(&mut self, probability: f32) -> bool {
-        self.range(0.0, 1.0) < probability
-    }
-
-    /// Minus one or one.
-    pub(crate) fn sign(&mut self) -> f32 {
-        if self.chance(0.5) { 1.0 } else { -1.0 }
-    }
-
-    /// One of `items`, of which there must be at least one.
-    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.bits() as usize % items.len()]
-    }
-}
-
-/// FNV-1a, which unlike the hashes of std is the same in every release.
-pub(crate) fn hash_text(text: &str) -> u64 {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, step)
-}
+//! Smooth noise from integer hashes, the same on every machine.
 
 /// A hash of a lattice point.
 pub(crate) fn hash_point(x: i32, y: i32, seed: u32) -> u32 {
-    let mut h =
-        (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35) ^ seed.wrapping_mul(0x27D4_EB2F);
+    let (x, y) = ((x as u32).wrapping_mul(0x85EB_CA6B), (y as u32).wrapping_mul(0xC2B2_AE35));
+    let mut h = x ^ y ^ seed.wrapping_mul(0x27D4_EB2F);
     h = (h ^ (h >> 15)).wrapping_mul(0x2C1B_3C6D);
     h = (h ^ (h >> 12)).wrapping_mul(0x297A_2D39);
     h ^ (h >> 15)
@@ -57,18 +16,15 @@ pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
     let corner = |i: i32, j: i32| {
         let hash = hash_point(column as i32 + i, row as i32 + j, seed);
         let (x, y) = (dx - i as f32, dy - j as f32);
-        let across = if hash & 1 == 0 { x } else { -x };
-        let down = if hash & 2 == 0 { y } else { -y };
-        across + down
+        (if hash & 1 == 0 { x } else { -x }) + (if hash & 2 == 0 { y } else { -y })
     };
     let fade = |t: f32| t * t * t * (t * (t * 6.0 - 15.0) + 10.0);
     let blend = |a: f32, b: f32, t: f32| a + (b - a) * t;
     let top = blend(corner(0, 0), corner(1, 0), fade(dx));
-    let bottom = blend(corner(0, 1), corner(1, 1), fade(dx));
-    blend(top, bottom, fade(dy))
+    blend(top, blend(corner(0, 1), corner(1, 1), fade(dx)), fade(dy))
 }
 
-/// Fractal noise: octaves of noise, each turned so that the lattice does not show.
+/// Octaves of noise, each turned so that the lattice does not show.
 pub(crate) fn fractal(mut x: f32, mut y: f32, octaves: u32, seed: u32) -> f32 {
     let (mut sum, mut weight) = (0.0, 0.5);
     for octave in 0..octaves {
@@ -87,9 +43,8 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    pub(crate) fn new(width: f32, height: f32, step: f32, f: impl Fn(f32, f32) -> f32) -> Field {
-        let columns = (width / step) as usize + 3;
-        let rows = (height / step) as usize + 3;
+    pub(crate) fn new((width, height): (f32, f32), step: f32, f: impl Fn(f32, f32) -> f32) -> Field {
+        let (columns, rows) = ((width / step) as usize + 3, (height / step) as usize + 3);
         let place = |i: usize| f((i % columns) as f32 * step, (i / columns) as f32 * step);
         Field { columns, step, samples: (0..columns * rows).map(place).collect() }
     }
@@ -99,9 +54,7 @@ impl Field {
         let (x, y) = (x.max(0.0) / self.step, y.max(0.0) / self.step);
         let (dx, dy) = (x.fract(), y.fract());
         let i = y as usize * self.columns + x as usize;
-        let top = self.samples[i] * (1.0 - dx) + self.samples[i + 1] * dx;
-        let below = i + self.columns;
-        let bottom = self.samples[below] * (1.0 - dx) + self.samples[below + 1] * dx;
-        top * (1.0 - dy) + bottom * dy
+        let row = |i: usize| self.samples[i] * (1.0 - dx) + self.samples[i + 1] * dx;
+        row(i) * (1.0 - dy) + row(i + self.columns) * dy
     }
 }
