@@ -1,5 +1,5 @@
 //! Paint twelve prompts of different kinds and say how long each took:
-//! `cargo run -p artist --example gallery -- DIRECTORY [SEED] [WIDTH HEIGHT]`.
+//! `cargo run -p artist --example gallery -- DIRECTORY [SEED WIDTH HEIGHT NEGATIVE_PROMPT]`.
 
 use std::error::Error;
 use std::path::Path;
@@ -32,13 +32,14 @@ const PROMPTS: [(&str, &str); 12] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let directory = arguments.first().ok_or("usage: gallery DIRECTORY [SEED] [WIDTH HEIGHT]")?;
+    let directory = arguments.first().ok_or("usage: gallery DIRECTORY [SEED WIDTH HEIGHT NEGATIVE_PROMPT]")?;
     let number = |i: usize, otherwise| arguments.get(i).map_or(Ok(otherwise), |text| text.parse::<u32>());
     let (seed, width, height) = (number(1, 7)?, number(2, 832)?, number(3, 1216)?);
+    let negative_prompt = arguments.get(4).map_or("", String::as_str);
     std::fs::create_dir_all(directory)?;
     for (name, prompt) in PROMPTS {
         let start = Instant::now();
-        let file = paint(&Order { prompt, negative_prompt: "", seed, width, height }, Format::Png);
+        let file = paint(&Order { prompt, negative_prompt, seed, width, height }, Format::Png);
         eprintln!("{name}: {} kB in {} ms", file.len() / 1000, start.elapsed().as_millis());
         std::fs::write(Path::new(directory).join(format!("{name}.png")), file)?;
     }

@@ -45,12 +45,6 @@ impl Brief {
             Some(_) if genre.1.disc == Disc::Moon => Disc::Sun,
             _ => genre.1.disc,
         };
-        let tint = best(&known.tints, count);
-        // "A red sun" colours the sun alone, and "a red balloon" nothing.
-        let colors =
-            |thing| tint.is_some_and(|row| row.0.split(',').any(|color| has(&words, &format!("{color} {thing}"))));
-        let sunny = ["sun", "moon", "sonne", "mond"].into_iter().any(colors);
-        let tinted = !sunny && !["balloon", "dress", "coat", "hat", "car", "door", "umbrella"].into_iter().any(colors);
         // Without a phrase that makes a title, as in scripts that no face has, the title is what was understood.
         let name = |terms: &'static str| terms.split(',').next().unwrap_or_default();
         let subject = name(if fit(&hero.0) > 1 { &hero.0 } else { &place.0 });
@@ -64,8 +58,8 @@ impl Brief {
             landmarks: landmarks.into_iter().map(|row| &row.1).collect(),
             cast: if shuns("people,person,human,figure,man,woman") { "" } else { &hero.1 },
             weather: best(&known.weathers, fit).map(|row| &row.1),
-            washes: time.into_iter().chain(tint.filter(|_| tinted)).map(|row| &row.1).collect(),
-            light: tint.filter(|_| sunny).map(|row| row.1.0.as_str()),
+            washes: time.into_iter().chain(best(&known.tints, count)).map(|row| &row.1).collect(),
+            light: best(&known.lights, count).map(|row| row.1.as_str()),
             lettered: !shuns("text,title,lettering,typography,word,letter,watermark"),
             title: title::derive(order.prompt, other),
             tagline: foreign.map_or(usual, |row| &row.1),

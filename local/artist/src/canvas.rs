@@ -41,10 +41,6 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    pub(crate) fn new(width: usize, height: usize) -> Canvas {
-        Canvas { width, height, pixels: vec![[0.0; 3]; width * height] }
-    }
-
     /// Replace every pixel between two corners by a function of its place and colour.
     pub(crate) fn shade(&mut self, from: (f32, f32), to: (f32, f32), f: impl Fn(f32, f32, Rgb) -> Rgb) {
         let limit = |v: f32, most: usize| (v.max(0.0) as usize).min(most);
@@ -76,11 +72,11 @@ impl Canvas {
 
     /// Fill a path with light that shines on what is within `reach` of it, the more the nearer.
     pub(crate) fn glow(&mut self, path: Option<&Path>, reach: f32, color: Rgb) {
-        for step in [0.1, 0.3, 0.6, 1.0] {
+        for step in [0.08, 0.2, 0.36, 0.55, 0.76, 1.0] {
             let stroke =
                 Stroke { width: (2.0 * reach * step).max(0.4), line_join: LineJoin::Round, ..Stroke::default() };
             let rim = path.and_then(|path| path.stroke(&stroke, 1.0));
-            self.fill(rim.as_ref(), |_, _, under| add(under, scale(color, 0.15)));
+            self.fill(rim.as_ref(), |_, _, under| add(under, scale(color, 0.07)));
         }
         self.fill(path, |_, _, _| mix(color, [1.0; 3], 0.25));
     }

@@ -5,22 +5,12 @@ use std::sync::LazyLock;
 
 use tiny_skia::{Path, PathBuilder};
 
-/// A path of a drawing.
-#[derive(Clone, Copy)]
-pub(crate) struct Part {
-    /// What it is painted with.
-    pub(crate) class: &'static str,
-    /// Its colour, if it has one of its own.
-    pub(crate) fill: Option<&'static str>,
-    data: &'static str,
-}
+/// A path's class, which says what it is painted with, its colour if it has one of its own, and its data.
+pub(crate) type Part = (&'static str, Option<&'static str>, &'static str);
 
 static DRAWINGS: LazyLock<HashMap<&str, Vec<Part>>> = LazyLock::new(|| {
     let attribute = |text: &'static str, name| text.split_once(name)?.1.split('"').next();
-    let part = |line| {
-        let fill = attribute(line, "fill=\"");
-        Some(Part { class: attribute(line, "class=\"")?, fill, data: attribute(line, " d=\"")? })
-    };
+    let part = |line| Some((attribute(line, "class=\"")?, attribute(line, "fill=\""), attribute(line, " d=\"")?));
     let groups = include_str!("drawings.svg").split("<g ").skip(1);
     groups.filter_map(|group| Some((attribute(group, "id=\"")?, group.lines().filter_map(part).collect()))).collect()
 });
@@ -30,26 +20,24 @@ pub(crate) fn parts(names: &str) -> impl Iterator<Item = &'static Part> {
     names.split(' ').filter_map(|name| DRAWINGS.get(name)).flatten()
 }
 
-impl Part {
-    /// The path, with each point put through `place`.
-    pub(crate) fn trace(&self, place: impl Fn(f32, f32) -> (f32, f32)) -> Option<Path> {
-        let (mut path, mut command, mut points, mut first) = (PathBuilder::new(), "", Vec::new(), None);
-        for token in self.data.split(' ') {
-            match (token.parse::<f32>(), first.take()) {
-                (Ok(y), Some(x)) => points.push(place(x, y)),
-                (Ok(x), None) => first = Some(x),
-                (Err(_), _) => command = token,
-            }
-            match (command, points.as_slice()) {
-                ("M", &[(x, y)]) => path.move_to(x, y),
-                ("L", &[(x, y)]) => path.line_to(x, y),
-                ("Q", &[(ax, ay), (x, y)]) => path.quad_to(ax, ay, x, y),
-                ("C", &[(ax, ay), (bx, by), (x, y)]) => path.cubic_to(ax, ay, bx, by, x, y),
-                ("Z", []) => path.close(),
-                _ => continue,
-            }
-            points.clear();
+/// The path that a part's data describes, with each point put through `place`.
+pub(crate) fn trace(data: &str, place: impl Fn(f32, f32) -> (f32, f32)) -> Option<Path> {
+    let (mut path, mut command, mut points, mut first) = (PathBuilder::new(), "", Vec::new(), None);
+    for token in data.split(' ') {
+        match (token.parse::<f32>(), first.take()) {
+            (Ok(y), Some(x)) => points.push(place(x, y)),
+            (Ok(x), None) => first = Some(x),
+            (Err(_), _) => command = token,
         }
-        path.finish()
+        match (command, points.as_slice()) {
+            ("M", &[(x, y)]) => path.move_to(x, y),
+            ("L", &[(x, y)]) => path.line_to(x, y),
+            ("Q", &[(ax, ay), (x, y)]) => path.quad_to(ax, ay, x, y),
+            ("C", &[(ax, ay), (bx, by), (x, y)]) => path.cubic_to(ax, ay, bx, by, x, y),
+            ("Z", []) => path.close(),
+            _ => continue,
+        }
+        points.clear();
     }
+    path.finish()
 }

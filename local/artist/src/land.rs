@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::canvas::{add, mix, scale, smooth};
-use crate::noise::{fractal, noise};
+use crate::noise::{Field, fractal, noise};
 use crate::scene::Scene;
 
 /// The silhouette of a ridge.
@@ -54,7 +54,7 @@ impl Scene<'_> {
     /// Fill the land below the last ridge.
     fn land(&mut self, depth: f32) {
         let (seed, unit, side, line) = (self.random.u32(..), self.unit, self.side, &self.ridge);
-        let (body, mist, ink) = (self.palette.depth(depth), self.palette.mist(), self.palette.ink);
+        let (body, mist, ink) = (self.palette.depth(depth), self.palette.mist, self.palette.ink);
         // Far land fades into mist at its foot, and near land into darkness.
         let foot = mix(mix(body, mist, 0.75 * (1.0 - depth)), mix(body, ink, 0.9), smooth(0.5, 0.7, depth));
         let glow = scale(self.palette.glow, 0.5 * (1.0 - 0.8 * depth));
@@ -76,9 +76,9 @@ impl Scene<'_> {
 
     /// A drifting bank of fog about a height.
     pub(crate) fn fog(&mut self, y: f32, strength: f32) {
-        let (seed, color, (width, height)) = (self.random.u32(..), self.palette.mist(), self.size());
+        let (seed, color, (width, height)) = (self.random.u32(..), self.palette.mist, self.size());
         let (k, spread) = (2.0 / height, 0.4 * self.hero);
-        let drift = self.field(12.0, |x, y| {
+        let drift = Field::new((width, height), 12.0 * self.unit, |x, y| {
             let bend = fractal(x * k, y * k * 3.0, 2, seed ^ 1);
             0.65 + 1.1 * fractal(x * k * 1.4 + bend, y * k * 4.0 + bend, 4, seed)
         });
@@ -91,7 +91,7 @@ impl Scene<'_> {
     pub(crate) fn water(&mut self, start: f32) {
         let (seed, unit, focus, (width, height)) = (self.random.u32(..), self.unit, self.focus, self.size());
         let deep = mix(self.palette.ink, self.palette.sky[0], 0.3);
-        let glitter = scale(self.palette.rim(), 0.8);
+        let glitter = scale(self.palette.rim, 0.8);
         let (start, columns) = (start.floor().clamp(1.0, height), self.canvas.width);
         let above = self.canvas.pixels[..start as usize * columns].to_vec();
         self.canvas.shade((0.0, start), (width, height), |x, y, _| {

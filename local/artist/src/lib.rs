@@ -53,7 +53,8 @@ pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     let seed = order.seed.to_string();
     let sheet = Sheet {
         title: &brief.title,
-        tagline: Some(brief.tagline),
+        // Wide pictures have no room for it under the hero.
+        tagline: Some(brief.tagline).filter(|_| order.width < order.height * 5 / 4),
         credits: &[
             ("painted offline from", "the prompt"),
             ("in the mood of", &brief.genre.name),

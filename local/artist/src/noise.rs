@@ -35,7 +35,7 @@ pub(crate) fn fractal(mut x: f32, mut y: f32, octaves: u32, seed: u32) -> f32 {
     sum
 }
 
-/// A slow function of the plane, sampled on a coarse grid and read back between the samples.
+/// A slow function of the plane, sampled every `step` pixels and read back between the samples.
 pub(crate) struct Field {
     columns: usize,
     step: f32,
@@ -44,6 +44,7 @@ pub(crate) struct Field {
 
 impl Field {
     pub(crate) fn new((width, height): (f32, f32), step: f32, f: impl Fn(f32, f32) -> f32) -> Field {
+        let step = step.max(1.0);
         let (columns, rows) = ((width / step) as usize + 3, (height / step) as usize + 3);
         let place = |i: usize| f((i % columns) as f32 * step, (i / columns) as f32 * step);
         Field { columns, step, samples: (0..columns * rows).map(place).collect() }

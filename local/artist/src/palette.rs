@@ -17,6 +17,10 @@ pub(crate) struct Palette {
     pub(crate) ink: Rgb,
     /// Lamps and other small bright things.
     pub(crate) accent: Rgb,
+    /// Mist lit by the sun or moon.
+    pub(crate) mist: Rgb,
+    /// The bright edge of things that stand against the light.
+    pub(crate) rim: Rgb,
 }
 
 impl Palette {
@@ -30,8 +34,16 @@ impl Palette {
             sky = [wash(sky[0], *upper), wash(sky[1], *mid), wash(sky[2], *lower)];
             (glow, washed) = (wash(glow, *lower), wash(washed, mid * 0.5));
         }
-        let (ink, accent) = (scale(ground, 0.06), mix(light, rgb("#FFB048"), 0.75));
-        Palette { sky, light: brief.light.map_or(light, rgb), glow, ground: washed, ink, accent }
+        Palette {
+            mist: mix(sky[2], glow, 0.3),
+            rim: add(scale(glow, 0.7), scale(light, 0.3)),
+            ink: scale(ground, 0.06),
+            accent: mix(light, rgb("#FFB048"), 0.75),
+            light: brief.light.map_or(light, rgb),
+            ground: washed,
+            sky,
+            glow,
+        }
     }
 
     /// The sky at a height from 0, the zenith, to 1, the horizon.
@@ -46,15 +58,5 @@ impl Palette {
     pub(crate) fn depth(&self, t: f32) -> Rgb {
         let haze = mix(self.sky[2], self.ground, 0.3);
         if t < 0.5 { mix(haze, self.ground, t * 2.0) } else { mix(self.ground, self.ink, (t * 2.0 - 1.0).min(1.0)) }
-    }
-
-    /// Mist lit by the sun or moon.
-    pub(crate) fn mist(&self) -> Rgb {
-        mix(self.sky[2], self.glow, 0.3)
-    }
-
-    /// The bright edge of things that stand against the light.
-    pub(crate) fn rim(&self) -> Rgb {
-        add(scale(self.glow, 0.7), scale(self.light, 0.3))
     }
 }

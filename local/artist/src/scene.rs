@@ -6,7 +6,7 @@ use typography::{Align, Face, Line, Style};
 
 use crate::brief::Brief;
 use crate::canvas::{Canvas, Rgb, add, mix, rgb, scale, smooth};
-use crate::drawing::parts;
+use crate::drawing::{parts, trace};
 use crate::palette::Palette;
 use crate::vocabulary::Layer;
 use crate::{DISCLOSURE, Order};
@@ -39,9 +39,10 @@ impl<'a> Scene<'a> {
         let (width, height) = (order.width as f32, order.height as f32);
         let unit = (width * height).sqrt() / 1006.0;
         // Words are set below the hero, by us or by somebody else.
-        let feet = if brief.lettered { (height - 465.0 * unit).max(0.6 * height) } else { 0.74 * height };
+        let feet = if brief.lettered { (height - 490.0 * unit).max(0.54 * height) } else { 0.74 * height };
+        let pixels = vec![[0.0; 3]; (order.width * order.height) as usize];
         Scene {
-            canvas: Canvas::new(order.width as usize, order.height as usize),
+            canvas: Canvas { width: order.width as usize, height: order.height as usize, pixels },
             focus: width * (0.46 + 0.08 * random.f32()),
             hero: (240.0 * unit).min(0.3 * height).min(0.4 * width),
             side: if random.bool() { 1.0 } else { -1.0 },
@@ -68,7 +69,7 @@ impl<'a> Scene<'a> {
                 }
                 Layer::Landmarks(depth) => {
                     for (drawing, aside, above) in self.brief.landmarks.iter().copied() {
-                        let y = self.level(*depth) - self.hero * above;
+                        let y = (self.level(*depth) - self.hero * above).max(1.3 * self.hero);
                         self.stand(drawing, *aside, y, depth.max(0.3) + 0.2 * above);
                     }
                 }
@@ -92,7 +93,9 @@ impl<'a> Scene<'a> {
             let style = Style { face: Face::LeagueGothic, size: 15.0 * self.unit, tracking: 0.12 };
             let line = Line::new(&DISCLOSURE.to_uppercase(), style).at(0.0, 0.0, Align::Centre);
             let edge = Transform::from_rotate(-90.0).post_translate(width - 8.0 * self.unit, 0.45 * height);
-            self.canvas.fill(line.and_then(|path| path.transform(edge)).as_ref(), |_, _, _| [0.9, 0.85, 0.75]);
+            self.canvas.fill(line.and_then(|path| path.transform(edge)).as_ref(), |_, _, under| {
+                if under[1] > 0.25 { self.palette.ink } else { [0.9, 0.85, 0.75] }
+            });
         }
         self.canvas
     }
@@ -142,24 +145,24 @@ impl<'a> Scene<'a> {
     /// Lay drawings over each other with their foot at a point. `size` is that of a grown-up. Returns how wide they are.
     pub(crate) fn draw(&mut self, names: &str, (x, y): (f32, f32), size: f32, turn: f32, depth: f32) -> f32 {
         let (k, side, palette, canvas, mut wide) = (size / 100.0, self.side, self.palette, &mut self.canvas, 0.0_f32);
-        let (body, mist) = (palette.depth(depth), palette.mist());
+        let (body, mist) = (palette.depth(depth), palette.mist);
         let place = |dx: f32, dy: f32| move |px: f32, py: f32| (x + turn * px * k + dx, y + (py - 100.0) * k + dy);
-        for part in parts(names).filter(|part| part.class == "body") {
-            let edge = part.trace(place(1.8 * self.unit * depth * side, -1.2 * self.unit * depth));
-            canvas.fill(edge.as_ref(), |_, _, under| mix(under, palette.rim(), 0.85));
+        for part in parts(names).filter(|part| part.0 == "body") {
+            let edge = trace(part.2, place(1.8 * self.unit * depth * side, -1.2 * self.unit * depth));
+            canvas.fill(edge.as_ref(), |_, _, under| mix(under, palette.rim, 0.85));
         }
         for part in parts(names) {
-            let Some(path) = part.trace(place(0.0, 0.0)) else { continue };
+            let Some(path) = trace(part.2, place(0.0, 0.0)) else { continue };
             let (across, down, path) = (path.bounds().width(), path.bounds().height(), Some(&path));
             wide = wide.max(across);
-            let color = part.fill.map_or(body, rgb);
+            let color = part.1.map_or(body, rgb);
             let mut paint = |color: Rgb| {
                 canvas.fill(path, |px, _, _| {
-                    let lit = scale(color, 0.9 + 0.4 * side * ((px - x) / size).clamp(-1.0, 1.0));
+                    let lit = scale(color, 0.9 + 0.2 * side * ((px - x) / size).clamp(-1.0, 1.0));
                     mix(lit, mist, 0.4 * (1.0 - depth))
                 });
             };
-            match part.class {
+            match part.0 {
                 "paint" => paint(color),
                 "ground" => paint(palette.ground),
                 "pale" => paint(mix(palette.light, [0.9, 0.85, 0.75], 0.5)),

@@ -27,7 +27,9 @@ impl Scene<'_> {
         const STEPS: f32 = 511.0;
         let (seed, horizon, (width, height)) = (self.random.u32(..), self.level(0.0), self.size());
         let ramp: Vec<Rgb> = (0..512).map(|i| self.palette.sky_at(i as f32 / STEPS)).collect();
-        let wave = self.field(16.0, |x, y| y / horizon + 0.09 * fractal(x / width * 2.0, y / horizon * 5.0, 3, seed));
+        let wave = Field::new((width, height), 16.0 * self.unit, |x, y| {
+            y / horizon + 0.09 * fractal(x / width * 2.0, y / horizon * 5.0, 3, seed)
+        });
         self.canvas
             .shade((0.0, 0.0), (width, height), |x, y, _| ramp[(wave.at(x, y).clamp(0.0, 1.0) * STEPS) as usize]);
         if [Disc::Moon, Disc::Rings].contains(&self.brief.disc) {
@@ -35,16 +37,11 @@ impl Scene<'_> {
         }
     }
 
-    /// A slow function of the plane, sampled every `step` units.
-    pub(crate) fn field(&self, step: f32, f: impl Fn(f32, f32) -> f32) -> Field {
-        Field::new(self.size(), (step * self.unit).max(1.0), f)
-    }
-
     /// Streaks of cloud between two heights, lit from above.
     fn clouds(&mut self, top: f32, bottom: f32, cover: f32) {
         let (seed, lift, (width, height)) = (self.random.u32(..), 9.0 * self.unit, self.size());
         let k = 2.5 / height.min(width * 1.3);
-        let density = self.field(4.0, |x, y| {
+        let density = Field::new((width, height), 4.0 * self.unit, |x, y| {
             let bend = fractal(x * k * 0.6, y * k * 2.4, 2, seed ^ 1);
             fractal(x * k + bend, y * k * 4.0 + 0.7 * bend, 5, seed)
         });
@@ -101,7 +98,9 @@ impl Scene<'_> {
             }
         });
         self.clouds(y - radius * 0.5, self.level(0.3), -0.1);
-        let flock = (x - self.side * (radius + self.hero * 0.4), y - radius * 0.2);
-        self.draw("birds", flock, self.hero, 1.0, 0.9);
+        if disc != Disc::Rings {
+            let flock = (x - self.side * (radius + self.hero * 0.4), y - radius * 0.2);
+            self.draw("birds", flock, self.hero, 1.0, 0.9);
+        }
     }
 }

@@ -56,7 +56,7 @@ fn the_vocabulary_names_drawings_and_looks_that_are_there() {
         for name in names.split([' ', '|']).filter(|name| !["", "+"].contains(name)) {
             let parts: Vec<_> = drawing::parts(name).collect();
             assert!(!parts.is_empty(), "{name}");
-            assert!(parts.iter().all(|part| part.trace(|x, y| (x, y)).is_some()), "{name}");
+            assert!(parts.iter().all(|part| drawing::trace(part.2, |x, y| (x, y)).is_some()), "{name}");
         }
     }
     for (_, genre) in &known.genres {

@@ -2,14 +2,12 @@
 
 use crate::vocabulary::VOCABULARY;
 
-/// A title longer than this many characters is not legible on a poster.
-const LONGEST: usize = 44;
-
 /// A title that the bundled faces can render: the one that the prompt gives, or else an early phrase, or else `other`.
 pub(crate) fn derive(prompt: &str, other: String) -> String {
     let legible = |title: &String| {
         let seen = title.chars().any(char::is_alphanumeric) && title.chars().all(typography::covers);
-        seen && (2..=LONGEST).contains(&title.chars().count())
+        // A longer one is not legible on a poster.
+        seen && (2..=44).contains(&title.chars().count())
     };
     let clauses = prompt.split(|c: char| !c.is_alphanumeric() && !c.is_whitespace() && !"-'’\u{301}".contains(c));
     let clauses: Vec<Vec<&str>> = clauses.take(2).map(|clause| clause.split_whitespace().collect()).collect();

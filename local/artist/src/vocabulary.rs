@@ -24,6 +24,8 @@ pub(crate) struct Vocabulary {
     /// Times of day, of which the first is the night, and what they do to the colours.
     pub(crate) times: Vec<Row<Wash>>,
     pub(crate) tints: Vec<Row<Wash>>,
+    /// Colours of the sun or moon.
+    pub(crate) lights: Vec<Row<String>>,
     /// What falls or drifts through the air: a drawing, and how many of it.
     pub(crate) weathers: Vec<Row<(String, usize)>>,
     /// Taglines in other languages, after words that give the language away.
