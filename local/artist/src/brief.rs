@@ -25,14 +25,16 @@ impl Brief {
     pub(crate) fn read(order: &Order<'_>) -> Brief {
         let known = &*VOCABULARY;
         let (words, unwanted) = (spaced(order.prompt), spaced(order.negative_prompt));
-        let count = |terms: &str| terms.split(',').filter(|term| has(&words, term) && !has(&unwanted, term)).count();
+        let named = |term: &&str| has(&words, term) && !has(&unwanted, term);
+        let count = |terms: &str| terms.split(',').filter(named).count();
         let shuns = |terms: &str| terms.split(',').any(|term| has(&unwanted, term));
         let genre = best(&known.genres, count).unwrap_or(&known.genres[known.genres.len() - 1]);
         // What the prompt names counts for more than what is usual in the genre.
-        let fit = |terms: &str| match terms.split(',').any(|term| term == genre.1.name) {
-            true => 1 + 2 * (count(terms) - count(&genre.1.name)),
-            false => 2 * count(terms),
+        let worth = |term: &str| match known.genres.iter().any(|row| row.1.name == term) {
+            true => usize::from(term == genre.1.name),
+            false => 2 * usize::from(named(&term)),
         };
+        let fit = |terms: &str| terms.split(',').map(worth).sum::<usize>();
         let place = best(&known.places, fit).unwrap_or(&known.places[0]);
         let mut landmarks: Vec<_> = known.landmarks.iter().filter(|row| fit(&row.0) > 1).take(2).collect();
         if landmarks.is_empty() {
@@ -46,7 +48,8 @@ impl Brief {
             _ => genre.1.disc,
         };
         // Without a phrase that makes a title, as in scripts that no face has, the title is what was understood.
-        let name = |terms: &'static str| terms.split(',').next().unwrap_or_default();
+        let plain = |term: &&str| term.bytes().all(|byte| byte.is_ascii_lowercase()) && named(term);
+        let name = |terms: &'static str| terms.split(',').find(plain).or(terms.split(',').next()).unwrap_or_default();
         let subject = name(if fit(&hero.0) > 1 { &hero.0 } else { &place.0 });
         let other = format!("{} {subject}", time.map_or("the", |row| name(&row.0)));
         let foreign = best(&known.taglines, count).filter(|_| count("the,of,and,with,who") == 0);

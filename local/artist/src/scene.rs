@@ -70,7 +70,7 @@ impl<'a> Scene<'a> {
                 Layer::Landmarks(depth) => {
                     for (drawing, aside, above) in self.brief.landmarks.iter().copied() {
                         let y = (self.level(*depth) - self.hero * above).max(1.3 * self.hero);
-                        self.stand(drawing, *aside, y, depth.max(0.3) + 0.2 * above);
+                        self.stand(drawing, *aside, y, depth.max(0.42) + 0.2 * above);
                     }
                 }
                 Layer::Stand(drawing, aside, depth) => self.stand(drawing, *aside, self.level(*depth), depth.min(1.0)),
