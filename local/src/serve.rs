@@ -20,12 +20,18 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let options = arguments.options();
     let kept = options.data.is_some();
     let stack = Stack::start(options).await?;
+    // The page is the functions' to serve; only whether it is there is asked for here.
+    let page = stack
+        .deployment()
+        .functions
+        .get("status")
+        .is_some_and(|status| status.environment.get("PAGE").is_some_and(|page| page == "true"));
     let Ready { api, dynamodb, sqs, s3, bedrock, .. } = stack.ready();
     let data = stack.data().display();
     let fate = if kept { "kept" } else { "deleted at the end; keep it with --data DIR" };
     writeln!(
         stdout(),
-        "The movie poster API answers at {api}
+        "{}The movie poster API answers at {api}
 Its data lies in {data} ({fate})
 DynamoDB {dynamodb}  S3 {s3}  SQS {sqs}  Bedrock {bedrock}
 
@@ -35,6 +41,7 @@ Then ask for its status, and for the URL of the picture once it has succeeded:
   curl -s {api}/jobs/{}
 
 Press Ctrl-C to stop.",
+        if page { format!("Make posters in your browser:  {api}/\n\n") } else { String::new() },
         first_job()?,
     )?;
     if let Some(path) = &arguments.ready_file {

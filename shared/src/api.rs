@@ -215,6 +215,7 @@ pub struct QueueHealthView {
 
 /// The routes of the API: each path, and the methods that it answers to.
 pub const ROUTES: &[(&str, &[&str])] = &[
+    ("/", &["GET"]),
     ("/jobs", &["GET", "POST"]),
     ("/jobs/{id}", &["GET"]),
     ("/jobs/{id}/image", &["GET"]),

@@ -5,6 +5,7 @@ mod cancel;
 mod lists;
 mod look;
 mod pace;
+mod page;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use shared::{Batch, BatchId, Clock, Job, JobId, JobState, Problem};
 
 use crate::lists::Filter;
 use crate::pace::Pace;
+use crate::page::Page;
 
 /// The longest that an answer is held, a little less than what API Gateway allows.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -36,6 +38,8 @@ pub struct App {
     pace: Pace,
     /// How long a presigned URL works.
     url_life: Duration,
+    /// What `GET /` answers with, if it is to answer.
+    page: Option<Page>,
 }
 
 impl App {
@@ -60,6 +64,7 @@ impl App {
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
         let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
+        let page = settings.parse::<bool>("PAGE").unwrap_or_default();
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),
@@ -68,6 +73,7 @@ impl App {
             cursors: CursorKey::new(&cursor_key),
             pace: Pace::new(aws.queue(queue), concurrency * in_flight),
             url_life: Duration::from_secs(u64::from(url_life)),
+            page: page.then(Page::new),
         })
     }
 }
@@ -79,6 +85,7 @@ impl App {
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
     let request = Request::new(event.payload);
     let answer = match request.route() {
+        (method, "/") => get_page(app, &request, method).await,
         ("GET", "/jobs") => list_jobs(app, &request).await,
         ("GET", "/jobs/{id}") => get_job(app, &request).await,
         ("GET", "/jobs/{id}/image") => get_image(app, &request).await,
@@ -90,6 +97,16 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
         (_, path) => Err(wrong_method(path)),
     };
     Ok(Answer::from(answer).into())
+}
+
+/// The page. Its query is nobody's business: links to a page often carry one.
+async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, Problem> {
+    let page = app.page.as_ref().ok_or(Problem::NoSuchRoute)?;
+    if method != "GET" {
+        return Err(wrong_method("/"));
+    }
+    let pictures = app.images.origin().await.map_err(unread("page"))?;
+    Ok(page.answer(request, &pictures))
 }
 
 async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {

@@ -163,6 +163,15 @@ impl Answer {
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
 
+    /// A page of HTML, which may be kept but must be asked for again each time.
+    pub fn html(body: &str) -> Self {
+        let answer = Self { status: 200, headers: HeaderMap::new(), body: body.to_owned() };
+        answer
+            .header(header::CONTENT_TYPE, "text/html; charset=utf-8")
+            .header(header::CACHE_CONTROL, "no-cache")
+            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+    }
+
     /// An answer without a body.
     pub fn empty(status: u16) -> Self {
         let answer = Self { status, headers: HeaderMap::new(), body: String::new() };

@@ -194,11 +194,7 @@ impl Images {
         life: Duration,
     ) -> Result<SignedUrl, ServiceError> {
         let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
-        let config = config.map_err(|_| ServiceError {
-            service: SERVICE,
-            code: "InvalidUrlLife".to_owned(),
-            kind: Kind::Rejected,
-        })?;
+        let config = config.map_err(|_| invalid_life())?;
         let request = self
             .client
             .get_object()
@@ -214,11 +210,27 @@ impl Images {
         Ok(SignedUrl { url: request.uri().to_owned(), expires_at })
     }
 
+    /// The origin of the URLs that are signed here, such as `https://bucket.s3.us-west-2.amazonaws.com`.
+    ///
+    /// # Errors
+    /// When there are no credentials.
+    pub async fn origin(&self) -> Result<String, ServiceError> {
+        // Whether the bucket is part of the host or of the path is for the SDK to say, so it is asked for some URL.
+        let config = PresigningConfig::expires_in(Duration::from_secs(60)).map_err(|_| invalid_life())?;
+        let request = self.client.get_object().bucket(&self.bucket).key("any").presigned(config).await;
+        let request = request.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        Ok(request.uri().split('/').take(3).collect::<Vec<_>>().join("/"))
+    }
+
     /// When the credentials end, if they say so. A URL dies with the credentials that signed it.
     async fn credentials_end(&self) -> Option<Timestamp> {
         let credentials = self.credentials.as_ref()?.provide_credentials().await.ok()?;
         credentials.expiry().map(Timestamp::from)
     }
+}
+
+fn invalid_life() -> ServiceError {
+    ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected }
 }
 
 /// What the record will say of a file, kept beside it for whoever finds it after a crash.
