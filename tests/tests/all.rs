@@ -10,6 +10,7 @@ mod documents;
 mod lists;
 mod metrics;
 mod owners;
+mod page;
 mod pipeline;
 mod posters;
 mod restart;

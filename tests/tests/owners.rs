@@ -21,7 +21,7 @@ async fn call(pipeline: &Pipeline, key: &str, method: Method, path: &str, body: 
 }
 
 #[tokio::test]
-async fn without_a_key_nothing_but_the_health_is_told() {
+async fn without_a_key_nothing_but_the_page_and_the_health_is_told() {
     let pipeline = with_keys().await;
     for (method, path) in [(Method::POST, "/jobs"), (Method::GET, "/jobs"), (Method::DELETE, "/jobs")] {
         for key in ["", "mallory-key"] {
@@ -30,7 +30,9 @@ async fn without_a_key_nothing_but_the_health_is_told() {
             assert_eq!(response.json::<Value>().await.expect("a problem")["code"], "forbidden");
         }
     }
-    assert_eq!(pipeline.get("/health").await.status(), StatusCode::OK);
+    for open in ["/", "/health"] {
+        assert_eq!(pipeline.get(open).await.status(), StatusCode::OK, "{open}");
+    }
     pipeline.stop().await;
 }
 

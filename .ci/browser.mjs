@@ -1,0 +1,54 @@
+// What .ci/page.mjs and .ci/pictures.mjs share: local stacks, a browser, and pages that are watched.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const tools = createRequire(join(process.env.NODE_TOOLS, "package.json"));
+const { chromium } = tools("playwright-core");
+export const axe = readFileSync(tools.resolve("axe-core/axe.min.js"), "utf8");
+
+/** What everything here may take at most, in milliseconds. Nothing waits so long unless something is broken. */
+export const PATIENCE = 30_000;
+
+/** Waits until `holds` gives something, asking again and again. */
+export async function until(what, holds) {
+  for (const end = Date.now() + PATIENCE; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 50))) {
+    const value = await holds();
+    if (value) return value;
+  }
+  throw new Error(`${what} did not come about.`);
+}
+
+/** A folder of the test's own. */
+export const folder = () => mkdtempSync(join(tmpdir(), "movie-poster-page-"));
+
+/** Starts a local stack with these options, and gives its addresses and a way to stop it. */
+export async function start(...options) {
+  const work = folder();
+  const file = join(work, "ready.json");
+  const port = options.includes("--port") ? [] : ["--port", "0"];
+  const stack = spawn(process.env.LOCAL, [...port, "--ready-file", file, ...options], { stdio: ["ignore", "ignore", "pipe"] });
+  let told = "";
+  stack.stderr.on("data", (text) => { told += text; });
+  const ended = once(stack, "exit");
+  await until("The local stack", () => {
+    if (stack.exitCode !== null) throw new Error(`The local stack ended: ${told}`);
+    return existsSync(file);
+  });
+  const stop = async () => {
+    // A stack that is asked to stop waits for pictures that are being painted. Here nobody wants them.
+    stack.kill("SIGKILL");
+    await ended;
+    rmSync(work, { recursive: true });
+  };
+  return { ...JSON.parse(readFileSync(file, "utf8")), stop };
+}
+
+export function launch() {
+  const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"];
+  return chromium.launch({ executablePath: process.env.CHROMIUM, args });
+}
