@@ -60,11 +60,12 @@ async function ask(page, prompt) {
 const state = (page, state, place = "#easel") => page.waitForSelector(`${place} [data-state=${state}]`);
 
 /** Looks at the page in both themes, on a desktop and on a phone: with axe, and for whoever looks at target/page. */
-async function inspect(page, name) {
+async function inspect(page, name, at = "body") {
   for (const [size, viewport] of Object.entries({ desktop: DESKTOP, phone: PHONE })) {
     for (const colorScheme of ["dark", "light"]) {
       await page.setViewportSize(viewport);
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      await page.locator(at).first().evaluate((element) => element.scrollIntoView());
       const { violations } = await page.evaluate(`${axe}; axe.run()`);
       const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
       assert.deepEqual(told, [], `${name}, ${size}, ${colorScheme}`);
@@ -98,6 +99,7 @@ test("a poster is made, told of, hung, downloaded and asked for again", async ()
   await page.waitForFunction(() => document.querySelector("#easel img").naturalWidth === 832);
   await page.waitForFunction(() => document.querySelector("#posters img")?.naturalWidth === 832);
   await inspect(page, "ready");
+  await inspect(page, "wall", "#wall");
 
   const { jobs: [job] } = await api("/jobs");
   const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Download" }).click()]);
@@ -182,13 +184,13 @@ test("a batch of twelve is dropped as a file, counted while it runs, and its fai
   await page.getByRole("button", { name: "Make 12 posters" }).click();
   await page.waitForSelector("#counts:text('painting')");
   await page.waitForSelector("#wall-title:focus");
-  await inspect(page, "batch-running");
+  await inspect(page, "batch-running", "#wall");
   await page.locator("#counts", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
   await page.waitForFunction(() => document.querySelector("#live").textContent.startsWith("The batch has ended."));
   assert.ok((await page.evaluate(() => [...seen])).length >= 2, "the counts move while the batch runs");
   assert.equal(await page.locator("#posters li").count(), 12);
   await page.locator("#posters span", { hasText: 'A western called "Dust"' }).waitFor();
-  await inspect(page, "batch-ended");
+  await inspect(page, "batch-ended", "#wall");
 
   await page.getByRole("radio", { name: "Failed" }).check();
   await until("The filter", async () => (await page.locator("#posters li").count()) === 1);
@@ -202,7 +204,8 @@ test("a batch of twelve is dropped as a file, counted while it runs, and its fai
   await state(page, "failed", "#poster");
   await page.keyboard.press("Escape");
 
-  // The address keeps what was looked at.
+  // The address keeps what is looked at.
+  await page.waitForURL((url) => !url.hash.includes("job"));
   await page.reload();
   await page.locator("#counts", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
   await page.getByRole("link", { name: "Show all posters" }).click();
@@ -264,7 +267,7 @@ test("one poster fails, is retried, is canceled, and comes out well in the end",
   await page.getByRole("button", { name: "Cancel" }).click();
   await state(page, "canceled");
   await page.waitForSelector("#easel h3:focus");
-  await inspect(page, "canceled");
+  await inspect(page, "canceled", "#easel");
   await stuck.stop();
 
   page = await open(await phase());
@@ -303,7 +306,8 @@ test("everything can be done with the keyboard", async () => {
   await page.locator("#easel h3", { hasText: "A film that was typed" }).waitFor();
   await focused("[name=prompt]");
 
-  await page.locator("#posters a").first().focus();
+  const card = page.getByRole("link", { name: /A film that was typed/ });
+  await card.focus();
   await press("Enter");
   await page.waitForSelector("#poster[open] button:focus");
   await state(page, "succeeded", "#poster");
@@ -315,7 +319,7 @@ test("everything can be done with the keyboard", async () => {
   }
   await press("Escape");
   await page.waitForSelector("#poster:not([open])", { state: "attached" });
-  await focused("#posters a");
+  await until("The focus", () => card.evaluate((link) => link === document.activeElement));
 });
 
 test("a key is asked for, checked, kept in the tab, and told to the API alone", async () => {

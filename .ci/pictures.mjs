@@ -1,0 +1,85 @@
+// Takes the pictures of the README: two of the page, and the posters. .ci/page --pictures runs this.
+import { statSync, writeFileSync } from "node:fs";
+import { launch, start, until } from "./browser.mjs";
+
+const FOLDER = "docs/pictures";
+/** What a repository bears, in bytes a picture. */
+const MOST = 300_000;
+
+/** The posters that hang alone in the README, by the names of their files. */
+const POSTERS = {
+  "the-last-signal": { prompt: '"The Last Signal": a lone astronaut on a moon of Saturn, a science fiction epic', seed: 7 },
+  "venice-noir": { prompt: "A noir detective thriller in 1940s Venice", seed: 5 },
+};
+/** What else hangs on the wall, oldest first. */
+const WALL = [
+  { prompt: "Seven samurai in the rain", seed: 3 },
+  { prompt: "A chase through neon Tokyo, a cyberpunk thriller", seed: 12, aspect_ratio: "16:9" },
+  { prompt: "The last stagecoach to Santa Fe, a western", seed: 2 },
+  { prompt: "A documentary about whales", seed: 4 },
+  { prompt: "A lighthouse keeper and a storm that does not end, a horror film", seed: 8, aspect_ratio: "4:5" },
+  { prompt: "The forest that remembers, a fantasy epic", seed: 9 },
+  { prompt: "A love story on a night train through the Alps", seed: 6, aspect_ratio: "3:2" },
+  { prompt: "Une comédie à Paris au printemps", seed: 11 },
+];
+
+const stack = await start();
+const browser = await launch();
+const call = async (path, body) => {
+  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  return (await fetch(stack.api + path, options)).json();
+};
+
+/** Has a poster made, and gives its job once it has succeeded. */
+async function poster(order) {
+  const { id } = await call("/jobs", { output_format: "jpeg", ...order });
+  return until(order.prompt, async () => {
+    const job = await call(`/jobs/${id}`);
+    if (job.error) throw new Error(job.error.message);
+    return job.image && job;
+  });
+}
+
+function keep(name, bytes) {
+  const file = `${FOLDER}/${name}.jpg`;
+  writeFileSync(file, bytes);
+  const { size } = statSync(file);
+  console.log(`${file}: ${size} bytes`);
+  if (size > MOST) throw new Error(`${file} is larger than ${MOST} bytes`);
+}
+
+/** Opens the page, and waits until all that can be seen of it hangs. */
+async function page(options) {
+  const context = await browser.newContext({ reducedMotion: "reduce", locale: "en-GB", ...options });
+  const page = await context.newPage();
+  await page.goto(stack.api);
+  await page.waitForSelector("#easel [data-state=succeeded]");
+  await page.getByLabel("What is the film about?").fill(POSTERS["venice-noir"].prompt);
+  return page;
+}
+
+async function hung(page) {
+  await page.waitForFunction((wanted) => {
+    const pictures = [...document.querySelectorAll("#easel img, #posters img")];
+    const near = pictures.filter((picture) => picture.getBoundingClientRect().top < innerHeight);
+    return pictures.length > wanted && near.every((picture) => picture.complete && picture.naturalWidth > 0);
+  }, WALL.length);
+}
+
+try {
+  for (const order of WALL) await poster(order);
+  for (const [name, order] of Object.entries(POSTERS)) {
+    const { image } = await poster(order);
+    keep(name, Buffer.from(await (await fetch(image.url)).arrayBuffer()));
+  }
+  const desktop = await page({ viewport: { width: 1280, height: 1240 }, colorScheme: "dark" });
+  await hung(desktop);
+  keep("page", await desktop.screenshot({ type: "jpeg", quality: 84 }));
+  const phone = await page({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5, colorScheme: "light" });
+  await phone.locator("#wall").evaluate((wall) => wall.scrollIntoView());
+  await hung(phone);
+  keep("page-phone", await phone.screenshot({ type: "jpeg", quality: 84 }));
+} finally {
+  await browser.close();
+  await stack.stop();
+}
