@@ -55,6 +55,7 @@ async function page(options) {
   await page.goto(stack.api);
   await page.waitForSelector("#easel [data-state=succeeded]");
   await page.getByLabel("What is the film about?").fill(POSTERS["venice-noir"].prompt);
+  await page.evaluate(() => document.activeElement.blur());
   return page;
 }
 
@@ -72,7 +73,7 @@ try {
     const { image } = await poster(order);
     keep(name, Buffer.from(await (await fetch(image.url)).arrayBuffer()));
   }
-  const desktop = await page({ viewport: { width: 1280, height: 1240 }, colorScheme: "dark" });
+  const desktop = await page({ viewport: { width: 1280, height: 1330 }, colorScheme: "dark" });
   await hung(desktop);
   keep("page", await desktop.screenshot({ type: "jpeg", quality: 84 }));
   const phone = await page({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5, colorScheme: "light" });
