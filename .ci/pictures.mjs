@@ -73,7 +73,7 @@ try {
     const { image } = await poster(order);
     keep(name, Buffer.from(await (await fetch(image.url)).arrayBuffer()));
   }
-  const desktop = await page({ viewport: { width: 1280, height: 1330 }, colorScheme: "dark" });
+  const desktop = await page({ viewport: { width: 1280, height: 1345 }, colorScheme: "dark" });
   await hung(desktop);
   keep("page", await desktop.screenshot({ type: "jpeg", quality: 84 }));
   const phone = await page({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5, colorScheme: "light" });

@@ -6,6 +6,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use shared::aws::{Aws, Endpoints};
 use tests::pipeline::Pipeline;
 
 #[tokio::test]
@@ -31,6 +32,16 @@ async fn the_page_may_speak_to_its_api_and_to_the_bucket_alone() {
     let job = pipeline.submit("A heist on the moon").await;
     let image = pipeline.ended(job.id).await.image.expect("a picture");
     assert!(image.url.starts_with(&format!("{s3}/")), "{}", image.url);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn deployed_the_pictures_come_from_the_buckets_own_host() {
+    let pipeline = Pipeline::without_event_sources().await;
+    // With no address that stands in for S3 the SDK signs for the real one, which it need not reach for that.
+    let aws = Aws::new(pipeline.stack.config().clone(), Endpoints::default());
+    let origin = aws.images("movieposterdesign01".to_owned()).origin().await;
+    assert_eq!(origin.expect("an origin"), "https://movieposterdesign01.s3.us-west-2.amazonaws.com");
     pipeline.stop().await;
 }
 
