@@ -256,6 +256,7 @@ test("one poster fails, is retried, is canceled, and comes out well in the end",
   let page = await open(broken);
   await ask(page, "A western without horses");
   await state(page, "failed");
+  await page.close();
   await broken.stop();
 
   // A model that never answers keeps the job running for as long as somebody needs to look at it.
@@ -268,6 +269,7 @@ test("one poster fails, is retried, is canceled, and comes out well in the end",
   await state(page, "canceled");
   await page.waitForSelector("#easel h3:focus");
   await inspect(page, "canceled", "#easel");
+  await page.close();
   await stuck.stop();
 
   page = await open(await phase());
