@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, BatchName, BatchStatus, Counts, CustomId};
-
+use crate::batch::{BatchStatus, Counts, CustomId, Whole};
 use crate::id::{BatchId, JobId};
 use crate::job::{Artwork, Image, Job, JobError, JobState, LastError, Status};
 use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
@@ -150,7 +149,11 @@ pub struct BatchView {
     /// The batch's name.
     pub id: BatchId,
     /// The caller's name for it.
-    pub name: Option<BatchName>,
+    pub name: Option<String>,
+    /// The group that it is a part of.
+    pub group_id: Option<BatchId>,
+    /// How many parts a group has; null for a single batch.
+    pub parts: Option<usize>,
     /// Where it stands.
     pub status: BatchStatus,
     /// How many of its jobs stand where.
@@ -164,6 +167,9 @@ pub struct BatchView {
     /// The names of its jobs, in the answer to its submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<BatchJobView>>,
+    /// What to send the same request with again, when a group was too large to be canceled or retried in one go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// One job of a batch that was submitted.
@@ -189,6 +195,8 @@ pub struct BatchLinks {
     pub cancel: Option<String>,
     /// To retry what failed.
     pub retry: Option<String>,
+    /// The group that it is a part of.
+    pub group: Option<String>,
 }
 
 /// How the service is, as the API shows it.
@@ -293,22 +301,33 @@ impl Links {
 
 impl BatchView {
     /// Shows `batch` to a caller who reached the API at `base`, an address without a slash at its end.
-    pub fn new(batch: &Batch, counts: Counts, base: &str) -> Self {
-        let this = format!("{base}/batches/{}", batch.id);
+    pub fn new(batch: &Whole, counts: Counts, base: &str) -> Self {
+        let address = |id: BatchId| format!("{base}/batches/{id}");
+        let this = address(batch.id());
+        let (name, group_id, parts, created_at) = match batch {
+            Whole::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
+            Whole::Group(group) => {
+                (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at)
+            }
+        };
         Self {
-            id: batch.id,
-            name: batch.name.clone(),
+            id: batch.id(),
+            name,
+            group_id,
+            parts,
             status: counts.status(),
             counts,
-            created_at: batch.created_at,
-            expires_at: batch.expires_at,
+            created_at,
+            expires_at: batch.expires_at(),
             links: BatchLinks {
                 jobs: format!("{this}/jobs"),
                 cancel: (counts.queued > 0).then(|| format!("{this}/cancel")),
                 retry: (counts.failed > 0).then(|| format!("{this}/retry")),
+                group: group_id.map(address),
                 this,
             },
             jobs: None,
+            next_cursor: None,
         }
     }
 }

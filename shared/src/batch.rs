@@ -1,6 +1,7 @@
 //! Many jobs that were submitted together.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use crate::id::BatchId;
 use crate::job::{Owner, Status};
 use crate::json::{Fields, kind, string};
 use crate::order::{Model, Order, hex, is_plain, spelled};
-use crate::problem::FieldError;
+use crate::problem::{FieldError, Problem};
 use crate::time::Timestamp;
 
 /// How many jobs one batch may have.
@@ -24,6 +25,8 @@ const MAX_ERRORS: usize = 100;
 pub struct BatchOrder {
     /// The caller's name for it.
     pub name: Option<BatchName>,
+    /// The group that it is to be a part of.
+    pub group: Option<GroupName>,
     /// The jobs, in the caller's order.
     pub entries: Vec<Entry>,
 }
@@ -75,6 +78,11 @@ label! {
 }
 
 label! {
+    /// The caller's name for a group of batches, of which an owner has no two alike.
+    GroupName, 128
+}
+
+label! {
     /// The caller's name for a job, of which a batch has no two alike.
     CustomId, 64
 }
@@ -87,6 +95,7 @@ impl BatchOrder {
     pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, "").map_err(|error| vec![error])?;
         let name = fields.optional("name", |value| string(value)?.try_into());
+        let group = fields.optional("group", |value| string(value)?.try_into());
         let defaults = fields.optional("defaults", |value| match value {
             Value::Object(map) => Ok(map),
             other => Err(format!("must be an object, not {}", kind(&other))),
@@ -107,7 +116,7 @@ impl BatchOrder {
         let mut entries = Vec::new();
         let mut seen = HashMap::new();
         for (index, job) in jobs.into_iter().flatten().enumerate() {
-            match Entry::parse(job, index, &defaults, default_model) {
+            match Entry::parse(job, &format!("/jobs/{index}"), &defaults, default_model) {
                 Ok(entry) => {
                     if let Some(first) = entry.custom_id.clone().and_then(|id| seen.insert(id, index)) {
                         let detail = format!("must be unique in the batch, but is that of job {first} too");
@@ -122,13 +131,17 @@ impl BatchOrder {
                 break;
             }
         }
-        if errors.is_empty() { Ok(Self { name, entries }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { name, group, entries }) } else { Err(errors) }
     }
 
     /// A digest that two batches share exactly when they ask for the same thing.
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
         digest.update(serde_json::to_vec(&self.name).expect("a name is always JSON"));
+        // Left out where there is none, so that what was digested before there were groups still matches.
+        if let Some(group) = &self.group {
+            digest.update(serde_json::to_vec(group).expect("a name is always JSON"));
+        }
         for Entry { order, custom_id } in &self.entries {
             digest.update(serde_json::to_vec(&(order, custom_id)).expect("an order is always JSON"));
         }
@@ -137,12 +150,20 @@ impl BatchOrder {
 }
 
 impl Entry {
-    fn parse(job: Value, index: usize, defaults: &Map<String, Value>, model: Model) -> Result<Self, Vec<FieldError>> {
-        let pointer = format!("/jobs/{index}");
+    /// Reads one job, which stands at the JSON pointer `pointer` of the request. `defaults` stand in for what it leaves out.
+    ///
+    /// # Errors
+    /// Every rule that it breaks.
+    pub fn parse(
+        job: Value,
+        pointer: &str,
+        defaults: &Map<String, Value>,
+        model: Model,
+    ) -> Result<Self, Vec<FieldError>> {
         let mut job = match job {
             Value::Object(job) => job,
             other => {
-                return Err(vec![FieldError::new(&pointer, format!("must be an object, not {}", kind(&other)))]);
+                return Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]);
             }
         };
         let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
@@ -154,7 +175,7 @@ impl Entry {
                 job.insert(name.clone(), value.clone());
             }
         }
-        let order = Order::parse(Value::Object(job), &pointer, model);
+        let order = Order::parse(Value::Object(job), pointer, model);
         match (order, custom_id) {
             (Ok(order), Ok(custom_id)) => Ok(Self { order, custom_id }),
             (order, custom_id) => {
@@ -168,7 +189,7 @@ impl Entry {
 }
 
 /// The faults of the defaults, found by reading them as a job that has nothing else but a prompt.
-fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
+pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
     let mut job = defaults.clone();
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
     let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
@@ -187,6 +208,8 @@ pub struct Batch {
     pub owner: Owner,
     /// The caller's name for it.
     pub name: Option<BatchName>,
+    /// The group that it is a part of.
+    pub group: Option<BatchId>,
     /// How many jobs it has.
     pub total: usize,
     /// When it was submitted.
@@ -197,6 +220,127 @@ pub struct Batch {
     pub fingerprint: String,
     /// Until when whoever writes its jobs has them alone; `None` once all are written and queued.
     pub writing_until: Option<Timestamp>,
+}
+
+/// Several batches under one name. Nothing is kept of it but which batches are its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name among the batches.
+    pub id: BatchId,
+    /// Who may see it.
+    pub owner: Owner,
+    /// What the caller calls it.
+    pub name: GroupName,
+    /// When its first part was submitted.
+    pub created_at: Timestamp,
+    /// When its record is deleted: no sooner than its last part's.
+    pub expires_at: Timestamp,
+    /// Those of its parts whose retention has not ended, oldest first.
+    pub parts: Vec<Batch>,
+}
+
+impl Group {
+    /// How many parts a group may have. Its record lists them all, and may not grow beyond 400 KB.
+    pub const MAX_PARTS: usize = 4000;
+}
+
+/// What a caller means by a batch's name: one batch, or a group of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// One batch.
+    Batch(Batch),
+    /// All batches of a group.
+    Group(Group),
+}
+
+impl Whole {
+    /// The name.
+    pub fn id(&self) -> BatchId {
+        match self {
+            Self::Batch(batch) => batch.id,
+            Self::Group(group) => group.id,
+        }
+    }
+
+    /// Who may see it.
+    pub fn owner(&self) -> &Owner {
+        match self {
+            Self::Batch(batch) => &batch.owner,
+            Self::Group(group) => &group.owner,
+        }
+    }
+
+    /// When its record is deleted.
+    pub fn expires_at(&self) -> Timestamp {
+        match self {
+            Self::Batch(batch) => batch.expires_at,
+            Self::Group(group) => group.expires_at,
+        }
+    }
+
+    /// Its batches, oldest first.
+    pub fn parts(&self) -> &[Batch] {
+        match self {
+            Self::Batch(batch) => std::slice::from_ref(batch),
+            Self::Group(group) => &group.parts,
+        }
+    }
+
+    /// How many jobs it has in all.
+    pub fn total(&self) -> usize {
+        self.parts().iter().map(|part| part.total).sum()
+    }
+}
+
+/// The work on a group's parts, one after the other, as far as the time of a request reaches.
+#[derive(Debug)]
+pub struct Steps {
+    /// The part with which to begin; `None` is the first.
+    first: Option<BatchId>,
+    begun: bool,
+    until: Instant,
+    next: Option<BatchId>,
+}
+
+impl Steps {
+    /// How long one request goes on to further parts. A part takes some seconds, and API Gateway waits 29.
+    pub const TIME: Duration = Duration::from_secs(12);
+
+    /// The steps that begin where `cursor` says, or else with the first part.
+    ///
+    /// # Errors
+    /// When the cursor is none.
+    pub fn from(cursor: Option<&String>) -> Result<Self, Problem> {
+        let first = cursor.map(|cursor| cursor.parse()).transpose().map_err(|_| Problem::InvalidCursor)?;
+        Ok(Self { first, begun: false, until: Instant::now() + Self::TIME, next: None })
+    }
+
+    /// Makes sure that the cursor names a part of this batch.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(&self, batch: &Whole) -> Result<(), Problem> {
+        let known = |id| batch.parts().iter().any(|part| part.id == id);
+        if self.first.is_none_or(known) { Ok(()) } else { Err(Problem::InvalidCursor) }
+    }
+
+    /// Whether it is the turn of `part`, for which all are asked in their order: not before the first, and not after the
+    /// time has passed. One part is always worked off, so that there is progress.
+    pub fn is_turn_of(&mut self, part: &Batch) -> bool {
+        if !self.begun {
+            self.begun = self.first.is_none_or(|first| first == part.id);
+            return self.begun;
+        }
+        if self.next.is_none() && Instant::now() >= self.until {
+            self.next = Some(part.id);
+        }
+        self.next.is_none()
+    }
+
+    /// What the next request begins with; `None` when all is done.
+    pub fn next_cursor(&self) -> Option<String> {
+        self.next.map(|id| id.to_string())
+    }
 }
 
 /// How many jobs of a batch stand where.
@@ -306,6 +450,37 @@ mod tests {
         let found = pointers(json!({ "jobs": [{ "prompt": "" }], "defaults": { "seed": 0 }, "name": "" }));
         assert_eq!(found, ["/name", "/defaults/seed", "/jobs/0/prompt"]);
         assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_ERRORS);
+    }
+
+    #[test]
+    fn a_group_is_worked_off_in_steps() {
+        let part = |seconds: i64| Batch {
+            id: BatchId::new(),
+            owner: Owner::everyone(),
+            name: None,
+            group: None,
+            total: 1,
+            created_at: Timestamp::from_ms(seconds),
+            expires_at: Timestamp::from_ms(seconds),
+            fingerprint: String::new(),
+            writing_until: None,
+        };
+        let parts = [part(1), part(2), part(3)];
+        let turns = |mut steps: Steps| {
+            let turns = parts.each_ref().map(|part| steps.is_turn_of(part));
+            (turns, steps.next_cursor())
+        };
+        let steps = |cursor: Option<&String>| Steps::from(cursor).expect("a good cursor");
+        assert_eq!(turns(steps(None)), ([true, true, true], None));
+        let out_of_time = |steps: Steps| Steps { until: Instant::now(), ..steps };
+        let (first, next) = turns(out_of_time(steps(None)));
+        assert_eq!((first, &next), ([true, false, false], &Some(parts[1].id.to_string())));
+        let (second, next) = turns(out_of_time(steps(next.as_ref())));
+        assert_eq!((second, &next), ([false, true, false], &Some(parts[2].id.to_string())));
+        assert_eq!(turns(out_of_time(steps(next.as_ref()))), ([false, false, true], None));
+        assert!(Steps::from(Some(&"x".to_owned())).is_err());
+        let stranger = BatchId::new().to_string();
+        assert!(steps(Some(&stranger)).check(&Whole::Batch(part(1))).is_err());
     }
 
     #[test]

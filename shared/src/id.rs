@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::batch::GroupName;
 use crate::job::Owner;
 use crate::order::IdempotencyKey;
 
@@ -83,6 +84,13 @@ id! {
     BatchId, "batch"
 }
 
+impl BatchId {
+    /// The name of the group that an owner calls so, the same each time.
+    pub fn of_group(owner: &Owner, name: &GroupName) -> Self {
+        Self(derived("group", &[owner.as_str().as_bytes(), name.as_str().as_bytes()]))
+    }
+}
+
 impl JobId {
     /// The name of the job at `index` of a batch, the same each time.
     pub fn in_batch(batch: BatchId, index: usize) -> Self {
@@ -127,5 +135,9 @@ mod tests {
         let batch = BatchId::from_key(&alice, &key("k"));
         assert_ne!(JobId::in_batch(batch, 0), JobId::in_batch(batch, 1));
         assert!(JobId::in_batch(batch, 0).to_string().parse::<JobId>().is_ok());
+        let group = GroupName::try_from("k".to_owned()).expect("a good name");
+        assert_eq!(BatchId::of_group(&alice, &group), BatchId::of_group(&alice, &group));
+        assert_ne!(BatchId::of_group(&alice, &group), BatchId::of_group(&bob, &group));
+        assert_ne!(BatchId::of_group(&alice, &group), batch);
     }
 }

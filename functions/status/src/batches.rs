@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
-use shared::batch::Counts;
+use shared::batch::{Counts, Whole};
 use shared::job::Status;
-use shared::{Batch, BatchId, JobId, Owner, Problem};
+use shared::{BatchId, JobId, Owner, Problem};
 
 use crate::{App, unread};
 
@@ -16,9 +16,12 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 /// How many unfinished jobs of a batch are held against their deadline at one look.
 const SAMPLE: usize = 25;
 
+/// How many parts of a group are counted at once.
+const PARTS: usize = 16;
+
 impl App {
     /// The owner's batch.
-    pub(crate) async fn owned_batch(&self, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
+    pub(crate) async fn owned_batch(&self, id: BatchId, owner: &Owner) -> Result<Whole, Problem> {
         let batch = self.table.get_owned_batch(id, owner, self.clock.now()).await.map_err(unread(id))?;
         batch.ok_or(Problem::NotFound)
     }
@@ -27,20 +30,27 @@ impl App {
     ///
     /// Some of those that seem unfinished long after their submission are looked at one by one, so that a job whose ticket
     /// was lost does not keep its batch open for ever.
-    pub(crate) async fn counts(&self, batch: &Batch) -> Result<Counts, Problem> {
-        let states = self.table.states_of_batch(batch.id).await.map_err(unread(batch.id))?;
-        let old = self.clock.now().since(batch.created_at) >= LEAST_DEADLINE;
-        let mut looks = if old { SAMPLE } else { 0 };
-        let states: Vec<_> = states
-            .into_iter()
-            .map(|(id, status)| {
-                let look = looks > 0 && status <= Status::Running;
-                looks -= usize::from(look);
-                async move { if look { self.status_now(id).await } else { Ok(Some(status)) } }
+    pub(crate) async fn counts(&self, batch: &Whole) -> Result<Counts, Problem> {
+        let now = self.clock.now();
+        let reads: Vec<_> = batch
+            .parts()
+            .iter()
+            .map(|part| async move {
+                let old = now.since(part.created_at) >= LEAST_DEADLINE;
+                self.table.states_of_batch(part.id).await.map(|states| (old, states))
             })
             .collect();
+        let parts: Vec<_> =
+            stream::iter(reads).buffer_unordered(PARTS).try_collect().await.map_err(unread(batch.id()))?;
+        let mut looks = SAMPLE;
+        let states = parts.into_iter().flat_map(|(old, states)| states.into_iter().map(move |state| (old, state)));
+        let states = states.map(|(old, (id, status))| {
+            let look = old && looks > 0 && status <= Status::Running;
+            looks -= usize::from(look);
+            async move { if look { self.status_now(id).await } else { Ok(Some(status)) } }
+        });
         let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
-        Ok(Counts::of(batch.total, states.map_err(unread(batch.id))?.into_iter().flatten()))
+        Ok(Counts::of(batch.total(), states.map_err(unread(batch.id()))?.into_iter().flatten()))
     }
 
     /// The state of a job, after it was ended if its deadline has passed; `None` when its record is gone.

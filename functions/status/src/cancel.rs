@@ -2,9 +2,9 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, ServiceError};
-use shared::batch::Counts;
+use shared::batch::{Counts, Steps, Whole};
 use shared::job::Status;
-use shared::{Batch, Job, JobId, Owner, Problem};
+use shared::{Job, JobId, Owner, Problem};
 
 use crate::{App, unread};
 
@@ -34,19 +34,32 @@ impl App {
         Err(Problem::NotFound)
     }
 
-    /// Cancels the jobs of a batch that have not started, and tells how its jobs then stand.
-    pub(crate) async fn cancel_batch(&self, batch: &Batch) -> Result<Counts, Problem> {
-        let states = self.table.states_of_batch(batch.id).await.map_err(unread(batch.id))?;
-        let states: Vec<Status> = stream::iter(states)
-            .map(|(id, status)| async move {
-                if status == Status::Queued { self.cancel_waiting(id).await } else { Ok(status) }
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await
-            .map_err(unread(batch.id))?;
-        tracing::info!(batch.id = %batch.id, "what had not started of a batch was canceled");
-        Ok(Counts::of(batch.total, states))
+    /// Cancels the jobs of a batch that have not started, and tells how its jobs then stand, and where a group goes on
+    /// that was too large to be worked off in one request.
+    pub(crate) async fn cancel_batch(
+        &self,
+        batch: &Whole,
+        mut steps: Steps,
+    ) -> Result<(Counts, Option<String>), Problem> {
+        steps.check(batch)?;
+        let mut states = Vec::with_capacity(batch.total());
+        for part in batch.parts() {
+            let waiting = self.table.states_of_batch(part.id).await.map_err(unread(part.id))?;
+            let turn = steps.is_turn_of(part);
+            let canceled: Vec<Status> = stream::iter(waiting)
+                .map(|(id, status)| async move {
+                    if turn && status == Status::Queued { self.cancel_waiting(id).await } else { Ok(status) }
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await
+                .map_err(unread(part.id))?;
+            if turn {
+                tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
+            }
+            states.extend(canceled);
+        }
+        Ok((Counts::of(batch.total(), states), steps.next_cursor()))
     }
 
     async fn cancel_waiting(&self, id: JobId) -> Result<Status, ServiceError> {

@@ -14,12 +14,12 @@ use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, HealthView, JobView, JobsView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Request};
-use shared::aws::{Aws, Images, List, ServiceError, Table};
-use shared::batch::{BatchStatus, Counts};
+use shared::aws::{Aws, Images, ServiceError, Table};
+use shared::batch::{BatchStatus, Steps};
 use shared::cursor::CursorKey;
 use shared::job::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{Batch, BatchId, Clock, Job, JobId, JobState, Problem};
+use shared::{BatchId, Clock, Job, JobId, JobState, Problem};
 
 use crate::lists::Filter;
 use crate::pace::Pace;
@@ -150,41 +150,39 @@ async fn cancel_job(app: &App, request: &Request) -> Result<Answer, Problem> {
 async fn list_jobs(app: &App, request: &Request) -> Result<Answer, Problem> {
     let owner = request.owner();
     let filter = Filter::of(request)?;
-    let (jobs, next_cursor) = app.list(List::OfOwner(&owner), &["owner", owner.as_str()], &filter).await?;
+    let (jobs, next_cursor) = app.list_owned(&owner, &filter).await?;
     Ok(page(request, "/jobs", &filter, &jobs, next_cursor))
 }
 
 async fn list_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
     let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
-    let id = batch.id.to_string();
-    let (jobs, next_cursor) = app.list(List::OfBatch(batch.id), &["batch", &id], &filter).await?;
-    Ok(page(request, &format!("/batches/{id}/jobs"), &filter, &jobs, next_cursor))
+    let (jobs, next_cursor) = app.list_batch(&batch, &filter).await?;
+    Ok(page(request, &format!("/batches/{}/jobs", batch.id()), &filter, &jobs, next_cursor))
 }
 
 async fn get_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
     request.query(&[])?;
     let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
     let counts = app.counts(&batch).await?;
-    batch_answer(app, request, &batch, counts).await
+    Ok(batch_answer(app, BatchView::new(&batch, counts, &request.base_url())))
 }
 
 async fn cancel_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
-    request.query(&[])?;
+    let query = request.query(&["cursor"])?;
     request.idempotency_key()?;
+    let steps = Steps::from(query.get("cursor"))?;
     let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
-    let counts = app.cancel_batch(&batch).await?;
-    batch_answer(app, request, &batch, counts).await
+    let (counts, next_cursor) = app.cancel_batch(&batch, steps).await?;
+    Ok(batch_answer(app, BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) }))
 }
 
-async fn batch_answer(app: &App, request: &Request, batch: &Batch, counts: Counts) -> Result<Answer, Problem> {
-    let view = BatchView::new(batch, counts, &request.base_url());
+fn batch_answer(app: &App, view: BatchView) -> Answer {
     let answer = Answer::json(200, &view);
     if view.status != BatchStatus::InProgress {
-        return Ok(answer);
+        return answer;
     }
-    let left = (counts.queued + counts.running) as u64;
-    Ok(answer.retry_after(app.pace.time_for(left)))
+    answer.retry_after(app.pace.time_for((view.counts.queued + view.counts.running) as u64))
 }
 
 async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {

@@ -5,7 +5,8 @@ use shared::aws::gateway::Request;
 use shared::aws::{List, Page};
 use shared::job::Status;
 use shared::problem::FieldError;
-use shared::{Job, Problem};
+use shared::batch::Whole;
+use shared::{BatchId, Job, Owner, Problem};
 
 use crate::{App, unread};
 
@@ -14,6 +15,9 @@ const DEFAULT_LIMIT: usize = 20;
 
 /// How many jobs a page has at the most.
 const MAX_LIMIT: usize = 100;
+
+/// How many parts of a group one page may look into. A filter that few jobs pass would otherwise read all of them.
+const PARTS_PER_PAGE: usize = 8;
 
 /// Which jobs of a list are asked for.
 pub(crate) struct Filter {
@@ -45,6 +49,11 @@ impl Filter {
         }
     }
 
+    /// What a cursor belongs to: a list, and the filter by status.
+    fn scope<'a>(&self, [kind, name]: [&'a str; 2]) -> [&'a str; 3] {
+        [kind, name, self.status.map_or("", Status::as_str)]
+    }
+
     /// The query that asks for the next page.
     pub(crate) fn query(&self, cursor: &str) -> String {
         let status = self.status.map(|status| format!("status={status}&")).unwrap_or_default();
@@ -53,20 +62,73 @@ impl Filter {
 }
 
 impl App {
-    /// A page of a list, and the cursor of the next one. A cursor works only for the same list and filter.
-    pub(crate) async fn list(
+    /// A page of the owner's jobs, and the cursor of the next one. A cursor works only for the same list and filter.
+    pub(crate) async fn list_owned(
         &self,
-        list: List<'_>,
-        name: &[&str],
+        owner: &Owner,
         filter: &Filter,
     ) -> Result<(Vec<Job>, Option<String>), Problem> {
-        let scope = [name, &[filter.status.map_or("", Status::as_str)]].concat();
-        let open = |cursor: &String| self.cursors.open(&scope, cursor).ok_or(Problem::InvalidCursor);
-        let after = filter.cursor.as_ref().map(open).transpose()?;
-        let page = self.table.list(list, filter.status, filter.limit, after).await;
-        let Page { jobs, next } = page.map_err(unread("list"))?;
+        let scope = filter.scope(["owner", owner.as_str()]);
+        let after = self.place(&scope, filter)?;
+        let page = self.table.list(List::OfOwner(owner), filter.status, filter.limit, after).await;
+        let page = page.map_err(unread("list"))?;
+        self.shown(page, &scope).await
+    }
+
+    /// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
+    pub(crate) async fn list_batch(
+        &self,
+        batch: &Whole,
+        filter: &Filter,
+    ) -> Result<(Vec<Job>, Option<String>), Problem> {
+        let id = batch.id().to_string();
+        let scope = filter.scope(["batch", &id]);
+        // A place is the part in which the page begins, and the place there, if it is not its beginning.
+        let (first, mut after) = match self.place(&scope, filter)? {
+            None => (None, None),
+            Some(place) => {
+                let (part, after) = place.split_once(' ').ok_or(Problem::InvalidCursor)?;
+                let part: BatchId = part.parse().map_err(|_| Problem::InvalidCursor)?;
+                (Some(part), Some(after.to_owned()).filter(|after| !after.is_empty()))
+            }
+        };
+        let parts = batch.parts();
+        let begin = match first {
+            None => 0,
+            Some(first) => parts.iter().position(|part| part.id == first).ok_or(Problem::InvalidCursor)?,
+        };
+        let mut page = Page { jobs: Vec::new(), next: None };
+        for place in begin..parts.len().min(begin + PARTS_PER_PAGE) {
+            let part = parts[place].id;
+            let limit = filter.limit - page.jobs.len();
+            let listed = self.table.list(List::OfBatch(part), filter.status, limit, after.take()).await;
+            let Page { jobs, next } = listed.map_err(unread("list"))?;
+            page.jobs.extend(jobs);
+            let part_goes_on = next.is_some();
+            page.next = match next {
+                Some(next) => Some(format!("{part} {next}")),
+                None => parts.get(place + 1).map(|next| format!("{} ", next.id)),
+            };
+            // Where a part's list has not ended, either the page is full or its reads have been enough.
+            if part_goes_on || page.jobs.len() >= filter.limit {
+                break;
+            }
+        }
+        self.shown(page, &scope).await
+    }
+
+    /// The place where the page begins that is asked for.
+    fn place(&self, scope: &[&str], filter: &Filter) -> Result<Option<String>, Problem> {
+        let open = |cursor: &String| self.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
+        filter.cursor.as_ref().map(open).transpose()
+    }
+
+    /// The jobs of a page as they are to be shown, and the cursor of the next page.
+    async fn shown(&self, page: Page, scope: &[&str]) -> Result<(Vec<Job>, Option<String>), Problem> {
+        let Page { jobs, next } = page;
         let now = self.clock.now();
         let jobs = stream::iter(jobs.into_iter().filter(|job| job.expires_at > now))
+            .inspect(|job| self.pace.learn(job))
             .map(|job| async {
                 match self.end_if_overdue(job).await? {
                     Some(job) => self.with_live_url(job).await.map(Some),
@@ -78,6 +140,6 @@ impl App {
             .try_collect()
             .await
             .map_err(unread("list"))?;
-        Ok((jobs, next.map(|place| self.cursors.seal(&scope, &place))))
+        Ok((jobs, next.map(|place| self.cursors.seal(scope, &place))))
     }
 }

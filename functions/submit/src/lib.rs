@@ -13,7 +13,7 @@ use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, wrong_method};
 use shared::aws::gateway::{Answer, Request};
 use shared::aws::{Aws, Queue, ServiceError, Table};
-use shared::batch::{BatchOrder, Counts};
+use shared::batch::{BatchOrder, Counts, Steps, Whole};
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Problem};
@@ -108,17 +108,18 @@ async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Resu
     let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
     let submitted = app.submit_batch(request.owner(), order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.batch.total, submitted.states);
-    let view =
-        BatchView { jobs: Some(submitted.jobs), ..BatchView::new(&submitted.batch, counts, &request.base_url()) };
+    let view = BatchView::new(&Whole::Batch(submitted.batch), counts, &request.base_url());
+    let view = BatchView { jobs: Some(submitted.jobs), ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
 
 async fn retry_batch(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
-    request.query(&[])?;
+    let query = request.query(&["cursor"])?;
     let key = request.idempotency_key()?;
     let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
-    let (batch, counts) = app.retry_batch(id, &request.owner(), key.as_ref(), trace).await?;
-    let view = BatchView::new(&batch, counts, &request.base_url());
+    let steps = Steps::from(query.get("cursor"))?;
+    let (batch, counts, next_cursor) = app.retry_batch(id, &request.owner(), key.as_ref(), steps, trace).await?;
+    let view = BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) };
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }
 

@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, ServiceError};
-use shared::batch::Counts;
+use shared::batch::{Counts, Steps, Whole};
 use shared::job::Status;
 use shared::order::IdempotencyKey;
 use shared::ticket::Ticket;
@@ -49,17 +49,39 @@ impl App {
         Ok(Submitted { job, replayed })
     }
 
-    /// Queues the failed jobs of a batch again, and tells how its jobs then stand.
+    /// Queues the failed jobs of a batch again, and tells how its jobs then stand, and where a group goes on that was too
+    /// large to be worked off in one request.
     pub(crate) async fn retry_batch(
         &self,
         id: BatchId,
         owner: &Owner,
         key: Option<&IdempotencyKey>,
+        mut steps: Steps,
         trace: Option<String>,
-    ) -> Result<(Batch, Counts), Problem> {
+    ) -> Result<(Whole, Counts, Option<String>), Problem> {
         let batch = self.table.get_owned_batch(id, owner, self.clock.now()).await.map_err(refused(id))?;
         let batch = batch.ok_or(Problem::NotFound)?;
-        let states = self.table.states_of_batch(id).await.map_err(refused(id))?;
+        steps.check(&batch)?;
+        let mut states = Vec::with_capacity(batch.total());
+        for part in batch.parts() {
+            let part_states = self.table.states_of_batch(part.id).await.map_err(refused(part.id))?;
+            states.extend(match steps.is_turn_of(part) {
+                true => self.retry_part(part, part_states, key, trace.clone()).await.map_err(refused(part.id))?,
+                false => part_states,
+            });
+        }
+        let counts = Counts::of(batch.total(), states.into_iter().map(|(_, status)| status));
+        Ok((batch, counts, steps.next_cursor()))
+    }
+
+    /// Queues the failed ones of these jobs again, and tells how all of them then stand.
+    async fn retry_part(
+        &self,
+        part: &Batch,
+        states: Vec<(JobId, Status)>,
+        key: Option<&IdempotencyKey>,
+        trace: Option<String>,
+    ) -> Result<Vec<(JobId, Status)>, ServiceError> {
         let states: Vec<(JobId, Status)> = stream::iter(states)
             .map(|(id, status)| async move {
                 if status != Status::Failed {
@@ -74,15 +96,13 @@ impl App {
             })
             .buffer_unordered(AT_ONCE)
             .try_collect()
-            .await
-            .map_err(refused(id))?;
+            .await?;
         // A job that waits may have lost its ticket to a retry that broke off. One too many does no harm.
         let waiting = states.iter().filter(|(_, status)| *status == Status::Queued);
         let tickets: Vec<_> = waiting.map(|(job, _)| Ticket { job: *job, trace: trace.clone() }).collect();
-        self.queue.send_all(&tickets, owner).await.map_err(refused(id))?;
-        tracing::info!(batch.id = %id, jobs = tickets.len(), "a batch was retried");
-        let counts = Counts::of(batch.total, states.into_iter().map(|(_, status)| status));
-        Ok((batch, counts))
+        self.queue.send_all(&tickets, &part.owner).await?;
+        tracing::info!(batch.id = %part.id, jobs = tickets.len(), "a batch was retried");
+        Ok(states)
     }
 
     async fn requeue(&self, mut job: Job, key: Option<&IdempotencyKey>) -> Result<Retried, ServiceError> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shared::api::BatchJobView;
-use shared::aws::{CreatedBatch, ServiceError};
-use shared::batch::{BatchOrder, Entry};
+use shared::aws::{CreatedBatch, Joined, ServiceError};
+use shared::batch::{BatchOrder, Entry, Group};
 use shared::job::{Membership, Status};
 use shared::order::IdempotencyKey;
 use shared::ticket::Ticket;
@@ -43,6 +43,7 @@ impl App {
         let now = self.clock.now();
         let batch = Batch {
             id,
+            group: order.group.as_ref().map(|group| BatchId::of_group(&owner, group)),
             owner,
             name: order.name.clone(),
             total: order.entries.len(),
@@ -53,13 +54,14 @@ impl App {
         };
         let (batch, replayed) = match self.table.create_batch(&batch).await.map_err(refused(id))? {
             CreatedBatch::New => {
+                self.join_group(&batch, &order).await?;
                 let jobs = self.jobs_of(&batch, &order.entries);
                 self.table.write_jobs(&jobs).await.map_err(refused(id))?;
                 self.finish(&batch, &jobs, trace).await.map_err(refused(id))?;
                 (batch, false)
             }
             CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
-                (self.complete(existing, &order.entries, trace).await?, true)
+                (self.complete(existing, &order, trace).await?, true)
             }
             CreatedBatch::Existing(_) => return Err(Problem::IdempotencyKeyReused),
         };
@@ -79,7 +81,7 @@ impl App {
     }
 
     /// Waits for whoever writes the batch, or finishes it where that one died.
-    async fn complete(&self, mut batch: Batch, entries: &[Entry], trace: Option<String>) -> Result<Batch, Problem> {
+    async fn complete(&self, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
         let id = batch.id;
         let patience = Instant::now() + PATIENCE;
         while let Some(until) = batch.writing_until {
@@ -88,7 +90,8 @@ impl App {
                 let mine = Some(now + WRITING);
                 if self.table.move_writing_on(id, Some(until), mine).await.map_err(refused(id))? {
                     batch.writing_until = mine;
-                    let jobs = self.jobs_of(&batch, entries);
+                    self.join_group(&batch, order).await?;
+                    let jobs = self.jobs_of(&batch, &order.entries);
                     let jobs = self.table.complete_jobs(jobs).await.map_err(refused(id))?;
                     self.finish(&batch, &jobs, trace).await.map_err(refused(id))?;
                     return Ok(batch);
@@ -100,6 +103,19 @@ impl App {
             batch = self.table.get_batch(id).await.map_err(refused(id))?.ok_or(Problem::NotFound)?;
         }
         Ok(batch)
+    }
+
+    /// Lists the batch under its group, if it has one. That comes before any job is written, so that whatever is painted
+    /// is found under its group.
+    async fn join_group(&self, batch: &Batch, order: &BatchOrder) -> Result<(), Problem> {
+        let (Some(id), Some(name)) = (batch.group, &order.group) else { return Ok(()) };
+        match self.table.join_group(batch, id, name).await.map_err(refused(batch.id))? {
+            Joined::Part => Ok(()),
+            Joined::Full => {
+                let rule = format!("has {} parts already, which is the most; begin another group", Group::MAX_PARTS);
+                Err(Problem::field("/group", rule))
+            }
+        }
     }
 
     /// Sends the tickets of the jobs that wait, and then lets the batch count as taken in.

@@ -25,7 +25,7 @@ pub use images::{File, Files, Images, Stored};
 pub use metrics::{Metrics, Output};
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
-pub use table::{Created, CreatedBatch, List, Page, Saved, Table};
+pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, Table};
 
 use crate::settings::{Settings, SettingsError};
 

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 
-pub use self::batches::CreatedBatch;
+pub use self::batches::{CreatedBatch, Joined};
 pub use self::lists::{List, Page};
 use self::rows::{item_of, job_key, job_of, state_of};
 use super::{Kind, Metrics, ServiceError};

@@ -10,11 +10,11 @@ use aws_sdk_dynamodb::types::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{batch_item_of, batch_key, batch_of, item_of};
+use super::rows::{GroupRow, Item, batch_item_of, batch_key, batch_of, group_of, item_of};
 use super::{Created, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
-use crate::batch::Batch;
+use crate::batch::{Batch, Group, GroupName, Whole};
 use crate::id::BatchId;
 use crate::job::{Job, Owner};
 use crate::time::Timestamp;
@@ -26,6 +26,13 @@ const ITEMS_PER_WRITE: usize = 25;
 /// How many writes are under way at once.
 const WRITES_AT_ONCE: usize = 8;
 
+/// How many items one BatchGetItem gives, see
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
+const ITEMS_PER_READ: usize = 100;
+
+/// How many reads are under way at once.
+const READS_AT_ONCE: usize = 8;
+
 /// How often what DynamoDB left undone is sent again.
 const TRIES: u32 = 8;
 
@@ -36,6 +43,15 @@ pub enum CreatedBatch {
     New,
     /// There is a batch of this name already.
     Existing(Batch),
+}
+
+/// What came of listing a batch as a part of its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It is a part.
+    Part,
+    /// The group has as many parts as it may have, and this is none of them.
+    Full,
 }
 
 impl Table {
@@ -73,17 +89,22 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
+        self.batch_item(id).await?.map(batch_of).transpose()
+    }
+
+    async fn batch_item(&self, id: BatchId) -> Result<Option<Item>, ServiceError> {
         for consistent in [false, true] {
             let get = self.client.get_item().table_name(&self.name).key("pk", key(id)).consistent_read(consistent);
             let output = get.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
-            if let Some(item) = output.item {
-                return batch_of(item).map(Some);
+            // A group that is a moment behind would lack a part that was taken in already.
+            if output.item.as_ref().is_some_and(|item| consistent || group_of(item).is_none()) {
+                return Ok(output.item);
             }
         }
         Ok(None)
     }
 
-    /// The owner's batch of this name, unless its retention has ended. Another owner's is as good as none.
+    /// The owner's batch or group of this name, unless its retention has ended. Another owner's is as good as none.
     ///
     /// # Errors
     /// When the table does not answer as it should.
@@ -92,9 +113,70 @@ impl Table {
         id: BatchId,
         owner: &Owner,
         now: Timestamp,
-    ) -> Result<Option<Batch>, ServiceError> {
-        let batch = self.get_batch(id).await?;
-        Ok(batch.filter(|batch| batch.owner == *owner && batch.expires_at > now))
+    ) -> Result<Option<Whole>, ServiceError> {
+        let Some(item) = self.batch_item(id).await? else { return Ok(None) };
+        let whole = match group_of(&item) {
+            None => Whole::Batch(batch_of(item)?),
+            Some(row) => {
+                let GroupRow { batch_owner, group_name, created_at, expires_at, parts } = row?;
+                Whole::Group(Group {
+                    id,
+                    owner: batch_owner,
+                    name: group_name,
+                    created_at: Timestamp::from_ms(created_at),
+                    expires_at: Timestamp::from_ms(expires_at * 1000),
+                    parts: self.parts(parts.into_iter().collect(), now).await?,
+                })
+            }
+        };
+        Ok(Some(whole).filter(|whole| whole.owner() == owner && whole.expires_at() > now))
+    }
+
+    /// The batches of these names whose retention has not ended, oldest first.
+    async fn parts(&self, ids: Vec<BatchId>, now: Timestamp) -> Result<Vec<Batch>, ServiceError> {
+        let reads: Vec<_> = ids.chunks(ITEMS_PER_READ).map(|ids| self.read_items(ids.iter().map(|id| batch_key(*id)), true)).collect();
+        let items: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        let mut parts = items.into_iter().flatten().map(batch_of).collect::<Result<Vec<_>, _>>()?;
+        parts.retain(|part| part.expires_at > now);
+        parts.sort_unstable_by_key(|part| (part.created_at, part.id));
+        Ok(parts)
+    }
+
+    /// Lists the batch as a part of its group, which comes about with its first part. Doing so twice changes nothing.
+    ///
+    /// The group's record holds the names of its parts alone, in a set: one write, which needs no read before it, and
+    /// which a crash leaves done or not done. Its time of deletion moves on with each part.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn join_group(&self, batch: &Batch, group: BatchId, name: &GroupName) -> Result<Joined, ServiceError> {
+        let part = AttributeValue::S(batch.id.to_string());
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", key(group))
+            .update_expression(
+                "SET batch_owner = :owner, group_name = :name, expires_at = :expires, \
+                 created_at = if_not_exists(created_at, :now) ADD parts :parts",
+            )
+            .condition_expression("attribute_not_exists(parts) OR size(parts) < :most OR contains(parts, :part)")
+            .expression_attribute_values(":owner", AttributeValue::S(batch.owner.as_str().to_owned()))
+            .expression_attribute_values(":name", AttributeValue::S(name.as_str().to_owned()))
+            .expression_attribute_values(":expires", AttributeValue::N(batch.expires_at.secs().to_string()))
+            .expression_attribute_values(":now", AttributeValue::N(batch.created_at.ms().to_string()))
+            .expression_attribute_values(":parts", AttributeValue::Ss(vec![batch.id.to_string()]))
+            .expression_attribute_values(":part", part)
+            .expression_attribute_values(":most", AttributeValue::N(Group::MAX_PARTS.to_string()))
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(Joined::Part),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Joined::Full),
+                _ => Err(ServiceError::new(SERVICE, &error)),
+            },
+        }
     }
 
     /// Moves a batch's writing on, from `before` to `after`, unless somebody else has: the answer tells.

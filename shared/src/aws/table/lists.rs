@@ -121,21 +121,28 @@ impl Table {
 
     /// The jobs of these names that are there.
     async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
-        let mut jobs = HashMap::new();
-        let key = |id: &JobId| HashMap::from([("pk".to_owned(), AttributeValue::S(job_key(*id)))]);
-        let mut keys: Vec<_> = ids.iter().map(key).collect();
+        let items = self.read_items(ids.iter().map(|id| job_key(*id)), false).await?;
+        items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
+    }
+
+    /// The items with these keys that are there, of at most a hundred, in no order.
+    pub(super) async fn read_items(
+        &self,
+        keys: impl Iterator<Item = String>,
+        consistent: bool,
+    ) -> Result<Vec<Item>, ServiceError> {
+        let mut found = Vec::new();
+        let mut keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
         for _ in 0..TRIES {
             if keys.is_empty() {
-                return Ok(jobs);
+                return Ok(found);
             }
-            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).build().expect("its keys are set");
+            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent);
+            let wanted = wanted.build().expect("its keys are set");
             let output = self.client.batch_get_item().request_items(&self.name, wanted).send().await;
             let mut output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
             let items = output.responses.as_mut().and_then(|tables| tables.remove(&self.name));
-            for item in items.unwrap_or_default() {
-                let job = job_of(item)?;
-                jobs.insert(job.id, job);
-            }
+            found.extend(items.unwrap_or_default());
             let left = output.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
             keys = left.map(|left| left.keys).unwrap_or_default();
         }

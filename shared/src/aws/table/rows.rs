@@ -1,6 +1,6 @@
 //! What records look like in the table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::SERVICE;
 use crate::aws::ServiceError;
-use crate::batch::{Batch, BatchName, CustomId};
+use crate::batch::{Batch, BatchName, CustomId, GroupName};
 use crate::id::{BatchId, JobId};
 use crate::job::{
     Artwork, Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, SignedUrl, Status,
@@ -187,6 +187,8 @@ struct BatchRow {
     pk: String,
     batch_owner: Owner,
     name: Option<BatchName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group_id: Option<BatchId>,
     total: usize,
     created_at: i64,
     expires_at: i64,
@@ -199,6 +201,7 @@ pub(super) fn batch_item_of(batch: &Batch) -> Item {
         pk: batch_key(batch.id),
         batch_owner: batch.owner.clone(),
         name: batch.name.clone(),
+        group_id: batch.group,
         total: batch.total,
         created_at: batch.created_at.ms(),
         expires_at: batch.expires_at.secs(),
@@ -215,12 +218,28 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
         id: row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?,
         owner: row.batch_owner,
         name: row.name,
+        group: row.group_id,
         total: row.total,
         created_at: Timestamp::from_ms(row.created_at),
         expires_at: Timestamp::from_ms(row.expires_at * 1000),
         fingerprint: row.fingerprint,
         writing_until: row.writing_until.map(Timestamp::from_ms),
     })
+}
+
+/// A group's record. Its owner has the same name as a batch's, and it is found under a batch's key.
+#[derive(Deserialize)]
+pub(super) struct GroupRow {
+    pub(super) batch_owner: Owner,
+    pub(super) group_name: GroupName,
+    pub(super) created_at: i64,
+    pub(super) expires_at: i64,
+    pub(super) parts: HashSet<BatchId>,
+}
+
+/// The row of a group; `None` when the item is that of a single batch.
+pub(super) fn group_of(item: &Item) -> Option<Result<GroupRow, ServiceError>> {
+    item.contains_key("parts").then(|| from_item(item.clone()).map_err(|_| ServiceError::corrupt(SERVICE)))
 }
 
 #[cfg(test)]
@@ -321,13 +340,14 @@ mod tests {
             id: BatchId::new(),
             owner: Owner::new("alice"),
             name: Some("Friday".to_owned().try_into().expect("a good name")),
+            group: Some(BatchId::new()),
             total: 3,
             created_at: now,
             expires_at: now.whole_secs(),
             fingerprint: "abc".to_owned(),
             writing_until: Some(now),
         };
-        for batch in [Batch { name: None, writing_until: None, ..batch.clone() }, batch] {
+        for batch in [Batch { name: None, group: None, writing_until: None, ..batch.clone() }, batch] {
             assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
         }
     }

@@ -1,0 +1,344 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use serde_json::{Map, Value, json};
+use shared::job::Status;
+use shared::order::{AspectRatio, Model, OutputFormat, Seed};
+
+use crate::config::ApiKey;
+
+/// Makes movie posters from prompts, one or twenty thousand, by the HTTP API of the movie poster service.
+#[derive(Debug, Parser)]
+#[command(name = "poster", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "\
+Examples:
+  poster make \"A noir detective thriller in 1940s Venice\"
+  poster batch prompts.ndjson              submit, wait, download; again to continue
+  poster list --status failed
+  poster sheet posters                     one picture of all, and an index.html
+
+The service is the one at http://127.0.0.1:3000 (cargo run) unless told otherwise, by --api and
+--api-key, the variables POSTER_API and POSTER_API_KEY, or ~/.config/poster/config.toml:
+  api = \"https://abc123.execute-api.us-west-2.amazonaws.com/v1\"
+  api_key = \"...\"
+Flags come before variables, and variables before the file.
+
+Exit codes:
+  0    everything was done
+  1    some posters failed or were canceled, or lines were left out
+  2    the command or its input is wrong, or the service refused it
+  3    the service does not answer, or is too busy
+  4    a file cannot be read or written
+  130  stopped by Ctrl-C (143: by SIGTERM)")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// The address of the API [default: http://127.0.0.1:3000]
+    #[arg(long, env = "POSTER_API", value_name = "URL", global = true)]
+    pub(crate) api: Option<String>,
+
+    /// Your API key; better in the variable or the file, since other users see a command line
+    #[arg(long, env = "POSTER_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
+    #[arg(value_parser = |text: &str| Ok::<_, String>(ApiKey::from(text)))]
+    pub(crate) api_key: Option<ApiKey>,
+
+    /// The configuration file [default: ~/.config/poster/config.toml, if there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Write data to standard output, as JSON lines
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make one poster: submit, wait, save, open
+    Make(Make),
+    /// Make a poster of each line of a file; the same command again continues
+    Batch(Batch),
+    /// Wait for a job or a batch to end, and show how it gets on
+    Watch(Watch),
+    /// List your jobs, newest first, or those of a batch
+    List(List),
+    /// Show jobs or batches as they stand
+    Get(Ids),
+    /// Cancel jobs, or what has not started of batches
+    Cancel(Ids),
+    /// Queue failed jobs again, or what failed of batches
+    Retry(Ids),
+    /// Download the pictures of jobs or batches
+    Download(Download),
+    /// Put the pictures of a directory on one sheet, and in an index.html
+    Sheet(Sheet),
+    /// Print completions for a shell
+    #[command(after_help = "\
+Examples:
+  poster completions bash > ~/.local/share/bash-completion/completions/poster
+  poster completions zsh > ~/.zfunc/_poster
+  poster completions fish > ~/.config/fish/completions/poster.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// What a picture is to be like, beside its prompt.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Wishes {
+    /// The shape of the picture: 2:3 (the default), 1:1, 16:9, 21:9, 3:2, 4:5, 5:4, 9:16 or 9:21
+    #[arg(long, value_name = "RATIO")]
+    aspect_ratio: Option<AspectRatio>,
+
+    /// What to keep out of the picture
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Option<String>,
+
+    /// The same seed paints the same picture again
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Seed::MAX)))]
+    seed: Option<u32>,
+
+    /// The file format: png (the default), jpeg, or webp with a model that paints it
+    #[arg(long, value_name = "FORMAT")]
+    output_format: Option<OutputFormat>,
+
+    /// The model, by its Bedrock id
+    #[arg(long, value_name = "ID")]
+    model: Option<Model>,
+}
+
+impl Wishes {
+    /// The fields of a request that say the same.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("aspect_ratio", self.aspect_ratio.map(|ratio| json!(ratio))),
+            ("negative_prompt", self.negative_prompt.as_ref().map(|text| json!(text))),
+            ("seed", self.seed.map(|seed| json!(seed))),
+            ("output_format", self.output_format.map(|format| json!(format))),
+            ("model", self.model.map(|model| json!(model))),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  poster make \"A heist on the moon\"
+  poster make \"A heist on the moon\" --aspect-ratio 16:9 --seed 7 --out pictures
+  poster make --no-wait --json \"A heist on the moon\" | jq -r .id")]
+pub(crate) struct Make {
+    /// What to paint
+    #[arg(required = true)]
+    pub(crate) prompt: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) wishes: Wishes,
+
+    /// Where the picture is saved
+    #[arg(long, short, value_name = "DIR", default_value = "posters")]
+    pub(crate) out: PathBuf,
+
+    /// Submit only, and end at once
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
+    /// Do not open the picture
+    #[arg(long)]
+    pub(crate) no_open: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line holds a job: a prompt, and what else POST /jobs takes, and custom_id, your name for it.
+  .ndjson  {\"prompt\": \"A heist on the moon\", \"seed\": 7, \"custom_id\": \"moon\"}
+  .json    [{\"prompt\": ...}, ...] or {\"defaults\": {...}, \"jobs\": [...]}
+  .csv     a header such as prompt,seed,metadata.campaign and a row for each job
+  .txt     a prompt on each line
+
+Every line is checked before anything is submitted. Beside FILE lies FILE.poster-state, by which
+the same command again continues after a Ctrl-C, a crash or a lost network: nothing is submitted
+twice or downloaded twice. Lines that failed come into FILE.failed.ndjson, to be fed again.
+
+Examples:
+  poster batch prompts.ndjson
+  poster batch prompts.txt --aspect-ratio 1:1 --output-format jpeg --out friday
+  poster batch prompts.csv --skip-bad --json > results.ndjson
+  generate | poster batch - --format ndjson")]
+pub(crate) struct Batch {
+    /// The file, or - for standard input
+    pub(crate) file: PathBuf,
+
+    /// How the file is written [default: by its name, else by its first line]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+
+    /// What the batch is called [default: the file's name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) wishes: Wishes,
+
+    /// Where the pictures are saved [default: FILE without its ending, and -posters]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Leave bad lines out and go on
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+
+    /// Check the lines and end
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Submit, and neither wait nor download; the command without this flag goes on from there
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
+    /// Make no contact sheet and no index.html
+    #[arg(long)]
+    pub(crate) no_sheet: bool,
+
+    /// The state file [default: FILE.poster-state]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// How many jobs one request carries
+    #[arg(long, value_name = "JOBS", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) chunk: u16,
+
+    /// How many pictures are downloaded at once
+    #[arg(long, value_name = "PICTURES", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) at_once: u8,
+
+    /// How long to go on asking a service that does not answer, such as 90s, 15m or 12h
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = time)]
+    pub(crate) patience: Duration,
+}
+
+/// How a file of jobs is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A JSON object on each line
+    Ndjson,
+    /// A JSON document: an array of jobs, or a batch as POST /batches takes it
+    Json,
+    /// Rows of fields separated by commas, the first of which names them
+    Csv,
+    /// A prompt on each line
+    Text,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The id of a job or a batch
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  poster list
+  poster list --status failed --limit 100
+  poster list --batch 77981ec5-c758-89cb-ad6f-dbb3af96b75c --all --json | jq -r .id")]
+pub(crate) struct List {
+    /// Only those that stand so: queued, running, succeeded, failed or canceled
+    #[arg(long)]
+    pub(crate) status: Option<Status>,
+
+    /// Those of this batch
+    #[arg(long, value_name = "ID")]
+    pub(crate) batch: Option<String>,
+
+    /// How many
+    #[arg(long, default_value_t = 20, conflicts_with = "all")]
+    pub(crate) limit: usize,
+
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ids {
+    /// The ids of jobs or batches
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Download {
+    /// The ids of jobs or batches
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+
+    /// Where the pictures are saved
+    #[arg(long, short, value_name = "DIR", default_value = "posters")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The titles come from posters.ndjson, which poster writes beside the pictures it saves; pictures
+from elsewhere are called by their file names.
+
+Examples:
+  poster sheet posters
+  poster sheet posters --all --title \"The autumn season\"")]
+pub(crate) struct Sheet {
+    /// The directory of pictures
+    pub(crate) dir: PathBuf,
+
+    /// What the sheet is called [default: the directory's name]
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+
+    /// Draw as many sheets as all pictures need, not only the first
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let rule = || format!("{text:?} is not a time such as 90s, 15m or 12h");
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(rule()),
+    };
+    number.parse::<u32>().map(|number| Duration::from_secs(u64::from(number) * seconds)).map_err(|_| rule())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(time("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(time("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "3", "s", "-1s", "3d", "1.5h"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Cutting the file into requests, and sending these.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shared::BatchId;
+use shared::api::MAX_BODY_BYTES;
+use shared::problem::FieldError;
+use tokio::sync::mpsc;
+
+use super::fault;
+use super::input::{Input, Line};
+use super::journal::{Header, Journal, Part, ranges};
+use crate::api::Api;
+use crate::failure::Failure;
+use crate::jobs::Event;
+use crate::manifest::hex;
+use crate::terminal::{Terminal, grouped};
+
+/// How many cut pieces may wait to be sent. Together with the one on its way they are all that is in memory.
+const WAITING: usize = 1;
+
+/// The submission of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Submission<'a> {
+    /// The service.
+    pub(crate) api: &'a Api,
+    /// Where to tell.
+    pub(crate) terminal: &'a Terminal,
+    /// What all runs agree on.
+    pub(crate) header: &'a Header,
+    /// Whether lines that the service refuses are left out.
+    pub(crate) skip_bad: bool,
+    /// How many jobs there are in all.
+    pub(crate) lines: u64,
+}
+
+/// A piece of the input: the jobs of one request.
+#[derive(Debug)]
+struct Chunk {
+    lines: Vec<Line>,
+}
+
+impl Submission<'_> {
+    /// Submits all of the input that is in none of `parts`, and hands each part that was taken in to `taken_in`. Gives
+    /// back the group's id, and how many lines the service has refused.
+    pub(crate) async fn run(
+        self,
+        input: &Input,
+        parts: &[Part],
+        journal: &mut Journal,
+        taken_in: mpsc::UnboundedSender<Part>,
+    ) -> Result<(BatchId, u64), Failure> {
+        let known: BTreeSet<_> = parts.iter().map(|part| part.chunk).collect();
+        let mut group = parts.first().map(|part| part.group);
+        let mut submitted: u64 = parts.iter().map(|part| part.jobs() as u64).sum();
+        let mut refused = 0;
+        if submitted < self.lines {
+            let (sender, mut chunks) = mpsc::channel(WAITING);
+            let (input, most) = (input.clone(), self.header.chunk);
+            let room = MAX_BODY_BYTES - self.body(&[]).len();
+            let cutting = tokio::task::spawn_blocking(move || cut(&input, most, room, &sender));
+            let mut number = 0;
+            while let Some(chunk) = chunks.recv().await {
+                if !known.contains(&number) {
+                    let jobs = chunk.lines.len() as u64;
+                    if let Some(part) = self.send(number, chunk).await? {
+                        journal.part(&part)?;
+                        refused += jobs - part.jobs() as u64;
+                        submitted += part.jobs() as u64;
+                        group = Some(part.group);
+                        // Nobody listens when it was asked not to wait.
+                        let _ = taken_in.send(part);
+                    } else {
+                        refused += jobs;
+                    }
+                    let (submitted, lines) = (grouped(submitted), grouped(self.lines));
+                    self.terminal.status(format_args!("{submitted} of {lines} submitted"));
+                }
+                number += 1;
+            }
+            cutting.await.map_err(|error| Failure::Local(error.to_string()))??;
+        }
+        let group = group.ok_or_else(|| Failure::Usage("the service has refused every line".to_owned()))?;
+        Ok((group, refused))
+    }
+
+    /// Sends one piece, without the lines that the service refuses where these may be left out.
+    async fn send(&self, number: usize, mut chunk: Chunk) -> Result<Option<Part>, Failure> {
+        loop {
+            let body = self.body(&chunk.lines);
+            let key = self.key(&chunk.lines);
+            let problem = match self.api.submit_batch(Bytes::from(body), &key).await {
+                Ok(batch) => {
+                    let group = batch.group_id.ok_or_else(|| {
+                        Failure::Service("the service knows no groups of batches; it is too old".to_owned())
+                    })?;
+                    let lines = ranges(chunk.lines.iter().map(|line| line.number));
+                    return Ok(Some(Part::new(number, batch.id, group, lines)));
+                }
+                Err(Failure::Refused(problem)) => problem,
+                Err(failure) => return Err(failure),
+            };
+            let bad = faults_by_place(&problem.errors);
+            if bad.is_empty() {
+                return Err(Failure::Refused(problem));
+            }
+            for (place, faults) in &bad {
+                let line = chunk.lines.get(*place).map_or(0, |line| line.number);
+                self.terminal.say(format_args!("the service refuses line {line}: {faults}"));
+                self.terminal.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
+            }
+            if !self.skip_bad {
+                return Err(Failure::Usage("lines were refused (--skip-bad leaves them out)".to_owned()));
+            }
+            let bad: BTreeSet<_> = bad.into_iter().map(|(place, _)| place).collect();
+            let mut place = 0;
+            chunk.lines.retain(|_| {
+                place += 1;
+                !bad.contains(&(place - 1))
+            });
+            if chunk.lines.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn body(&self, lines: &[Line]) -> String {
+        let Header { name, group, defaults, .. } = self.header;
+        let mut body = json!({ "name": name, "group": group, "defaults": defaults }).to_string();
+        body.pop();
+        body.push_str(",\"jobs\":[");
+        for (place, line) in lines.iter().enumerate() {
+            if place > 0 {
+                body.push(',');
+            }
+            body.push_str(&line.job);
+        }
+        body.push_str("]}");
+        body
+    }
+
+    /// The idempotency key of a piece: the same for the same lines of the same batch, in every run.
+    fn key(&self, lines: &[Line]) -> String {
+        let mut digest = Sha256::new();
+        digest.update(self.header.group.as_bytes());
+        for line in lines {
+            digest.update(line.number.to_be_bytes());
+            digest.update((line.job.len() as u64).to_be_bytes());
+            digest.update(line.job.as_bytes());
+        }
+        format!("poster-batch-{}", hex(&digest.finalize()))
+    }
+}
+
+/// Cuts the input into pieces of at most so many jobs and so many bytes, and hands each to `sender`.
+fn cut(input: &Input, most: usize, room: usize, sender: &mpsc::Sender<Chunk>) -> Result<(), Failure> {
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    input.lines(|line| {
+        let length = line.job.len() + 1;
+        if lines.len() >= most || (bytes + length > room && !lines.is_empty()) {
+            bytes = 0;
+            if sender.blocking_send(Chunk { lines: std::mem::take(&mut lines) }).is_err() {
+                return ControlFlow::Break(());
+            }
+        }
+        bytes += length;
+        lines.push(line);
+        ControlFlow::Continue(())
+    })?;
+    if !lines.is_empty() {
+        // Nobody listens when the submission has failed, which is told elsewhere.
+        let _ = sender.blocking_send(Chunk { lines });
+    }
+    Ok(())
+}
+
+/// What the service has against which job of a request, from pointers such as `/jobs/7/prompt`.
+fn faults_by_place(errors: &[FieldError]) -> Vec<(usize, String)> {
+    let mut faults: Vec<(usize, String)> = Vec::new();
+    for error in errors {
+        let Some(rest) = error.pointer.strip_prefix("/jobs/") else { continue };
+        let (place, field) = rest.split_once('/').unwrap_or((rest, ""));
+        let Ok(place) = place.parse() else { continue };
+        let told = fault(&FieldError::new(field, error.detail.clone()));
+        match faults.iter_mut().find(|(known, _)| *known == place) {
+            Some((_, faults)) => {
+                faults.push_str("; ");
+                faults.push_str(&told);
+            }
+            None => faults.push((place, told)),
+        }
+    }
+    faults
+}
+
+/// A job with what it leaves out filled in, so that its line stands by itself.
+pub(crate) fn completed(job: &str, header: &Header) -> Option<Value> {
+    let Value::Object(mut job) = serde_json::from_str(job).ok()? else { return None };
+    for (name, value) in &header.defaults {
+        if job.get(name).is_none_or(Value::is_null) {
+            job.insert(name.clone(), value.clone());
+        }
+    }
+    Some(job.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_refuses_is_told_by_lines() {
+        let errors = [("/jobs/7/prompt", "a"), ("/jobs/7/seed", "b"), ("/jobs/9", "c"), ("/name", "d")];
+        let errors = errors.map(|(pointer, detail)| FieldError::new(pointer, detail.to_owned()));
+        let faults = faults_by_place(&errors);
+        assert_eq!(faults, [(7, "prompt a; seed b".to_owned()), (9, "the line c".to_owned())]);
+    }
+}

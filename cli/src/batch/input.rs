@@ -1,0 +1,326 @@
+//! The file of jobs.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use shared::batch::{Entry, faults_of_defaults};
+use shared::order::Model;
+
+use super::lines::{self, Broken, Item};
+use super::{fault, merged, with_ending};
+use crate::arguments::Format;
+use crate::failure::Failure;
+use crate::manifest::hex;
+
+/// How much is read at once.
+const BUFFER: usize = 256 * 1024;
+
+/// Up to how many names of jobs are held against each other. In files of more, each request checks its own.
+const MAX_NAMES: usize = 1_000_000;
+
+/// How many lines there are between two signs of life.
+const STRIDE: u64 = 4096;
+
+/// The model whose rules are checked where none is named: the service's own default may be any, and this takes the most.
+const MODEL: Model = Model::Sd35Large;
+
+/// A file of jobs, and how to read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// How it is written.
+    pub(crate) format: Format,
+    defaults: Map<String, Value>,
+}
+
+/// What the first reading has found.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// How many jobs can be submitted.
+    pub(crate) good: u64,
+    /// How many places hold no job that can be.
+    pub(crate) bad: u64,
+    /// What is wrong with the first of these, by their lines.
+    pub(crate) faults: Vec<(u64, String)>,
+    /// What jobs leave out, as the file says.
+    pub(crate) defaults: Map<String, Value>,
+    /// What the file calls the batch.
+    pub(crate) name: Option<String>,
+    /// The SHA-256 of the whole file.
+    pub(crate) sha256: String,
+}
+
+/// A job that can be submitted.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The line on which it begins.
+    pub(crate) number: u64,
+    /// The job as JSON.
+    pub(crate) job: String,
+}
+
+impl Input {
+    /// The file at `path`; `defaults` stand in for what its jobs leave out.
+    ///
+    /// Standard input, named `-`, is first copied to a file whose name tells its content, so that the same input finds
+    /// its own state again.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) async fn open(
+        path: &Path,
+        format: Option<Format>,
+        defaults: Map<String, Value>,
+        state: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let path = if path == Path::new("-") {
+            let directory = state.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+            let spooling = tokio::task::spawn_blocking(move || spool(&directory));
+            spooling.await.map_err(|error| Failure::Local(error.to_string()))??
+        } else {
+            path.to_owned()
+        };
+        let failed = |error: io::Error| Failure::file(&path, error);
+        let metadata = std::fs::metadata(&path).map_err(failed)?;
+        if !metadata.is_file() {
+            // It is read more than once.
+            return Err(Failure::Usage(format!("{} is no regular file; use - to read a pipe", path.display())));
+        }
+        let format = match format.or_else(|| format_of_name(&path)) {
+            Some(format) => format,
+            None => format_of_content(&path).map_err(failed)?,
+        };
+        Ok(Self { path, format, defaults })
+    }
+
+    /// What stands in for what jobs leave out, as the command line says.
+    pub(crate) fn defaults(&self) -> Map<String, Value> {
+        self.defaults.clone()
+    }
+
+    /// A file beside this one.
+    pub(crate) fn beside(&self, ending: &str) -> PathBuf {
+        with_ending(&self.path, &format!(".{ending}"))
+    }
+
+    /// Reads all of it and checks every job by the service's own rules. `sign` is told from time to time how many lines
+    /// were read.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end.
+    pub(crate) fn check(&self, shown: usize, sign: impl Fn(u64)) -> Result<Checked, Failure> {
+        let mut checked = Checked::default();
+        let (mut names, hashes) = (HashSet::new(), RandomState::new());
+        let mut defaults = self.defaults.clone();
+        let mut bad_defaults = faults_of_defaults(&defaults, MODEL);
+        let mut digest = Sha256::new();
+        let file = self.file()?;
+        let file = BufReader::with_capacity(BUFFER, Digested { file, digest: &mut digest });
+        let read = lines::read(file, self.format, |item| {
+            let (number, job) = match item {
+                Item::Defaults(found) => {
+                    defaults = merged(&found, &self.defaults);
+                    bad_defaults = faults_of_defaults(&defaults, MODEL);
+                    checked.defaults = found;
+                    return ControlFlow::Continue(());
+                }
+                Item::Name(name) => {
+                    checked.name = Some(name);
+                    return ControlFlow::Continue(());
+                }
+                Item::Job(number, job) => (number, job),
+            };
+            if !bad_defaults.is_empty() {
+                return ControlFlow::Break(());
+            }
+            let faults = match job {
+                Err(rule) => Some(format!("the line {rule}")),
+                Ok(job) => match Entry::parse(job, "", &defaults, MODEL) {
+                    Err(errors) => Some(errors.iter().map(fault).collect::<Vec<_>>().join("; ")),
+                    Ok(Entry { custom_id: Some(id), .. }) if names.len() < MAX_NAMES => {
+                        let new = names.insert(hashes.hash_one(id.as_str()));
+                        (!new).then(|| format!("custom_id {:?} is that of another line too", id.as_str()))
+                    }
+                    Ok(_) => None,
+                },
+            };
+            match faults {
+                None => checked.good += 1,
+                Some(faults) => {
+                    checked.bad += 1;
+                    if checked.faults.len() < shown {
+                        checked.faults.push((number, faults));
+                    }
+                }
+            }
+            if (checked.good + checked.bad) % STRIDE == 0 {
+                sign(checked.good + checked.bad);
+            }
+            ControlFlow::Continue(())
+        });
+        self.told(read)?;
+        if !bad_defaults.is_empty() {
+            let faults: Vec<_> = bad_defaults.iter().map(fault).collect();
+            return Err(Failure::Usage(faults.join("; ")));
+        }
+        checked.sha256 = hex(&digest.finalize());
+        Ok(checked)
+    }
+
+    /// Hands each job that can be submitted to `each`, until that breaks. The others are passed over: a check has told
+    /// of them.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end.
+    pub(crate) fn lines(&self, mut each: impl FnMut(Line) -> ControlFlow<()>) -> Result<(), Failure> {
+        let mut defaults = self.defaults.clone();
+        let mut names = HashSet::new();
+        let hashes = RandomState::new();
+        let file = BufReader::with_capacity(BUFFER, self.file()?);
+        let read = lines::read(file, self.format, |item| match item {
+            Item::Defaults(found) => {
+                defaults = merged(&found, &self.defaults);
+                ControlFlow::Continue(())
+            }
+            Item::Job(number, Ok(job)) => {
+                let text = job.to_string();
+                match Entry::parse(job, "", &defaults, MODEL) {
+                    Ok(Entry { custom_id: Some(id), .. })
+                        if names.len() < MAX_NAMES && !names.insert(hashes.hash_one(id.as_str())) =>
+                    {
+                        ControlFlow::Continue(())
+                    }
+                    Ok(_) => each(Line { number, job: text }),
+                    Err(_) => ControlFlow::Continue(()),
+                }
+            }
+            Item::Name(_) | Item::Job(_, Err(_)) => ControlFlow::Continue(()),
+        });
+        self.told(read)
+    }
+
+    fn file(&self) -> Result<File, Failure> {
+        File::open(&self.path).map_err(|error| Failure::file(&self.path, error))
+    }
+
+    fn told(&self, read: Result<(), Broken>) -> Result<(), Failure> {
+        read.map_err(|broken| match broken {
+            Broken::Io(error) if error.kind() != io::ErrorKind::InvalidData => Failure::file(&self.path, error),
+            broken => Failure::Usage(format!("{}: {broken}", self.path.display())),
+        })
+    }
+}
+
+/// Copies standard input to a file in `directory` that is named after its content.
+fn spool(directory: &Path) -> Result<PathBuf, Failure> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let failed = |error: io::Error| Failure::file(directory, error);
+    let mut copy = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    let mut digest = Sha256::new();
+    let mut input = Digested { file: io::stdin().lock(), digest: &mut digest };
+    io::copy(&mut input, &mut copy).and_then(|_| copy.flush()).map_err(failed)?;
+    let name = format!("poster-stdin-{}", &hex(&digest.finalize())[..16]);
+    let path = directory.join(name);
+    copy.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(path)
+}
+
+fn format_of_name(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "ndjson" | "jsonl" => Some(Format::Ndjson),
+        "json" => Some(Format::Json),
+        "csv" => Some(Format::Csv),
+        "txt" | "text" => Some(Format::Text),
+        _ => None,
+    }
+}
+
+/// What the beginning of a file looks like.
+fn format_of_content(path: &Path) -> io::Result<Format> {
+    let mut first = Vec::new();
+    BufReader::new(File::open(path)?).take(BUFFER as u64).read_until(b'\n', &mut first)?;
+    let first = first.trim_ascii();
+    Ok(match first.first() {
+        Some(b'[') => Format::Json,
+        Some(b'{') => match serde_json::from_slice::<Map<String, Value>>(first) {
+            Ok(line) if !line.contains_key("jobs") => Format::Ndjson,
+            _ => Format::Json,
+        },
+        _ => Format::Text,
+    })
+}
+
+/// A file that is digested as it is read.
+struct Digested<'a, R> {
+    file: R,
+    digest: &'a mut Sha256,
+}
+
+impl<R: Read> Read for Digested<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.digest.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(name: &str, content: &str) -> (tempfile::TempDir, Input) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("it is written");
+        let format = format_of_name(&path).unwrap_or_else(|| format_of_content(&path).expect("it can be read"));
+        (directory, Input { path, format, defaults: Map::new() })
+    }
+
+    #[test]
+    fn bad_lines_are_told_with_their_numbers_and_left_out() {
+        let content = "{\"prompt\":\"a\",\"custom_id\":\"1\"}\n{\"prompt\":\"\"}\nx\n{\"prompt\":\"b\",\"sede\":1}\n\
+                       {\"prompt\":\"c\",\"custom_id\":\"1\"}\n{\"prompt\":\"d\"}\n";
+        let (_directory, input) = input("jobs.ndjson", content);
+        let checked = input.check(3, |_| {}).expect("it can be read");
+        assert_eq!((checked.good, checked.bad), (2, 4));
+        let lines: Vec<_> = checked.faults.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [2, 3, 4]);
+        assert_eq!(checked.faults[0].1, "prompt must not be empty");
+        assert_eq!(checked.faults[2].1, "sede is not a field of this request");
+        let mut numbers = Vec::new();
+        let each = |line: Line| {
+            numbers.push(line.number);
+            ControlFlow::Continue(())
+        };
+        input.lines(each).expect("it can be read");
+        assert_eq!(numbers, [1, 6]);
+    }
+
+    #[test]
+    fn the_format_is_seen() {
+        for (name, content, format) in [
+            ("a.csv", "prompt\nx\n", Format::Csv),
+            ("a", "[\n{\"prompt\":\"x\"}]", Format::Json),
+            ("a", "{\"jobs\":[]}", Format::Json),
+            ("a", "{\n\"jobs\":[]}", Format::Json),
+            ("a", "{\"prompt\":\"x\"}\n", Format::Ndjson),
+            ("a", "A heist\n", Format::Text),
+        ] {
+            assert_eq!(input(name, content).1.format, format, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_content() {
+        let sum = |content| input("a.txt", content).1.check(1, |_| {}).expect("it can be read").sha256;
+        assert_eq!(sum("x\n"), sum("x\n"));
+        assert_ne!(sum("x\n"), sum("x\n\n"));
+    }
+}

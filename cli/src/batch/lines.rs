@@ -1,0 +1,364 @@
+//! Reading jobs out of a file, one by one, however large it is.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use shared::json::{self, Strict};
+
+use crate::arguments::Format;
+
+/// The greatest length of one job in a file, in bytes. The longest that the service takes is a third of it.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// Why a file cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The system says so.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is not written as it should be.
+    #[error("{0}")]
+    Form(String),
+}
+
+/// Something that a file holds.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// What jobs leave out; of a JSON document, before its jobs.
+    Defaults(Map<String, Value>),
+    /// What the batch is called; of a JSON document.
+    Name(String),
+    /// A job, or what is wrong with the place where one should be.
+    Job(u64, Result<Value, String>),
+}
+
+/// Hands everything that the file holds to `each`, with the number of the line on which it begins, until `each` breaks.
+pub(crate) fn read(
+    file: impl BufRead,
+    format: Format,
+    mut each: impl FnMut(Item) -> ControlFlow<()>,
+) -> Result<(), Broken> {
+    match format {
+        Format::Ndjson => rows(file, |line, bytes| match bytes {
+            Ok(bytes) if bytes.trim_ascii().is_empty() => ControlFlow::Continue(()),
+            Ok(bytes) => each(Item::Job(line, json::parse(bytes).map_err(|error| format!("is not JSON: {error}")))),
+            Err(rule) => each(Item::Job(line, Err(rule))),
+        }),
+        Format::Text => rows(file, |line, bytes| {
+            let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned()));
+            match text.map(str::trim) {
+                Ok("") => ControlFlow::Continue(()),
+                Ok(prompt) => each(Item::Job(line, Ok(serde_json::json!({ "prompt": prompt })))),
+                Err(rule) => each(Item::Job(line, Err(rule))),
+            }
+        }),
+        Format::Csv => csv(file, each),
+        Format::Json => document(file, each),
+    }
+}
+
+/// The lines of a file, without their ends. A byte order mark at its beginning is none of the first.
+fn rows(
+    mut file: impl BufRead,
+    mut each: impl FnMut(u64, Result<&[u8], String>) -> ControlFlow<()>,
+) -> Result<(), Broken> {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let read = (&mut file).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        let flow = if read > MAX_LINE_BYTES && !line.ends_with(b"\n") {
+            skip_line(&mut file)?;
+            each(number, Err(format!("is longer than {MAX_LINE_BYTES} bytes")))
+        } else {
+            let bytes = line.strip_suffix(b"\n").unwrap_or(&line);
+            let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+            let mark = if number == 1 { "\u{feff}".as_bytes() } else { &[] };
+            each(number, Ok(bytes.strip_prefix(mark).unwrap_or(bytes)))
+        };
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads on behind the end of the line.
+fn skip_line(file: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = file.fill_buf()?;
+        let (read, ended) = match buffer.iter().position(|&byte| byte == b'\n') {
+            Some(end) => (end + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        file.consume(read);
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Rows of fields, the first of which names them. A dot in a name leads into an object: `metadata.campaign`.
+fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Broken> {
+    let meter = Meter::default();
+    let mut reader = ::csv::ReaderBuilder::new().flexible(true).from_reader(Metered { file, meter: meter.clone() });
+    let broken = |error: ::csv::Error| match error.into_kind() {
+        ::csv::ErrorKind::Io(error) => Broken::Io(error),
+        other => Broken::Form(format!("it is no CSV: {other:?}")),
+    };
+    let names = reader.byte_headers().map_err(broken)?;
+    let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
+    if !names.iter().any(|name| name.trim_start_matches('\u{feff}') == "prompt") {
+        return Err(Broken::Form("its first line must name the columns, one of them prompt".to_owned()));
+    }
+    let mut row = ::csv::ByteRecord::new();
+    loop {
+        meter.reset();
+        if !reader.read_byte_record(&mut row).map_err(broken)? {
+            return Ok(());
+        }
+        let line = row.position().map_or(0, ::csv::Position::line);
+        if row.iter().all(|field| field.trim_ascii().is_empty()) {
+            continue;
+        }
+        if each(Item::Job(line, job_of(&names, &row))).is_break() {
+            return Ok(());
+        }
+    }
+}
+
+fn job_of(names: &[String], row: &::csv::ByteRecord) -> Result<Value, String> {
+    if row.len() != names.len() {
+        return Err(format!("has {} fields, but the first line names {}", row.len(), names.len()));
+    }
+    let mut job = Map::new();
+    for (name, field) in names.iter().zip(row) {
+        let field = std::str::from_utf8(field).map_err(|_| "is not UTF-8".to_owned())?;
+        if field.trim().is_empty() {
+            continue;
+        }
+        // A seed is the one number of a job; whatever else looks like one is text.
+        let number = (name == "seed").then(|| field.trim().parse::<u64>().ok()).flatten();
+        let value = number.map_or_else(|| Value::from(field), Value::from);
+        let mut path: Vec<_> = name.trim_start_matches('\u{feff}').split('.').collect();
+        let last = path.pop().unwrap_or_default();
+        let mut object = &mut job;
+        for step in path {
+            let inner = object.entry(step).or_insert_with(|| Value::Object(Map::new()));
+            object = inner.as_object_mut().ok_or_else(|| format!("has both {step} and {name}"))?;
+        }
+        if object.insert(last.to_owned(), value).is_some() {
+            return Err(format!("has the column {name} twice"));
+        }
+    }
+    Ok(job.into())
+}
+
+/// A JSON document, job by job: an array of them, or an object that has them in `jobs`.
+fn document(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Broken> {
+    let meter = Meter::default();
+    let mut stopped = false;
+    let mut reader = serde_json::Deserializer::from_reader(Metered { file, meter: meter.clone() });
+    let document = Document { meter: &meter, each: &mut each, stopped: &mut stopped };
+    let read = reader.deserialize_any(document).and_then(|()| reader.end());
+    match read {
+        Ok(()) => Ok(()),
+        Err(_) if stopped => Ok(()),
+        Err(error) if error.is_io() => Err(Broken::Io(error.into())),
+        Err(error) => Err(Broken::Form(format!("it is no JSON document of jobs: {error}"))),
+    }
+}
+
+struct Document<'a, F> {
+    meter: &'a Meter,
+    each: &'a mut F,
+    stopped: &'a mut bool,
+}
+
+impl<F: FnMut(Item) -> ControlFlow<()>> Document<'_, F> {
+    fn hand<E: serde::de::Error>(&mut self, item: Item) -> Result<(), E> {
+        if (self.each)(item).is_break() {
+            *self.stopped = true;
+            return Err(E::custom("enough was read"));
+        }
+        Ok(())
+    }
+}
+
+impl<'de, F: FnMut(Item) -> ControlFlow<()>> Visitor<'de> for Document<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array of jobs, or an object with jobs")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut jobs: A) -> Result<(), A::Error> {
+        loop {
+            self.meter.reset();
+            let Some(Strict(job)) = jobs.next_element()? else { return Ok(()) };
+            let line = self.meter.line();
+            self.hand(Item::Job(line, Ok(job)))?;
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut jobs = false;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "jobs" if !jobs => {
+                    jobs = true;
+                    map.next_value_seed(Document { meter: self.meter, each: self.each, stopped: self.stopped })?;
+                }
+                "defaults" | "name" if jobs => {
+                    return Err(A::Error::custom(format_args!("{key} must stand before jobs")));
+                }
+                "defaults" => {
+                    let Strict(value) = map.next_value()?;
+                    let Value::Object(defaults) = value else {
+                        return Err(A::Error::custom("defaults must be an object"));
+                    };
+                    self.hand(Item::Defaults(defaults))?;
+                }
+                "name" => {
+                    let name = map.next_value()?;
+                    self.hand(Item::Name(name))?;
+                }
+                _ => return Err(A::Error::custom(format_args!("{key} is not a field of a batch here"))),
+            }
+        }
+        if jobs { Ok(()) } else { Err(A::Error::custom("jobs is required")) }
+    }
+}
+
+impl<'de, F: FnMut(Item) -> ControlFlow<()>> DeserializeSeed<'de> for Document<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+/// Where a reader is in its file, and how much it has read since it was last reset.
+#[derive(Clone, Debug, Default)]
+struct Meter {
+    lines: Rc<Cell<u64>>,
+    bytes: Rc<Cell<usize>>,
+}
+
+impl Meter {
+    fn reset(&self) {
+        self.bytes.set(0);
+    }
+
+    fn line(&self) -> u64 {
+        self.lines.get() + 1
+    }
+}
+
+/// A file of which no single job may take all memory.
+struct Metered<R> {
+    file: R,
+    meter: Meter,
+}
+
+impl<R: BufRead> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        let lines = buffer[..read].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        self.meter.lines.set(self.meter.lines.get() + lines);
+        self.meter.bytes.set(self.meter.bytes.get() + read);
+        if self.meter.bytes.get() > MAX_LINE_BYTES {
+            let rule = format!("the job on line {} is longer than {MAX_LINE_BYTES} bytes", self.meter.line());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, rule));
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn jobs(format: Format, text: &str) -> Vec<(u64, Result<Value, String>)> {
+        let mut jobs = Vec::new();
+        let each = |item| {
+            if let Item::Job(line, job) = item {
+                jobs.push((line, job));
+            }
+            ControlFlow::Continue(())
+        };
+        read(text.as_bytes(), format, each).expect("it can be read to its end");
+        jobs
+    }
+
+    fn broken(format: Format, text: &str) -> String {
+        read(text.as_bytes(), format, |_| ControlFlow::Continue(())).expect_err("it is broken").to_string()
+    }
+
+    #[test]
+    fn every_format_tells_the_line_of_each_job() {
+        let (one, two) = (json!({ "prompt": "One, two" }), json!({ "prompt": "Three", "seed": 7 }));
+        let both = |first, second| vec![(first, Ok(one.clone())), (second, Ok(two.clone()))];
+        let ndjson = "\u{feff}{\"prompt\":\"One, two\"}\r\n\n{\"prompt\":\"Three\",\"seed\":7}";
+        assert_eq!(jobs(Format::Ndjson, ndjson), both(1, 3));
+        let array = "[{\"prompt\":\"One, two\"},\n\n{\"prompt\":\"Three\",\n\"seed\":7}]";
+        assert_eq!(jobs(Format::Json, array), both(1, 4));
+        let batch = format!("{{\"name\":\"x\",\"defaults\":{{}},\"jobs\":{array}}}");
+        assert_eq!(jobs(Format::Json, &batch), both(1, 4));
+        assert_eq!(jobs(Format::Csv, "seed,prompt\n,\"One, two\"\n,\n7,Three\n"), both(2, 4));
+        assert_eq!(jobs(Format::Text, "One\n\n Two \n"), [
+            (1, Ok(json!({ "prompt": "One" }))),
+            (3, Ok(json!({ "prompt": "Two" })))
+        ]);
+    }
+
+    #[test]
+    fn dots_in_the_names_of_columns_lead_into_objects() {
+        let csv = "prompt,metadata.a,metadata.b,custom_id\nx,1,,line 2\n";
+        let job = json!({ "prompt": "x", "metadata": { "a": "1" }, "custom_id": "line 2" });
+        assert_eq!(jobs(Format::Csv, csv), [(2, Ok(job))]);
+        for (csv, fault) in [
+            ("prompt,seed\nx\n", "has 1 fields"),
+            ("prompt,prompt\nx,y\n", "twice"),
+            ("prompt,a,a.b\nx,y,z\n", "has both"),
+        ] {
+            let found = jobs(Format::Csv, csv).remove(0).1.expect_err("it is bad");
+            assert!(found.contains(fault), "{found}");
+        }
+        assert!(broken(Format::Csv, "text\nx\n").contains("one of them prompt"));
+    }
+
+    #[test]
+    fn one_bad_line_does_not_hide_the_next() {
+        let long = format!("{{\"prompt\":\"{}\"}}\nx\n{{}}", "x".repeat(MAX_LINE_BYTES));
+        let found = jobs(Format::Ndjson, &long);
+        assert!(found[0].1.as_ref().is_err_and(|fault| fault.contains("longer")), "{:?}", found[0].0);
+        assert!(found[1].1.as_ref().is_err_and(|fault| fault.contains("not JSON")));
+        assert_eq!(found[2], (3, Ok(json!({}))));
+    }
+
+    #[test]
+    fn a_document_that_breaks_off_is_told() {
+        for (text, why) in [
+            ("[{\"prompt\":\"x\"}", "EOF"),
+            ("{\"jobs\":[],\"defaults\":{}}", "before jobs"),
+            ("{\"job\":[]}", "not a field"),
+            ("{}", "jobs is required"),
+            ("7", "array of jobs"),
+            ("[]x", "trailing"),
+        ] {
+            let found = broken(Format::Json, text);
+            assert!(found.contains(why), "{text}: {found}");
+        }
+        let long = format!("[{{\"prompt\":\"{}\"}}]", "x".repeat(MAX_LINE_BYTES));
+        assert!(broken(Format::Json, &long).contains("longer"));
+    }
+}

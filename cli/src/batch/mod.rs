@@ -1,0 +1,211 @@
+//! Making a poster of each line of a file.
+//!
+//! The file is read twice. The first reading checks every line, and digests the file, so that a run that continues knows
+//! it again. The second cuts it into requests of up to a thousand jobs, always at the same places. What of it was taken
+//! in is in the journal beside the file, what was downloaded in the manifest beside the pictures, and everything else is
+//! the service's to tell: so a run that continues needs nothing from the one before it.
+
+mod chunks;
+mod collect;
+mod input;
+mod journal;
+mod lines;
+mod report;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use shared::BatchId;
+use shared::batch::BatchName;
+use shared::problem::FieldError;
+use tokio::sync::mpsc;
+
+use crate::api::Api;
+use crate::arguments::Batch;
+use crate::batch::chunks::Submission;
+use crate::batch::collect::Collector;
+use crate::batch::input::{Checked, Input};
+use crate::batch::journal::{Header, Journal, Part};
+use crate::failure::{Failure, Outcome};
+use crate::jobs::Event;
+use crate::manifest::{self, Manifest, hex};
+use crate::sheet;
+use crate::terminal::{Terminal, grouped, many};
+
+/// How many bad lines are told one by one.
+const BAD_SHOWN: usize = 20;
+
+/// The longest name of a batch, in characters. A digest comes behind it, in what the service may call a group.
+const MAX_NAME: usize = 100;
+
+/// The version of the state file.
+const VERSION: u32 = 1;
+
+/// Submits the file's lines, waits, downloads, and reports; or goes on where an earlier run was stopped.
+pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
+    let api = api.patient(batch.patience);
+    let input = Input::open(&batch.file, batch.format, batch.wishes.fields(), batch.state.as_deref()).await?;
+    terminal.status(format_args!("checking {} …", input.path.display()));
+    let checked = check(&input, terminal).await?;
+    tell_bad(terminal, &input, &checked)?;
+    if checked.bad > 0 && !batch.skip_bad {
+        let lines = many(checked.bad, "bad line");
+        return Err(Failure::Usage(format!("{lines}; nothing was submitted (--skip-bad leaves bad lines out)")));
+    }
+    if checked.good == 0 {
+        return Err(Failure::Usage(format!("{} holds no job", input.path.display())));
+    }
+    if batch.check {
+        terminal.say(format_args!("{} good", many(checked.good, "line")));
+        return Ok(if checked.bad > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
+    }
+
+    let state = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
+    let out = batch.out.clone().unwrap_or_else(|| with_ending(&input.path.with_extension(""), "-posters"));
+    let header = header(&api, batch, &input, &checked, &out)?;
+    let (mut journal, mut parts) = Journal::open(&state, &header)?;
+    terminal.way_on("The same command again continues.");
+    let mut manifest = Manifest::open(&out)?;
+    let found = find_pictures(&out, &mut parts, terminal).await?;
+    greet(terminal, &header, &parts, checked.good, found);
+    terminal.data(&Event {
+        event: "begin",
+        value: json!({ "group": header.group, "lines": checked.good, "submitted": submitted(&parts), "saved": found }),
+    })?;
+
+    let (taken_in, new_parts) = mpsc::unbounded_channel();
+    let submission = Submission { api: &api, terminal, header: &header, skip_bad: batch.skip_bad, lines: checked.good };
+    let submitting = submission.run(&input, &parts, &mut journal, taken_in);
+    if batch.no_wait {
+        let (group, refused) = submitting.await?;
+        terminal.say(format_args!("submitted; `poster watch {group}` waits"));
+        return Ok(if checked.bad + refused > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
+    }
+    let collector = Collector::new(&api, terminal, &out, usize::from(batch.at_once), checked.good, parts.clone());
+    let ((_, refused), collected) =
+        futures_util::future::try_join(submitting, collector.run(new_parts, &mut manifest)).await?;
+    terminal.clear();
+    let failed_file = input.beside("failed.ndjson");
+    let outcome = report::report(terminal, &input, &header, &collected, &failed_file).await?;
+    if !batch.no_sheet && collected.saved > 0 {
+        let (out, name, drawn_by) = (out.clone(), header.name.clone(), terminal.clone());
+        let drawing = tokio::task::spawn_blocking(move || sheet::draw(&drawn_by, &out, &name, false));
+        drawing.await.map_err(|error| Failure::Local(error.to_string()))??;
+    }
+    Ok(if checked.bad + refused > 0 { Outcome::SomeFailed } else { outcome })
+}
+
+/// What a fault says to somebody who sees the line and not the request.
+pub(crate) fn fault(error: &FieldError) -> String {
+    match error.pointer.trim_start_matches('/') {
+        "" => format!("the line {}", error.detail),
+        field => format!("{} {}", field.replace('/', "."), error.detail),
+    }
+}
+
+async fn check(input: &Input, terminal: &Terminal) -> Result<Checked, Failure> {
+    let (input, terminal) = (input.clone(), terminal.clone());
+    let checking = tokio::task::spawn_blocking(move || {
+        input.check(BAD_SHOWN, |lines| terminal.status(format_args!("checking: {} lines", grouped(lines))))
+    });
+    checking.await.map_err(|error| Failure::Local(error.to_string()))?
+}
+
+fn tell_bad(terminal: &Terminal, input: &Input, checked: &Checked) -> Result<(), Failure> {
+    if checked.bad == 0 {
+        return Ok(());
+    }
+    let lines = many(checked.bad + checked.good, "line");
+    terminal.say(format_args!("{} of {lines} of {} are bad:", grouped(checked.bad), input.path.display()));
+    for (line, faults) in &checked.faults {
+        terminal.say(format_args!("  line {line}: {faults}"));
+        terminal.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
+    }
+    let more = checked.bad - checked.faults.len() as u64;
+    if more > 0 {
+        terminal.say(format_args!("  and {} more", grouped(more)));
+    }
+    Ok(())
+}
+
+/// What a run must agree on with those before it.
+fn header(api: &Api, batch: &Batch, input: &Input, checked: &Checked, out: &Path) -> Result<Header, Failure> {
+    let settings = json!([input.defaults(), checked.defaults, format!("{:?}", input.format), batch.chunk, batch.name]);
+    let digest = hex(&Sha256::digest(format!("{}{settings}", checked.sha256)));
+    let stem = input.path.file_stem().map(|stem| stem.to_string_lossy().chars().take(MAX_NAME).collect());
+    let name = match batch.name.clone().or(checked.name.clone()) {
+        Some(name) if name.chars().count() > MAX_NAME => {
+            return Err(Failure::Usage(format!("the name must have at most {MAX_NAME} characters")));
+        }
+        Some(name) => BatchName::try_from(name).map_err(|rule| Failure::Usage(format!("the name {rule}")))?.into(),
+        None => stem.and_then(|stem: String| BatchName::try_from(stem).ok()).map_or("batch".to_owned(), String::from),
+    };
+    Ok(Header {
+        version: VERSION,
+        api: api.address().to_owned(),
+        group: format!("{name}-{}", &digest[..12]),
+        name,
+        sha256: checked.sha256.clone(),
+        settings: digest,
+        defaults: merged(&checked.defaults, &input.defaults()),
+        chunk: usize::from(batch.chunk),
+        out: out.to_owned(),
+    })
+}
+
+/// The defaults of the file, with those of the command line over them.
+fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> Map<String, Value> {
+    let mut all = file.clone();
+    all.extend(flags.clone());
+    all
+}
+
+/// Looks at the pictures that earlier runs have saved, and marks the jobs of those that are there and whole.
+async fn find_pictures(out: &Path, parts: &mut Vec<Part>, terminal: &Terminal) -> Result<u64, Failure> {
+    let (directory, terminal, mut known) = (out.to_owned(), terminal.clone(), std::mem::take(parts));
+    let looking = tokio::task::spawn_blocking(move || {
+        let places: HashMap<BatchId, usize> =
+            known.iter().enumerate().map(|(place, part)| (part.id, place)).collect();
+        let mut found = 0;
+        manifest::read(&directory, |picture| {
+            let part = picture.batch.and_then(|batch| places.get(&batch)).map(|&place| &mut known[place]);
+            let place = part.and_then(|part| picture.line.and_then(|line| part.index_of(line)).map(|index| (part, index)));
+            if let Some((part, index)) = place
+                && !part.saved[index]
+                && picture.is_in(&directory)
+            {
+                part.saved[index] = true;
+                found += 1;
+                terminal.status(format_args!("looking at what is there: {} pictures", grouped(found)));
+            }
+        })?;
+        Ok((known, found))
+    });
+    let (known, found) = looking.await.map_err(|error| Failure::Local(error.to_string()))??;
+    *parts = known;
+    Ok(found)
+}
+
+fn submitted(parts: &[Part]) -> u64 {
+    parts.iter().map(|part| part.jobs() as u64).sum()
+}
+
+fn greet(terminal: &Terminal, header: &Header, parts: &[Part], lines: u64, found: u64) {
+    let out = header.out.display();
+    if parts.is_empty() {
+        terminal.say(format_args!("{}: {} to {}", header.name, many(lines, "job"), out));
+    } else {
+        let (submitted, found) = (grouped(submitted(parts)), grouped(found));
+        let lines = many(lines, "job");
+        terminal.say(format_args!("{}: goes on; of {lines} {submitted} are submitted, {found} saved in {out}", header.name));
+    }
+}
+
+/// A path with something at its end.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}

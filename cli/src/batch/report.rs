@@ -1,0 +1,86 @@
+//! What is said at the end of a batch.
+
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::chunks::completed;
+use super::collect::Collected;
+use super::input::Input;
+use super::journal::Header;
+use crate::failure::{Failure, Outcome};
+use crate::jobs::Event;
+use crate::terminal::{Terminal, grouped, many};
+
+/// Tells what became of the jobs, and writes the lines of those that failed to a file that can be fed again.
+pub(crate) async fn report(
+    terminal: &Terminal,
+    input: &Input,
+    header: &Header,
+    collected: &Collected,
+    failed_file: &Path,
+) -> Result<Outcome, Failure> {
+    let Collected { group, saved, downloaded, failed, reasons, first } = collected;
+    let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
+    terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), header.out.display()));
+    let written = write_failed(input, header, failed.clone(), failed_file.to_owned()).await?;
+    if !failed.is_empty() {
+        terminal.say(format_args!("{} failed:", many(failed.len() as u64, "poster")));
+        for (code, (number, message)) in reasons {
+            terminal.say(format_args!("  {} {code}: {message}", grouped(*number)));
+        }
+        for (line, why) in first {
+            let code = why.split(':').next().unwrap_or_default();
+            terminal.say(format_args!("    line {line}: {code}"));
+        }
+        let more = failed.len() - first.len();
+        if more > 0 {
+            terminal.say(format_args!("    and {} more", grouped(more as u64)));
+        }
+        terminal.say(format_args!("their lines are in {}, to be fed again", failed_file.display()));
+        if let Some(group) = group {
+            terminal.say(format_args!("or queue them again with `poster retry {group}`, and run this command again"));
+        }
+    }
+    terminal.data(&Event {
+        event: "end",
+        value: json!({
+            "group": group, "saved": saved, "downloaded": downloaded, "failed": failed.len(),
+            "failed_file": written.then_some(failed_file), "out": header.out,
+        }),
+    })?;
+    Ok(if failed.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed })
+}
+
+/// Writes the failed lines, each with the defaults filled in. Where there are none, a file of an earlier run goes.
+async fn write_failed(input: &Input, header: &Header, mut failed: Vec<u64>, path: PathBuf) -> Result<bool, Failure> {
+    if failed.is_empty() {
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::file(&path, error)),
+            _ => Ok(false),
+        };
+    }
+    failed.sort_unstable();
+    let (input, header) = (input.clone(), header.clone());
+    let writing = tokio::task::spawn_blocking(move || {
+        let broken = |error: io::Error| Failure::file(&path, error);
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(directory).map_err(broken)?);
+        let mut written = Ok(());
+        input.lines(|line| {
+            if failed.binary_search(&line.number).is_ok()
+                && let Some(job) = completed(&line.job, &header)
+            {
+                written = writeln!(file, "{job}");
+            }
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        written.map_err(broken)?;
+        let file = file.into_inner().map_err(|error| broken(error.into_error()))?;
+        file.persist(&path).map_err(|error| broken(error.error))?;
+        Ok(true)
+    });
+    writing.await.map_err(|error| Failure::Local(error.to_string()))?
+}

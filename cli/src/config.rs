@@ -1,0 +1,124 @@
+//! Where the service is and who asks: a file, below the environment, below flags.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// Where a service that was started with `cargo run` answers.
+const LOCAL: &str = "http://127.0.0.1:3000";
+
+/// A secret that no output can hold: its `Debug` form shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ApiKey(String);
+
+impl ApiKey {
+    /// The key, for the header alone.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+impl From<&str> for ApiKey {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    api: Option<String>,
+    api_key: Option<ApiKey>,
+}
+
+/// The service, and the key to it.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// The API's address, without a slash at its end.
+    pub(crate) address: String,
+    /// The caller's key.
+    pub(crate) key: Option<ApiKey>,
+}
+
+impl Config {
+    /// Reads the file at `path`, which must be there, or else the one at its usual place, which need not.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what it may not say.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path.map(Path::to_owned).or_else(|| usual_place().filter(|path| path.exists())) else {
+            return Ok(Self::default());
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
+        // The parser's own message quotes the line, which may hold the key.
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Failure::Usage(format!("{}, line {line}: {}", path.display(), error.message()))
+        })
+    }
+
+    /// What is left of the file once the environment and the flags have had their say.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub(crate) fn settle(self, address: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
+        let address = address.or(self.api.as_deref()).unwrap_or(LOCAL).trim_end_matches('/').to_owned();
+        let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            let rule = "must be an address such as https://abc123.execute-api.us-west-2.amazonaws.com/v1";
+            return Err(Failure::Usage(format!("the API {address:?} {rule}")));
+        }
+        let key = key.or(self.api_key).filter(|key| !key.0.is_empty());
+        if key.as_ref().is_some_and(|key| !key.0.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Failure::Usage("the API key must consist of visible ASCII characters".to_owned()));
+        }
+        Ok(Service { address, key })
+    }
+}
+
+fn usual_place() -> Option<PathBuf> {
+    let configs = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let configs = configs.or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+    configs.map(|configs| configs.join("poster").join("config.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_the_default() {
+        let config = || toml::from_str::<Config>("api = \"https://a.example/v1/\"\napi_key = \"k\"").expect("it is TOML");
+        let settled = config().settle(None, None).expect("a good address");
+        assert_eq!((settled.address.as_str(), settled.key), ("https://a.example/v1", Some("k".into())));
+        let settled = config().settle(Some("http://b.example"), Some("other".into())).expect("a good address");
+        assert_eq!((settled.address.as_str(), settled.key), ("http://b.example", Some("other".into())));
+        let settled = Config::default().settle(None, None).expect("the default");
+        assert_eq!((settled.address.as_str(), settled.key), (LOCAL, None));
+        for bad in ["example.org", "ftp://example.org", "https://", "http:///jobs"] {
+            assert!(Config::default().settle(Some(bad), None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_output_can_hold_the_key() {
+        let service = Config::default().settle(None, Some("secret".into())).expect("a good address");
+        assert!(!format!("{service:?}").contains("secret"));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, "\napi_key = \"secret\" x").expect("it can be written");
+        let failure = Config::load(Some(&path)).expect_err("it is no TOML").to_string();
+        assert!(failure.contains("line 2") && !failure.contains("secret"), "{failure}");
+    }
+}

@@ -1,0 +1,151 @@
+//! Listing, showing, canceling and retrying.
+
+use serde::Serialize;
+use shared::api::{BatchView, JobView};
+use shared::batch::BatchStatus;
+use shared::job::Status;
+
+use crate::api::{Api, Found, PAGE, new_key};
+use crate::arguments::{Ids, List};
+use crate::failure::{Failure, Outcome};
+use crate::terminal::{Terminal, beginning, grouped};
+use crate::watch::line_of;
+
+/// Lists jobs.
+pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
+    let path = list.batch.as_ref().map_or("/jobs".to_owned(), |id| format!("/batches/{id}/jobs"));
+    let mut left = if list.all { usize::MAX } else { list.limit };
+    let mut cursor: Option<String> = None;
+    let mut listed = 0;
+    while left > 0 {
+        let page = api.jobs(&path, list.status, left.min(PAGE), cursor.as_deref()).await?;
+        for job in page.jobs.iter().take(left) {
+            if listed == 0 {
+                terminal.say(format_args!("{:36}  {:9}  {:16}  prompt", "id", "status", "created (UTC)"));
+            }
+            listed += 1;
+            terminal.say(row(job, terminal.columns()));
+            terminal.data(job)?;
+        }
+        left -= page.jobs.len().min(left);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if listed == 0 {
+        terminal.say("no such jobs");
+    } else if cursor.is_some() {
+        terminal.say("there are more; --all lists them");
+    }
+    Ok(Outcome::AllDone)
+}
+
+fn row(job: &JobView, columns: usize) -> String {
+    let created = job.created_at.to_string();
+    let created = created.get(..16).unwrap_or(&created).replace('T', " ");
+    let prompt = beginning(job.prompt.as_str(), columns.saturating_sub(67).max(12));
+    format!("{}  {:9}  {created:16}  {prompt}", job.id, job.status.as_str())
+}
+
+/// Shows jobs and batches.
+pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
+    for id in &ids.ids {
+        match api.find(id).await? {
+            Found::Job(job) => show_job(terminal, &job)?,
+            Found::Batch(batch) => show_batch(terminal, &batch.value)?,
+        }
+    }
+    Ok(Outcome::AllDone)
+}
+
+/// Cancels jobs, and what has not started of batches.
+pub(crate) async fn cancel(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
+    steer(api, terminal, ids, "cancel").await
+}
+
+/// Queues failed and canceled jobs again, and what failed of batches.
+pub(crate) async fn retry(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
+    steer(api, terminal, ids, "retry").await
+}
+
+async fn steer(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::AllDone;
+    for id in &ids.ids {
+        let key = new_key();
+        let steered = match api.find(id).await? {
+            Found::Job(_) => api.steer_job(id, action, &key).await.map(|job| show_job(terminal, &job)),
+            Found::Batch(_) => api.steer_batch(id, action, &key).await.map(|batch| show_batch(terminal, &batch)),
+        };
+        match steered {
+            Ok(shown) => shown?,
+            // One that has ended meanwhile does not keep the others from being steered.
+            Err(Failure::Refused(problem)) if problem.status == 409 => {
+                terminal.say(format_args!("{id}: {}", problem.detail));
+                outcome = Outcome::SomeFailed;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(outcome)
+}
+
+fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
+    let width = terminal.columns().saturating_sub(12);
+    let field = |name: &str, value: &dyn std::fmt::Display| terminal.say(format_args!("  {name:9} {value}"));
+    terminal.say(format_args!("job {}: {}", job.id, job.status));
+    field("prompt", &beginning(job.prompt.as_str(), width));
+    if let Some(id) = &job.custom_id {
+        field("custom id", &beginning(id.as_str(), width));
+    }
+    field("created", &job.created_at);
+    if let Some(batch) = job.batch_id {
+        field("batch", &batch);
+    }
+    if let Some(queue) = &job.queue {
+        field("queue", &format_args!("about {} before it", grouped(queue.ahead)));
+    }
+    if let Some(image) = &job.image {
+        let (kind, kilobytes) = (&image.content_type, image.bytes.div_ceil(1000));
+        field("picture", &format_args!("{} × {}, {kind}, {kilobytes} KB", image.width, image.height));
+        if let Some(link) = &job.links.image {
+            field("link", link);
+        }
+    }
+    if let Some(error) = &job.error {
+        field("error", &format_args!("{}: {}", error.code.as_str(), error.message));
+    }
+    if let (Some(error), Status::Queued | Status::Running) = (&job.last_error, job.status) {
+        field("waits for", &format_args!("{}: {}", error.code.as_str(), error.message));
+    }
+    terminal.data(job)
+}
+
+fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
+    let name = batch.name.as_ref().map_or("", |name| name.as_str());
+    terminal.say(format_args!("batch {}: {}", batch.id, in_words(batch.status)));
+    if !name.is_empty() {
+        terminal.say(format_args!("  {:9} {name}", "name"));
+    }
+    if let Some(parts) = batch.parts {
+        terminal.say(format_args!("  {:9} {}", "parts", grouped(parts as u64)));
+    }
+    terminal.say(format_args!("  {:9} {}", "jobs", line_of(&batch.counts)));
+    terminal.say(format_args!("  {:9} {}", "created", batch.created_at));
+    terminal.data(batch)
+}
+
+/// What a person calls it.
+pub(crate) fn in_words(status: BatchStatus) -> String {
+    status.as_str().replace('_', " ")
+}
+
+/// A value that only programs read.
+#[derive(Serialize)]
+pub(crate) struct Event<'a, T> {
+    /// What it tells of.
+    pub(crate) event: &'a str,
+    /// What it tells.
+    #[serde(flatten)]
+    pub(crate) value: T,
+}

@@ -1,0 +1,102 @@
+//! The command `poster`: a client of the HTTP API and of nothing else, the same for a local service and a deployed one.
+//!
+//! What a person reads goes to standard error, and data, as JSON lines, to standard output.
+
+mod api;
+mod arguments;
+mod batch;
+mod config;
+mod failure;
+mod http;
+mod jobs;
+mod make;
+mod manifest;
+mod pictures;
+mod sheet;
+mod terminal;
+mod watch;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::api::Api;
+use crate::arguments::{Arguments, Command};
+use crate::config::Config;
+use crate::failure::{Failure, Outcome};
+use crate::terminal::Terminal;
+
+/// Runs the command line that this process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let terminal = Terminal::new(arguments.json, arguments.quiet);
+    let outcome = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    outcome = run(arguments, &terminal) => outcome,
+                    code = stopped() => Err(Failure::Interrupted(code)),
+                }
+            });
+            // A thread that reads a large file must not hold up the end.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::Local(error.to_string())),
+    };
+    terminal.clear();
+    match outcome {
+        Ok(Outcome::AllDone) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(failure) => {
+            terminal.error(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failure> {
+    let api = || {
+        let config = Config::load(arguments.config.as_deref())?;
+        Api::new(&config.settle(arguments.api.as_deref(), arguments.api_key.clone())?, terminal.clone())
+    };
+    match &arguments.command {
+        Command::Make(make) => make::make(&api()?, terminal, make).await,
+        Command::Batch(batch) => batch::run(api()?, terminal, batch).await,
+        Command::Watch(watch) => watch::run(&api()?, terminal, watch).await,
+        Command::List(list) => jobs::list(&api()?, terminal, list).await,
+        Command::Get(get) => jobs::get(&api()?, terminal, get).await,
+        Command::Cancel(ids) => jobs::cancel(&api()?, terminal, ids).await,
+        Command::Retry(ids) => jobs::retry(&api()?, terminal, ids).await,
+        Command::Download(download) => pictures::download(&api()?, terminal, download).await,
+        Command::Sheet(sheet) => {
+            let (sheet, terminal) = (sheet.clone(), terminal.clone());
+            let drawing = tokio::task::spawn_blocking(move || sheet::run(&terminal, &sheet));
+            drawing.await.map_err(|error| Failure::Local(error.to_string()))?
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Arguments::command(), "poster", &mut io::stdout());
+            Ok(Outcome::AllDone)
+        }
+    }
+}
+
+/// Resolves when somebody wants the process to end, with the exit code that says so.
+async fn stopped() -> u8 {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            return tokio::select! {
+                _ = tokio::signal::ctrl_c() => 130,
+                _ = terminate.recv() => 143,
+            };
+        }
+    }
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => 130,
+        // Without a handler the system ends the process by itself.
+        Err(_) => std::future::pending().await,
+    }
+}

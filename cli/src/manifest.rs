@@ -1,0 +1,210 @@
+//! The file `posters.ndjson` beside saved pictures, which says what each of them is.
+//!
+//! A picture's line is written when all of it lies in a temporary file, and before that file gets its name. So every
+//! named picture has its line, and a picture whose naming a crash has cut short is named afterwards, not downloaded again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use shared::{BatchId, JobId};
+
+use crate::failure::Failure;
+
+/// The manifest's name in its directory.
+pub(crate) const FILE: &str = "posters.ndjson";
+
+/// A saved picture.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Picture {
+    /// Its file name in the directory.
+    pub(crate) file: String,
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// The SHA-256 of its bytes, in hexadecimal digits.
+    pub(crate) sha256: String,
+    /// The job that it is of.
+    pub(crate) job: JobId,
+    /// The batch that the job belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<BatchId>,
+    /// The line of the input that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    /// What to call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) title: Option<String>,
+    /// What it was painted from.
+    pub(crate) prompt: String,
+    /// Its width, in pixels.
+    pub(crate) width: u32,
+    /// Its height, in pixels.
+    pub(crate) height: u32,
+}
+
+/// The manifest of a directory, open to be added to.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    file: File,
+    path: PathBuf,
+}
+
+impl Manifest {
+    /// Opens the manifest of `directory`, and makes both where they are missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be written to.
+    pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+        let path = directory.join(FILE);
+        let file = open_lines(&path).map_err(|error| Failure::file(&path, error))?;
+        Ok(Self { file, path })
+    }
+
+    /// Adds a picture.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn add(&mut self, picture: &Picture) -> Result<(), Failure> {
+        write_line(&mut self.file, picture).map_err(|error| Failure::file(&self.path, error))
+    }
+}
+
+/// Hands every picture of the directory's manifest to `each`, in the order in which they were saved.
+///
+/// # Errors
+/// When there is a manifest and it cannot be read.
+pub(crate) fn read(directory: &Path, each: impl FnMut(Picture)) -> Result<(), Failure> {
+    let path = directory.join(FILE);
+    read_lines(&path, each).map_err(|error| Failure::file(&path, error))
+}
+
+impl Picture {
+    /// Whether the directory holds this picture, whole and unchanged. One that only lacks its name gets it.
+    pub(crate) fn is_in(&self, directory: &Path) -> bool {
+        // A manifest is a file like any other, and must not lead out of its directory.
+        if Path::new(&self.file).file_name() != Some(self.file.as_ref()) {
+            return false;
+        }
+        let path = directory.join(&self.file);
+        self.is_at(&path) || {
+            let unnamed = unnamed(directory, &self.file);
+            self.is_at(&unnamed) && std::fs::rename(unnamed, path).is_ok()
+        }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let size = std::fs::metadata(path).map(|metadata| metadata.len());
+        size.is_ok_and(|size| size == self.bytes) && digest_of(path).is_ok_and(|digest| digest == self.sha256)
+    }
+}
+
+/// Where a picture lies until it gets its name.
+pub(crate) fn unnamed(directory: &Path, file: &str) -> PathBuf {
+    directory.join(format!(".{file}.part"))
+}
+
+fn digest_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&digest.finalize())),
+            read => digest.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Opens a file of lines to be added to. A last line that a crash has cut short is ended, so that it spoils no other.
+pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(-1)).is_ok() {
+        file.read_exact(&mut last)?;
+    }
+    if last != *b"\n" {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// Adds one line, in one write.
+pub(crate) fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+/// Hands every line to `each` that can be read. The others were cut short by a crash.
+pub(crate) fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path, mut each: impl FnMut(T)) -> io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if let Ok(value) = serde_json::from_slice(&line) {
+            each(value);
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(file: &str, content: &[u8]) -> Picture {
+        Picture {
+            file: file.to_owned(),
+            bytes: content.len() as u64,
+            sha256: hex(&Sha256::digest(content)),
+            job: JobId::new(),
+            batch: None,
+            line: Some(7),
+            title: None,
+            prompt: "A heist".to_owned(),
+            width: 1,
+            height: 1,
+        }
+    }
+
+    #[test]
+    fn a_torn_line_costs_only_itself() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut manifest = Manifest::open(directory.path()).expect("a manifest");
+        manifest.add(&picture("a.png", b"a")).expect("it is written");
+        manifest.file.write_all(b"{\"file\":\"b.p").expect("it is written");
+        drop(manifest);
+        let mut manifest = Manifest::open(directory.path()).expect("a manifest");
+        manifest.add(&picture("c.png", b"c")).expect("it is written");
+        let mut files = Vec::new();
+        read(directory.path(), |picture| files.push(picture.file)).expect("it is read");
+        assert_eq!(files, ["a.png", "c.png"]);
+    }
+
+    #[test]
+    fn a_picture_counts_only_when_all_of_it_is_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let poster = picture("a.png", b"poster");
+        assert!(!poster.is_in(directory.path()));
+        std::fs::write(unnamed(directory.path(), "a.png"), "poster").expect("it is written");
+        assert!(poster.is_in(directory.path()), "a picture that lacks its name gets it");
+        assert!(directory.path().join("a.png").exists());
+        for other in ["paster", "poste"] {
+            std::fs::write(directory.path().join("a.png"), other).expect("it is written");
+            assert!(!poster.is_in(directory.path()), "{other}");
+        }
+        assert!(!picture("../a.png", b"x").is_in(directory.path()));
+    }
+}

@@ -1,0 +1,255 @@
+//! Saving pictures.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use shared::JobId;
+use shared::api::{ImageView, JobView};
+use shared::backoff::full_jitter;
+use shared::job::Status;
+
+use crate::api::{Api, Found, PAGE};
+use crate::arguments::Download;
+use crate::failure::{Failure, Outcome};
+use crate::http::piece;
+use crate::manifest::{self, Manifest, Picture, hex, unnamed};
+use crate::terminal::{Terminal, beginning, many};
+
+/// How many pictures are downloaded at once.
+const AT_ONCE: usize = 8;
+
+/// How often a picture that does not come is asked for.
+const TRIES: u32 = 6;
+
+/// The longest prompt that is kept beside a picture, in characters.
+const MAX_PROMPT_CHARS: usize = 2000;
+
+/// A picture that lies in its directory and has no name yet.
+#[derive(Debug)]
+pub(crate) struct Fetched(Picture);
+
+impl Fetched {
+    /// Records the picture, and then gives it its name.
+    pub(crate) fn keep(self, directory: &Path, manifest: &mut Manifest) -> Result<Picture, Failure> {
+        let Self(picture) = self;
+        manifest.add(&picture)?;
+        let path = directory.join(&picture.file);
+        std::fs::rename(unnamed(directory, &picture.file), &path).map_err(|error| Failure::file(&path, error))?;
+        Ok(picture)
+    }
+}
+
+/// Why a picture was not fetched.
+#[derive(Debug)]
+pub(crate) enum Unfetched {
+    /// It cannot be had, and others may be. The text says why.
+    Picture(String),
+    /// Nothing more can be done.
+    All(Failure),
+}
+
+impl From<Failure> for Unfetched {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(problem) => Self::Picture(problem.detail),
+            failure => Self::All(failure),
+        }
+    }
+}
+
+/// Downloads the picture of a job that has succeeded; its file's name begins with `name`.
+pub(crate) async fn fetch(
+    api: &Api,
+    job: &JobView,
+    directory: &Path,
+    name: &str,
+    line: Option<u64>,
+) -> Result<Fetched, Unfetched> {
+    let image = job.image.as_ref().ok_or_else(|| Unfetched::Picture("there is none".to_owned()))?;
+    let file = format!("{name}.{}", ending(&image.content_type));
+    let path = unnamed(directory, &file);
+    let (bytes, sha256) = download_to(api, job, image, &path).await?;
+    Ok(Fetched(Picture {
+        file,
+        bytes,
+        sha256,
+        job: job.id,
+        batch: job.batch_id,
+        line,
+        title: None,
+        prompt: job.prompt.as_str().chars().take(MAX_PROMPT_CHARS).collect(),
+        width: image.width,
+        height: image.height,
+    }))
+}
+
+async fn download_to(
+    api: &Api,
+    job: &JobView,
+    image: &ImageView,
+    path: &Path,
+) -> Result<(u64, String), Unfetched> {
+    let mut address = image.url.clone();
+    let mut why = String::new();
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
+            // The first address may have expired, as it dies with the credentials that signed it.
+            address = api.picture_address(&job.id.to_string()).await?;
+        }
+        match api.picture(&address).await {
+            Ok(answer) if answer.status().is_success() => match store(answer.into_body(), path).await {
+                Ok((bytes, sha256)) if bytes == image.bytes => return Ok((bytes, sha256)),
+                Ok((bytes, _)) => why = format!("it has {bytes} bytes in place of {}", image.bytes),
+                Err(Store::Broken(error)) => why = error,
+                Err(Store::Unwritten(error)) => return Err(Failure::file(path, error).into()),
+            },
+            Ok(answer) => why = format!("the bucket answers {}", answer.status()),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(Unfetched::Picture(format!("it cannot be downloaded: {why}")))
+}
+
+/// Why a picture was not stored.
+enum Store {
+    /// It broke off on its way.
+    Broken(String),
+    /// It cannot be written.
+    Unwritten(std::io::Error),
+}
+
+async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, String), Store> {
+    let mut file = std::fs::File::create(path).map_err(Store::Unwritten)?;
+    let (mut bytes, mut digest) = (0, Sha256::new());
+    while let Some(piece) = piece(&mut body).await.map_err(|error| Store::Broken(error.to_string()))? {
+        digest.update(&piece);
+        bytes += piece.len() as u64;
+        file.write_all(&piece).map_err(Store::Unwritten)?;
+    }
+    Ok((bytes, hex(&digest.finalize())))
+}
+
+/// Downloads what was painted of the jobs and batches.
+pub(crate) async fn download(api: &Api, terminal: &Terminal, download: &Download) -> Result<Outcome, Failure> {
+    let Download { ids, out } = download;
+    let mut manifest = Manifest::open(out)?;
+    let mut there = HashSet::new();
+    terminal.status("looking at what is there …");
+    manifest::read(out, |picture| {
+        if picture.is_in(out) {
+            there.insert(picture.job);
+        }
+    })?;
+    let mut saving = Saving { api, terminal, out, manifest: &mut manifest, there, saved: 0, kept: 0 };
+    let mut missing = 0;
+    for id in ids {
+        match api.find(id).await? {
+            Found::Job(job) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
+            Found::Job(job) => {
+                terminal.say(format_args!("job {id} is {}, and has no picture", job.status));
+                missing += 1;
+            }
+            Found::Batch(batch) => {
+                let list = format!("/batches/{id}/jobs");
+                let mut cursor = None;
+                loop {
+                    let page = api.jobs(&list, Some(Status::Succeeded), PAGE, cursor.as_deref()).await?;
+                    missing += saving.save(page.jobs).await?;
+                    cursor = page.next_cursor;
+                    if cursor.is_none() {
+                        break;
+                    }
+                }
+                missing += batch.value.counts.total - batch.value.counts.succeeded;
+            }
+        }
+    }
+    let Saving { saved, kept, .. } = saving;
+    let before = if kept > 0 { format!(", {} were there", many(kept, "picture")) } else { String::new() };
+    terminal.say(format_args!("{} saved in {}{before}", many(saved, "picture"), out.display()));
+    if missing == 0 {
+        return Ok(Outcome::AllDone);
+    }
+    terminal.say(format_args!("{} without a picture", many(missing as u64, "job")));
+    Ok(Outcome::SomeFailed)
+}
+
+/// What `download` has under way.
+struct Saving<'a> {
+    api: &'a Api,
+    terminal: &'a Terminal,
+    out: &'a Path,
+    manifest: &'a mut Manifest,
+    there: HashSet<JobId>,
+    saved: u64,
+    kept: u64,
+}
+
+impl Saving<'_> {
+    /// Saves the pictures of these jobs, and tells how many cannot be had.
+    async fn save(&mut self, jobs: Vec<JobView>) -> Result<usize, Failure> {
+        let (known, new): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| self.there.contains(&job.id));
+        self.kept += known.len() as u64;
+        let (api, out) = (self.api, self.out);
+        let fetches = new.iter().map(|job| async move {
+            (job.id, fetch(api, job, out, &name_of(job), None).await)
+        });
+        let mut fetched = stream::iter(fetches).buffer_unordered(AT_ONCE);
+        let mut missing = 0;
+        while let Some((id, picture)) = fetched.next().await {
+            let picture = match picture {
+                Ok(picture) => picture.keep(out, self.manifest)?,
+                Err(Unfetched::All(failure)) => return Err(failure),
+                Err(Unfetched::Picture(why)) => {
+                    self.terminal.say(format_args!("the picture of job {id}: {why}"));
+                    missing += 1;
+                    continue;
+                }
+            };
+            self.saved += 1;
+            self.terminal.data(&json!({
+                "job": picture.job, "file": out.join(&picture.file), "bytes": picture.bytes, "sha256": picture.sha256
+            }))?;
+            self.terminal.status(format_args!("{} saved", many(self.saved, "picture")));
+        }
+        Ok(missing)
+    }
+}
+
+/// A name for a job's picture that no other job's has: the end of the id, whose beginning only tells the time.
+pub(crate) fn name_of(job: &JobView) -> String {
+    let id = job.id.to_string();
+    format!("{}-{}", slug(job), &id[id.len() - 8..])
+}
+
+/// A few words of a file name: the caller's name for the job, or else the beginning of its prompt.
+pub(crate) fn slug(job: &JobView) -> String {
+    let text = job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str());
+    let mut slug = String::new();
+    for c in beginning(text, 120).chars() {
+        if c.is_ascii_alphanumeric() {
+            slug.push(c.to_ascii_lowercase());
+        } else if !slug.ends_with('-') && !slug.is_empty() {
+            slug.push('-');
+        }
+        if slug.len() >= 40 {
+            break;
+        }
+    }
+    let slug = slug.trim_matches('-');
+    if slug.is_empty() { "poster".to_owned() } else { slug.to_owned() }
+}
+
+fn ending(content_type: &str) -> &'static str {
+    match content_type {
+        "image/jpeg" => "jpg",
+        "image/webp" => "webp",
+        _ => "png",
+    }
+}

@@ -1,0 +1,216 @@
+//! What a person sees on standard error, and what a program reads on standard output.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// How often the status line is redrawn at most.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// How often the status is told where there is no terminal to redraw it on.
+const TELL: Duration = Duration::from_secs(10);
+
+/// Standard error and standard output. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Terminal(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    json: bool,
+    quiet: bool,
+    redraws: bool,
+    /// What the status line shows, if it shows anything.
+    shown: Option<String>,
+    told_at: Option<Instant>,
+    /// How to go on after the command has ended early.
+    way_on: Option<String>,
+}
+
+impl Terminal {
+    /// With `json` data goes to standard output, with `quiet` only errors go to standard error.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        let redraws = stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        Self(Arc::new(Mutex::new(Inner { json, quiet, redraws, shown: None, told_at: None, way_on: None })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something that stays.
+    pub(crate) fn say(&self, text: impl Display) {
+        let mut inner = self.inner();
+        if !inner.quiet {
+            inner.above_status(&text.to_string());
+        }
+    }
+
+    /// Says why the command ends.
+    pub(crate) fn error(&self, failure: &Failure) {
+        let mut inner = self.inner();
+        let word = if matches!(failure, Failure::Interrupted(_)) { "" } else { "error: " };
+        inner.above_status(&format!("{word}{failure}"));
+        if let (Some(way_on), false) = (inner.way_on.take(), matches!(failure, Failure::Usage(_))) {
+            inner.above_status(&way_on);
+        }
+    }
+
+    /// What to say of how to go on, should the command end early.
+    pub(crate) fn way_on(&self, text: impl Display) {
+        self.inner().way_on = Some(text.to_string());
+    }
+
+    /// Shows where things stand: in one line that is redrawn on a terminal, and otherwise in a line every ten seconds.
+    pub(crate) fn status(&self, text: impl Display) {
+        let mut inner = self.inner();
+        if inner.quiet {
+            return;
+        }
+        let every = if inner.redraws { REDRAW } else { TELL };
+        if inner.told_at.is_some_and(|at| at.elapsed() < every) {
+            return;
+        }
+        inner.told_at = Some(Instant::now());
+        let text = text.to_string();
+        if inner.redraws {
+            inner.redraw(Some(text));
+        } else if inner.shown.as_ref() != Some(&text) {
+            write_line(&text);
+            inner.shown = Some(text);
+        }
+    }
+
+    /// Has the next status shown whenever it comes.
+    pub(crate) fn hurry(&self) {
+        self.inner().told_at = None;
+    }
+
+    /// Takes the status line away.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.inner();
+        inner.redraw(None);
+    }
+
+    /// Writes data as one JSON line to standard output, where that was asked for.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub(crate) fn data(&self, value: &impl Serialize) -> Result<(), Failure> {
+        if !self.inner().json {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(value).map_err(|error| Failure::Local(error.to_string()))?;
+        line.push(b'\n');
+        let written = stdout().write_all(&line).and_then(|()| stdout().flush());
+        written.map_err(|error| Failure::Local(format!("standard output: {error}")))
+    }
+
+    /// Whether somebody sits at a terminal.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.inner().redraws
+    }
+
+    /// How many columns a line may have.
+    pub(crate) fn columns(&self) -> usize {
+        columns()
+    }
+}
+
+impl Inner {
+    fn above_status(&mut self, text: &str) {
+        let status = if self.redraws { self.shown.take() } else { None };
+        if status.is_some() {
+            erase();
+        }
+        write_line(text);
+        if status.is_some() {
+            self.redraw(status);
+        }
+    }
+
+    fn redraw(&mut self, text: Option<String>) {
+        if !self.redraws {
+            return;
+        }
+        if self.shown.is_some() || text.is_some() {
+            erase();
+        }
+        if let Some(text) = &text {
+            let shown: String = text.chars().take(columns() - 1).collect();
+            // Standard error may be closed, and then there is nobody left to tell.
+            let _ = write!(stderr(), "{shown}");
+            let _ = stderr().flush();
+        }
+        self.shown = text;
+    }
+}
+
+fn write_line(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
+}
+
+fn erase() {
+    let _ = write!(stderr(), "\r\x1b[2K");
+}
+
+fn columns() -> usize {
+    terminal_size::terminal_size_of(stderr()).map_or(80, |(width, _)| usize::from(width.0)).max(20)
+}
+
+/// A number with its thousands apart, as in 20,000.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of things, as in "1 poster" and "20,000 posters".
+pub(crate) fn many(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// A span of time as people say it: 42s, 3m05s, 2h10m.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// The beginning of a text on one line, of at most so many characters.
+pub(crate) fn beginning(text: &str, characters: usize) -> String {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if flat.chars().count() <= characters {
+        return flat;
+    }
+    let kept: String = flat.chars().take(characters.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_spans_read_well() {
+        assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(grouped), ["0", "999", "1,000", "20,000", "1,234,567"]);
+        assert_eq!((many(1, "poster"), many(2, "poster")), ("1 poster".to_owned(), "2 posters".to_owned()));
+        assert_eq!([5, 65, 3725, 90_000].map(|secs| span(Duration::from_secs(secs))), ["5s", "1m05s", "1h02m", "1d01h"]);
+        assert_eq!(beginning("A  heist\non the moon", 10), "A heist o…");
+        assert_eq!(beginning("short", 10), "short");
+    }
+}

@@ -1,0 +1,165 @@
+//! Waiting for jobs and batches, and showing how they get on.
+
+use std::time::{Duration, Instant};
+
+use shared::api::JobView;
+use shared::batch::{BatchStatus, Counts};
+use shared::job::Status;
+
+use crate::api::{Api, Found};
+use crate::arguments::Watch;
+use crate::failure::{Failure, Outcome};
+use crate::jobs::in_words;
+use crate::terminal::{Terminal, grouped, span};
+
+/// The longest that the service holds an answer.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// How much the rate of the last look weighs against all before it.
+const WEIGHT: f64 = 0.3;
+
+/// Waits for a job or a batch to end.
+pub(crate) async fn run(api: &Api, terminal: &Terminal, watch: &Watch) -> Result<Outcome, Failure> {
+    let id = &watch.id;
+    let mut answer = match api.find(id).await? {
+        Found::Job(_) => {
+            let job = wait_for_job(api, terminal, id).await?;
+            let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
+            terminal.say(format_args!("job {id}: {}{why}", job.status));
+            terminal.data(&job)?;
+            return Ok(if job.status == Status::Succeeded { Outcome::AllDone } else { Outcome::SomeFailed });
+        }
+        Found::Batch(answer) => *answer,
+    };
+    let mut progress = Progress::default();
+    while answer.value.status == BatchStatus::InProgress {
+        progress.learn(&answer.value.counts);
+        terminal.status(progress.line(&answer.value.counts, None, None, terminal.columns()));
+        tokio::time::sleep(api.pause(answer.retry_after)).await;
+        answer = api.batch(id).await?;
+    }
+    let batch = answer.value;
+    terminal.say(format_args!("batch {id}: {}: {}", in_words(batch.status), line_of(&batch.counts)));
+    terminal.data(&batch)?;
+    Ok(if batch.status == BatchStatus::Completed { Outcome::AllDone } else { Outcome::SomeFailed })
+}
+
+/// The job once it has ended.
+pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Result<JobView, Failure> {
+    let began = Instant::now();
+    let mut wait = Duration::from_secs(1);
+    loop {
+        let job = api.job(id, Some(wait)).await?.value;
+        if job.finished_at.is_some() {
+            return Ok(job);
+        }
+        let waits = job.last_error.as_ref().map(|error| format!(" ({})", error.code.as_str())).unwrap_or_default();
+        let ahead = job.queue.as_ref().filter(|queue| queue.ahead > 0);
+        let ahead = ahead.map(|queue| format!(", about {} before it", grouped(queue.ahead))).unwrap_or_default();
+        terminal.status(format_args!("{}{ahead}{waits}  {}", in_progress(job.status), span(began.elapsed())));
+        wait = (wait * 2).min(MAX_WAIT);
+    }
+}
+
+fn in_progress(status: Status) -> &'static str {
+    if status == Status::Running { "painting" } else { "queued" }
+}
+
+/// Where jobs stand, in words.
+pub(crate) fn line_of(counts: &Counts) -> String {
+    let Counts { total, queued, running, succeeded, failed, canceled } = *counts;
+    let parts = [
+        (succeeded, "done"),
+        (failed, "failed"),
+        (canceled, "canceled"),
+        (running, "painting"),
+        (queued, "queued"),
+    ];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    let parts: Vec<_> = parts.map(|(number, word)| format!("{} {word}", grouped(number as u64))).collect();
+    format!("{} of {}", parts.join(", "), grouped(total as u64))
+}
+
+/// How fast jobs end.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    last: Option<(Instant, usize)>,
+    /// Jobs a second.
+    rate: Option<f64>,
+}
+
+impl Progress {
+    /// Learns from where the jobs stand now.
+    pub(crate) fn learn(&mut self, counts: &Counts) {
+        let ended = ended(counts);
+        let Some((at, before)) = self.last else {
+            self.last = Some((Instant::now(), ended));
+            return;
+        };
+        let seconds = at.elapsed().as_secs_f64();
+        if seconds < 1.0 {
+            return;
+        }
+        let now = ended.saturating_sub(before) as f64 / seconds;
+        self.rate = Some(self.rate.map_or(now, |rate| rate * (1.0 - WEIGHT) + now * WEIGHT));
+        self.last = Some((Instant::now(), ended));
+    }
+
+    /// One line of at most so many columns. `lines` says how many jobs there will be in all, when not all are submitted,
+    /// and `saved` how many pictures are.
+    pub(crate) fn line(&self, counts: &Counts, lines: Option<u64>, saved: Option<u64>, columns: usize) -> String {
+        let total = lines.unwrap_or(0).max(counts.total as u64);
+        let done = ended(counts) as u64;
+        let percent = done * 100 / total.max(1);
+        let mut line = format!("{percent:3}% {}/{}", grouped(done), grouped(total));
+        let mut add = |text: String| {
+            if line.chars().count() + text.chars().count() + 2 < columns {
+                line.push_str("  ");
+                line.push_str(&text);
+            }
+        };
+        if counts.failed > 0 {
+            add(format!("{} failed", grouped(counts.failed as u64)));
+        }
+        if counts.canceled > 0 {
+            add(format!("{} canceled", grouped(counts.canceled as u64)));
+        }
+        if (counts.total as u64) < total {
+            add(format!("{} submitted", grouped(counts.total as u64)));
+        }
+        if let Some(saved) = saved {
+            add(format!("{} saved", grouped(saved)));
+        }
+        add(format!("{} painting", grouped(counts.running as u64)));
+        add(format!("{} queued", grouped(counts.queued as u64)));
+        if let Some(rate) = self.rate.filter(|rate| *rate > 0.0) {
+            add(if rate >= 1.0 { format!("{rate:.0}/s") } else { format!("{:.0}/min", rate * 60.0) });
+            let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate);
+            add(format!("{} left", span(left.unwrap_or(Duration::MAX))));
+        }
+        line
+    }
+}
+
+/// How many jobs have ended.
+pub(crate) fn ended(counts: &Counts) -> usize {
+    counts.succeeded + counts.failed + counts.canceled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_fits_and_tells_the_most_important_first() {
+        let counts =
+            Counts { total: 20_000, queued: 12_345, running: 10, succeeded: 7_600, failed: 44, canceled: 1 };
+        let progress = Progress { last: None, rate: Some(41.3) };
+        let line = progress.line(&counts, Some(120_000), None, 80);
+        assert!(line.starts_with("  6% 7,645/120,000  44 failed  1 canceled  20,000 submitted"), "{line}");
+        assert!(line.chars().count() < 80, "{line}");
+        let line = progress.line(&counts, None, None, 80);
+        assert!(line.ends_with("10 painting  12,345 queued  41/s  4m59s left"), "{line}");
+        assert!(progress.line(&counts, None, Some(7), 30).chars().count() < 30);
+    }
+}
