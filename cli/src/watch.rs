@@ -130,9 +130,13 @@ impl Progress {
         if let Some(saved) = saved {
             add(format!("{} saved", grouped(saved)));
         }
-        add(format!("{} painting", grouped(counts.running as u64)));
-        add(format!("{} queued", grouped(counts.queued as u64)));
-        if let Some(rate) = self.rate.filter(|rate| *rate > 0.0) {
+        if counts.running > 0 {
+            add(format!("{} painting", grouped(counts.running as u64)));
+        }
+        if counts.queued > 0 {
+            add(format!("{} queued", grouped(counts.queued as u64)));
+        }
+        if let Some(rate) = self.rate.filter(|rate| *rate > 0.0 && done < total) {
             add(if rate >= 1.0 { format!("{rate:.0}/s") } else { format!("{:.0}/min", rate * 60.0) });
             let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate);
             add(format!("{} left", span(left.unwrap_or(Duration::MAX))));

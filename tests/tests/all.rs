@@ -7,6 +7,7 @@ mod contract;
 mod crashes;
 mod deliveries;
 mod documents;
+mod groups;
 mod lists;
 mod metrics;
 mod owners;

@@ -89,7 +89,7 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
     terminal.clear();
     let failed_file = input.beside("failed.ndjson");
     let outcome = report::report(terminal, &input, &header, &collected, &failed_file).await?;
-    if !batch.no_sheet && collected.saved > 0 {
+    if !batch.no_sheet && collected.saved > 0 && (collected.downloaded > 0 || !sheet::is_in(&out)) {
         let (out, name, drawn_by) = (out.clone(), header.name.clone(), terminal.clone());
         let drawing = tokio::task::spawn_blocking(move || sheet::draw(&drawn_by, &out, &name, false));
         drawing.await.map_err(|error| Failure::Local(error.to_string()))??;

@@ -28,6 +28,9 @@ use crate::page::Page;
 /// The longest that an answer is held, a little less than what API Gateway allows.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
+/// How many looks at a batch are worthwhile, were it to get on as it does now until its end.
+const LOOKS: u64 = 4;
+
 /// What the function works with, made once at its start.
 #[derive(Debug)]
 pub struct App {
@@ -182,7 +185,9 @@ fn batch_answer(app: &App, view: BatchView) -> Answer {
     if view.status != BatchStatus::InProgress {
         return answer;
     }
-    answer.retry_after(app.pace.time_for((view.counts.queued + view.counts.running) as u64))
+    let left = (view.counts.queued + view.counts.running) as u64;
+    // Whoever waits for a batch wants to see it get on, and looks more often the closer the end comes.
+    answer.retry_after(app.pace.time_for(left.div_ceil(LOOKS)))
 }
 
 async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {

@@ -1,0 +1,239 @@
+//! One picture of many.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use tiny_skia::{Color, Pixmap, PremultipliedColorU8, Rect, Transform};
+use typography::{Align, Face, Line, Style};
+
+use super::{Entry, thumbnail};
+use crate::failure::Failure;
+
+/// The width of a whole sheet, in pixels, or less for few pictures.
+const WIDTH: usize = 2400;
+
+/// The greatest width of one picture on it, in pixels.
+const MAX_CELL: usize = 360;
+
+/// The least.
+const MIN_CELL: usize = 110;
+
+/// The face of titles: a condensed one, as titles are long and cells narrow.
+const FACE: Face = Face::LeagueGothic;
+
+/// The lines of a title at the most.
+const LINES: usize = 2;
+
+/// Where everything is.
+#[derive(Debug)]
+struct Layout {
+    columns: usize,
+    cell: usize,
+    /// The height of a picture: that of a one-sheet, which is 2:3.
+    tall: usize,
+    gap: usize,
+    /// The size of the letters.
+    letters: f32,
+    /// The height of the sheet's own title.
+    head: usize,
+    width: usize,
+    height: usize,
+}
+
+impl Layout {
+    fn of(pictures: usize) -> Self {
+        // More columns than rows, as screens are wide, though each cell is tall.
+        let columns = ((pictures as f64 * 1.6).sqrt().ceil() as usize).clamp(1, pictures.max(1));
+        let cell = (WIDTH / columns).clamp(MIN_CELL, MAX_CELL) * 9 / 10;
+        let gap = (cell / 9).max(8);
+        let letters = (cell as f32 / 9.0).clamp(14.0, 30.0);
+        let (tall, head) = (cell * 3 / 2, (cell / 3).clamp(48, 90));
+        let rows = pictures.div_ceil(columns);
+        let row = tall + gap + Self::caption(letters);
+        Self {
+            columns,
+            cell,
+            tall,
+            gap,
+            letters,
+            head,
+            width: columns * (cell + gap) + gap,
+            height: head + rows * row + gap,
+        }
+    }
+
+    fn caption(letters: f32) -> usize {
+        (letters * 1.2 * LINES as f32) as usize
+    }
+
+    /// The upper left corner of the picture at this place.
+    fn corner(&self, place: usize) -> (usize, usize) {
+        let (column, row) = (place % self.columns, place / self.columns);
+        let height = self.tall + self.gap + Self::caption(self.letters);
+        (self.gap + column * (self.cell + self.gap), self.head + row * height)
+    }
+}
+
+/// Draws these pictures with their titles, and tells how many could not be read. One picture at a time is in memory,
+/// beside the sheet itself.
+pub(crate) fn draw(
+    directory: &Path,
+    entries: &[Entry],
+    title: &str,
+    path: &Path,
+    sign: impl Fn(usize),
+) -> Result<usize, Failure> {
+    let layout = Layout::of(entries.len());
+    let size = (layout.width as u32, layout.height as u32);
+    let mut sheet = Pixmap::new(size.0, size.1).ok_or_else(|| Failure::Local("the sheet is too large".to_owned()))?;
+    sheet.fill(Color::from_rgba8(18, 18, 20, 255));
+    let white = Color::from_rgba8(236, 236, 238, 255);
+    let grey = Color::from_rgba8(168, 168, 174, 255);
+    let head = (layout.head as f32 * 0.5).min(40.0);
+    write(&mut sheet, title, (layout.gap as f32, layout.head as f32 * 0.68), head, layout.width - 2 * layout.gap, white);
+    let mut unreadable = 0;
+    for (place, entry) in entries.iter().enumerate() {
+        let (left, top) = layout.corner(place);
+        match thumbnail::read(&directory.join(&entry.file), layout.cell, layout.tall) {
+            Some(picture) => paste(
+                &mut sheet,
+                &picture,
+                left + (layout.cell - picture.width) / 2,
+                top + (layout.tall - picture.height) / 2,
+            ),
+            None => {
+                unreadable += 1;
+                frame(&mut sheet, left, top, layout.cell, layout.tall);
+            }
+        }
+        let mut baseline = (top + layout.tall) as f32 + layout.letters * 1.15;
+        for line in caption(entry, layout.letters, layout.cell as f32) {
+            write(&mut sheet, &line, (left as f32, baseline), layout.letters, layout.cell, grey);
+            baseline += layout.letters * 1.15;
+        }
+        sign(place + 1);
+    }
+    save(&sheet, path).map_err(|error| Failure::file(path, error))?;
+    Ok(unreadable)
+}
+
+/// The title in lines that fit, or the file's name where no face has the title's letters.
+fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
+    let title = if FACE.covering(&entry.title).is_some() { entry.title.as_str() } else { entry.file.as_str() };
+    let Some(face) = FACE.covering(title) else { return Vec::new() };
+    let fits = |text: &str| advance(text, face, letters) <= width;
+    let mut lines: Vec<String> = Vec::new();
+    let mut words = title.split_whitespace().peekable();
+    while lines.len() < LINES && words.peek().is_some() {
+        let mut line = String::new();
+        while let Some(word) = words.peek() {
+            let longer = if line.is_empty() { (*word).to_owned() } else { format!("{line} {word}") };
+            if !fits(&longer) && !line.is_empty() {
+                break;
+            }
+            line = longer;
+            words.next();
+        }
+        let more = words.peek().is_some() && lines.len() + 1 == LINES;
+        let ending = if more { "…" } else { "" };
+        // A word may be wider than the line, and the sign that there is more takes room too.
+        while !line.is_empty() && !fits(&format!("{line}{ending}")) {
+            line.pop();
+        }
+        lines.push(format!("{}{ending}", line.trim_end()));
+    }
+    lines
+}
+
+fn advance(text: &str, face: Face, size: f32) -> f32 {
+    Line::new(text, Style { face, size, tracking: 0.02 }).advance()
+}
+
+/// Writes one line, smaller where it would be too wide. What no face has is left out.
+fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32, width: usize, color: Color) {
+    let Some(face) = FACE.covering(text) else { return };
+    let size = size * (width as f32 / advance(text, face, size).max(1.0)).min(1.0);
+    let line = Line::new(text, Style { face, size, tracking: 0.02 });
+    line.draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
+}
+
+fn paste(sheet: &mut Pixmap, picture: &thumbnail::Picture, left: usize, top: usize) {
+    let width = sheet.width() as usize;
+    let pixels = sheet.pixels_mut();
+    for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
+        let begin = (top + y) * width + left;
+        for (to, from) in pixels[begin..begin + picture.width].iter_mut().zip(row.chunks_exact(3)) {
+            // An opaque colour is its own premultiplied one.
+            if let Some(color) = PremultipliedColorU8::from_rgba(from[0], from[1], from[2], 255) {
+                *to = color;
+            }
+        }
+    }
+}
+
+/// An empty place, for a picture that cannot be read.
+fn frame(sheet: &mut Pixmap, left: usize, top: usize, width: usize, height: usize) {
+    let Some(rect) = Rect::from_xywh(left as f32, top as f32, width as f32, height as f32) else { return };
+    let mut paint = tiny_skia::Paint::default();
+    paint.set_color(Color::from_rgba8(44, 44, 48, 255));
+    sheet.fill_rect(rect, &paint, Transform::identity(), None);
+}
+
+/// Saves the sheet under its name only when all of it is written.
+fn save(sheet: &Pixmap, path: &Path) -> std::io::Result<()> {
+    let part = path.with_extension("png.part");
+    let mut encoder = png::Encoder::new(BufWriter::new(File::create(&part)?), sheet.width(), sheet.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let pixels: Vec<u8> = sheet.pixels().iter().flat_map(|pixel| [pixel.red(), pixel.green(), pixel.blue()]).collect();
+    encoder.write_header()?.write_image_data(&pixels)?;
+    std::fs::rename(part, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(title: &str) -> Entry {
+        Entry { file: "000001-a.png".to_owned(), title: title.to_owned(), prompt: String::new(), size: None }
+    }
+
+    #[test]
+    fn every_number_of_pictures_has_a_place_on_a_sheet_of_bounded_size() {
+        for pictures in [1, 2, 3, 12, 50, 399, 400] {
+            let layout = Layout::of(pictures);
+            assert!(layout.width * layout.height < 24_000_000, "{pictures}: {layout:?}");
+            let (left, top) = layout.corner(pictures - 1);
+            assert!(left + layout.cell <= layout.width && top + layout.tall <= layout.height, "{pictures}: {layout:?}");
+        }
+    }
+
+    #[test]
+    fn titles_fit_their_cells() {
+        let long = "A very long title about a heist on the moon, and what came of it afterwards in the end";
+        for title in [long, "Short", "Antidisestablishmentarianism-and-so-on-and-on-and-on-and-on", "七人の侍"] {
+            let lines = caption(&entry(title), 14.0, 120.0);
+            assert!(!lines.is_empty() && lines.len() <= LINES, "{title}: {lines:?}");
+            for line in &lines {
+                assert!(advance(line, FACE, 14.0) <= 120.0, "{line}");
+            }
+        }
+        assert!(caption(&entry(long), 14.0, 120.0)[1].ends_with('…'));
+        assert_eq!(caption(&entry("七人の侍"), 14.0, 200.0), ["000001-a.png"]);
+    }
+
+    #[test]
+    fn a_sheet_is_drawn_and_tells_what_it_could_not_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut poster = Pixmap::new(20, 30).expect("the size is not zero");
+        poster.fill(Color::from_rgba8(200, 0, 0, 255));
+        save(&poster, &directory.path().join("000001-a.png")).expect("it is saved");
+        let missing = Entry { file: "missing.png".to_owned(), ..entry("Gone") };
+        let path = directory.path().join("sheet.png");
+        let unreadable = draw(directory.path(), &[entry("Red"), missing], "Two", &path, |_| {}).expect("it is drawn");
+        assert_eq!(unreadable, 1);
+        let sheet = thumbnail::read(&path, 10_000, 10_000).expect("it is a picture");
+        assert!(sheet.pixels.chunks_exact(3).any(|pixel| pixel == [200, 0, 0]));
+    }
+}

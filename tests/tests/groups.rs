@@ -1,0 +1,163 @@
+//! Batches that belong together under one name.
+
+use std::collections::BTreeSet;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use shared::api::{BatchView, JobsView};
+use shared::batch::BatchStatus;
+use shared::job::Status;
+use shared::{BatchId, Owner};
+use tests::pipeline::{Pipeline, ticket};
+use tests::wire::{Disturbance, Wire};
+
+fn part(group: &str, number: usize, jobs: usize) -> Value {
+    let job = |i| json!({ "prompt": format!("Part {number}, scene {i}"), "custom_id": format!("{number}-{i}") });
+    json!({ "group": group, "jobs": (0..jobs).map(job).collect::<Vec<_>>() })
+}
+
+async fn view(pipeline: &Pipeline, id: BatchId) -> BatchView {
+    pipeline.get(&format!("/batches/{id}")).await.json().await.expect("a batch")
+}
+
+async fn steer(pipeline: &Pipeline, path: &str) -> BatchView {
+    let response = pipeline.post(path, &json!(null)).await;
+    assert!(response.status().is_success(), "{path}: {}", response.status());
+    response.json().await.expect("a batch")
+}
+
+#[tokio::test]
+async fn a_group_counts_and_lists_the_jobs_of_all_its_parts() {
+    let pipeline = Pipeline::start().await;
+    let mut ids = BTreeSet::new();
+    let mut group = None;
+    for (number, jobs) in [(0, 7), (1, 5), (2, 9)] {
+        let submitted = pipeline.submit_batch(&part("friday", number, jobs)).await;
+        let id = submitted.group_id.expect("a group");
+        assert_eq!(*group.get_or_insert(id), id);
+        assert!(submitted.links.group.is_some_and(|link| link.ends_with(&format!("/batches/{id}"))));
+        ids.extend(submitted.jobs.expect("names").into_iter().map(|job| job.id));
+        // A part that was taken in is found at once, whatever an index may lag behind.
+        let whole = view(&pipeline, id).await;
+        assert_eq!((whole.counts.total, whole.parts), (ids.len(), Some(number + 1)));
+        assert_eq!((whole.name.as_deref(), whole.group_id), (Some("friday"), None));
+    }
+    let group = group.expect("a group");
+    let ended = pipeline.batch_when(group, |batch| batch.status != BatchStatus::InProgress).await;
+    assert_eq!((ended.status, ended.counts.succeeded), (BatchStatus::Completed, 21));
+
+    for limit in [2, 5, 7, 100] {
+        let (mut listed, mut pages) = (Vec::new(), 0);
+        let mut path = format!("/batches/{group}/jobs?status=succeeded&limit={limit}");
+        loop {
+            let page: JobsView = pipeline.get(&path).await.json().await.expect("a page");
+            assert!(page.jobs.len() <= limit);
+            listed.extend(page.jobs.into_iter().map(|job| job.id));
+            pages += 1;
+            let Some(cursor) = page.next_cursor else { break };
+            path = format!("/batches/{group}/jobs?status=succeeded&limit={limit}&cursor={cursor}");
+        }
+        assert_eq!((listed.len(), listed.into_iter().collect::<BTreeSet<_>>()), (21, ids.clone()), "limit {limit}");
+        assert!(pages <= 21 / limit + 4, "{pages} pages of {limit}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_is_canceled_and_retried_as_a_whole() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut bad = part("friday", 0, 3);
+    bad["jobs"][1]["prompt"] = json!("nsfw");
+    let first = pipeline.submit_batch(&bad).await;
+    let second = pipeline.submit_batch(&part("friday", 1, 2)).await;
+    let group = first.group_id.expect("a group");
+    let filtered = first.jobs.expect("names")[1].id;
+    worker::handle(&pipeline.stack.apps().worker, ticket(filtered, 1)).await.expect("the worker answers");
+
+    let retried = steer(&pipeline, &format!("/batches/{group}/retry")).await;
+    assert_eq!((retried.counts.failed, retried.counts.queued, retried.next_cursor), (0, 5, None));
+    assert_eq!(pipeline.job(filtered).await.status, Status::Queued);
+
+    // A request that begins with the second part leaves the first alone, as one does that goes on.
+    let canceled = steer(&pipeline, &format!("/batches/{group}/cancel?cursor={}", second.id)).await;
+    assert_eq!((canceled.counts.canceled, canceled.counts.queued), (2, 3));
+    let canceled = steer(&pipeline, &format!("/batches/{group}/cancel")).await;
+    assert_eq!((canceled.counts.canceled, canceled.status), (5, BatchStatus::Canceled));
+
+    for cursor in ["x".to_owned(), BatchId::new().to_string(), group.to_string()] {
+        for action in ["cancel", "retry"] {
+            let answer = pipeline.post(&format!("/batches/{group}/{action}?cursor={cursor}"), &json!(null)).await;
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{action} {cursor}");
+            let problem: Value = answer.json().await.expect("a problem");
+            assert_eq!(problem["code"], "invalid_cursor");
+        }
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_whose_submission_died_is_in_its_group_once() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submit = |app: std::sync::Arc<submit::App>, key: &'static str| async move {
+        let mut request = aws_lambda_events::apigw::ApiGatewayProxyRequest::default();
+        request.resource = Some("/batches".to_owned());
+        request.http_method = aws_lambda_events::http::Method::POST;
+        request.headers.insert("idempotency-key", key.parse().expect("a header"));
+        request.headers.insert("content-type", "application/json".parse().expect("a header"));
+        request.body = Some(part("friday", 0, 30).to_string());
+        submit::handle(&app, lambda_runtime::LambdaEvent::new(request, lambda_runtime::Context::default())).await
+    };
+    let name = "friday".to_owned().try_into().expect("a good name");
+    let group = BatchId::of_group(&Owner::everyone(), &name);
+    // The record, the group, two writes of jobs, three sends of tickets, and the record again.
+    for (parts, (key, call)) in [("a", 0), ("b", 1), ("c", 3), ("d", 5), ("e", 7)].into_iter().enumerate() {
+        let http = pipeline.stack.config().http_client().expect("the stack has a client");
+        let wire = Wire::new(http, call, Disturbance::CrashAfter);
+        let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+        assert!(wire.run(submit(apps.submit, key)).await.is_none(), "the submission dies in call {call}");
+        pipeline.clock.advance(std::time::Duration::from_secs(60));
+        for _ in 0..2 {
+            let answer = submit(pipeline.stack.apps().submit.clone(), key).await.expect("the function answers");
+            assert_eq!(answer.status_code, 202, "call {call}");
+        }
+        let whole = view(&pipeline, group).await;
+        assert_eq!((whole.parts, whole.counts.total), (Some(parts + 1), 30 * (parts + 1)), "call {call}");
+    }
+    steer(&pipeline, &format!("/batches/{group}/cancel")).await;
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_name_of_a_group_has_its_rule_and_belongs_to_its_request() {
+    let pipeline = Pipeline::without_event_sources().await;
+    for name in [json!(""), json!("x".repeat(129)), json!("a\nb"), json!(7)] {
+        let mut request = part("x", 0, 1);
+        request["group"] = name;
+        let answer = pipeline.post("/batches", &request).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        let problem: Value = answer.json().await.expect("a problem");
+        assert_eq!(problem["errors"][0]["pointer"], "/group");
+    }
+    let post = |group: &str| {
+        let post = pipeline.http.post(format!("{}/batches", pipeline.ready().api)).header("Idempotency-Key", "k");
+        post.json(&part(group, 0, 1)).send()
+    };
+    let first: BatchView = post("friday").await.expect("an answer").json().await.expect("a batch");
+    let other = post("saturday").await.expect("an answer");
+    assert_eq!(other.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let again: BatchView = post("friday").await.expect("an answer").json().await.expect("a batch");
+    assert_eq!((again.id, again.group_id), (first.id, first.group_id));
+    let whole = view(&pipeline, first.group_id.expect("a group")).await;
+    assert_eq!((whole.parts, whole.counts.total), (Some(1), 1));
+
+    // Parts go one by one as their retention ends, and the group with the last of them.
+    pipeline.clock.advance(std::time::Duration::from_secs(20 * 86_400));
+    pipeline.submit_batch(&part("friday", 1, 2)).await;
+    pipeline.clock.advance(std::time::Duration::from_secs(20 * 86_400));
+    let whole = view(&pipeline, first.group_id.expect("a group")).await;
+    assert_eq!((whole.parts, whole.counts.total), (Some(1), 2));
+    pipeline.clock.advance(std::time::Duration::from_secs(20 * 86_400));
+    let gone = pipeline.get(&format!("/batches/{}", whole.id)).await;
+    assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+    pipeline.stack.stop().await;
+}
