@@ -7,4 +7,5 @@ pub mod restart;
 pub mod runtime_api;
 pub mod simulation;
 pub mod soak;
+pub mod volume;
 pub mod wire;

@@ -97,6 +97,13 @@ pub async fn binary(name: &str) -> PathBuf {
     if !*built {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--workspace", "--bins", "--locked"]).stdin(Stdio::null());
+        // Cargo tells a test which package it is of. A build script that looks at these would run again for it, and all
+        // that depends on it would be built again, here and at the next test.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                build.env_remove(name);
+            }
+        }
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

@@ -19,3 +19,4 @@ mod simulation;
 mod soak;
 mod steering;
 mod template;
+mod volume;

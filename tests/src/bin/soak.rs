@@ -10,6 +10,7 @@ use local::bedrock::{Behaviour, Faults};
 use tests::restart::{Plan, restart};
 use tests::simulation::Universe;
 use tests::soak::{Load, soak};
+use tests::volume::{Plan as Volume, volume};
 
 /// Puts the pipeline under load on this machine and looks at every job afterwards. Ends with an error when a job was
 /// lost, was painted without need, or anything else breaks the promise.
@@ -48,6 +49,10 @@ struct Arguments {
     #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=20), conflicts_with = "kills")]
     outage: Option<u64>,
 
+    /// Instead of load with faults, have the command `poster` make a poster of each line of a file, and kill it three times
+    #[arg(long, conflicts_with_all = ["kills", "outage"])]
+    volume: bool,
+
     /// What the moments of the kills follow from [default: a random one]
     #[arg(long, requires = "kills")]
     seed: Option<u64>,
@@ -62,6 +67,18 @@ async fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::parse();
     let latency = Duration::from_millis(arguments.latency);
     let (report, good) = match (arguments.kills, arguments.outage) {
+        _ if arguments.volume => {
+            let plan = Volume {
+                jobs: arguments.jobs,
+                chunk: arguments.per_batch,
+                kills: 3,
+                latency,
+                busy: 0.01,
+                patience: Duration::from_secs(3600),
+            };
+            let report = volume(plan).await;
+            (report.to_string(), report.is_good())
+        }
         (_, Some(hours)) => {
             let universe = Universe::new().await;
             let report = universe.outage(arguments.jobs, Duration::from_secs(3600 * hours)).await;

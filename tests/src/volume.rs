@@ -1,0 +1,392 @@
+//! Volume: the command `poster` with a file of many prompts, killed on the way, over a network that loses answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::IntoFuture;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use local::Options;
+use local::bedrock::{Behaviour, Faults, Stats};
+use reqwest::Client;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::{BatchId, JobId};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use crate::audit::{Accepted, Audit, audit};
+use crate::pipeline::Pipeline;
+use crate::runtime_api::binary;
+use crate::soak::write_violations;
+
+/// How often something is looked at that tells nobody when it changes.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Every so many prompts, one that the model's filter refuses.
+const UNFIT: usize = 1000;
+
+/// How many worker invocations run at once, and how many pictures each has painted at once.
+const WORKERS: [usize; 2] = [10, 10];
+
+/// What the command is put through.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many prompts the file has.
+    pub jobs: usize,
+    /// How many jobs one request carries.
+    pub chunk: usize,
+    /// How many times the command is killed: first over the submission, then over the downloads.
+    pub kills: usize,
+    /// How long the model takes over a picture.
+    pub latency: Duration,
+    /// What share of the requests is answered with 503 in place of being served, and what share of the answers is lost.
+    pub busy: f64,
+    /// How long one run of the command may take.
+    pub patience: Duration,
+}
+
+/// How the command fared.
+#[derive(Debug)]
+pub struct Report {
+    /// What it was put through.
+    pub plan: Plan,
+    /// How many parts were submitted, and how many pictures saved, at each kill.
+    pub killed_at: Vec<(usize, usize)>,
+    /// How long all runs took together.
+    pub took: Duration,
+    /// The most memory that a run of the command has had, in kilobytes, where the system tells.
+    pub peak_kb: Option<u64>,
+    /// How many requests were made, by method and path.
+    pub requests: BTreeMap<String, usize>,
+    /// How many of them were answered with 503 on the way.
+    pub refused: usize,
+    /// How many answers were lost on the way.
+    pub lost_answers: usize,
+    /// What the model did.
+    pub model: Stats,
+    /// How many pictures are saved.
+    pub saved: usize,
+    /// How many lines are in the file of failed lines.
+    pub failed: usize,
+    /// What became of the jobs.
+    pub audit: Audit,
+}
+
+/// Runs the command over a file of prompts as `plan` says, and looks at everything afterwards.
+///
+/// # Panics
+/// When the pipeline does not start, or the command does not get on.
+pub async fn volume(plan: Plan) -> Report {
+    let binary = binary("poster").await;
+    let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
+    let parameters = [("MaximumConcurrency".to_owned(), invocations), ("PostersInFlight".to_owned(), in_flight)];
+    let pipeline = Pipeline::with(Options { parameters: parameters.into(), ..Options::default() }).await;
+    pipeline.stack.bedrock().behave(Behaviour { latency: plan.latency, faults: Faults::NONE, plain: true });
+    let network = Network::start(&pipeline.ready().api, plan.busy).await;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let command = Poster { binary, directory: directory.path().to_owned(), api: network.address.clone(), plan };
+    std::fs::write(command.input(), prompts(plan.jobs)).expect("the prompts are written");
+
+    let start = Instant::now();
+    let mut peak_kb = None;
+    let mut killed_at = Vec::new();
+    for kill in 0..plan.kills {
+        let mut child = command.spawn(&[]);
+        let parts = (plan.jobs / plan.chunk / 3).max(1);
+        let pictures = plan.jobs * kill / plan.kills;
+        let reached = |(submitted, saved): (usize, usize)| {
+            if kill == 0 { submitted >= parts } else { saved >= pictures }
+        };
+        let end = Instant::now() + plan.patience;
+        while !reached(command.standing()) {
+            assert!(child.try_wait().expect("it can be asked").is_none(), "it ended before kill {kill}");
+            assert!(Instant::now() < end, "it does not get as far as kill {kill}: {:?}", command.standing());
+            sleep(POLL).await;
+        }
+        peak_kb = peak_kb.max(peak_of(&child));
+        // This is SIGKILL.
+        child.kill().await.expect("it can be killed");
+        killed_at.push(command.standing());
+    }
+    let (status, last_peak_kb) = command.finish(&[]).await;
+    let took = start.elapsed();
+    peak_kb = peak_kb.max(last_peak_kb);
+
+    let accepted = command.accepted();
+    let mut audit = audit(&pipeline, &accepted).await;
+    let model = pipeline.stack.bedrock().stats();
+    let (saved, failed) = command.compare(&mut audit, &accepted, &model, status);
+    // The same command once more has nothing to do, and the failed lines are ready to be fed again.
+    let requests = network.seen().requests;
+    let (again, _) = command.finish(&["--no-sheet"]).await;
+    let repeated = network.seen().requests.get("POST /batches") != requests.get("POST /batches");
+    if repeated || again.code() != status.code() || pipeline.stack.bedrock().stats() != model {
+        audit.violations.push(format!("the same command once more ended with {again}, or submitted again"));
+    }
+    let Seen { refused, lost, .. } = network.seen();
+    pipeline.stop().await;
+    Report {
+        plan,
+        killed_at,
+        took,
+        peak_kb,
+        requests,
+        refused,
+        lost_answers: lost,
+        model,
+        saved,
+        failed,
+        audit,
+    }
+}
+
+fn prompts(jobs: usize) -> String {
+    let prompt = |number: usize| {
+        let unfit = if number % UNFIT == UNFIT / 2 { " (nsfw)" } else { "" };
+        json!({ "prompt": format!("Poster {number} of many{unfit}"), "seed": number + 1 })
+    };
+    (0..jobs).map(|number| format!("{}\n", prompt(number))).collect()
+}
+
+/// The command, and its files.
+struct Poster {
+    binary: PathBuf,
+    directory: PathBuf,
+    api: String,
+    plan: Plan,
+}
+
+/// What the command says of a picture beside it.
+#[derive(Deserialize)]
+struct Saved {
+    file: String,
+    bytes: u64,
+    job: JobId,
+}
+
+/// What the command says of a part in its state file.
+#[derive(Deserialize)]
+struct Part {
+    part: Option<Submitted>,
+}
+
+#[derive(Deserialize)]
+struct Submitted {
+    id: BatchId,
+    lines: Vec<(usize, usize)>,
+}
+
+impl Poster {
+    fn input(&self) -> PathBuf {
+        self.directory.join("prompts.ndjson")
+    }
+
+    fn pictures(&self) -> PathBuf {
+        self.directory.join("prompts-posters")
+    }
+
+    fn spawn(&self, more: &[&str]) -> Child {
+        Command::new(&self.binary)
+            .args(["batch", "prompts.ndjson", "--quiet", "--patience", "5m", "--chunk", &self.plan.chunk.to_string()])
+            .args(more)
+            .current_dir(&self.directory)
+            .env("POSTER_API", &self.api)
+            .env("XDG_CONFIG_HOME", &self.directory)
+            .env_remove("POSTER_API_KEY")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the command starts")
+    }
+
+    /// Runs the command to its end, and tells the most memory that it had.
+    async fn finish(&self, more: &[&str]) -> (ExitStatus, Option<u64>) {
+        let mut child = self.spawn(more);
+        let end = Instant::now() + self.plan.patience;
+        let mut peak_kb = None;
+        loop {
+            peak_kb = peak_kb.max(peak_of(&child));
+            if let Some(status) = child.try_wait().expect("it can be asked") {
+                return (status, peak_kb);
+            }
+            assert!(Instant::now() < end, "it does not end: {:?}", self.standing());
+            sleep(POLL).await;
+        }
+    }
+
+    /// How many parts are submitted, and how many pictures saved, as its files say.
+    fn standing(&self) -> (usize, usize) {
+        let lines = |path: &Path| std::fs::read(path).unwrap_or_default().split(|&byte| byte == b'\n').count();
+        let state = lines(&self.directory.join("prompts.ndjson.poster-state"));
+        (state.saturating_sub(2), lines(&self.pictures().join("posters.ndjson")).saturating_sub(1))
+    }
+
+    fn accepted(&self) -> Vec<Accepted> {
+        let state = std::fs::read_to_string(self.directory.join("prompts.ndjson.poster-state")).expect("a state");
+        let parts = state.lines().filter_map(|line| serde_json::from_str::<Part>(line).ok()?.part);
+        let accepted = parts.map(|Submitted { id, lines }| {
+            let jobs = lines.iter().map(|(first, last)| last - first + 1).sum();
+            Accepted { batch: id, jobs: (0..jobs).map(|index| JobId::in_batch(id, index)).collect() }
+        });
+        accepted.collect()
+    }
+
+    /// Holds the command's files against the records and against what the model did.
+    fn compare(&self, audit: &mut Audit, accepted: &[Accepted], model: &Stats, status: ExitStatus) -> (usize, usize) {
+        let mut broken = Vec::new();
+        let mut same = |what: &str, one: usize, other: usize| {
+            if one != other {
+                broken.push(format!("{what}: {one} is not {other}"));
+            }
+        };
+        let manifest = std::fs::read_to_string(self.pictures().join("posters.ndjson")).expect("a manifest");
+        let saved: Vec<Saved> = manifest.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let failed = std::fs::read_to_string(self.directory.join("prompts.ndjson.failed.ndjson")).unwrap_or_default();
+        let failed: Vec<Value> = failed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let whole = saved.iter().filter(|saved| {
+            let size = std::fs::metadata(self.pictures().join(&saved.file)).map(|metadata| metadata.len());
+            size.is_ok_and(|size| size == saved.bytes)
+        });
+        same("prompts and jobs that were submitted", self.plan.jobs, accepted.iter().map(|part| part.jobs.len()).sum());
+        same("prompts and records", self.plan.jobs, audit.jobs.len());
+        let prompts: BTreeSet<_> = audit.jobs.iter().map(|job| job.order.prompt.as_str()).collect();
+        same("prompts and prompts of records", self.plan.jobs, prompts.len());
+        same("pictures that are saved and whole, and lines about them", whole.count(), saved.len());
+        let jobs: BTreeSet<_> = saved.iter().map(|saved| saved.job).collect();
+        same("pictures that were downloaded, and jobs that they are of", saved.len(), jobs.len());
+        same("pictures that are saved, and jobs that succeeded", saved.len(), audit.succeeded);
+        same("pictures that were painted, and jobs that succeeded", model.images as usize, audit.succeeded);
+        same("calls of the model, and jobs", model.invocations as usize, self.plan.jobs);
+        same("lines in the file of failed ones, and jobs that failed", failed.len(), audit.failed.values().sum());
+        let unfit = (0..self.plan.jobs).filter(|number| number % UNFIT == UNFIT / 2).count();
+        same("prompts that are unfit, and failed lines", unfit, failed.len());
+        same("exit code", usize::from(unfit > 0), status.code().map_or(usize::MAX, |code| code as usize));
+        if failed.iter().any(|line| !line["prompt"].as_str().is_some_and(|prompt| prompt.contains("nsfw"))) {
+            broken.push("a line is among the failed ones that is fit".to_owned());
+        }
+        for name in ["contact-sheet.png", "index.html"] {
+            if !self.pictures().join(name).exists() {
+                broken.push(format!("there is no {name}"));
+            }
+        }
+        audit.violations.append(&mut broken);
+        (saved.len(), failed.len())
+    }
+}
+
+/// The most memory that a process has had, in kilobytes, as Linux tells it.
+fn peak_of(child: &Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()?)).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
+}
+
+/// The way to the API: it counts requests, turns some away, and loses some answers.
+struct Network {
+    address: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    requests: BTreeMap<String, usize>,
+    refused: usize,
+    lost: usize,
+}
+
+#[derive(Clone)]
+struct Way {
+    to: String,
+    busy: f64,
+    http: Client,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Network {
+    async fn start(to: &str, busy: f64) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let way = Way { to: to.to_owned(), busy, http: Client::new(), seen: seen.clone() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("a bound address"));
+        tokio::spawn(axum::serve(listener, Router::new().fallback(forward).with_state(way)).into_future());
+        Self { address, seen }
+    }
+
+    fn seen(&self) -> Seen {
+        self.seen.lock().expect("no one panicked").clone()
+    }
+}
+
+async fn forward(State(way): State<Way>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let shape: Vec<_> = path.split('/').map(|step| if step.len() == 36 { "{id}" } else { step }).collect();
+    let strikes = |share: f64| fastrand::f64() < share;
+    {
+        let mut seen = way.seen.lock().expect("no one panicked");
+        *seen.requests.entry(format!("{} {}", parts.method, shape.join("/"))).or_default() += 1;
+        if strikes(way.busy) {
+            seen.refused += 1;
+            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "busy").into_response();
+        }
+    }
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let request = way.http.request(parts.method, format!("{}{path}{query}", way.to)).headers(parts.headers).body(body);
+    let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
+    if strikes(way.busy) {
+        way.seen.lock().expect("no one panicked").lost += 1;
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    for name in [header::CONTENT_TYPE, header::RETRY_AFTER, header::LOCATION] {
+        if let Some(value) = answer.headers().get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    *response.body_mut() = Body::from(answer.bytes().await.unwrap_or_default());
+    response
+}
+
+impl Report {
+    /// Whether every prompt has ended once, with its picture saved or with a reason.
+    pub fn is_good(&self) -> bool {
+        self.audit.lost == 0 && self.audit.violations.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, audit, model, .. } = self;
+        let secs = self.took.as_secs_f64();
+        writeln!(f, "prompts        {} in requests of {}, model {:?}", plan.jobs, plan.chunk, plan.latency)?;
+        for (submitted, saved) in &self.killed_at {
+            writeln!(f, "killed         with {submitted} parts submitted and {saved} pictures saved")?;
+        }
+        writeln!(f, "time           {secs:.1} s, {:.1} posters a second", self.saved as f64 / secs)?;
+        match self.peak_kb {
+            Some(kb) => writeln!(f, "peak memory    {} MB of the command", kb / 1024)?,
+            None => writeln!(f, "peak memory    unknown")?,
+        }
+        writeln!(f, "requests       {} to the API", self.requests.values().sum::<usize>())?;
+        for (shape, number) in &self.requests {
+            writeln!(f, "  {number:>6}       {shape}")?;
+        }
+        writeln!(f, "network        {} turned away, {} answers lost", self.refused, self.lost_answers)?;
+        writeln!(f, "model calls    {}, pictures {}", model.invocations, model.images)?;
+        writeln!(f, "saved          {}", self.saved)?;
+        writeln!(f, "failed         {} {:?}", self.failed, audit.failed)?;
+        writeln!(f, "lost           {}", audit.lost)?;
+        write_violations(f, &audit.violations)
+    }
+}

@@ -1,0 +1,20 @@
+//! A file of many prompts, in its short form. The long one is `cargo run -p tests --bin soak -- --volume`.
+
+use std::time::Duration;
+
+use tests::volume::{Plan, volume};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_killed_three_times_submits_and_downloads_nothing_twice() {
+    let plan = Plan {
+        jobs: 600,
+        chunk: 60,
+        kills: 3,
+        latency: Duration::from_millis(20),
+        busy: 0.03,
+        patience: Duration::from_secs(120),
+    };
+    let report = volume(plan).await;
+    assert!(report.is_good(), "{report}");
+    assert_eq!((report.saved, report.failed), (599, 1), "{report}");
+}
