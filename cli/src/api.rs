@@ -200,7 +200,8 @@ impl Api {
                 }
                 Ok((head, bytes)) => {
                     let problem = problem(head.status, &bytes);
-                    let passing = matches!(head.status, 429 | 500 | 502 | 503 | 504) && problem.code != "quota_exceeded";
+                    let passing =
+                        matches!(head.status, 429 | 500 | 502 | 503 | 504) && problem.code != "quota_exceeded";
                     if !passing {
                         return Err(Failure::Refused(Box::new(problem)));
                     }

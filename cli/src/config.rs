@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn flags_come_before_the_file_and_the_file_before_the_default() {
-        let config = || toml::from_str::<Config>("api = \"https://a.example/v1/\"\napi_key = \"k\"").expect("it is TOML");
+        let config =
+            || toml::from_str::<Config>("api = \"https://a.example/v1/\"\napi_key = \"k\"").expect("it is TOML");
         let settled = config().settle(None, None).expect("a good address");
         assert_eq!((settled.address.as_str(), settled.key), ("https://a.example/v1", Some("k".into())));
         let settled = config().settle(Some("http://b.example"), Some("other".into())).expect("a good address");

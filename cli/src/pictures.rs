@@ -88,12 +88,7 @@ pub(crate) async fn fetch(
     }))
 }
 
-async fn download_to(
-    api: &Api,
-    job: &JobView,
-    image: &ImageView,
-    path: &Path,
-) -> Result<(u64, String), Unfetched> {
+async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -> Result<(u64, String), Unfetched> {
     let mut address = image.url.clone();
     let mut why = String::new();
     for attempt in 0..TRIES {
@@ -197,9 +192,7 @@ impl Saving<'_> {
         let (known, new): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| self.there.contains(&job.id));
         self.kept += known.len() as u64;
         let (api, out) = (self.api, self.out);
-        let fetches = new.iter().map(|job| async move {
-            (job.id, fetch(api, job, out, &name_of(job), None).await)
-        });
+        let fetches = new.iter().map(|job| async move { (job.id, fetch(api, job, out, &name_of(job), None).await) });
         let mut fetched = stream::iter(fetches).buffer_unordered(AT_ONCE);
         let mut missing = 0;
         while let Some((id, picture)) = fetched.next().await {

@@ -50,11 +50,20 @@ impl Terminal {
         }
     }
 
+    /// Says a longer text that stays, in lines that fit, each of which begins with `indent`.
+    pub(crate) fn say_wrapped(&self, indent: &str, text: &str) {
+        for line in wrapped(text, columns() - 1 - indent.len()) {
+            self.say(format_args!("{indent}{line}"));
+        }
+    }
+
     /// Says why the command ends.
     pub(crate) fn error(&self, failure: &Failure) {
         let mut inner = self.inner();
         let word = if matches!(failure, Failure::Interrupted(_)) { "" } else { "error: " };
-        inner.above_status(&format!("{word}{failure}"));
+        for line in wrapped(&format!("{word}{failure}"), columns() - 1) {
+            inner.above_status(&line);
+        }
         if let (Some(way_on), false) = (inner.way_on.take(), matches!(failure, Failure::Usage(_))) {
             inner.above_status(&way_on);
         }
@@ -191,6 +200,21 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
+/// A text in lines of at most so many characters, where its words allow.
+fn wrapped(text: &str, characters: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= characters => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// The beginning of a text on one line, of at most so many characters.
 pub(crate) fn beginning(text: &str, characters: usize) -> String {
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -209,8 +233,12 @@ mod tests {
     fn numbers_and_spans_read_well() {
         assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(grouped), ["0", "999", "1,000", "20,000", "1,234,567"]);
         assert_eq!((many(1, "poster"), many(2, "poster")), ("1 poster".to_owned(), "2 posters".to_owned()));
-        assert_eq!([5, 65, 3725, 90_000].map(|secs| span(Duration::from_secs(secs))), ["5s", "1m05s", "1h02m", "1d01h"]);
+        assert_eq!(
+            [5, 65, 3725, 90_000].map(|secs| span(Duration::from_secs(secs))),
+            ["5s", "1m05s", "1h02m", "1d01h"]
+        );
         assert_eq!(beginning("A  heist\non the moon", 10), "A heist o…");
         assert_eq!(beginning("short", 10), "short");
+        assert_eq!(wrapped("A heist on the moon", 8), ["A heist", "on the", "moon"]);
     }
 }

@@ -34,8 +34,8 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, watch: &Watch) -> Result
     let mut progress = Progress::default();
     while answer.value.status == BatchStatus::InProgress {
         progress.learn(&answer.value.counts);
-        terminal.status(progress.line(&answer.value.counts, None, None, terminal.columns()));
-        tokio::time::sleep(api.pause(answer.retry_after)).await;
+        let show = || terminal.status(progress.line(&answer.value.counts, None, None, terminal.columns()));
+        ticking(tokio::time::sleep(api.pause(answer.retry_after)), show).await;
         answer = api.batch(id).await?;
     }
     let batch = answer.value;
@@ -61,6 +61,18 @@ pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Re
     }
 }
 
+/// Waits for `work`, and shows every second where things stand.
+pub(crate) async fn ticking<T>(work: impl Future<Output = T>, show: impl Fn()) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        show();
+        match tokio::time::timeout(Duration::from_secs(1), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => continue,
+        }
+    }
+}
+
 fn in_progress(status: Status) -> &'static str {
     if status == Status::Running { "painting" } else { "queued" }
 }
@@ -68,13 +80,8 @@ fn in_progress(status: Status) -> &'static str {
 /// Where jobs stand, in words.
 pub(crate) fn line_of(counts: &Counts) -> String {
     let Counts { total, queued, running, succeeded, failed, canceled } = *counts;
-    let parts = [
-        (succeeded, "done"),
-        (failed, "failed"),
-        (canceled, "canceled"),
-        (running, "painting"),
-        (queued, "queued"),
-    ];
+    let parts =
+        [(succeeded, "done"), (failed, "failed"), (canceled, "canceled"), (running, "painting"), (queued, "queued")];
     let parts = parts.into_iter().filter(|(number, _)| *number > 0);
     let parts: Vec<_> = parts.map(|(number, word)| format!("{} {word}", grouped(number as u64))).collect();
     format!("{} of {}", parts.join(", "), grouped(total as u64))
@@ -138,8 +145,10 @@ impl Progress {
         }
         if let Some(rate) = self.rate.filter(|rate| *rate > 0.0 && done < total) {
             add(if rate >= 1.0 { format!("{rate:.0}/s") } else { format!("{:.0}/min", rate * 60.0) });
-            let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate);
-            add(format!("{} left", span(left.unwrap_or(Duration::MAX))));
+            let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate).unwrap_or(Duration::MAX);
+            // The counts are as old as the last look, and the time goes on.
+            let since = self.last.map_or(Duration::ZERO, |(at, _)| at.elapsed());
+            add(format!("{} left", span(left.saturating_sub(since))));
         }
         line
     }
@@ -156,8 +165,7 @@ mod tests {
 
     #[test]
     fn the_line_fits_and_tells_the_most_important_first() {
-        let counts =
-            Counts { total: 20_000, queued: 12_345, running: 10, succeeded: 7_600, failed: 44, canceled: 1 };
+        let counts = Counts { total: 20_000, queued: 12_345, running: 10, succeeded: 7_600, failed: 44, canceled: 1 };
         let progress = Progress { last: None, rate: Some(41.3) };
         let line = progress.line(&counts, Some(120_000), None, 80);
         assert!(line.starts_with("  6% 7,645/120,000  44 failed  1 canceled  20,000 submitted"), "{line}");

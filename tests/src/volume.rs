@@ -35,7 +35,7 @@ const POLL: Duration = Duration::from_millis(20);
 const UNFIT: usize = 1000;
 
 /// How many worker invocations run at once, and how many pictures each has painted at once.
-const WORKERS: [usize; 2] = [10, 10];
+const WORKERS: [usize; 2] = [4, 5];
 
 /// What the command is put through.
 #[derive(Clone, Copy, Debug)]
@@ -135,19 +135,7 @@ pub async fn volume(plan: Plan) -> Report {
     }
     let Seen { refused, lost, .. } = network.seen();
     pipeline.stop().await;
-    Report {
-        plan,
-        killed_at,
-        took,
-        peak_kb,
-        requests,
-        refused,
-        lost_answers: lost,
-        model,
-        saved,
-        failed,
-        audit,
-    }
+    Report { plan, killed_at, took, peak_kb, requests, refused, lost_answers: lost, model, saved, failed, audit }
 }
 
 fn prompts(jobs: usize) -> String {

@@ -20,7 +20,7 @@ use crate::jobs::Event;
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, slug};
 use crate::terminal::Terminal;
-use crate::watch::{Progress, ended};
+use crate::watch::{Progress, ended, ticking};
 
 /// What share of a part's jobs must have ended anew before the part is listed again. Each listing costs a request for
 /// every hundred jobs.
@@ -29,7 +29,7 @@ const SHARE: usize = 10;
 /// How often a part that has ended is listed without anything new before its missing jobs count as gone.
 const LISTINGS: u32 = 5;
 
-/// How many failures are told one by one.
+/// How many lines are told of each reason.
 const SHOWN: usize = 10;
 
 /// What became of the jobs.
@@ -43,10 +43,19 @@ pub(crate) struct Collected {
     pub(crate) downloaded: u64,
     /// The lines of those that have none and will have none.
     pub(crate) failed: Vec<u64>,
-    /// How many failed for which reason, with the words for it.
-    pub(crate) reasons: BTreeMap<String, (u64, String)>,
-    /// The first of them, with their lines.
-    pub(crate) first: Vec<(u64, String)>,
+    /// Why they have none, by the code of the reason.
+    pub(crate) reasons: BTreeMap<String, Reason>,
+}
+
+/// A reason for which jobs have no picture.
+#[derive(Debug)]
+pub(crate) struct Reason {
+    /// The words for it.
+    pub(crate) message: String,
+    /// How many jobs it is that of.
+    pub(crate) jobs: u64,
+    /// The lines of the first of them.
+    pub(crate) lines: Vec<u64>,
 }
 
 /// A part, and what is known of it.
@@ -145,13 +154,13 @@ impl<'a> Collector<'a> {
             }
             let end = Instant::now() + pause;
             while submitting {
-                match timeout_at(end, parts.recv()).await {
+                match ticking(timeout_at(end, parts.recv()), || self.show()).await {
                     Ok(Some(part)) => self.add(part),
                     Ok(None) => submitting = false,
                     Err(_) => break,
                 }
             }
-            tokio::time::sleep_until(end).await;
+            ticking(tokio::time::sleep_until(end), || self.show()).await;
         }
     }
 
@@ -275,9 +284,11 @@ impl<'a> Collector<'a> {
 
     fn count_failure(&mut self, line: u64, code: &str, message: &str) {
         self.collected.failed.push(line);
-        self.collected.reasons.entry(code.to_owned()).or_insert_with(|| (0, message.to_owned())).0 += 1;
-        if self.collected.first.len() < SHOWN {
-            self.collected.first.push((line, format!("{code}: {message}")));
+        let new = || Reason { message: message.to_owned(), jobs: 0, lines: Vec::new() };
+        let reason = self.collected.reasons.entry(code.to_owned()).or_insert_with(new);
+        reason.jobs += 1;
+        if reason.lines.len() < SHOWN {
+            reason.lines.push(line);
         }
     }
 

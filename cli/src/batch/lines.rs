@@ -314,10 +314,10 @@ mod tests {
         let batch = format!("{{\"name\":\"x\",\"defaults\":{{}},\"jobs\":{array}}}");
         assert_eq!(jobs(Format::Json, &batch), both(1, 4));
         assert_eq!(jobs(Format::Csv, "seed,prompt\n,\"One, two\"\n,\n7,Three\n"), both(2, 4));
-        assert_eq!(jobs(Format::Text, "One\n\n Two \n"), [
-            (1, Ok(json!({ "prompt": "One" }))),
-            (3, Ok(json!({ "prompt": "Two" })))
-        ]);
+        assert_eq!(
+            jobs(Format::Text, "One\n\n Two \n"),
+            [(1, Ok(json!({ "prompt": "One" }))), (3, Ok(json!({ "prompt": "Two" })))]
+        );
     }
 
     #[test]

@@ -166,12 +166,12 @@ fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> Map<String, 
 async fn find_pictures(out: &Path, parts: &mut Vec<Part>, terminal: &Terminal) -> Result<u64, Failure> {
     let (directory, terminal, mut known) = (out.to_owned(), terminal.clone(), std::mem::take(parts));
     let looking = tokio::task::spawn_blocking(move || {
-        let places: HashMap<BatchId, usize> =
-            known.iter().enumerate().map(|(place, part)| (part.id, place)).collect();
+        let places: HashMap<BatchId, usize> = known.iter().enumerate().map(|(place, part)| (part.id, place)).collect();
         let mut found = 0;
         manifest::read(&directory, |picture| {
             let part = picture.batch.and_then(|batch| places.get(&batch)).map(|&place| &mut known[place]);
-            let place = part.and_then(|part| picture.line.and_then(|line| part.index_of(line)).map(|index| (part, index)));
+            let place =
+                part.and_then(|part| picture.line.and_then(|line| part.index_of(line)).map(|index| (part, index)));
             if let Some((part, index)) = place
                 && !part.saved[index]
                 && picture.is_in(&directory)
@@ -199,7 +199,10 @@ fn greet(terminal: &Terminal, header: &Header, parts: &[Part], lines: u64, found
     } else {
         let (submitted, found) = (grouped(submitted(parts)), grouped(found));
         let lines = many(lines, "job");
-        terminal.say(format_args!("{}: goes on; of {lines} {submitted} are submitted, {found} saved in {out}", header.name));
+        terminal.say(format_args!(
+            "{}: goes on; of {lines} {submitted} are submitted, {found} saved in {out}",
+            header.name
+        ));
     }
 }
 

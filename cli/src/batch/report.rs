@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::chunks::completed;
-use super::collect::Collected;
+use super::collect::{Collected, Reason};
 use super::input::Input;
 use super::journal::Header;
 use crate::failure::{Failure, Outcome};
@@ -22,26 +22,20 @@ pub(crate) async fn report(
     collected: &Collected,
     failed_file: &Path,
 ) -> Result<Outcome, Failure> {
-    let Collected { group, saved, downloaded, failed, reasons, first } = collected;
+    let Collected { group, saved, downloaded, failed, reasons } = collected;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
     terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), header.out.display()));
     let written = write_failed(input, header, failed.clone(), failed_file.to_owned()).await?;
     if !failed.is_empty() {
         terminal.say(format_args!("{} failed:", many(failed.len() as u64, "poster")));
-        for (code, (number, message)) in reasons {
-            terminal.say(format_args!("  {} {code}: {message}", grouped(*number)));
+        for (code, reason) in reasons {
+            terminal.say(format_args!("  {} {code}: {}", grouped(reason.jobs), numbers(reason)));
+            terminal.say_wrapped("    ", &reason.message);
         }
-        for (line, why) in first {
-            let code = why.split(':').next().unwrap_or_default();
-            terminal.say(format_args!("    line {line}: {code}"));
-        }
-        let more = failed.len() - first.len();
-        if more > 0 {
-            terminal.say(format_args!("    and {} more", grouped(more as u64)));
-        }
-        terminal.say(format_args!("their lines are in {}, to be fed again", failed_file.display()));
+        terminal.say(format_args!("Their lines are in {}, to be fed again.", failed_file.display()));
         if let Some(group) = group {
-            terminal.say(format_args!("or queue them again with `poster retry {group}`, and run this command again"));
+            terminal.say("To queue the same jobs again, and run this command again:");
+            terminal.say(format_args!("  poster retry {group}"));
         }
     }
     terminal.data(&Event {
@@ -52,6 +46,14 @@ pub(crate) async fn report(
         }),
     })?;
     Ok(if failed.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed })
+}
+
+/// The first lines of a reason, in words.
+fn numbers(reason: &Reason) -> String {
+    let lines: Vec<_> = reason.lines.iter().map(ToString::to_string).collect();
+    let more = reason.jobs - reason.lines.len() as u64;
+    let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
+    format!("line{} {}{more}", if reason.jobs == 1 { "" } else { "s" }, lines.join(", "))
 }
 
 /// Writes the failed lines, each with the defaults filled in. Where there are none, a file of an earlier run goes.

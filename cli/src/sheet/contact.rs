@@ -91,7 +91,14 @@ pub(crate) fn draw(
     let white = Color::from_rgba8(236, 236, 238, 255);
     let grey = Color::from_rgba8(168, 168, 174, 255);
     let head = (layout.head as f32 * 0.5).min(40.0);
-    write(&mut sheet, title, (layout.gap as f32, layout.head as f32 * 0.68), head, layout.width - 2 * layout.gap, white);
+    write(
+        &mut sheet,
+        title,
+        (layout.gap as f32, layout.head as f32 * 0.68),
+        head,
+        layout.width - 2 * layout.gap,
+        white,
+    );
     let mut unreadable = 0;
     for (place, entry) in entries.iter().enumerate() {
         let (left, top) = layout.corner(place);

@@ -78,7 +78,10 @@ mod tests {
         };
         write(&path, "</title><b>", &[entry]).expect("it is written");
         let page = std::fs::read_to_string(&path).expect("it can be read");
-        assert!(!page.contains("<script>alert") && !page.contains("\" onload") && !page.contains("</title><b>"), "{page}");
+        assert!(
+            !page.contains("<script>alert") && !page.contains("\" onload") && !page.contains("</title><b>"),
+            "{page}"
+        );
         assert!(page.contains("src=\"./a%22b%23c.png\"") && page.contains("1 poster<"), "{page}");
     }
 }

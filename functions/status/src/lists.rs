@@ -3,9 +3,9 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::gateway::Request;
 use shared::aws::{List, Page};
+use shared::batch::Whole;
 use shared::job::Status;
 use shared::problem::FieldError;
-use shared::batch::Whole;
 use shared::{BatchId, Job, Owner, Problem};
 
 use crate::{App, unread};

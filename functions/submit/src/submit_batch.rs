@@ -1,5 +1,6 @@
 //! Recording a batch and its jobs, and sending their tickets.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use shared::api::BatchJobView;
@@ -57,7 +58,7 @@ impl App {
                 self.join_group(&batch, &order).await?;
                 let jobs = self.jobs_of(&batch, &order.entries);
                 self.table.write_jobs(&jobs).await.map_err(refused(id))?;
-                self.finish(&batch, &jobs, trace).await.map_err(refused(id))?;
+                self.finish(&batch, jobs.iter().map(|job| job.id), trace).await.map_err(refused(id))?;
                 (batch, false)
             }
             CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
@@ -91,9 +92,16 @@ impl App {
                 if self.table.move_writing_on(id, Some(until), mine).await.map_err(refused(id))? {
                     batch.writing_until = mine;
                     self.join_group(&batch, order).await?;
+                    // What is written already is not written again, so that each of several tries gets further.
+                    let written = self.table.states_of_batch(id).await.map_err(refused(id))?;
+                    let there: HashSet<_> = written.iter().map(|(job, _)| *job).collect();
                     let jobs = self.jobs_of(&batch, &order.entries);
-                    let jobs = self.table.complete_jobs(jobs).await.map_err(refused(id))?;
-                    self.finish(&batch, &jobs, trace).await.map_err(refused(id))?;
+                    let missing = jobs.into_iter().filter(|job| !there.contains(&job.id)).collect();
+                    let completed = self.table.complete_jobs(missing).await.map_err(refused(id))?;
+                    let completed = completed.iter().map(|job| (job.id, job.status()));
+                    let waiting = written.iter().copied().chain(completed);
+                    let waiting = waiting.filter(|(_, status)| *status == Status::Queued).map(|(job, _)| job);
+                    self.finish(&batch, waiting, trace).await.map_err(refused(id))?;
                     return Ok(batch);
                 }
             } else if Instant::now() >= patience {
@@ -119,9 +127,13 @@ impl App {
     }
 
     /// Sends the tickets of the jobs that wait, and then lets the batch count as taken in.
-    async fn finish(&self, batch: &Batch, jobs: &[Job], trace: Option<String>) -> Result<(), ServiceError> {
-        let waiting = jobs.iter().filter(|job| job.status() == Status::Queued);
-        let tickets: Vec<_> = waiting.map(|job| Ticket { job: job.id, trace: trace.clone() }).collect();
+    async fn finish(
+        &self,
+        batch: &Batch,
+        waiting: impl Iterator<Item = JobId>,
+        trace: Option<String>,
+    ) -> Result<(), ServiceError> {
+        let tickets: Vec<_> = waiting.map(|job| Ticket { job, trace: trace.clone() }).collect();
         self.queue.send_all(&tickets, &batch.owner).await?;
         // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
         self.table.move_writing_on(batch.id, batch.writing_until, None).await.map(drop)
