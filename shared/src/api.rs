@@ -306,9 +306,7 @@ impl BatchView {
         let this = address(batch.id());
         let (name, group_id, parts, created_at) = match batch {
             Whole::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
-            Whole::Group(group) => {
-                (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at)
-            }
+            Whole::Group(group) => (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at),
         };
         Self {
             id: batch.id(),

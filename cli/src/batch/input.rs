@@ -160,7 +160,7 @@ impl Input {
                     }
                 }
             }
-            if (checked.good + checked.bad) % STRIDE == 0 {
+            if (checked.good + checked.bad).is_multiple_of(STRIDE) {
                 sign(checked.good + checked.bad);
             }
             ControlFlow::Continue(())

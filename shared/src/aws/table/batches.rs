@@ -134,7 +134,8 @@ impl Table {
 
     /// The batches of these names whose retention has not ended, oldest first.
     async fn parts(&self, ids: Vec<BatchId>, now: Timestamp) -> Result<Vec<Batch>, ServiceError> {
-        let reads: Vec<_> = ids.chunks(ITEMS_PER_READ).map(|ids| self.read_items(ids.iter().map(|id| batch_key(*id)), true)).collect();
+        let reads: Vec<_> =
+            ids.chunks(ITEMS_PER_READ).map(|ids| self.read_items(ids.iter().map(|id| batch_key(*id)), true)).collect();
         let items: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
         let mut parts = items.into_iter().flatten().map(batch_of).collect::<Result<Vec<_>, _>>()?;
         parts.retain(|part| part.expires_at > now);
