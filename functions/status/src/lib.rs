@@ -41,8 +41,8 @@ pub struct App {
     pace: Pace,
     /// How long a presigned URL works.
     url_life: Duration,
-    /// What `GET /` answers with, if it is to answer.
-    page: Option<Page>,
+    /// Whether `GET /` answers with the page.
+    page: bool,
 }
 
 impl App {
@@ -76,7 +76,7 @@ impl App {
             cursors: CursorKey::new(&cursor_key),
             pace: Pace::new(aws.queue(queue), concurrency * in_flight),
             url_life: Duration::from_secs(u64::from(url_life)),
-            page: page.then(Page::new),
+            page,
         })
     }
 }
@@ -104,12 +104,14 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
 
 /// The page. Its query is nobody's business: links to a page often carry one.
 async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, Problem> {
-    let page = app.page.as_ref().ok_or(Problem::NoSuchRoute)?;
+    if !app.page {
+        return Err(Problem::NoSuchRoute);
+    }
     if method != "GET" {
         return Err(wrong_method("/"));
     }
     let pictures = app.images.origin().await.map_err(unread("page"))?;
-    Ok(page.answer(request, &pictures))
+    Ok(Page::get().answer(request, &pictures))
 }
 
 async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {

@@ -1,12 +1,15 @@
 //! The page for people: one file of HTML that speaks to this API alone.
 
+use std::sync::LazyLock;
+
 use aws_lambda_events::http::header;
 use sha2::{Digest, Sha256};
 use shared::aws::gateway::{Answer, Request};
 
 const HTML: &str = include_str!("../../../web/index.html");
 
-/// The page, with what its headers say of it.
+/// The page, with what its headers say of it. Most starts of the function never see anybody ask for it, so its digests
+/// are made when the first one does.
 #[derive(Debug)]
 pub(crate) struct Page {
     etag: String,
@@ -14,13 +17,16 @@ pub(crate) struct Page {
     style: String,
 }
 
+static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
+    etag: format!("\"{}\"", digest(HTML)),
+    script: digest(element(HTML, "<script>", "</script>")),
+    style: digest(element(HTML, "<style>", "</style>")),
+});
+
 impl Page {
-    pub(crate) fn new() -> Self {
-        Self {
-            etag: format!("\"{}\"", digest(HTML)),
-            script: digest(element(HTML, "<script>", "</script>")),
-            style: digest(element(HTML, "<style>", "</style>")),
-        }
+    /// The one page there is.
+    pub(crate) fn get() -> &'static Self {
+        &PAGE
     }
 
     /// The page for a browser that fetches its pictures from the origin `pictures`, or 304 where the browser has it.
