@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::canvas::{add, mix, scale, smooth};
-use crate::noise::{Field, fractal, noise};
+use crate::noise::{fractal, noise, sampled};
 use crate::scene::Scene;
 
 /// The silhouette of a ridge.
@@ -78,12 +78,12 @@ impl Scene<'_> {
     pub(crate) fn fog(&mut self, y: f32, strength: f32) {
         let (seed, color, (width, height)) = (self.random.u32(..), self.palette.mist, self.size());
         let (k, spread) = (2.0 / height, 0.4 * self.hero);
-        let drift = Field::new((width, height), 12.0 * self.unit, |x, y| {
+        let drift = sampled((width, height), 12.0 * self.unit, |x, y| {
             let bend = fractal(x * k, y * k * 3.0, 2, seed ^ 1);
             0.65 + 1.1 * fractal(x * k * 1.4 + bend, y * k * 4.0 + bend, 4, seed)
         });
         self.canvas.shade((0.0, y - spread), (width, y + spread), |px, py, under| {
-            mix(under, color, (strength * smooth(spread, 0.0, (py - y).abs()) * drift.at(px, py)).clamp(0.0, 1.0))
+            mix(under, color, (strength * smooth(spread, 0.0, (py - y).abs()) * drift(px, py)).clamp(0.0, 1.0))
         });
     }
 

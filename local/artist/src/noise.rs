@@ -36,26 +36,15 @@ pub(crate) fn fractal(mut x: f32, mut y: f32, octaves: u32, seed: u32) -> f32 {
 }
 
 /// A slow function of the plane, sampled every `step` pixels and read back between the samples.
-pub(crate) struct Field {
-    columns: usize,
-    step: f32,
-    samples: Vec<f32>,
-}
-
-impl Field {
-    pub(crate) fn new((width, height): (f32, f32), step: f32, f: impl Fn(f32, f32) -> f32) -> Field {
-        let step = step.max(1.0);
-        let (columns, rows) = ((width / step) as usize + 3, (height / step) as usize + 3);
-        let place = |i: usize| f((i % columns) as f32 * step, (i / columns) as f32 * step);
-        Field { columns, step, samples: (0..columns * rows).map(place).collect() }
-    }
-
-    /// The value at a point, which must lie in the field.
-    pub(crate) fn at(&self, x: f32, y: f32) -> f32 {
-        let (x, y) = (x.max(0.0) / self.step, y.max(0.0) / self.step);
-        let (dx, dy) = (x.fract(), y.fract());
-        let i = y as usize * self.columns + x as usize;
-        let row = |i: usize| self.samples[i] * (1.0 - dx) + self.samples[i + 1] * dx;
-        row(i) * (1.0 - dy) + row(i + self.columns) * dy
+pub(crate) fn sampled(size: (f32, f32), step: f32, f: impl Fn(f32, f32) -> f32) -> impl Fn(f32, f32) -> f32 {
+    let step = step.max(1.0);
+    let (columns, rows) = ((size.0 / step) as usize + 3, (size.1 / step) as usize + 3);
+    let sample = |i: usize| f((i % columns) as f32 * step, (i / columns) as f32 * step);
+    let samples: Vec<f32> = (0..columns * rows).map(sample).collect();
+    move |x, y| {
+        let (x, y) = (x.max(0.0) / step, y.max(0.0) / step);
+        let (dx, dy, i) = (x.fract(), y.fract(), y as usize * columns + x as usize);
+        let row = |i: usize| samples[i] * (1.0 - dx) + samples[i + 1] * dx;
+        row(i) * (1.0 - dy) + row(i + columns) * dy
     }
 }

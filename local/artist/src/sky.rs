@@ -4,7 +4,7 @@ use serde::Deserialize;
 use tiny_skia::PathBuilder;
 
 use crate::canvas::{Rgb, add, mix, scale, smooth};
-use crate::noise::{Field, fractal, noise};
+use crate::noise::{fractal, noise, sampled};
 use crate::scene::Scene;
 
 /// How the sun is drawn.
@@ -27,11 +27,10 @@ impl Scene<'_> {
         const STEPS: f32 = 511.0;
         let (seed, horizon, (width, height)) = (self.random.u32(..), self.level(0.0), self.size());
         let ramp: Vec<Rgb> = (0..512).map(|i| self.palette.sky_at(i as f32 / STEPS)).collect();
-        let wave = Field::new((width, height), 16.0 * self.unit, |x, y| {
+        let wave = sampled((width, height), 16.0 * self.unit, |x, y| {
             y / horizon + 0.09 * fractal(x / width * 2.0, y / horizon * 5.0, 3, seed)
         });
-        self.canvas
-            .shade((0.0, 0.0), (width, height), |x, y, _| ramp[(wave.at(x, y).clamp(0.0, 1.0) * STEPS) as usize]);
+        self.canvas.shade((0.0, 0.0), (width, height), |x, y, _| ramp[(wave(x, y).clamp(0.0, 1.0) * STEPS) as usize]);
         if [Disc::Moon, Disc::Rings].contains(&self.brief.disc) {
             self.scatter("star", 260, horizon * 0.9);
         }
@@ -41,7 +40,7 @@ impl Scene<'_> {
     fn clouds(&mut self, top: f32, bottom: f32, cover: f32) {
         let (seed, lift, (width, height)) = (self.random.u32(..), 9.0 * self.unit, self.size());
         let k = 2.5 / height.min(width * 1.3);
-        let density = Field::new((width, height), 4.0 * self.unit, |x, y| {
+        let density = sampled((width, height), 4.0 * self.unit, |x, y| {
             let bend = fractal(x * k * 0.6, y * k * 2.4, 2, seed ^ 1);
             fractal(x * k + bend, y * k * 4.0 + 0.7 * bend, 5, seed)
         });
@@ -49,9 +48,9 @@ impl Scene<'_> {
         let dark = mix(self.palette.sky[1], self.palette.sky[2], 0.3);
         let span = bottom - top;
         self.canvas.shade((0.0, top), (width, bottom), |x, y, under| {
-            let cloud = density.at(x, y);
+            let cloud = density(x, y);
             let edge = smooth(top, top + span * 0.2, y) * smooth(bottom, bottom - span * 0.3, y);
-            let facing = smooth(-0.12, 0.16, cloud - density.at(x, y - lift));
+            let facing = smooth(-0.12, 0.16, cloud - density(x, y - lift));
             mix(under, mix(dark, lit, facing), 0.6 * edge * smooth(-cover, 0.45 - cover, cloud))
         });
     }
