@@ -38,8 +38,13 @@ impl<'a> Scene<'a> {
         let mut random = Rng::with_seed(order.prompt.bytes().fold(0xCBF2_9CE4_8422_2325 ^ u64::from(order.seed), step));
         let (width, height) = (order.width as f32, order.height as f32);
         let unit = (width * height).sqrt() / 1006.0;
-        // Words are set below the hero, by us or by somebody else.
-        let feet = if brief.lettered { (height - 490.0 * unit).max(0.54 * height) } else { 0.74 * height };
+        // Words are set below the hero, by us or by somebody else, or else above where there are reflections below.
+        let reflecting = brief.layers.iter().any(|layer| matches!(layer, Layer::Water(depth) if *depth > 0.5));
+        let feet = match (brief.lettered, reflecting) {
+            (true, _) => (height - 490.0 * unit).max(0.54 * height),
+            (false, true) => 0.74 * height,
+            (false, false) => 0.66 * height,
+        };
         let pixels = vec![[0.0; 3]; (order.width * order.height) as usize];
         Scene {
             canvas: Canvas { width: order.width as usize, height: order.height as usize, pixels },
@@ -86,7 +91,7 @@ impl<'a> Scene<'a> {
         }
         let (width, height) = self.size();
         if let Some((drawing, count)) = self.brief.weather {
-            self.scatter(drawing, *count, height);
+            self.scatter(drawing, *count, self.feet + 0.3 * self.hero);
         }
         if !self.brief.lettered {
             // Words that somebody else sets will hardly go to the middle of the right edge.
