@@ -91,7 +91,7 @@ impl Look {
             tagline,
             ornament,
             names: tint(0.88, 0.012),
-            roles: tint(0.74, 0.02),
+            roles: tint(0.80, 0.02),
         };
         let paper = tint(0.965, 0.012);
         let spaced = set(Face::LeagueGothic, 0.16, true, 1.0);

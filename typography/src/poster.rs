@@ -97,10 +97,10 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     };
     composition.shade(&mut picture, survey.dark, place);
     let light = Light::new();
-    composition.draw(&mut picture, |layer| layer == Layer::Beneath);
+    composition.draw(&mut picture, |kind| kind == Kind::Shadow);
     let title = light.luminance(composition.title_ink);
     let brightest = pixels_in(&picture, composition.title).map(|rgb| light.luminance(rgb)).fold(0.0, f32::max);
-    composition.draw(&mut picture, |layer| layer == Layer::Words);
+    composition.draw(&mut picture, |kind| kind != Kind::Shadow);
     Ok(Poster { picture, look, place, contrast: contrast(title, brightest) })
 }
 
@@ -120,16 +120,31 @@ struct Composition {
 struct Piece {
     path: Path,
     ink: Rgb,
-    layer: Layer,
+    kind: Kind,
 }
 
-/// What is drawn before what.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Layer {
-    /// What the title stands on.
-    Beneath,
-    /// The words.
-    Words,
+/// What a shape is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The title's shadow, on which the title stands.
+    Shadow,
+    /// The title.
+    Title,
+    /// Smaller words.
+    Small,
+    /// Something that nobody reads.
+    Ornament,
+}
+
+impl Kind {
+    /// The least contrast that it needs, if it is read.
+    fn contrast(self) -> Option<f32> {
+        match self {
+            Self::Title => Some(TITLE_CONTRAST),
+            Self::Small => Some(SMALL_CONTRAST),
+            Self::Shadow | Self::Ornament => None,
+        }
+    }
 }
 
 /// What stands under another, with the gap before it.
@@ -137,7 +152,7 @@ struct Item {
     block: Block,
     gap: f32,
     ink: Rgb,
-    is_title: bool,
+    kind: Kind,
 }
 
 impl Composition {
@@ -161,7 +176,7 @@ impl Composition {
             let block = fitted_billing(sheet.credits, side, measure, design.align);
             let top = bottom - block.height;
             composition.billing = bounds(&block.at(x, top));
-            composition.push(&block, x, top, inks.names, inks.roles);
+            composition.push(&block, x, top, [inks.names, inks.roles], Kind::Small);
             bottom = top - 0.035 * side;
         }
 
@@ -174,12 +189,12 @@ impl Composition {
             let placed = bounds(&item.block.at(x, y));
             if let Some(placed) = placed {
                 head = Some(head.and_then(|head| head.join(&placed)).unwrap_or(placed));
-                if item.is_title {
+                if item.kind == Kind::Title {
                     composition.title = placed;
                     composition.cast_shadow(&item.block, design, x, y, side);
                 }
             }
-            composition.push(&item.block, x, y, item.ink, item.ink);
+            composition.push(&item.block, x, y, [item.ink; 2], item.kind);
             y += item.block.height;
         }
         composition.head = head.ok_or(NotSet::NoTitle)?;
@@ -187,11 +202,10 @@ impl Composition {
         if composition.title == unit() { Err(NotSet::NoTitle) } else { Ok(composition) }
     }
 
-    fn push(&mut self, block: &Block, x: f32, y: f32, main: Rgb, small: Rgb) {
+    fn push(&mut self, block: &Block, x: f32, y: f32, inks: [Rgb; 2], kind: Kind) {
         let block = block.at(x, y);
-        let pieces = [(block.main, main), (block.small, small)];
-        let pieces = pieces.into_iter().filter_map(|(path, ink)| Some(Piece { path: path?, ink, layer: Layer::Words }));
-        self.pieces.extend(pieces);
+        let pieces = [block.main, block.small].into_iter().zip(inks);
+        self.pieces.extend(pieces.filter_map(|(path, ink)| Some(Piece { path: path?, ink, kind })));
     }
 
     fn cast_shadow(&mut self, title: &Block, design: &Design, x: f32, y: f32, side: f32) {
@@ -202,7 +216,7 @@ impl Composition {
         // Many thin shadows beside each other are one thick one.
         let shadows = (1..=6).filter_map(|i| {
             let off = step * i as f32;
-            Some(Piece { path: title.at(x + off, y + off).main?, ink: design.inks.ornament, layer: Layer::Beneath })
+            Some(Piece { path: title.at(x + off, y + off).main?, ink: design.inks.ornament, kind: Kind::Shadow })
         });
         self.pieces.extend(shadows);
     }
@@ -224,15 +238,14 @@ impl Composition {
             }
         };
         let mut head = 0;
-        for piece in self.pieces.iter().filter(|piece| piece.layer == Layer::Words) {
+        for piece in &self.pieces {
+            let Some(least) = piece.kind.contrast() else { continue };
             let area = piece.path.bounds();
-            let least = if area == self.title { TITLE_CONTRAST } else { SMALL_CONTRAST };
             let limit = (light.luminance(piece.ink) + 0.05) / least - 0.05;
             let need = needed(picture, area, limit, dark, &light);
-            if self.billing.is_some_and(|billing| billing.top() <= area.top() && place == Place::Top) {
-                band(need, self.billing.unwrap_or(area), Place::Bottom, 0.09 * picture.height as f32);
-            } else {
-                head = head.max(need);
+            match self.billing.filter(|billing| place == Place::Top && billing.top() <= area.top()) {
+                Some(billing) => band(need, billing, Place::Bottom, 0.09 * picture.height as f32),
+                None => head = head.max(need),
             }
         }
         let area = self.billing.filter(|_| place == Place::Bottom).and_then(|billing| billing.join(&self.head));
@@ -248,9 +261,9 @@ impl Composition {
         }
     }
 
-    /// Draws the pieces of a layer, on the rows that they lie on.
-    fn draw(&self, picture: &mut Raster, layer: impl Fn(Layer) -> bool) {
-        let pieces: Vec<&Piece> = self.pieces.iter().filter(|piece| layer(piece.layer)).collect();
+    /// Draws the pieces of some kinds, on the rows that they lie on.
+    fn draw(&self, picture: &mut Raster, wanted: impl Fn(Kind) -> bool) {
+        let pieces: Vec<&Piece> = self.pieces.iter().filter(|piece| wanted(piece.kind)).collect();
         let areas = pieces.iter().map(|piece| piece.path.bounds());
         let Some((top, bottom)) =
             areas.map(|area| (area.top(), area.bottom())).reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
@@ -285,14 +298,14 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     };
     let title = set(sheet.title, design.title, 0.28 * side, (0.225 * side).min(0.30 * height));
     let title_width = title.width;
-    let mut title = vec![Item { block: title, gap, ink: inks.title, is_title: true }];
+    let mut title = vec![Item { block: title, gap, ink: inks.title, kind: Kind::Title }];
     let tagline = sheet.tagline.map(|text| set(text, design.tagline, 0.036 * side, 0.075 * side));
-    let tagline = tagline.map(|block| Item { block, gap, ink: inks.tagline, is_title: false });
+    let tagline = tagline.map(|block| Item { block, gap, ink: inks.tagline, kind: Kind::Small });
     let ornament = match design.ornament {
         Ornament::Rule | Ornament::Diamond | Ornament::Horizon if tagline.is_none() => None,
         ornament => shape(ornament, design.align, side, title_width),
     };
-    let ornament = ornament.map(|block| Item { block, gap, ink: inks.ornament, is_title: false });
+    let ornament = ornament.map(|block| Item { block, gap, ink: inks.ornament, kind: Kind::Ornament });
     let mut items = Vec::new();
     if design.ornament == Ornament::Bar {
         items.extend(ornament);
