@@ -74,7 +74,7 @@ impl<'a> Scene<'a> {
                 }
                 Layer::Landmarks(depth) => {
                     for (drawing, aside, above) in self.brief.landmarks.iter().copied() {
-                        let y = (self.level(*depth) - self.hero * above).max(1.3 * self.hero);
+                        let y = (self.level(*depth) - self.hero * above).max(1.45 * self.hero);
                         self.stand(drawing, *aside, y, depth.max(0.42) + 0.2 * above);
                     }
                 }
