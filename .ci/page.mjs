@@ -143,6 +143,27 @@ test("what is wrong is shown at the field, and text is never markup", async () =
   await inspect(page, "failed");
 });
 
+test("a title is set over the picture, and refused where the fonts cannot", async () => {
+  const page = await open(stack, { expected: ["status of 400", "status of 422"] });
+  await page.getByLabel("What is the film about?").fill("An astronaut on a moon of Saturn");
+  await page.getByLabel("Tagline").fill("Nobody is listening");
+  const send = page.getByRole("button", { name: "Make the poster" });
+  await send.click();
+  await page.locator("#title-fault", { hasText: "It is required." }).waitFor();
+  await page.getByLabel("Title").fill("信号");
+  await send.click();
+  await page.locator("#title-fault", { hasText: "the character 信" }).waitFor();
+  await page.getByLabel("Title").fill("The Last Signal");
+  await send.click();
+  await page.locator("#easel h3", { hasText: "The Last Signal" }).waitFor();
+  await state(page, "succeeded");
+  await inspect(page, "title");
+  const [artwork] = await Promise.all([page.waitForEvent("popup"), page.getByRole("link", { name: "Artwork" }).click()]);
+  await artwork.waitForURL(/-artwork\?/);
+  const { jobs: [job] } = await api("/jobs");
+  assert.deepEqual([job.poster.title, job.poster.tagline], ["The Last Signal", "Nobody is listening"]);
+});
+
 test("a double click, and an answer that is lost on the way, make one job", async () => {
   const page = await open(stack, { expected: ["net::ERR_FAILED"] });
   const keys = [];
