@@ -19,9 +19,11 @@ const WALL = [
   { prompt: "A documentary about whales", seed: 4 },
   { prompt: "A lighthouse keeper and a storm that does not end, a horror film", seed: 8, aspect_ratio: "4:5" },
   { prompt: "The forest that remembers, a fantasy epic", seed: 9 },
-  { prompt: "A love story on a night train through the Alps", seed: 6, aspect_ratio: "3:2" },
-  { prompt: "Une comédie à Paris au printemps", seed: 11 },
+  { prompt: "A love story on a night train through the Alps", seed: 6, aspect_ratio: "3:2", poster: { title: "The Night Train to Bern" } },
+  { prompt: "Une comédie à Paris au printemps", seed: 11, poster: { title: "Minuit moins le quart", tagline: "Rien ne sera plus comme avant." } },
 ];
+/** What stands on the easel. */
+const EASEL = { ...POSTERS["venice-noir"], poster: { title: "Death in San Marco", tagline: "The truth keeps late hours" } };
 
 const stack = await start();
 const browser = await launch();
@@ -54,8 +56,9 @@ async function page(options) {
   const page = await context.newPage();
   await page.goto(stack.api);
   await page.waitForSelector("#easel [data-state=succeeded]");
-  await page.getByLabel("What is the film about?").fill(POSTERS["venice-noir"].prompt);
+  await page.getByRole("button", { name: "Use again" }).click();
   await page.evaluate(() => document.activeElement.blur());
+  await page.mouse.move(0, 0);
   return page;
 }
 
@@ -64,15 +67,19 @@ async function hung(page) {
     const pictures = [...document.querySelectorAll("#easel img, #posters img")];
     const near = pictures.filter((picture) => picture.getBoundingClientRect().top < innerHeight);
     return pictures.length > wanted && near.every((picture) => picture.complete && picture.naturalWidth > 0);
-  }, WALL.length);
+  }, WALL.length + Object.keys(POSTERS).length);
 }
 
 try {
   for (const order of WALL) await poster(order);
   for (const [name, order] of Object.entries(POSTERS)) {
     const { image } = await poster(order);
-    keep(name, Buffer.from(await (await fetch(image.url)).arrayBuffer()));
+    const { width, height } = image;
+    const sheet = await browser.newPage({ viewport: { width, height } });
+    await sheet.goto(image.url);
+    keep(name, await sheet.screenshot({ type: "jpeg", quality: 80 }));
   }
+  await poster(EASEL);
   const desktop = await page({ viewport: { width: 1280, height: 1345 }, colorScheme: "dark" });
   await hung(desktop);
   keep("page", await desktop.screenshot({ type: "jpeg", quality: 84 }));
