@@ -17,12 +17,13 @@ use crate::config::ApiKey;
 #[command(after_help = "\
 Examples:
   poster make \"A noir detective thriller in 1940s Venice\"
-  poster batch prompts.ndjson              submit, wait, download; again to continue
+  poster batch prompts.ndjson       submit, wait, download; again to continue
   poster list --status failed
-  poster sheet posters                     one picture of all, and an index.html
+  poster sheet posters              one picture of all, and an index.html
 
-The service is the one at http://127.0.0.1:3000 (cargo run) unless told otherwise, by --api and
---api-key, the variables POSTER_API and POSTER_API_KEY, or ~/.config/poster/config.toml:
+The service is the one at http://127.0.0.1:3000 (cargo run) unless told
+otherwise: by --api and --api-key, by the variables POSTER_API and
+POSTER_API_KEY, or by ~/.config/poster/config.toml:
   api = \"https://abc123.execute-api.us-west-2.amazonaws.com/v1\"
   api_key = \"...\"
 Flags come before variables, and variables before the file.
@@ -159,15 +160,17 @@ pub(crate) struct Make {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A line holds a job: a prompt, and what else POST /jobs takes, and custom_id, your name for it.
-  .ndjson  {\"prompt\": \"A heist on the moon\", \"seed\": 7, \"custom_id\": \"moon\"}
+A line holds a job: a prompt, what else POST /jobs takes, and custom_id, your
+own name for it.
+  .ndjson  {\"prompt\": \"A heist on the moon\", \"custom_id\": \"moon\"}
   .json    [{\"prompt\": ...}, ...] or {\"defaults\": {...}, \"jobs\": [...]}
-  .csv     a header such as prompt,seed,metadata.campaign and a row for each job
+  .csv     a header such as prompt,seed,metadata.campaign, a row for each job
   .txt     a prompt on each line
 
-Every line is checked before anything is submitted. Beside FILE lies FILE.poster-state, by which
-the same command again continues after a Ctrl-C, a crash or a lost network: nothing is submitted
-twice or downloaded twice. Lines that failed come into FILE.failed.ndjson, to be fed again.
+Every line is checked before anything is submitted. Beside FILE lies
+FILE.poster-state, by which the same command again continues after a Ctrl-C,
+a crash or a lost network: nothing is submitted twice or downloaded twice.
+Lines that failed come into FILE.failed.ndjson, to be fed again.
 
 Examples:
   poster batch prompts.ndjson
@@ -252,7 +255,7 @@ pub(crate) struct Watch {
 Examples:
   poster list
   poster list --status failed --limit 100
-  poster list --batch 77981ec5-c758-89cb-ad6f-dbb3af96b75c --all --json | jq -r .id")]
+  poster list --batch 77981ec5-c758-89cb-ad6f-dbb3af96b75c --all")]
 pub(crate) struct List {
     /// Only those that stand so: queued, running, succeeded, failed or canceled
     #[arg(long)]
@@ -291,8 +294,8 @@ pub(crate) struct Download {
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The titles come from posters.ndjson, which poster writes beside the pictures it saves; pictures
-from elsewhere are called by their file names.
+The titles come from posters.ndjson, which poster writes beside the pictures
+it saves; pictures from elsewhere are called by their file names.
 
 Examples:
   poster sheet posters

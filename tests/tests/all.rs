@@ -3,6 +3,7 @@
 mod adapters;
 mod batches;
 mod binaries;
+mod cli;
 mod contract;
 mod crashes;
 mod deliveries;

@@ -1,0 +1,227 @@
+//! The command `poster`, as its users meet it: what it writes, and how it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use local::Options;
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::pipeline::Pipeline;
+use tests::runtime_api::binary;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// A directory in which the command is run against a pipeline.
+struct Desk {
+    binary: PathBuf,
+    directory: TempDir,
+    pipeline: Pipeline,
+}
+
+/// What the command has said and done.
+struct Told {
+    code: Option<i32>,
+    words: String,
+    data: Vec<Value>,
+}
+
+impl Desk {
+    async fn new(pipeline: Pipeline) -> Self {
+        Self { binary: binary("poster").await, directory: tempfile::tempdir().expect("a directory"), pipeline }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        std::fs::write(self.path(name), content).expect("it is written");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env("POSTER_API", &self.pipeline.ready().api)
+            .env("XDG_CONFIG_HOME", self.directory.path())
+            .env_remove("POSTER_API_KEY")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn poster(&self, arguments: &[&str]) -> Told {
+        told(self.command(arguments).output().await.expect("it runs"))
+    }
+
+    /// How many jobs the service has.
+    async fn jobs(&self) -> usize {
+        let listed = self.poster(&["list", "--all", "--json"]).await;
+        listed.data.len()
+    }
+}
+
+fn told(output: Output) -> Told {
+    let words = String::from_utf8(output.stderr).expect("it is UTF-8");
+    let out = String::from_utf8(output.stdout).expect("it is UTF-8");
+    let data = out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    Told { code: output.status.code(), words, data }
+}
+
+fn files(directory: &Path, ending: &str) -> Vec<String> {
+    let files = std::fs::read_dir(directory).expect("a directory").map(|file| file.expect("a file").file_name());
+    let mut files: Vec<_> = files.filter_map(|name| name.into_string().ok()).collect();
+    files.retain(|name| name.ends_with(ending) && name != "contact-sheet.png");
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn one_poster_is_made_and_looked_at_in_every_way() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let made = desk.poster(&["make", "A heist", "on the moon", "--seed", "7", "--json"]).await;
+    assert_eq!(made.code, Some(0), "{}", made.words);
+    let (file, id) =
+        (made.data[0]["file"].as_str().expect("a file"), made.data[0]["job"]["id"].as_str().expect("an id"));
+    assert_eq!(made.data[0]["job"]["prompt"], "A heist on the moon");
+    let bytes = std::fs::metadata(desk.path(file)).expect("the picture is there").len();
+    assert_eq!(made.data[0]["job"]["image"]["bytes"], bytes);
+
+    let listed = desk.poster(&["list", "--status", "succeeded", "--json"]).await;
+    assert_eq!((listed.data.len(), &listed.data[0]["id"]), (1, &Value::from(id)));
+    assert!(listed.words.contains("A heist on the moon"), "{}", listed.words);
+    assert_eq!(desk.poster(&["get", id]).await.code, Some(0));
+    assert_eq!(desk.poster(&["watch", id]).await.code, Some(0));
+    // It has succeeded, and so there is nothing to cancel or to retry.
+    for action in ["cancel", "retry"] {
+        let refused = desk.poster(&[action, id]).await;
+        assert!(refused.code == Some(1) && refused.words.contains("succeeded"), "{action}: {}", refused.words);
+    }
+    let again = desk.poster(&["download", id, "--out", "posters", "--json"]).await;
+    assert_eq!((again.code, again.data.len()), (Some(0), 0), "it is there already: {}", again.words);
+    std::fs::write(desk.path(file), "changed").expect("it is written");
+    let again = desk.poster(&["download", id, "--out", "posters", "--json"]).await;
+    assert_eq!((again.code, again.data.len()), (Some(0), 1), "{}", again.words);
+    assert_eq!(desk.poster(&["sheet", "posters"]).await.code, Some(0));
+    assert!(desk.path("posters/contact-sheet.png").exists() && desk.path("posters/index.html").exists());
+
+    for (arguments, code) in [
+        (&["make", ""][..], 2),
+        (&["make", "x", "--seed", "0"], 2),
+        (&["get", "x"], 2),
+        (&["get", "00000000-0000-4000-8000-000000000000"], 2),
+        (&["sheet", "nowhere"], 4),
+        (&["list", "--api", "nowhere"], 2),
+    ] {
+        let wrong = desk.poster(arguments).await;
+        assert_eq!(wrong.code, Some(code), "{arguments:?}: {}", wrong.words);
+    }
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn bad_lines_are_told_before_anything_is_submitted() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    desk.write("a.ndjson", "{\"prompt\":\"One\"}\n{\"prompt\":\"\"}\nnonsense\n{\"prompt\":\"Two\",\"sede\":1}\n");
+    let refused = desk.poster(&["batch", "a.ndjson", "--json"]).await;
+    assert_eq!(refused.code, Some(2), "{}", refused.words);
+    let lines: Vec<_> = refused.data.iter().map(|bad| bad["line"].as_u64()).collect();
+    assert_eq!(lines, [Some(2), Some(3), Some(4)]);
+    assert!(refused.words.contains("line 4: sede is not a field of this request"), "{}", refused.words);
+    assert_eq!((desk.jobs().await, desk.path("a.ndjson.poster-state").exists()), (0, false));
+
+    let skipped = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--no-sheet"]).await;
+    assert_eq!(skipped.code, Some(1), "lines were left out: {}", skipped.words);
+    assert_eq!(files(&desk.path("a-posters"), ".png"), ["000001-one.png"]);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn every_format_is_submitted_and_saved_by_lines() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    desk.write("a.csv", "prompt,custom_id,metadata.campaign\n\"One, two\",first,winter\nThree,,\n");
+    desk.write("b.json", "{\"defaults\":{\"seed\":5},\"jobs\":[{\"prompt\":\"One\"},\n{\"prompt\":\"Two\"}]}");
+    desk.write("c.txt", "\nOne\n\nTwo\n");
+    for (file, names) in [
+        ("a.csv", ["000002-first.png", "000003-three.png"]),
+        ("b.json", ["000001-one.png", "000002-two.png"]),
+        ("c.txt", ["000002-one.png", "000004-two.png"]),
+    ] {
+        let done = desk.poster(&["batch", file, "--no-sheet", "--chunk", "1"]).await;
+        assert_eq!(done.code, Some(0), "{file}: {}", done.words);
+        assert_eq!(files(&desk.path(&format!("{}-posters", &file[..1])), ".png"), names, "{file}");
+    }
+    let listed = desk.poster(&["list", "--all", "--json"]).await;
+    let job = |prompt: &str, seed: Option<u64>| {
+        listed.data.iter().find(|job| job["prompt"] == prompt && job["seed"].as_u64() == seed).expect("a job").clone()
+    };
+    assert_eq!(job("One, two", None)["metadata"]["campaign"], "winter");
+    assert_eq!(job("Two", Some(5))["status"], "succeeded");
+
+    // Standard input that is the same again finds its own state.
+    for round in 0..2 {
+        let mut child = desk.command(&["batch", "-", "--no-sheet", "--json"]);
+        let mut child =
+            child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut input = child.stdin.take().expect("its input");
+        input.write_all(b"From a pipe\n").await.expect("it reads");
+        drop(input);
+        let done = told(child.wait_with_output().await.expect("it ends"));
+        let end = done.data.last().expect("an end");
+        assert_eq!((done.code, &end["downloaded"]), (Some(0), &Value::from(1 - round)), "{}", done.words);
+    }
+    assert_eq!(desk.jobs().await, 7);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn what_failed_can_be_fed_or_queued_again() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    desk.pipeline.model("filter=1");
+    desk.write("a.txt", "One\nTwo\nThree\n");
+    let failed = desk.poster(&["batch", "a.txt", "--json", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
+    assert_eq!(failed.code, Some(1), "{}", failed.words);
+    let group = failed.data.last().expect("an end")["group"].as_str().expect("a group").to_owned();
+    let lines = std::fs::read_to_string(desk.path("a.txt.failed.ndjson")).expect("the failed lines");
+    assert_eq!(lines.lines().next(), Some("{\"aspect_ratio\":\"1:1\",\"prompt\":\"One\"}"), "{lines}");
+    assert_eq!(desk.poster(&["batch", "a.txt.failed.ndjson", "--check"]).await.code, Some(0));
+
+    desk.pipeline.model("");
+    assert_eq!(desk.poster(&["retry", &group]).await.code, Some(0));
+    let done = desk.poster(&["batch", "a.txt", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    assert_eq!(files(&desk.path("a-posters"), ".png").len(), 3);
+    assert!(!desk.path("a.txt.failed.ndjson").exists(), "nothing failed in the end");
+    assert_eq!(desk.jobs().await, 3);
+
+    // Another content, or other settings, are another batch.
+    let other = desk.poster(&["batch", "a.txt", "--chunk", "2"]).await;
+    assert!(other.code == Some(2) && other.words.contains("other settings"), "{}", other.words);
+    desk.write("a.txt", "One\nTwo\nFour\n");
+    let other = desk.poster(&["batch", "a.txt", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
+    assert!(other.code == Some(2) && other.words.contains("has changed"), "{}", other.words);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_key_opens_the_service_and_is_shown_nowhere() {
+    const KEY: &str = "a-key-of-alice";
+    let api_keys = [(KEY.to_owned(), "alice".to_owned())].into();
+    let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;
+    let refused = desk.poster(&["list"]).await;
+    assert!(refused.code == Some(2) && refused.words.contains("forbidden"), "{}", refused.words);
+
+    std::fs::create_dir(desk.path("poster")).expect("a directory");
+    desk.write("poster/config.toml", &format!("api_key = \"{KEY}\"\n"));
+    let made = desk.poster(&["make", "A heist", "--json"]).await;
+    assert_eq!(made.code, Some(0), "{}", made.words);
+    let wrong = desk.command(&["list"]).env("POSTER_API_KEY", "another").output().await.expect("it runs");
+    assert_eq!(told(wrong).code, Some(2), "the variable comes before the file");
+    let help = desk.command(&["--help"]).env("POSTER_API_KEY", KEY).output().await.expect("it runs");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for shown in [made.words, format!("{:?}", made.data), help] {
+        assert!(!shown.contains(KEY), "{shown}");
+    }
+    desk.pipeline.stop().await;
+}
