@@ -44,7 +44,7 @@ fn no_order_is_too_odd() {
 }
 
 #[test]
-fn the_vocabulary_names_drawings_and_looks_that_are_there() {
+fn the_vocabulary_names_drawings_looks_and_colours_that_are_there() {
     let known = &*VOCABULARY;
     let standing = known.places.iter().flat_map(|row| &row.1).filter_map(|layer| match layer {
         Layer::Ridges(_, names, ..) | Layer::Stand(names, ..) => Some(names),
@@ -59,7 +59,12 @@ fn the_vocabulary_names_drawings_and_looks_that_are_there() {
             assert!(parts.iter().all(|part| drawing::trace(part.2, |x, y| (x, y)).is_some()), "{name}");
         }
     }
+    let washes = known.times.iter().chain(&known.tints).map(|row| &row.1.0);
+    for color in washes.chain(known.lights.iter().map(|row| &row.1)) {
+        canvas::rgb(color);
+    }
     for (_, genre) in &known.genres {
+        genre.skies.iter().flatten().for_each(|color| assert!(canvas::rgb(color)[0] <= 1.0));
         assert!(Look::ALL.iter().any(|look| format!("{look:?}") == genre.look), "{}", genre.look);
     }
 }
