@@ -299,6 +299,7 @@ pub struct Steps {
     first: Option<BatchId>,
     begun: bool,
     until: Instant,
+    limit: Instant,
     next: Option<BatchId>,
 }
 
@@ -306,13 +307,17 @@ impl Steps {
     /// How long one request goes on to further parts. A part takes some seconds, and API Gateway waits 29.
     pub const TIME: Duration = Duration::from_secs(12);
 
+    /// How long one request stays with a part, when the table is slow.
+    pub const LIMIT: Duration = Duration::from_secs(18);
+
     /// The steps that begin where `cursor` says, or else with the first part.
     ///
     /// # Errors
     /// When the cursor is none.
     pub fn from(cursor: Option<&String>) -> Result<Self, Problem> {
         let first = cursor.map(|cursor| cursor.parse()).transpose().map_err(|_| Problem::InvalidCursor)?;
-        Ok(Self { first, begun: false, until: Instant::now() + Self::TIME, next: None })
+        let now = Instant::now();
+        Ok(Self { first, begun: false, until: now + Self::TIME, limit: now + Self::LIMIT, next: None })
     }
 
     /// Makes sure that the cursor names a part of this batch.
@@ -335,6 +340,16 @@ impl Steps {
             self.next = Some(part.id);
         }
         self.next.is_none()
+    }
+
+    /// When to leave the rest of a part to the next request.
+    pub fn limit(&self) -> Instant {
+        self.limit
+    }
+
+    /// Has the next request begin with `part`, whose work the limit has cut short.
+    pub fn leave(&mut self, part: &Batch) {
+        self.next = Some(part.id);
     }
 
     /// What the next request begins with; `None` when all is done.
@@ -478,6 +493,10 @@ mod tests {
         let (second, next) = turns(out_of_time(steps(next.as_ref())));
         assert_eq!((second, &next), ([false, true, false], &Some(parts[2].id.to_string())));
         assert_eq!(turns(out_of_time(steps(next.as_ref()))), ([false, false, true], None));
+        let mut cut_short = steps(None);
+        assert!(cut_short.is_turn_of(&parts[0]));
+        cut_short.leave(&parts[0]);
+        assert_eq!(turns(cut_short), ([false, false, false], Some(parts[0].id.to_string())));
         assert!(Steps::from(Some(&"x".to_owned())).is_err());
         let stranger = BatchId::new().to_string();
         assert!(steps(Some(&stranger)).check(&Whole::Batch(part(1))).is_err());

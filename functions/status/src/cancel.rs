@@ -1,5 +1,7 @@
 //! Canceling jobs.
 
+use std::time::Instant;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, ServiceError};
 use shared::batch::{Counts, Steps, Whole};
@@ -45,10 +47,11 @@ impl App {
         let mut states = Vec::with_capacity(batch.total());
         for part in batch.parts() {
             let waiting = self.table.states_of_batch(part.id).await.map_err(unread(part.id))?;
-            let turn = steps.is_turn_of(part);
+            let (turn, limit) = (steps.is_turn_of(part), steps.limit());
             let canceled: Vec<Status> = stream::iter(waiting)
                 .map(|(id, status)| async move {
-                    if turn && status == Status::Queued { self.cancel_waiting(id).await } else { Ok(status) }
+                    let due = turn && status == Status::Queued && Instant::now() < limit;
+                    if due { self.cancel_waiting(id).await } else { Ok(status) }
                 })
                 .buffer_unordered(AT_ONCE)
                 .try_collect()
@@ -56,6 +59,9 @@ impl App {
                 .map_err(unread(part.id))?;
             if turn {
                 tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
+            }
+            if turn && canceled.contains(&Status::Queued) && Instant::now() >= limit {
+                steps.leave(part);
             }
             states.extend(canceled);
         }

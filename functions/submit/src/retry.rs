@@ -1,5 +1,7 @@
 //! Taking failed and canceled jobs in again.
 
+use std::time::Instant;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, ServiceError};
 use shared::batch::{Counts, Steps, Whole};
@@ -65,26 +67,34 @@ impl App {
         let mut states = Vec::with_capacity(batch.total());
         for part in batch.parts() {
             let part_states = self.table.states_of_batch(part.id).await.map_err(refused(part.id))?;
-            states.extend(match steps.is_turn_of(part) {
-                true => self.retry_part(part, part_states, key, trace.clone()).await.map_err(refused(part.id))?,
-                false => part_states,
-            });
+            if !steps.is_turn_of(part) {
+                states.extend(part_states);
+                continue;
+            }
+            let limit = steps.limit();
+            let retried = self.retry_part(part, part_states, key, limit, trace.clone()).await;
+            let retried = retried.map_err(refused(part.id))?;
+            if retried.iter().any(|(_, status)| *status == Status::Failed) && Instant::now() >= limit {
+                steps.leave(part);
+            }
+            states.extend(retried);
         }
         let counts = Counts::of(batch.total(), states.into_iter().map(|(_, status)| status));
         Ok((batch, counts, steps.next_cursor()))
     }
 
-    /// Queues the failed ones of these jobs again, and tells how all of them then stand.
+    /// Queues the failed ones of these jobs again until `limit`, and tells how all of them then stand.
     async fn retry_part(
         &self,
         part: &Batch,
         states: Vec<(JobId, Status)>,
         key: Option<&IdempotencyKey>,
+        limit: Instant,
         trace: Option<String>,
     ) -> Result<Vec<(JobId, Status)>, ServiceError> {
         let states: Vec<(JobId, Status)> = stream::iter(states)
             .map(|(id, status)| async move {
-                if status != Status::Failed {
+                if status != Status::Failed || Instant::now() >= limit {
                     return Ok((id, status));
                 }
                 let Some(job) = self.table.get(id).await? else { return Ok((id, status)) };
