@@ -170,7 +170,7 @@ mod tests {
         let line = progress.line(&counts, Some(120_000), None, 80);
         assert!(line.starts_with("  6% 7,645/120,000  44 failed  1 canceled  20,000 submitted"), "{line}");
         assert!(line.chars().count() < 80, "{line}");
-        let line = progress.line(&counts, None, None, 80);
+        let line = progress.line(&counts, None, None, 90);
         assert!(line.ends_with("10 painting  12,345 queued  41/s  4m59s left"), "{line}");
         assert!(progress.line(&counts, None, Some(7), 30).chars().count() < 30);
     }
