@@ -135,12 +135,21 @@ impl Wishes {
 #[command(after_help = "\
 Examples:
   poster make \"A heist on the moon\"
+  poster make \"A heist on the moon\" --title \"Moonfall\"
   poster make \"A heist on the moon\" --aspect-ratio 16:9 --seed 7 --out pictures
   poster make --no-wait --json \"A heist on the moon\" | jq -r .id")]
 pub(crate) struct Make {
     /// What to paint
     #[arg(required = true)]
     pub(crate) prompt: Vec<String>,
+
+    /// A title to set over the picture, crisp and in full
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) title: Option<String>,
+
+    /// A line that goes with the title
+    #[arg(long, value_name = "TEXT", requires = "title")]
+    pub(crate) tagline: Option<String>,
 
     #[command(flatten)]
     pub(crate) wishes: Wishes,
@@ -164,7 +173,7 @@ A line holds a job: a prompt, what else POST /jobs takes, and custom_id, your
 own name for it.
   .ndjson  {\"prompt\": \"A heist on the moon\", \"custom_id\": \"moon\"}
   .json    [{\"prompt\": ...}, ...] or {\"defaults\": {...}, \"jobs\": [...]}
-  .csv     a header such as prompt,seed,metadata.campaign, a row for each job
+  .csv     a header such as prompt,seed,poster.title, a row for each job
   .txt     a prompt on each line
 
 Every line is checked before anything is submitted. Beside FILE lies

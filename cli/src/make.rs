@@ -22,6 +22,9 @@ use crate::watch::wait_for_job;
 pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<Outcome, Failure> {
     let mut order = make.wishes.fields();
     order.insert("prompt".to_owned(), make.prompt.join(" ").into());
+    if let Some(title) = &make.title {
+        order.insert("poster".to_owned(), json!({ "title": title, "tagline": make.tagline }));
+    }
     // The service may have a default model that takes more than others, so the rules of the most generous are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
         return Err(Failure::Usage(errors.iter().map(fault).collect::<Vec<_>>().join("; ")));

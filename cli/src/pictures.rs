@@ -81,7 +81,7 @@ pub(crate) async fn fetch(
         job: job.id,
         batch: job.batch_id,
         line,
-        title: None,
+        title: job.poster.as_ref().map(|poster| poster.title.as_str().to_owned()),
         prompt: job.prompt.as_str().chars().take(MAX_PROMPT_CHARS).collect(),
         width: image.width,
         height: image.height,

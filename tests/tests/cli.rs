@@ -80,11 +80,14 @@ fn files(directory: &Path, ending: &str) -> Vec<String> {
 #[tokio::test]
 async fn one_poster_is_made_and_looked_at_in_every_way() {
     let desk = Desk::new(Pipeline::start().await).await;
-    let made = desk.poster(&["make", "A heist", "on the moon", "--seed", "7", "--json"]).await;
+    let made = desk.poster(&["make", "A heist", "on the moon", "--seed", "7", "--title", "Moonfall", "--json"]).await;
     assert_eq!(made.code, Some(0), "{}", made.words);
     let (file, id) =
         (made.data[0]["file"].as_str().expect("a file"), made.data[0]["job"]["id"].as_str().expect("an id"));
     assert_eq!(made.data[0]["job"]["prompt"], "A heist on the moon");
+    assert_eq!(made.data[0]["job"]["poster"]["title"], "Moonfall");
+    let manifest = std::fs::read_to_string(desk.path("posters/posters.ndjson")).expect("a manifest");
+    assert!(manifest.contains("\"title\":\"Moonfall\""), "{manifest}");
     let bytes = std::fs::metadata(desk.path(file)).expect("the picture is there").len();
     assert_eq!(made.data[0]["job"]["image"]["bytes"], bytes);
 
