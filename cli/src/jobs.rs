@@ -21,7 +21,7 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
         let page = api.jobs(&path, list.status, left.min(PAGE), cursor.as_deref()).await?;
         for job in page.jobs.iter().take(left) {
             if listed == 0 {
-                terminal.say(format_args!("{:36}  {:9}  {:16}  prompt", "id", "status", "created (UTC)"));
+                terminal.say(format_args!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"));
             }
             listed += 1;
             terminal.say(row(job, terminal.columns()));
@@ -43,9 +43,9 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
 
 fn row(job: &JobView, columns: usize) -> String {
     let created = job.created_at.to_string();
-    let created = created.get(..16).unwrap_or(&created).replace('T', " ");
-    let prompt = beginning(job.prompt.as_str(), columns.saturating_sub(67).max(12));
-    format!("{}  {:9}  {created:16}  {prompt}", job.id, job.status.as_str())
+    let created = created.get(5..16).unwrap_or(&created).replace('T', " ");
+    let prompt = beginning(job.prompt.as_str(), columns.saturating_sub(63).max(12));
+    format!("{}  {:9}  {created:11}  {prompt}", job.id, job.status.as_str())
 }
 
 /// Shows jobs and batches.
