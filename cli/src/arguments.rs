@@ -201,7 +201,7 @@ pub(crate) struct Batch {
     #[command(flatten)]
     pub(crate) wishes: Wishes,
 
-    /// Where the pictures are saved [default: FILE without its ending, and -posters]
+    /// Where the pictures are saved [default: FILE-posters]
     #[arg(long, short, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 

@@ -218,7 +218,7 @@ impl Saving<'_> {
 /// A name for a job's picture that no other job's has: the end of the id, whose beginning only tells the time.
 pub(crate) fn name_of(job: &JobView) -> String {
     let id = job.id.to_string();
-    format!("{}-{}", slug(job), &id[id.len() - 8..])
+    format!("{}-{}", slug(job), &id[id.len() - 12..])
 }
 
 /// A few words of a file name: the caller's name for the job, or else the beginning of its prompt.

@@ -6,7 +6,7 @@ use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -128,10 +128,14 @@ pub async fn volume(plan: Plan) -> Report {
     let (saved, failed) = command.compare(&mut audit, &accepted, &model, status);
     // The same command once more has nothing to do, and the failed lines are ready to be fed again.
     let requests = network.seen().requests;
+    let pictures = command.pictures_as_they_lie();
     let (again, _) = command.finish(&["--no-sheet"]).await;
-    let repeated = network.seen().requests.get("POST /batches") != requests.get("POST /batches");
+    let repeated = network.seen().requests.get("POST /batches") != requests.get("POST /batches")
+        || command.pictures_as_they_lie() != pictures;
     if repeated || again.code() != status.code() || pipeline.stack.bedrock().stats() != model {
-        audit.violations.push(format!("the same command once more ended with {again}, or submitted again"));
+        audit
+            .violations
+            .push(format!("the same command once more ended with {again}, or submitted or downloaded again"));
     }
     let Seen { refused, lost, .. } = network.seen();
     pipeline.stop().await;
@@ -180,7 +184,13 @@ impl Poster {
     }
 
     fn pictures(&self) -> PathBuf {
-        self.directory.join("prompts-posters")
+        self.directory.join("prompts.ndjson-posters")
+    }
+
+    /// The pictures, each with the time at which it was written.
+    fn pictures_as_they_lie(&self) -> BTreeMap<PathBuf, SystemTime> {
+        let entries = std::fs::read_dir(self.pictures()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?))).collect()
     }
 
     fn spawn(&self, more: &[&str]) -> Child {

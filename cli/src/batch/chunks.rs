@@ -46,7 +46,7 @@ struct Chunk {
 
 impl Submission<'_> {
     /// Submits all of the input that is in none of `parts`, and hands each part that was taken in to `taken_in`. Gives
-    /// back the group's id, and how many lines the service has refused.
+    /// back the group's id, and how many lines the service has refused, in this run or an earlier one.
     pub(crate) async fn run(
         self,
         input: &Input,
@@ -57,7 +57,6 @@ impl Submission<'_> {
         let known: BTreeSet<_> = parts.iter().map(|part| part.chunk).collect();
         let mut group = parts.first().map(|part| part.group);
         let mut submitted: u64 = parts.iter().map(|part| part.jobs() as u64).sum();
-        let mut refused = 0;
         if submitted < self.lines {
             let (sender, mut chunks) = mpsc::channel(WAITING);
             let (input, most) = (input.clone(), self.header.chunk);
@@ -66,16 +65,17 @@ impl Submission<'_> {
             let mut number = 0;
             while let Some(chunk) = chunks.recv().await {
                 if !known.contains(&number) {
-                    let jobs = chunk.lines.len() as u64;
                     if let Some(part) = self.send(number, chunk).await? {
+                        if group.is_some_and(|group| group != part.group) {
+                            let owner =
+                                "the service takes this batch for another's; is the API key the one it began with?";
+                            return Err(Failure::Usage(owner.to_owned()));
+                        }
                         journal.part(&part)?;
-                        refused += jobs - part.jobs() as u64;
                         submitted += part.jobs() as u64;
                         group = Some(part.group);
                         // Nobody listens when it was asked not to wait.
                         let _ = taken_in.send(part);
-                    } else {
-                        refused += jobs;
                     }
                     let (submitted, lines) = (grouped(submitted), grouped(self.lines));
                     self.terminal.status(format_args!("{submitted} of {lines} submitted"));
@@ -85,7 +85,7 @@ impl Submission<'_> {
             cutting.await.map_err(|error| Failure::Local(error.to_string()))??;
         }
         let group = group.ok_or_else(|| Failure::Usage("the service has refused every line".to_owned()))?;
-        Ok((group, refused))
+        Ok((group, self.lines.saturating_sub(submitted)))
     }
 
     /// Sends one piece, without the lines that the service refuses where these may be left out.

@@ -41,6 +41,8 @@ pub(crate) struct Collected {
     pub(crate) saved: u64,
     /// How many were downloaded by this run.
     pub(crate) downloaded: u64,
+    /// How many were painted and could not be downloaded. The same command tries again, and nothing is paid for twice.
+    pub(crate) unfetched: u64,
     /// The lines of those that have none and will have none.
     pub(crate) failed: Vec<u64>,
     /// Why they have none, by the code of the reason.
@@ -173,21 +175,32 @@ impl<'a> Collector<'a> {
         self.progress.learn(&self.counts);
         self.show();
         let mut pause = answer.retry_after;
+        let over = answer.value.status != BatchStatus::InProgress;
+        let known = (self.collected.saved + self.collected.unfetched) as usize + self.collected.failed.len();
+        let mut unseen = ended(&self.counts).saturating_sub(known);
         for place in 0..self.open.len() {
-            let known = self.collected.saved as usize + self.collected.failed.len();
-            if known >= ended(&self.counts) {
+            if unseen == 0 && !over {
                 break;
             }
-            let part = self.api.batch(&self.open[place].part.id.to_string()).await?.value;
+            let part = match self.api.batch(&self.open[place].part.id.to_string()).await {
+                Ok(answer) => answer.value,
+                Err(Failure::Refused(problem)) if problem.status == 404 => {
+                    // Its time is over, and with it its jobs.
+                    self.give_up(place);
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let open = &self.open[place];
             let all = part.status != BatchStatus::InProgress;
             let new = ended(&part.counts).saturating_sub(open.known());
+            unseen = unseen.saturating_sub(new);
             if new >= (open.part.jobs() / SHARE).max(1) || (all && !open.is_done()) {
                 self.list(place, &part, manifest).await?;
             }
             if all && !self.open[place].is_done() {
                 // The list lags behind the counts by a moment.
-                pause = Some(Duration::from_secs(1));
+                pause = pause.max(Some(Duration::from_secs(1)));
             }
         }
         Ok(self.api.pause(pause))
@@ -258,7 +271,11 @@ impl<'a> Collector<'a> {
             let picture = match picture {
                 Ok(picture) => picture.keep(out, manifest)?,
                 Err(Unfetched::Picture(why)) => {
-                    self.fail(place, index, &job, "picture_unavailable", &format!("The picture: {why}."))?;
+                    self.open[place].ended[index] = true;
+                    self.collected.unfetched += 1;
+                    let message = format!("The picture: {why}.");
+                    let error = json!({ "error": { "code": "picture_unavailable", "message": message } });
+                    self.tell(place, index, &job, error)?;
                     continue;
                 }
                 Err(Unfetched::All(failure)) => return Err(failure),

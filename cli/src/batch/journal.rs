@@ -171,6 +171,8 @@ impl Header {
             "over another content of the file, which has changed since".to_owned()
         } else if self.settings != other.settings || self.version != other.version {
             "with other settings".to_owned()
+        } else if self.group != other.group || self.name != other.name {
+            format!("under the name {:?}, which --name gives", self.name)
         } else if self.out != other.out {
             format!("with its pictures in {}", self.out.display())
         } else {

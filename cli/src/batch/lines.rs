@@ -36,7 +36,8 @@ pub(crate) enum Item {
     Job(u64, Result<Value, String>),
 }
 
-/// Hands everything that the file holds to `each`, with the number of the line on which it begins, until `each` breaks.
+/// Hands everything that the file holds to `each`, with the number of the line on which it begins, in a JSON document
+/// with its own number, until `each` breaks.
 pub(crate) fn read(
     file: impl BufRead,
     format: Format,
@@ -118,12 +119,15 @@ fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Res
         return Err(Broken::Form("its first line must name the columns, one of them prompt".to_owned()));
     }
     let mut row = ::csv::ByteRecord::new();
+    let mut last = 0;
     loop {
         meter.reset();
         if !reader.read_byte_record(&mut row).map_err(broken)? {
             return Ok(());
         }
-        let line = row.position().map_or(0, ::csv::Position::line);
+        // Rows that end otherwise than in a line feed are all on one line to the reader; no two have one number.
+        let line = row.position().map_or(0, ::csv::Position::line).max(last + 1);
+        last = line;
         if row.iter().all(|field| field.trim_ascii().is_empty()) {
             continue;
         }
@@ -199,12 +203,13 @@ impl<'de, F: FnMut(Item) -> ControlFlow<()>> Visitor<'de> for Document<'_, F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut jobs: A) -> Result<(), A::Error> {
-        loop {
+        // The jobs of a document may all stand on one line, so they are numbered by their order.
+        for number in 1.. {
             self.meter.reset();
-            let Some(Strict(job)) = jobs.next_element()? else { return Ok(()) };
-            let line = self.meter.line();
-            self.hand(Item::Job(line, Ok(job)))?;
+            let Some(Strict(job)) = jobs.next_element()? else { break };
+            self.hand(Item::Job(number, Ok(job)))?;
         }
+        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
@@ -304,15 +309,17 @@ mod tests {
     }
 
     #[test]
-    fn every_format_tells_the_line_of_each_job() {
+    fn every_format_tells_the_number_of_each_job() {
         let (one, two) = (json!({ "prompt": "One, two" }), json!({ "prompt": "Three", "seed": 7 }));
         let both = |first, second| vec![(first, Ok(one.clone())), (second, Ok(two.clone()))];
         let ndjson = "\u{feff}{\"prompt\":\"One, two\"}\r\n\n{\"prompt\":\"Three\",\"seed\":7}";
         assert_eq!(jobs(Format::Ndjson, ndjson), both(1, 3));
         let array = "[{\"prompt\":\"One, two\"},\n\n{\"prompt\":\"Three\",\n\"seed\":7}]";
-        assert_eq!(jobs(Format::Json, array), both(1, 4));
+        assert_eq!(jobs(Format::Json, array), both(1, 2));
         let batch = format!("{{\"name\":\"x\",\"defaults\":{{}},\"jobs\":{array}}}");
-        assert_eq!(jobs(Format::Json, &batch), both(1, 4));
+        assert_eq!(jobs(Format::Json, &batch), both(1, 2));
+        assert_eq!(jobs(Format::Json, &array.replace('\n', "")), both(1, 2));
+        assert_eq!(jobs(Format::Csv, "seed,prompt,x\r,\"One, two\",\r7,Three,\r"), both(1, 2));
         assert_eq!(jobs(Format::Csv, "seed,prompt\n,\"One, two\"\n,\n7,Three\n"), both(2, 4));
         assert_eq!(
             jobs(Format::Text, "One\n\n Two \n"),

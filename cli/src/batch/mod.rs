@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use shared::BatchId;
-use shared::batch::BatchName;
+use shared::batch::{BatchName, Group};
 use shared::problem::FieldError;
 use tokio::sync::mpsc;
 
@@ -62,8 +62,14 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
         return Ok(if checked.bad > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
     }
 
+    let parts = checked.good.div_ceil(u64::from(batch.chunk));
+    if parts > Group::MAX_PARTS as u64 {
+        let (parts, most) = (grouped(parts), grouped(Group::MAX_PARTS as u64));
+        return Err(Failure::Usage(format!("{parts} requests are more than {most}; raise --chunk or split the file")));
+    }
+
     let state = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
-    let out = batch.out.clone().unwrap_or_else(|| with_ending(&input.path.with_extension(""), "-posters"));
+    let out = batch.out.clone().unwrap_or_else(|| with_ending(&input.path, "-posters"));
     let header = header(&api, batch, &input, &checked, &out)?;
     let (mut journal, mut parts) = Journal::open(&state, &header)?;
     terminal.way_on("The same command again continues.");
@@ -79,12 +85,12 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
     let submission = Submission { api: &api, terminal, header: &header, skip_bad: batch.skip_bad, lines: checked.good };
     let submitting = submission.run(&input, &parts, &mut journal, taken_in);
     if batch.no_wait {
-        let (group, refused) = submitting.await?;
+        let (group, left_out) = submitting.await?;
         terminal.say(format_args!("submitted; `poster watch {group}` waits"));
-        return Ok(if checked.bad + refused > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
+        return Ok(if checked.bad + left_out > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
     }
     let collector = Collector::new(&api, terminal, &out, usize::from(batch.at_once), checked.good, parts.clone());
-    let ((_, refused), collected) =
+    let ((_, left_out), collected) =
         futures_util::future::try_join(submitting, collector.run(new_parts, &mut manifest)).await?;
     terminal.clear();
     let failed_file = input.beside("failed.ndjson");
@@ -94,7 +100,7 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
         let drawing = tokio::task::spawn_blocking(move || sheet::draw(&drawn_by, &out, &name, false));
         drawing.await.map_err(|error| Failure::Local(error.to_string()))??;
     }
-    Ok(if checked.bad + refused > 0 { Outcome::SomeFailed } else { outcome })
+    Ok(if checked.bad + left_out > 0 { Outcome::SomeFailed } else { outcome })
 }
 
 /// What a fault says to somebody who sees the line and not the request.
@@ -132,7 +138,7 @@ fn tell_bad(terminal: &Terminal, input: &Input, checked: &Checked) -> Result<(),
 
 /// What a run must agree on with those before it.
 fn header(api: &Api, batch: &Batch, input: &Input, checked: &Checked, out: &Path) -> Result<Header, Failure> {
-    let settings = json!([input.defaults(), checked.defaults, format!("{:?}", input.format), batch.chunk, batch.name]);
+    let settings = json!([input.defaults(), checked.defaults, format!("{:?}", input.format), batch.chunk]);
     let digest = hex(&Sha256::digest(format!("{}{settings}", checked.sha256)));
     let stem = input.path.file_stem().map(|stem| stem.to_string_lossy().chars().take(MAX_NAME).collect());
     let name = match batch.name.clone().or(checked.name.clone()) {

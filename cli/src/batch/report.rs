@@ -22,9 +22,13 @@ pub(crate) async fn report(
     collected: &Collected,
     failed_file: &Path,
 ) -> Result<Outcome, Failure> {
-    let Collected { group, saved, downloaded, failed, reasons } = collected;
+    let Collected { group, saved, downloaded, unfetched, failed, reasons } = collected;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
     terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), header.out.display()));
+    if *unfetched > 0 {
+        let pictures = many(*unfetched, "picture");
+        terminal.say(format_args!("{pictures} could not be downloaded. The same command tries again."));
+    }
     let written = write_failed(input, header, failed.clone(), failed_file.to_owned()).await?;
     if !failed.is_empty() {
         terminal.say(format_args!("{} failed:", many(failed.len() as u64, "poster")));
@@ -41,11 +45,11 @@ pub(crate) async fn report(
     terminal.data(&Event {
         event: "end",
         value: json!({
-            "group": group, "saved": saved, "downloaded": downloaded, "failed": failed.len(),
+            "group": group, "saved": saved, "downloaded": downloaded, "unfetched": unfetched, "failed": failed.len(),
             "failed_file": written.then_some(failed_file), "out": header.out,
         }),
     })?;
-    Ok(if failed.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed })
+    Ok(if failed.is_empty() && *unfetched == 0 { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
 /// The first lines of a reason, in words.
