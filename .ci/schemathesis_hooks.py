@@ -60,8 +60,11 @@ def before_call(context, case, kwargs):
             del case.query["cursor"]
         else:
             case.query["cursor"] = cursor
-    # No two jobs of a batch may have the same custom_id.
     if case.operation.path == "/batches":
+        # A part of a group needs a key.
+        if case.body.get("group") is not None and "Idempotency-Key" not in (case.headers or {}):
+            case.body["group"] = None
+        # No two jobs of a batch may have the same custom_id.
         seen = set()
         for job in case.body["jobs"]:
             custom_id = job.get("custom_id")

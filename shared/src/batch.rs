@@ -240,8 +240,9 @@ pub struct Group {
 }
 
 impl Group {
-    /// How many parts a group may have. Its record lists them all, and may not grow beyond 400 KB.
-    pub const MAX_PARTS: usize = 4000;
+    /// How many parts a group may have. A look at a group counts the jobs of all of them, 250,000 at the most, within the
+    /// 29 seconds that API Gateway waits.
+    pub const MAX_PARTS: usize = 250;
 }
 
 /// What a caller means by a batch's name: one batch, or a group of them.
@@ -297,17 +298,17 @@ impl Whole {
 pub struct Steps {
     /// The part with which to begin; `None` is the first.
     first: Option<BatchId>,
-    begun: bool,
-    until: Instant,
-    limit: Instant,
+    begun: Option<Instant>,
+    time: Duration,
     next: Option<BatchId>,
 }
 
 impl Steps {
-    /// How long one request goes on to further parts. A part takes some seconds, and API Gateway waits 29.
+    /// How long after its first part one request goes on to further ones. A part takes some seconds, and API Gateway
+    /// waits 29.
     pub const TIME: Duration = Duration::from_secs(12);
 
-    /// How long one request stays with a part, when the table is slow.
+    /// How long after it began with its first part one request stays with a part, when the table is slow.
     pub const LIMIT: Duration = Duration::from_secs(18);
 
     /// The steps that begin where `cursor` says, or else with the first part.
@@ -316,8 +317,7 @@ impl Steps {
     /// When the cursor is none.
     pub fn from(cursor: Option<&String>) -> Result<Self, Problem> {
         let first = cursor.map(|cursor| cursor.parse()).transpose().map_err(|_| Problem::InvalidCursor)?;
-        let now = Instant::now();
-        Ok(Self { first, begun: false, until: now + Self::TIME, limit: now + Self::LIMIT, next: None })
+        Ok(Self { first, begun: None, time: Self::TIME, next: None })
     }
 
     /// Makes sure that the cursor names a part of this batch.
@@ -332,11 +332,12 @@ impl Steps {
     /// Whether it is the turn of `part`, for which all are asked in their order: not before the first, and not after the
     /// time has passed. One part is always worked off, so that there is progress.
     pub fn is_turn_of(&mut self, part: &Batch) -> bool {
-        if !self.begun {
-            self.begun = self.first.is_none_or(|first| first == part.id);
-            return self.begun;
-        }
-        if self.next.is_none() && Instant::now() >= self.until {
+        let now = Instant::now();
+        let Some(begun) = self.begun else {
+            self.begun = self.first.is_none_or(|first| first == part.id).then_some(now);
+            return self.begun.is_some();
+        };
+        if self.next.is_none() && now >= begun + self.time {
             self.next = Some(part.id);
         }
         self.next.is_none()
@@ -344,7 +345,7 @@ impl Steps {
 
     /// When to leave the rest of a part to the next request.
     pub fn limit(&self) -> Instant {
-        self.limit
+        self.begun.unwrap_or_else(Instant::now) + Self::LIMIT
     }
 
     /// Has the next request begin with `part`, whose work the limit has cut short.
@@ -487,7 +488,7 @@ mod tests {
         };
         let steps = |cursor: Option<&String>| Steps::from(cursor).expect("a good cursor");
         assert_eq!(turns(steps(None)), ([true, true, true], None));
-        let out_of_time = |steps: Steps| Steps { until: Instant::now(), ..steps };
+        let out_of_time = |steps: Steps| Steps { time: Duration::ZERO, ..steps };
         let (first, next) = turns(out_of_time(steps(None)));
         assert_eq!((first, &next), ([true, false, false], &Some(parts[1].id.to_string())));
         let (second, next) = turns(out_of_time(steps(next.as_ref())));

@@ -74,9 +74,11 @@ impl Pipeline {
         response.json().await.expect("the answer is a job")
     }
 
-    /// Submits a batch.
+    /// Submits a batch, with a key of its own.
     pub async fn submit_batch(&self, body: &Value) -> BatchView {
-        let response = self.post("/batches", body).await;
+        let post = self.http.post(format!("{}/batches", self.ready().api)).json(body);
+        let response =
+            post.header("Idempotency-Key", BatchId::new().to_string()).send().await.expect("the API answers");
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         response.json().await.expect("the answer is a batch")
     }

@@ -138,6 +138,10 @@ async fn the_name_of_a_group_has_its_rule_and_belongs_to_its_request() {
         let problem: Value = answer.json().await.expect("a problem");
         assert_eq!(problem["errors"][0]["pointer"], "/group");
     }
+    // A part without a key could not be finished by anybody if its submission died.
+    let answer = pipeline.post("/batches", &part("friday", 0, 1)).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(answer.json::<Value>().await.expect("a problem")["errors"][0]["pointer"], "/group");
     let post = |group: &str| {
         let post = pipeline.http.post(format!("{}/batches", pipeline.ready().api)).header("Idempotency-Key", "k");
         post.json(&part(group, 0, 1)).send()

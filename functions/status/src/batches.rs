@@ -37,20 +37,25 @@ impl App {
             .iter()
             .map(|part| async move {
                 let old = now.since(part.created_at) >= LEAST_DEADLINE;
-                self.table.states_of_batch(part.id).await.map(|states| (old, states))
+                let states = self.table.states_of_batch(part.id).await?;
+                // Of a part whose submission died and was never finished, only what was written is waited for.
+                let dead = part.writing_until.is_some_and(|until| until <= now);
+                let total = if dead { states.len() } else { part.total };
+                Ok((old, total, states))
             })
             .collect();
         let parts: Vec<_> =
             stream::iter(reads).buffer_unordered(PARTS).try_collect().await.map_err(unread(batch.id()))?;
+        let total = parts.iter().map(|(_, total, _)| total).sum();
         let mut looks = SAMPLE;
-        let states = parts.into_iter().flat_map(|(old, states)| states.into_iter().map(move |state| (old, state)));
+        let states = parts.into_iter().flat_map(|(old, _, states)| states.into_iter().map(move |state| (old, state)));
         let states = states.map(|(old, (id, status))| {
             let look = old && looks > 0 && status <= Status::Running;
             looks -= usize::from(look);
             async move { if look { self.status_now(id).await } else { Ok(Some(status)) } }
         });
         let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
-        Ok(Counts::of(batch.total(), states.map_err(unread(batch.id()))?.into_iter().flatten()))
+        Ok(Counts::of(total, states.map_err(unread(batch.id()))?.into_iter().flatten()))
     }
 
     /// The state of a job, after it was ended if its deadline has passed; `None` when its record is gone.

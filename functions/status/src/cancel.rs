@@ -45,8 +45,8 @@ impl App {
     ) -> Result<(Counts, Option<String>), Problem> {
         steps.check(batch)?;
         let mut states = Vec::with_capacity(batch.total());
-        for part in batch.parts() {
-            let waiting = self.table.states_of_batch(part.id).await.map_err(unread(part.id))?;
+        let before = self.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
+        for (part, waiting) in batch.parts().iter().zip(before) {
             let (turn, limit) = (steps.is_turn_of(part), steps.limit());
             let canceled: Vec<Status> = stream::iter(waiting)
                 .map(|(id, status)| async move {

@@ -106,6 +106,10 @@ async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Resu
     request.query(&[])?;
     let key = request.idempotency_key()?;
     let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
+    if order.group.is_some() && key.is_none() {
+        // Without a key nobody could finish a part whose submission died, and its group would wait for it for ever.
+        return Err(Problem::field("/group", "needs the header Idempotency-Key".to_owned()));
+    }
     let submitted = app.submit_batch(request.owner(), order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.batch.total, submitted.states);
     let view = BatchView::new(&Whole::Batch(submitted.batch), counts, &request.base_url());

@@ -65,8 +65,8 @@ impl App {
         let batch = batch.ok_or(Problem::NotFound)?;
         steps.check(&batch)?;
         let mut states = Vec::with_capacity(batch.total());
-        for part in batch.parts() {
-            let part_states = self.table.states_of_batch(part.id).await.map_err(refused(part.id))?;
+        let before = self.table.states_of_batches(batch.parts()).await.map_err(refused(id))?;
+        for (part, part_states) in batch.parts().iter().zip(before) {
             if !steps.is_turn_of(part) {
                 states.extend(part_states);
                 continue;

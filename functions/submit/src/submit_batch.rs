@@ -93,9 +93,9 @@ impl App {
                     batch.writing_until = mine;
                     self.join_group(&batch, order).await?;
                     // What is written already is not written again, so that each of several tries gets further.
-                    let written = self.table.states_of_batch(id).await.map_err(refused(id))?;
-                    let there: HashSet<_> = written.iter().map(|(job, _)| *job).collect();
                     let jobs = self.jobs_of(&batch, &order.entries);
+                    let written = self.table.written_jobs(&jobs).await.map_err(refused(id))?;
+                    let there: HashSet<_> = written.iter().map(|(job, _)| *job).collect();
                     let missing = jobs.into_iter().filter(|job| !there.contains(&job.id)).collect();
                     let completed = self.table.complete_jobs(missing).await.map_err(refused(id))?;
                     let completed = completed.iter().map(|job| (job.id, job.status()));

@@ -71,7 +71,7 @@ impl App {
         };
         match self.table.save(&claimed).await? {
             Saved::Stored => {}
-            Saved::MovedOn(job) => return Ok(self.stands(Some(&job))),
+            Saved::MovedOn(job) => return self.stands(&job).await,
             Saved::Gone => return Ok(Verdict::Done),
         }
         match self.files(&claimed, end).await {
@@ -161,17 +161,10 @@ impl App {
                 Ok(Verdict::Done)
             }
             Saved::MovedOn(current) => {
-                let retried = current.queued_at != job.queued_at;
-                if retried || matches!(current.state, JobState::Failed { .. } | JobState::Canceled { .. }) {
-                    self.images.delete(&job).await?;
-                }
                 tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
-                Ok(self.stands(Some(&current)))
+                self.overtaken(&job, Some(&current)).await
             }
-            Saved::Gone => {
-                self.images.delete(&job).await?;
-                Ok(Verdict::Done)
-            }
+            Saved::Gone => self.overtaken(&job, None).await,
         }
     }
 
@@ -199,8 +192,8 @@ impl App {
         let released = job.release(LastError { code, message, at: now }, attempt);
         match self.table.save(&released).await? {
             Saved::Stored => Ok(verdict),
-            Saved::MovedOn(current) => Ok(self.stands(Some(&current))),
-            Saved::Gone => Ok(Verdict::Done),
+            Saved::MovedOn(current) => self.overtaken(&released, Some(&current)).await,
+            Saved::Gone => self.overtaken(&released, None).await,
         }
     }
 
@@ -210,8 +203,8 @@ impl App {
                 log_end(&job);
                 self.tidy(&job).await
             }
-            Saved::MovedOn(current) => Ok(self.stands(Some(&current))),
-            Saved::Gone => Ok(Verdict::Done),
+            Saved::MovedOn(current) => self.overtaken(&job, Some(&current)).await,
+            Saved::Gone => self.overtaken(&job, None).await,
         }
     }
 
@@ -220,7 +213,8 @@ impl App {
         let job = give_up(&self.table, &self.images, job, code, self.url_life, now).await?;
         match &job {
             Some(job) if job.status() == Status::Failed => self.tidy(job).await,
-            job => Ok(self.stands(job.as_ref())),
+            Some(job) => self.stands(job).await,
+            None => Ok(Verdict::Done),
         }
     }
 
@@ -232,13 +226,27 @@ impl App {
         Ok(Verdict::Done)
     }
 
+    /// What becomes of the ticket of a job that moved on while this worker had it, and of what it has stored for the
+    /// job, `mine`: that goes, unless the job as it stands still speaks of it or may yet.
+    async fn overtaken(&self, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
+        let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
+        if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
+            self.images.delete(mine).await?;
+        }
+        match current.filter(|job| !over(job)) {
+            Some(job) => self.stands(job).await,
+            None => Ok(Verdict::Done),
+        }
+    }
+
     /// What becomes of the ticket of a job that somebody else moved on. While another worker holds the job its ticket
     /// must not be deleted, because that worker may crash.
-    fn stands(&self, job: Option<&Job>) -> Verdict {
-        match job.map(|job| &job.state) {
-            Some(JobState::Queued) => Verdict::Again(Duration::ZERO),
-            Some(JobState::Running(lease)) => Verdict::Again(lease.until.since(self.clock.now())),
-            _ => Verdict::Done,
+    async fn stands(&self, job: &Job) -> Result<Verdict, ServiceError> {
+        let now = self.clock.now();
+        match &job.state {
+            JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
+            JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
+            _ => clean_up(&self.images, job, now).await,
         }
     }
 }

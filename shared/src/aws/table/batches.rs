@@ -28,7 +28,7 @@ const WRITES_AT_ONCE: usize = 8;
 
 /// How many items one BatchGetItem gives, see
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
-const ITEMS_PER_READ: usize = 100;
+pub(super) const ITEMS_PER_READ: usize = 100;
 
 /// How many reads are under way at once.
 const READS_AT_ONCE: usize = 8;
@@ -151,17 +151,35 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn join_group(&self, batch: &Batch, group: BatchId, name: &GroupName) -> Result<Joined, ServiceError> {
+        // A part that is finished late must not take time from those that came after it.
+        let last = "(attribute_not_exists(expires_at) OR expires_at <= :expires)";
+        match self.join(batch, group, name, "expires_at = :expires", last).await? {
+            Joined::Full => self.join(batch, group, name, "expires_at = expires_at", "expires_at > :expires").await,
+            joined => Ok(joined),
+        }
+    }
+
+    async fn join(
+        &self,
+        batch: &Batch,
+        group: BatchId,
+        name: &GroupName,
+        expiry: &str,
+        condition: &str,
+    ) -> Result<Joined, ServiceError> {
         let part = AttributeValue::S(batch.id.to_string());
         let result = self
             .client
             .update_item()
             .table_name(&self.name)
             .key("pk", key(group))
-            .update_expression(
-                "SET batch_owner = :owner, group_name = :name, expires_at = :expires, \
+            .update_expression(format!(
+                "SET batch_owner = :owner, group_name = :name, {expiry}, \
                  created_at = if_not_exists(created_at, :now) ADD parts :parts",
-            )
-            .condition_expression("attribute_not_exists(parts) OR size(parts) < :most OR contains(parts, :part)")
+            ))
+            .condition_expression(format!(
+                "{condition} AND (attribute_not_exists(parts) OR size(parts) < :most OR contains(parts, :part))"
+            ))
             .expression_attribute_values(":owner", AttributeValue::S(batch.owner.as_str().to_owned()))
             .expression_attribute_values(":name", AttributeValue::S(name.as_str().to_owned()))
             .expression_attribute_values(":expires", AttributeValue::N(batch.expires_at.secs().to_string()))

@@ -3,15 +3,21 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::batches::ITEMS_PER_READ;
 use super::rows::{Item, job_id, job_key, job_of};
 use super::{SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
+use crate::batch::Batch;
 use crate::id::{BatchId, JobId};
 use crate::job::{Job, Owner, Status};
 
 /// How many queries one page may cost. A filter that few jobs pass would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;
+
+/// How many batches' states are read at once.
+const BATCHES_AT_ONCE: usize = 16;
 
 /// How often what a read left out is asked for again.
 const TRIES: u32 = 5;
@@ -92,6 +98,15 @@ impl Table {
         items.iter().map(|item| state(item).ok_or_else(|| ServiceError::corrupt(SERVICE))).collect()
     }
 
+    /// The states of all jobs of these batches, each batch's in its place.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn states_of_batches(&self, batches: &[Batch]) -> Result<Vec<Vec<(JobId, Status)>>, ServiceError> {
+        let reads: Vec<_> = batches.iter().map(|batch| self.states_of_batch(batch.id)).collect();
+        stream::iter(reads).buffered(BATCHES_AT_ONCE).try_collect().await
+    }
+
     async fn query(
         &self,
         list: List<'_>,
@@ -123,6 +138,22 @@ impl Table {
     async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
         let items = self.read_items(ids.iter().map(|id| job_key(*id)), false).await?;
         items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
+    }
+
+    /// Those of a batch's jobs whose records were written for this submission of it: a name that follows from a key may
+    /// have had another life before.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should.
+    pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<(JobId, Status)>, ServiceError> {
+        let mut written = Vec::with_capacity(jobs.len());
+        for some in jobs.chunks(ITEMS_PER_READ) {
+            for item in self.read_items(some.iter().map(|job| job_key(job.id)), true).await? {
+                written.push(job_of(item)?);
+            }
+        }
+        let created_at = jobs.first().map(|job| job.created_at);
+        Ok(written.iter().filter(|job| Some(job.created_at) == created_at).map(|job| (job.id, job.status())).collect())
     }
 
     /// The items with these keys that are there, of at most a hundred, in no order.
