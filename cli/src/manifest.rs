@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use shared::order::hex;
 use shared::{BatchId, JobId};
 
 use crate::failure::Failure;
@@ -116,11 +117,6 @@ fn digest_of(path: &Path) -> io::Result<String> {
             read => digest.update(&buffer[..read]),
         }
     }
-}
-
-/// Bytes in hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Opens a file of lines to be added to. A last line that a crash has cut short is ended, so that it spoils no other.

@@ -12,12 +12,13 @@ use shared::JobId;
 use shared::api::{ImageView, JobView};
 use shared::backoff::full_jitter;
 use shared::job::Status;
+use shared::order::hex;
 
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::Download;
 use crate::failure::{Failure, Outcome};
 use crate::http::piece;
-use crate::manifest::{self, Manifest, Picture, hex, unnamed};
+use crate::manifest::{self, Manifest, Picture, unnamed};
 use crate::terminal::{Terminal, beginning, many};
 
 /// How many pictures are downloaded at once.

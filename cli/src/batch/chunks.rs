@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::BatchId;
 use shared::api::MAX_BODY_BYTES;
+use shared::order::hex;
 use shared::problem::FieldError;
 use tokio::sync::mpsc;
 
@@ -17,7 +18,6 @@ use super::journal::{Header, Journal, Part, ranges};
 use crate::api::Api;
 use crate::failure::Failure;
 use crate::jobs::Event;
-use crate::manifest::hex;
 use crate::terminal::{Terminal, grouped};
 
 /// How many cut pieces may wait to be sent. Together with the one on its way they are all that is in memory.

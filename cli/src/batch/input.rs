@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::batch::{Entry, faults_of_defaults};
 use shared::order::Model;
+use shared::order::hex;
 
 use super::lines::{self, Broken, Item};
 use super::{fault, merged, with_ending};
 use crate::arguments::Format;
 use crate::failure::Failure;
-use crate::manifest::hex;
 
 /// How much is read at once.
 const BUFFER: usize = 256 * 1024;

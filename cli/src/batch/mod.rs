@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use shared::BatchId;
 use shared::batch::{BatchName, Group};
+use shared::order::hex;
 use shared::problem::FieldError;
 use tokio::sync::mpsc;
 
@@ -30,7 +31,7 @@ use crate::batch::input::{Checked, Input};
 use crate::batch::journal::{Header, Journal, Part};
 use crate::failure::{Failure, Outcome};
 use crate::jobs::Event;
-use crate::manifest::{self, Manifest, hex};
+use crate::manifest::{self, Manifest};
 use crate::sheet;
 use crate::terminal::{Terminal, grouped, many};
 

@@ -16,9 +16,6 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 /// How many unfinished jobs of a batch are held against their deadline at one look.
 const SAMPLE: usize = 25;
 
-/// How many parts of a group are counted at once.
-const PARTS: usize = 16;
-
 impl App {
     /// The owner's batch.
     pub(crate) async fn owned_batch(&self, id: BatchId, owner: &Owner) -> Result<Whole, Problem> {
@@ -32,24 +29,17 @@ impl App {
     /// was lost does not keep its batch open for ever.
     pub(crate) async fn counts(&self, batch: &Whole) -> Result<Counts, Problem> {
         let now = self.clock.now();
-        let reads: Vec<_> = batch
-            .parts()
-            .iter()
-            .map(|part| async move {
-                let old = now.since(part.created_at) >= LEAST_DEADLINE;
-                let states = self.table.states_of_batch(part.id).await?;
-                // Of a part whose submission died and was never finished, only what was written is waited for.
-                let dead = part.writing_until.is_some_and(|until| until <= now);
-                let total = if dead { states.len() } else { part.total };
-                Ok((old, total, states))
-            })
-            .collect();
-        let parts: Vec<_> =
-            stream::iter(reads).buffer_unordered(PARTS).try_collect().await.map_err(unread(batch.id()))?;
-        let total = parts.iter().map(|(_, total, _)| total).sum();
+        let parts = self.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
+        let (mut total, mut states) = (0, Vec::new());
+        for (part, found) in batch.parts().iter().zip(parts) {
+            // Of a part whose submission died and was never finished, only what was written is waited for.
+            let dead = part.writing_until.is_some_and(|until| until <= now);
+            total += if dead { found.len() } else { part.total };
+            let old = now.since(part.created_at) >= LEAST_DEADLINE;
+            states.extend(found.into_iter().map(|state| (old, state)));
+        }
         let mut looks = SAMPLE;
-        let states = parts.into_iter().flat_map(|(old, _, states)| states.into_iter().map(move |state| (old, state)));
-        let states = states.map(|(old, (id, status))| {
+        let states = states.into_iter().map(|(old, (id, status))| {
             let look = old && looks > 0 && status <= Status::Running;
             looks -= usize::from(look);
             async move { if look { self.status_now(id).await } else { Ok(Some(status)) } }

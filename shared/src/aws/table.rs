@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 
 pub use self::batches::{CreatedBatch, Joined};
 pub use self::lists::{List, Page};
-use self::rows::{item_of, job_key, job_of, state_of};
+use self::rows::{Item, item_of, job_key, job_of, state_of};
 use super::{Kind, Metrics, ServiceError};
 use crate::id::JobId;
 use crate::job::{Job, Owner};
@@ -62,24 +62,31 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should. The job may then have been recorded all the same.
     pub async fn create(&self, job: &Job) -> Result<Created, ServiceError> {
+        Ok(match self.put_new(item_of(job), job.created_at).await? {
+            None => Created::New,
+            Some(existing) => Created::Existing(Box::new(job_of(existing)?)),
+        })
+    }
+
+    /// Puts an item, unless there is one with its key whose retention has not ended: that one is given back.
+    async fn put_new(&self, item: Item, now: Timestamp) -> Result<Option<Item>, ServiceError> {
         let result = self
             .client
             .put_item()
             .table_name(&self.name)
-            .set_item(Some(item_of(job)))
+            .set_item(Some(item))
             // DynamoDB may take days to delete what has expired.
             .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
-            .expression_attribute_values(":now", AttributeValue::N(job.created_at.secs().to_string()))
+            .expression_attribute_values(":now", AttributeValue::N(now.secs().to_string()))
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()
             .await;
         match result {
-            Ok(_) => Ok(Created::New),
+            Ok(_) => Ok(None),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(failed)) => {
                     // The record may vanish between the check and a read, so without it there is nothing to say.
-                    let existing = failed.item().ok_or_else(|| ServiceError::corrupt(SERVICE))?;
-                    Ok(Created::Existing(Box::new(job_of(existing.clone())?)))
+                    failed.item().cloned().map(Some).ok_or_else(|| ServiceError::corrupt(SERVICE))
                 }
                 _ => Err(ServiceError::new(SERVICE, &error)),
             },

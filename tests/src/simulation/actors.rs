@@ -6,7 +6,6 @@ use std::time::Duration;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
 use aws_lambda_events::http::Method;
-use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{AsyncSleep, Sleep};
 use lambda_runtime::Error;
 use local::Apps;
@@ -188,8 +187,7 @@ impl World<'_> {
         let inner = config.http_client().expect("the stack has a client");
         let (news, scene) = (self.sender.clone(), self.scene.clone());
         let gate = Gate { actor, hurried, inner, news, scene };
-        let retries = RetryConfig::standard().with_initial_backoff(Duration::ZERO);
-        let config = config.to_builder().http_client(gate).retry_config(retries).sleep_impl(Timeless).build();
+        let config = config.to_builder().http_client(gate).sleep_impl(Timeless).build();
         (actor, self.universe.stack.apps_with(config).expect("the settings are good"))
     }
 

@@ -290,20 +290,10 @@ impl<'a> World<'a> {
 
     /// Delivers one or two tickets, whose time may not have come, to a worker, or one to the function of dead letters.
     async fn deliver(&mut self) {
-        let here: Vec<_> = {
-            let scene = self.scene();
-            let now = scene.clock.now();
-            let there = |message: &Option<Message>| message.as_ref().map(|message| message.visible_at <= now);
-            let visible = scene.queue.iter().enumerate().filter(|(_, message)| there(message) == Some(true));
-            visible.map(|(ticket, _)| ticket).collect()
-        };
-        let early: Vec<_> = {
-            let scene = self.scene();
-            scene.queue.iter().enumerate().filter(|(_, message)| message.is_some()).map(|(ticket, _)| ticket).collect()
-        };
         // A message may be delivered more than once, and before its time.
         let twice = self.scene().chance(0.15);
-        let choice = if twice { early } else { here };
+        let now = self.universe.clock.now();
+        let choice = self.tickets(|message| twice || message.visible_at <= now);
         if choice.is_empty() {
             return;
         }
@@ -319,15 +309,18 @@ impl<'a> World<'a> {
     /// Delivers the tickets whose time has come, so many at once.
     async fn deliver_all(&mut self, at_once: usize) {
         let now = self.universe.clock.now();
-        let due: Vec<_> = {
-            let scene = self.scene();
-            let due = |message: &Option<Message>| message.as_ref().is_some_and(|message| message.visible_at <= now);
-            scene.queue.iter().enumerate().filter(|(_, message)| due(message)).map(|(ticket, _)| ticket).collect()
-        };
+        let due = self.tickets(|message| message.visible_at <= now);
         for tickets in due.chunks(at_once) {
             self.deliver_these(tickets.to_vec()).await;
             self.release_all().await;
         }
+    }
+
+    /// The tickets of the queue that are as `wanted`.
+    fn tickets(&self, wanted: impl Fn(&Message) -> bool) -> Vec<usize> {
+        let scene = self.scene();
+        let there = scene.queue.iter().enumerate().filter(|(_, message)| message.as_ref().is_some_and(&wanted));
+        there.map(|(ticket, _)| ticket).collect()
     }
 
     async fn deliver_these(&mut self, mut tickets: Vec<usize>) {

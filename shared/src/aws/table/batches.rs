@@ -3,11 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, PutRequest, ReturnValuesOnConditionCheckFailure as OnFailure, WriteRequest,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{GroupRow, Item, batch_item_of, batch_key, batch_of, group_of, item_of};
@@ -25,13 +22,6 @@ const ITEMS_PER_WRITE: usize = 25;
 
 /// How many writes are under way at once.
 const WRITES_AT_ONCE: usize = 8;
-
-/// How many items one BatchGetItem gives, see
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
-pub(super) const ITEMS_PER_READ: usize = 100;
-
-/// How many reads are under way at once.
-const READS_AT_ONCE: usize = 8;
 
 /// How often what DynamoDB left undone is sent again.
 const TRIES: u32 = 8;
@@ -60,28 +50,12 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should. The batch may then have been recorded all the same.
     pub async fn create_batch(&self, batch: &Batch) -> Result<CreatedBatch, ServiceError> {
-        let result = self
-            .client
-            .put_item()
-            .table_name(&self.name)
-            .set_item(Some(batch_item_of(batch)))
-            .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
-            .expression_attribute_values(":now", AttributeValue::N(batch.created_at.secs().to_string()))
-            .return_values_on_condition_check_failure(OnFailure::AllOld)
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(CreatedBatch::New),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
-                    let existing = failed.item().ok_or_else(|| ServiceError::corrupt(SERVICE))?;
-                    let existing = batch_of(existing.clone())?;
-                    // A write whose answer was lost knows itself again.
-                    Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(existing) })
-                }
-                _ => Err(ServiceError::new(SERVICE, &error)),
-            },
-        }
+        let Some(existing) = self.put_new(batch_item_of(batch), batch.created_at).await? else {
+            return Ok(CreatedBatch::New);
+        };
+        let existing = batch_of(existing)?;
+        // A write whose answer was lost knows itself again.
+        Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(existing) })
     }
 
     /// The batch of this name.
@@ -134,10 +108,8 @@ impl Table {
 
     /// The batches of these names whose retention has not ended, oldest first.
     async fn parts(&self, ids: Vec<BatchId>, now: Timestamp) -> Result<Vec<Batch>, ServiceError> {
-        let reads: Vec<_> =
-            ids.chunks(ITEMS_PER_READ).map(|ids| self.read_items(ids.iter().map(|id| batch_key(*id)), true)).collect();
-        let items: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
-        let mut parts = items.into_iter().flatten().map(batch_of).collect::<Result<Vec<_>, _>>()?;
+        let items = self.read_items(ids.into_iter().map(batch_key), true).await?;
+        let mut parts = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
         parts.retain(|part| part.expires_at > now);
         parts.sort_unstable_by_key(|part| (part.created_at, part.id));
         Ok(parts)

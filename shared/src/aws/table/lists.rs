@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::batches::ITEMS_PER_READ;
 use super::rows::{Item, job_id, job_key, job_of};
 use super::{SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
@@ -15,6 +14,13 @@ use crate::job::{Job, Owner, Status};
 
 /// How many queries one page may cost. A filter that few jobs pass would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;
+
+/// How many items one BatchGetItem gives, see
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
+const ITEMS_PER_READ: usize = 100;
+
+/// How many reads of items are under way at once.
+const READS_AT_ONCE: usize = 8;
 
 /// How many batches' states are read at once.
 const BATCHES_AT_ONCE: usize = 16;
@@ -146,24 +152,27 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<(JobId, Status)>, ServiceError> {
-        let mut written = Vec::with_capacity(jobs.len());
-        for some in jobs.chunks(ITEMS_PER_READ) {
-            for item in self.read_items(some.iter().map(|job| job_key(job.id)), true).await? {
-                written.push(job_of(item)?);
-            }
-        }
+        let items = self.read_items(jobs.iter().map(|job| job_key(job.id)), true).await?;
+        let written = items.into_iter().map(job_of).collect::<Result<Vec<_>, _>>()?;
         let created_at = jobs.first().map(|job| job.created_at);
         Ok(written.iter().filter(|job| Some(job.created_at) == created_at).map(|job| (job.id, job.status())).collect())
     }
 
-    /// The items with these keys that are there, of at most a hundred, in no order.
+    /// The items with these keys that are there, in no order.
     pub(super) async fn read_items(
         &self,
         keys: impl Iterator<Item = String>,
         consistent: bool,
     ) -> Result<Vec<Item>, ServiceError> {
+        let keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
+        let reads: Vec<_> = keys.chunks(ITEMS_PER_READ).map(|keys| self.read_once(keys.to_vec(), consistent)).collect();
+        let found: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The same, of as many as one request takes.
+    async fn read_once(&self, mut keys: Vec<Item>, consistent: bool) -> Result<Vec<Item>, ServiceError> {
         let mut found = Vec::new();
-        let mut keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
         for _ in 0..TRIES {
             if keys.is_empty() {
                 return Ok(found);
