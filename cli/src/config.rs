@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hyper::Uri;
 use serde::Deserialize;
+use toml::Value;
 
 use crate::failure::Failure;
 
@@ -12,7 +14,7 @@ const LOCAL: &str = "http://127.0.0.1:3000";
 
 /// A secret that no output can hold: its `Debug` form shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Value")]
 pub(crate) struct ApiKey(String);
 
 impl ApiKey {
@@ -25,6 +27,18 @@ impl ApiKey {
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ApiKey(…)")
+    }
+}
+
+impl TryFrom<Value> for ApiKey {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            // The parser's own message would quote a number, which may be the key.
+            _ => Err("api_key must be a text in quotation marks"),
+        }
     }
 }
 
@@ -74,10 +88,10 @@ impl Config {
     /// When the address is none.
     pub(crate) fn settle(self, address: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
         let address = address.or(self.api.as_deref()).unwrap_or(LOCAL).trim_end_matches('/').to_owned();
-        let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
-        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            let rule = "must be an address such as https://abc123.execute-api.us-west-2.amazonaws.com/v1";
-            return Err(Failure::Usage(format!("the API {address:?} {rule}")));
+        if !is_address(&address) {
+            let option = "the address of the API (--api, POSTER_API, or api in the configuration file)";
+            let rule = "must be one such as https://abc123.execute-api.us-west-2.amazonaws.com/v1";
+            return Err(Failure::Usage(format!("{option} {rule}, and not {address:?}")));
         }
         let key = key.or(self.api_key).filter(|key| !key.0.is_empty());
         if key.as_ref().is_some_and(|key| !key.0.bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -85,6 +99,17 @@ impl Config {
         }
         Ok(Service { address, key })
     }
+}
+
+/// Whether paths can be put behind this text to make addresses of an API.
+fn is_address(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    // What stands behind the host is a port or nothing, so that no user and no colon without a number is let through.
+    let host = authority.host();
+    let rest = authority.as_str().strip_prefix(host);
+    let port = rest.is_some_and(|rest| rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0));
+    matches!(uri.scheme_str(), Some("http" | "https")) && !host.is_empty() && port && !text.contains(['?', '#'])
 }
 
 fn usual_place() -> Option<PathBuf> {
@@ -107,8 +132,27 @@ mod tests {
         assert_eq!((settled.address.as_str(), settled.key), ("http://b.example", Some("other".into())));
         let settled = Config::default().settle(None, None).expect("the default");
         assert_eq!((settled.address.as_str(), settled.key), (LOCAL, None));
-        for bad in ["example.org", "ftp://example.org", "https://", "http:///jobs"] {
-            assert!(Config::default().settle(Some(bad), None).is_err(), "{bad}");
+        for bad in [
+            "example.org",
+            "ftp://example.org",
+            "https://",
+            "http:///jobs",
+            "http://a b.example",
+            "http://a.example:port",
+            "http://a.example:",
+            "http://a.example:99999",
+            "http://:3000",
+            "http://alice:secret@a.example",
+            "http://a.example/v1?stage=1",
+            "http://a.example/v1#top",
+            "http://[::1",
+            "",
+        ] {
+            let failure = Config::default().settle(Some(bad), None).expect_err(bad).to_string();
+            assert!(failure.contains("--api") && failure.contains("must be"), "{failure}");
+        }
+        for good in ["http://[::1]:3000", "HTTPS://A.example/v1", "http://127.0.0.1", "http://localhost:3000/v1/"] {
+            assert!(Config::default().settle(Some(good), None).is_ok(), "{good}");
         }
     }
 
@@ -118,8 +162,18 @@ mod tests {
         assert!(!format!("{service:?}").contains("secret"));
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.toml");
-        std::fs::write(&path, "\napi_key = \"secret\" x").expect("it can be written");
-        let failure = Config::load(Some(&path)).expect_err("it is no TOML").to_string();
-        assert!(failure.contains("line 2") && !failure.contains("secret"), "{failure}");
+        for (key, secret) in [
+            ("\"secret\" x", "secret"),
+            ("secret", "secret"),
+            ("\"secret", "secret"),
+            ("12345", "12345"),
+            ("12345.6", "12345"),
+            ("[\"secret\"]", "secret"),
+            ("2026-01-01", "2026"),
+        ] {
+            std::fs::write(&path, format!("\napi_key = {key}")).expect("it can be written");
+            let failure = Config::load(Some(&path)).expect_err(key).to_string();
+            assert!(failure.contains("line 2") && !failure.contains(secret), "{failure}");
+        }
     }
 }
