@@ -113,11 +113,8 @@ impl Api {
         self.get(&format!("/batches/{id}"), None).await
     }
 
-    /// What this id names, which may be a batch or a job.
+    /// What this id, which must be a UUID, names: a batch or a job.
     pub(crate) async fn find(&self, id: &str) -> Result<Found, Failure> {
-        if Uuid::try_parse(id).is_err() {
-            return Err(Failure::Usage(format!("{id:?} is not an id; `poster list` shows yours")));
-        }
         match self.batch(id).await {
             Ok(answer) => Ok(Found::Batch(Box::new(answer))),
             Err(Failure::Refused(problem)) if problem.status == 404 => {

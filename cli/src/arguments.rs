@@ -34,7 +34,7 @@ Exit codes:
   2    the command or its input is wrong, or the service refused it
   3    the service does not answer, or is too busy
   4    a file cannot be read or written
-  130  stopped by Ctrl-C (143: by SIGTERM)")]
+  130  stopped by Ctrl-C (143: by SIGTERM; 141: nobody reads its output)")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -67,8 +67,8 @@ pub(crate) enum Command {
     Make(Make),
     /// Make a poster of each line of a file; the same command again continues
     Batch(Batch),
-    /// Wait for a job or a batch to end, and show how it gets on
-    Watch(Watch),
+    /// Wait for jobs and batches to end, and show how they get on
+    Watch(Ids),
     /// List your jobs, newest first, or those of a batch
     List(List),
     /// Show jobs or batches as they stand
@@ -254,12 +254,6 @@ pub(crate) enum Format {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Watch {
-    /// The id of a job or a batch
-    pub(crate) id: String,
-}
-
-#[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   poster list
@@ -285,14 +279,14 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ids {
-    /// The ids of jobs or batches
+    /// The ids of jobs or batches; the state file of `poster batch` stands for its whole batch
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// The ids of jobs or batches
+    /// The ids of jobs or batches; the state file of `poster batch` stands for its whole batch
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<String>,
 

@@ -29,6 +29,9 @@ pub(crate) enum Failure {
     /// A file cannot be read or written: 4.
     #[error("{0}")]
     Local(String),
+    /// Nobody reads standard output any more: 141, as of a process that the system stops for that.
+    #[error("nobody reads standard output")]
+    Unread,
     /// Somebody stopped the process: 130 by Ctrl-C, 143 by SIGTERM.
     #[error("stopped")]
     Interrupted(u8),
@@ -43,6 +46,7 @@ impl Failure {
             Self::Refused(_) => 2,
             Self::Service(_) => 3,
             Self::Local(_) => 4,
+            Self::Unread => 141,
             Self::Interrupted(code) => *code,
         }
     }

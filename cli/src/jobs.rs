@@ -7,6 +7,7 @@ use shared::job::Status;
 
 use crate::api::{Api, Found, PAGE, new_key};
 use crate::arguments::{Ids, List};
+use crate::batch::named;
 use crate::failure::{Failure, Outcome};
 use crate::terminal::{Terminal, beginning, grouped};
 use crate::watch::line_of;
@@ -50,7 +51,7 @@ fn row(job: &JobView, columns: usize) -> String {
 
 /// Shows jobs and batches.
 pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    for id in &ids.ids {
+    for id in &named(&ids.ids)? {
         match api.find(id).await? {
             Found::Job(job) => show_job(terminal, &job)?,
             Found::Batch(batch) => show_batch(terminal, &batch.value)?,
@@ -71,7 +72,7 @@ pub(crate) async fn retry(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<O
 
 async fn steer(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::AllDone;
-    for id in &ids.ids {
+    for id in &named(&ids.ids)? {
         let key = new_key();
         let steered = match api.find(id).await? {
             Found::Job(_) => api.steer_job(id, action, &key).await.map(|job| show_job(terminal, &job)),

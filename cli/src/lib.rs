@@ -16,7 +16,6 @@ mod sheet;
 mod terminal;
 mod watch;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -27,15 +26,16 @@ use crate::config::Config;
 use crate::failure::{Failure, Outcome};
 use crate::terminal::Terminal;
 
-/// Runs the command line that this process was started with.
-pub fn main() -> ExitCode {
+/// Runs the command line that this process was started with. The batches of a file are submitted in groups of at most
+/// `parts_per_group`, which is [`shared::batch::Group::MAX_PARTS`] where nobody tries how several groups fare.
+pub fn main(parts_per_group: usize) -> ExitCode {
     let arguments = Arguments::parse();
     let terminal = Terminal::new(arguments.json, arguments.quiet);
     let outcome = match tokio::runtime::Runtime::new() {
         Ok(runtime) => {
             let outcome = runtime.block_on(async {
                 tokio::select! {
-                    outcome = run(arguments, &terminal) => outcome,
+                    outcome = run(arguments, &terminal, parts_per_group) => outcome,
                     code = stopped() => Err(Failure::Interrupted(code)),
                 }
             });
@@ -56,14 +56,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failure> {
+async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) -> Result<Outcome, Failure> {
     let api = || {
         let config = Config::load(arguments.config.as_deref())?;
         Api::new(&config.settle(arguments.api.as_deref(), arguments.api_key.clone())?, terminal.clone())
     };
     match &arguments.command {
         Command::Make(make) => make::make(&api()?, terminal, make).await,
-        Command::Batch(batch) => batch::run(api()?, terminal, batch).await,
+        Command::Batch(batch) => batch::run(api()?, terminal, batch, parts_per_group).await,
         Command::Watch(watch) => watch::run(&api()?, terminal, watch).await,
         Command::List(list) => jobs::list(&api()?, terminal, list).await,
         Command::Get(get) => jobs::get(&api()?, terminal, get).await,
@@ -76,8 +76,9 @@ async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failu
             drawing.await.map_err(|error| Failure::Local(error.to_string()))?
         }
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "poster", &mut io::stdout());
-            Ok(Outcome::AllDone)
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "poster", &mut script);
+            terminal::print(&script).map(|()| Outcome::AllDone)
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use shared::batch::Group;
+
 fn main() -> ExitCode {
-    cli::main()
+    cli::main(Group::MAX_PARTS)
 }

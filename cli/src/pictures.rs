@@ -16,6 +16,7 @@ use shared::order::hex;
 
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::Download;
+use crate::batch::named;
 use crate::failure::{Failure, Outcome};
 use crate::http::piece;
 use crate::manifest::{self, Manifest, Picture, unnamed};
@@ -134,6 +135,7 @@ async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, Str
 /// Downloads what was painted of the jobs and batches.
 pub(crate) async fn download(api: &Api, terminal: &Terminal, download: &Download) -> Result<Outcome, Failure> {
     let Download { ids, out } = download;
+    let ids = named(ids)?;
     let mut manifest = Manifest::open(out)?;
     let mut there = HashSet::new();
     terminal.status("looking at what is there …");
@@ -144,7 +146,7 @@ pub(crate) async fn download(api: &Api, terminal: &Terminal, download: &Download
     })?;
     let mut saving = Saving { api, terminal, out, manifest: &mut manifest, there, saved: 0, kept: 0 };
     let mut missing = 0;
-    for id in ids {
+    for id in &ids {
         match api.find(id).await? {
             Found::Job(job) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
             Found::Job(job) => {

@@ -1,7 +1,7 @@
 //! What a person sees on standard error, and what a program reads on standard output.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,15 @@ impl Terminal {
         }
     }
 
-    /// Says why the command ends.
+    /// Says why the command ends, unless the reader of its output has ended it.
     pub(crate) fn error(&self, failure: &Failure) {
         let mut inner = self.inner();
-        let word = if matches!(failure, Failure::Interrupted(_)) { "" } else { "error: " };
-        for line in wrapped(&format!("{word}{failure}"), columns() - 1) {
+        let text = match failure {
+            Failure::Unread => String::new(),
+            Failure::Interrupted(_) => failure.to_string(),
+            _ => format!("error: {failure}"),
+        };
+        for line in wrapped(&text, columns() - 1) {
             inner.above_status(&line);
         }
         if let (Some(way_on), false) = (inner.way_on.take(), matches!(failure, Failure::Usage(_))) {
@@ -115,8 +119,7 @@ impl Terminal {
         }
         let mut line = serde_json::to_vec(value).map_err(|error| Failure::Local(error.to_string()))?;
         line.push(b'\n');
-        let written = stdout().write_all(&line).and_then(|()| stdout().flush());
-        written.map_err(|error| Failure::Local(format!("standard output: {error}")))
+        print(&line)
     }
 
     /// Whether somebody sits at a terminal.
@@ -157,6 +160,17 @@ impl Inner {
         }
         self.shown = text;
     }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// When that is closed or cannot be written to.
+pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
+    stdout().write_all(bytes).and_then(|()| stdout().flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::Unread,
+        _ => Failure::Local(format!("standard output: {error}")),
+    })
 }
 
 fn write_line(text: &str) {

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use shared::api::JobView;
+use shared::api::{BatchView, JobView};
 use shared::batch::{BatchStatus, Counts};
 use shared::job::Status;
 
-use crate::api::{Api, Found};
-use crate::arguments::Watch;
+use crate::api::{Answer, Api, Found};
+use crate::arguments::Ids;
+use crate::batch::named;
 use crate::failure::{Failure, Outcome};
 use crate::jobs::in_words;
 use crate::terminal::{Terminal, grouped, span};
@@ -18,30 +19,54 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// How much the rate of the last look weighs against all before it.
 const WEIGHT: f64 = 0.3;
 
-/// Waits for a job or a batch to end.
-pub(crate) async fn run(api: &Api, terminal: &Terminal, watch: &Watch) -> Result<Outcome, Failure> {
-    let id = &watch.id;
-    let mut answer = match api.find(id).await? {
-        Found::Job(_) => {
-            let job = wait_for_job(api, terminal, id).await?;
-            let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
-            terminal.say(format_args!("job {id}: {}{why}", job.status));
-            terminal.data(&job)?;
-            return Ok(if job.status == Status::Succeeded { Outcome::AllDone } else { Outcome::SomeFailed });
+/// Waits for jobs and batches to end, batches first.
+pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
+    let (mut jobs, mut batches) = (Vec::new(), Vec::new());
+    for id in named(&ids.ids)? {
+        match api.find(&id).await? {
+            Found::Job(_) => jobs.push(id),
+            Found::Batch(answer) => batches.push(*answer),
         }
-        Found::Batch(answer) => *answer,
-    };
-    let mut progress = Progress::default();
-    while answer.value.status == BatchStatus::InProgress {
-        progress.learn(&answer.value.counts);
-        let show = || terminal.status(progress.line(&answer.value.counts, None, None, terminal.columns()));
-        ticking(tokio::time::sleep(api.pause(answer.retry_after)), show).await;
-        answer = api.batch(id).await?;
     }
-    let batch = answer.value;
-    terminal.say(format_args!("batch {id}: {}: {}", in_words(batch.status), line_of(&batch.counts)));
-    terminal.data(&batch)?;
-    Ok(if batch.status == BatchStatus::Completed { Outcome::AllDone } else { Outcome::SomeFailed })
+    let mut outcome = wait_for_batches(api, terminal, batches).await?;
+    for id in &jobs {
+        let job = wait_for_job(api, terminal, id).await?;
+        let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
+        terminal.say(format_args!("job {id}: {}{why}", job.status));
+        terminal.data(&job)?;
+        if job.status != Status::Succeeded {
+            outcome = Outcome::SomeFailed;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Waits until all of these have ended. What is shown meanwhile is how all of their jobs stand.
+async fn wait_for_batches(
+    api: &Api,
+    terminal: &Terminal,
+    mut batches: Vec<Answer<BatchView>>,
+) -> Result<Outcome, Failure> {
+    let mut progress = Progress::default();
+    loop {
+        let waiting = batches.iter().filter(|batch| batch.value.status == BatchStatus::InProgress);
+        let Some(pause) = waiting.map(|batch| api.pause(batch.retry_after)).min() else { break };
+        let counts = batches.iter().map(|batch| batch.value.counts).sum();
+        progress.learn(&counts);
+        let show = || terminal.status(progress.line(&counts, None, None, terminal.columns()));
+        ticking(tokio::time::sleep(pause), show).await;
+        for batch in &mut batches {
+            if batch.value.status == BatchStatus::InProgress {
+                *batch = api.batch(&batch.value.id.to_string()).await?;
+            }
+        }
+    }
+    for batch in batches.iter().map(|batch| &batch.value) {
+        terminal.say(format_args!("batch {}: {}: {}", batch.id, in_words(batch.status), line_of(&batch.counts)));
+        terminal.data(batch)?;
+    }
+    let done = batches.iter().all(|batch| batch.value.status == BatchStatus::Completed);
+    Ok(if done { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
 /// The job once it has ended.

@@ -1,6 +1,7 @@
 //! Many jobs that were submitted together.
 
 use std::collections::HashMap;
+use std::iter::Sum;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -387,6 +388,19 @@ spelled! {
     CompletedWithErrors = "completed_with_errors",
     /// Every job has ended; none has failed, but some were canceled.
     Canceled = "canceled",
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |all, more| Self {
+            total: all.total + more.total,
+            queued: all.queued + more.queued,
+            running: all.running + more.running,
+            succeeded: all.succeeded + more.succeeded,
+            failed: all.failed + more.failed,
+            canceled: all.canceled + more.canceled,
+        })
+    }
 }
 
 impl Counts {

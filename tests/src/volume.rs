@@ -44,6 +44,8 @@ pub struct Plan {
     pub jobs: usize,
     /// How many jobs one request carries.
     pub chunk: usize,
+    /// Whether a group has room for two requests only.
+    pub small_groups: bool,
     /// How many times the command is killed: first over the submission, then over the downloads.
     pub kills: usize,
     /// How long the model takes over a picture.
@@ -86,7 +88,7 @@ pub struct Report {
 /// # Panics
 /// When the pipeline does not start, or the command does not get on.
 pub async fn volume(plan: Plan) -> Report {
-    let binary = binary("poster").await;
+    let binary = binary(if plan.small_groups { "small_groups" } else { "poster" }).await;
     let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
     let parameters = [("MaximumConcurrency".to_owned(), invocations), ("PostersInFlight".to_owned(), in_flight)];
     let pipeline = Pipeline::with(Options { parameters: parameters.into(), ..Options::default() }).await;

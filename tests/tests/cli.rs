@@ -27,7 +27,11 @@ struct Told {
 
 impl Desk {
     async fn new(pipeline: Pipeline) -> Self {
-        Self { binary: binary("poster").await, directory: tempfile::tempdir().expect("a directory"), pipeline }
+        Self::with("poster", pipeline).await
+    }
+
+    async fn with(program: &str, pipeline: Pipeline) -> Self {
+        Self { binary: binary(program).await, directory: tempfile::tempdir().expect("a directory"), pipeline }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -111,6 +115,13 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
     assert_eq!(desk.poster(&["sheet", "posters"]).await.code, Some(0));
     assert!(desk.path("posters/contact-sheet.png").exists() && desk.path("posters/index.html").exists());
 
+    // The reader of the list has gone away.
+    let mut unread =
+        desk.command(&["list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    drop(unread.stdout.take());
+    let unread = told(unread.wait_with_output().await.expect("it ends"));
+    assert!(unread.code == Some(141) && !unread.words.contains("error"), "{}", unread.words);
+
     for (arguments, code) in [
         (&["make", ""][..], 2),
         (&["make", "x", "--seed", "0"], 2),
@@ -118,6 +129,7 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
         (&["get", "00000000-0000-4000-8000-000000000000"], 2),
         (&["sheet", "nowhere"], 4),
         (&["list", "--api", "nowhere"], 2),
+        (&["list", "--api", "http://nowhere:port"], 2),
     ] {
         let wrong = desk.poster(arguments).await;
         assert_eq!(wrong.code, Some(code), "{arguments:?}: {}", wrong.words);
@@ -135,6 +147,14 @@ async fn bad_lines_are_told_before_anything_is_submitted() {
     assert_eq!(lines, [Some(2), Some(3), Some(4)]);
     assert!(refused.words.contains("line 4: sede is not a field of this request"), "{}", refused.words);
     assert_eq!((desk.jobs().await, desk.path("a.ndjson.poster-state").exists()), (0, false));
+    // A person is shown the first, a program all.
+    desk.write("many.ndjson", &"{}\n".repeat(25));
+    let refused = desk.poster(&["batch", "many.ndjson", "--check", "--json"]).await;
+    assert_eq!((refused.code, refused.data.len()), (Some(2), 25), "{}", refused.words);
+    assert!(refused.words.contains("and 5 more") && !refused.words.contains("line 21:"), "{}", refused.words);
+
+    let refused = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--state", "many.ndjson"]).await;
+    assert!(refused.code == Some(2) && refused.words.contains("no state file"), "{}", refused.words);
 
     let skipped = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--no-sheet"]).await;
     assert_eq!(skipped.code, Some(1), "lines were left out: {}", skipped.words);
@@ -187,7 +207,8 @@ async fn what_failed_can_be_fed_or_queued_again() {
     desk.write("a.txt", "One\nTwo\nThree\n");
     let failed = desk.poster(&["batch", "a.txt", "--json", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
     assert_eq!(failed.code, Some(1), "{}", failed.words);
-    let group = failed.data.last().expect("an end")["group"].as_str().expect("a group").to_owned();
+    let group = failed.data.last().expect("an end")["groups"][0].as_str().expect("a group").to_owned();
+    assert!(failed.words.contains(&format!("poster retry {group}")), "{}", failed.words);
     let lines = std::fs::read_to_string(desk.path("a.txt.failed.ndjson")).expect("the failed lines");
     assert_eq!(lines.lines().next(), Some("{\"aspect_ratio\":\"1:1\",\"prompt\":\"One\"}"), "{lines}");
     assert_eq!(desk.poster(&["batch", "a.txt.failed.ndjson", "--check"]).await.code, Some(0));
@@ -219,9 +240,48 @@ async fn what_failed_can_be_fed_or_queued_again() {
 }
 
 #[tokio::test]
+async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
+    let desk = Desk::with("small_groups", Pipeline::start().await).await;
+    desk.write("a.txt", "One\nTwo\nThree\nFour\nFive\n");
+    let options = ["--chunk", "1", "--json"];
+    let batch = |more: &[&str]| desk.command(&[&["batch", "a.txt"], &options[..], more].concat()).output();
+    desk.pipeline.model("filter=1");
+    let failed = told(batch(&[]).await.expect("it runs"));
+    assert_eq!(failed.code, Some(1), "{}", failed.words);
+    let end = failed.data.last().expect("an end");
+    assert_eq!((end["groups"].as_array().expect("groups").len(), &end["failed"]), (3, &Value::from(5)), "{end}");
+    assert!(failed.words.contains("poster retry a.txt.poster-state"), "{}", failed.words);
+
+    desk.pipeline.model("");
+    let retried = desk.poster(&["retry", "a.txt.poster-state", "--json"]).await;
+    assert_eq!(retried.code, Some(0), "{}", retried.words);
+    let parts: Vec<_> = retried.data.iter().map(|group| group["parts"].as_u64()).collect();
+    assert_eq!(parts, [Some(2), Some(2), Some(1)]);
+    let watched = desk.poster(&["watch", "a.txt.poster-state", "--json"]).await;
+    assert_eq!((watched.code, watched.data.len()), (Some(0), 3), "{}", watched.words);
+    let done = told(batch(&[]).await.expect("it runs"));
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 5);
+    let got = desk.poster(&["download", "a.txt.poster-state", "--out", "again", "--json"]).await;
+    assert_eq!((got.code, got.data.len()), (Some(0), 5), "{}", got.words);
+    assert_eq!(desk.jobs().await, 5);
+
+    // The command whose groups have more room would ask for the same under other names.
+    let other = Command::new(binary("poster").await)
+        .args(["batch", "a.txt", "--chunk", "1"])
+        .current_dir(desk.directory.path())
+        .env("POSTER_API", &desk.pipeline.ready().api)
+        .output()
+        .await;
+    let other = told(other.expect("it runs"));
+    assert!(other.code == Some(2) && other.words.contains("other settings"), "{}", other.words);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn the_key_opens_the_service_and_is_shown_nowhere() {
     const KEY: &str = "a-key-of-alice";
-    let api_keys = [(KEY.to_owned(), "alice".to_owned())].into();
+    let api_keys = [(KEY.to_owned(), "alice".to_owned()), ("a-key-of-bob".to_owned(), "bob".to_owned())].into();
     let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;
     let refused = desk.poster(&["list"]).await;
     assert!(refused.code == Some(2) && refused.words.contains("forbidden"), "{}", refused.words);
@@ -232,6 +292,11 @@ async fn the_key_opens_the_service_and_is_shown_nowhere() {
     assert_eq!(made.code, Some(0), "{}", made.words);
     let wrong = desk.command(&["list"]).env("POSTER_API_KEY", "another").output().await.expect("it runs");
     assert_eq!(told(wrong).code, Some(2), "the variable comes before the file");
+    desk.write("a.txt", "One\nTwo\n");
+    assert_eq!(desk.poster(&["batch", "a.txt", "--no-wait"]).await.code, Some(0));
+    let other = desk.command(&["batch", "a.txt"]).env("POSTER_API_KEY", "a-key-of-bob").output().await;
+    let other = told(other.expect("it runs"));
+    assert!(other.code == Some(2) && other.words.contains("Is the API key the one"), "{}", other.words);
     let help = desk.command(&["--help"]).env("POSTER_API_KEY", KEY).output().await.expect("it runs");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     for shown in [made.words, format!("{:?}", made.data), help] {

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use shared::BatchId;
 use shared::api::MAX_BODY_BYTES;
 use shared::order::hex;
 use shared::problem::FieldError;
 use tokio::sync::mpsc;
 
 use super::fault;
+use super::groups::{Groups, command};
 use super::input::{Input, Line};
 use super::journal::{Header, Journal, Part, ranges};
 use crate::api::Api;
@@ -24,7 +25,7 @@ use crate::terminal::{Terminal, grouped};
 const WAITING: usize = 1;
 
 /// The submission of a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Submission<'a> {
     /// The service.
     pub(crate) api: &'a Api,
@@ -32,10 +33,18 @@ pub(crate) struct Submission<'a> {
     pub(crate) terminal: &'a Terminal,
     /// What all runs agree on.
     pub(crate) header: &'a Header,
+    /// Where the journal lies.
+    pub(crate) state: &'a Path,
     /// Whether lines that the service refuses are left out.
     pub(crate) skip_bad: bool,
     /// How many jobs there are in all.
     pub(crate) lines: u64,
+    /// Which pieces of the input were taken in by earlier runs.
+    pub(crate) known: BTreeSet<usize>,
+    /// How many jobs these have.
+    pub(crate) submitted: u64,
+    /// The groups that they belong to.
+    pub(crate) groups: Groups,
 }
 
 /// A piece of the input: the jobs of one request.
@@ -45,53 +54,58 @@ struct Chunk {
 }
 
 impl Submission<'_> {
-    /// Submits all of the input that is in none of `parts`, and hands each part that was taken in to `taken_in`. Gives
-    /// back the group's id, and how many lines the service has refused, in this run or an earlier one.
+    /// Submits all of the input that earlier runs have not, and hands each part that was taken in to `taken_in`. Gives
+    /// back the groups, and how many lines the service has refused, in this run or an earlier one.
     pub(crate) async fn run(
-        self,
+        mut self,
         input: &Input,
-        parts: &[Part],
         journal: &mut Journal,
         taken_in: mpsc::UnboundedSender<Part>,
-    ) -> Result<(BatchId, u64), Failure> {
-        let known: BTreeSet<_> = parts.iter().map(|part| part.chunk).collect();
-        let mut group = parts.first().map(|part| part.group);
-        let mut submitted: u64 = parts.iter().map(|part| part.jobs() as u64).sum();
-        if submitted < self.lines {
+    ) -> Result<(Groups, u64), Failure> {
+        self.tell_way_on();
+        if self.submitted < self.lines {
             let (sender, mut chunks) = mpsc::channel(WAITING);
-            let (input, most) = (input.clone(), self.header.chunk);
-            let room = MAX_BODY_BYTES - self.body(&[]).len();
-            let cutting = tokio::task::spawn_blocking(move || cut(&input, most, room, &sender));
+            let (input, header) = (input.clone(), self.header.clone());
+            let cutting = tokio::task::spawn_blocking(move || cut(&input, &header, &sender));
             let mut number = 0;
             while let Some(chunk) = chunks.recv().await {
-                if !known.contains(&number) {
+                if !self.known.contains(&number) {
                     if let Some(part) = self.send(number, chunk).await? {
-                        if group.is_some_and(|group| group != part.group) {
-                            let owner =
-                                "the service takes this batch for another's; is the API key the one it began with?";
-                            return Err(Failure::Usage(owner.to_owned()));
-                        }
+                        self.groups.add(self.header.group_of(number), part.group)?;
                         journal.part(&part)?;
-                        submitted += part.jobs() as u64;
-                        group = Some(part.group);
+                        self.submitted += part.jobs() as u64;
+                        self.tell_way_on();
                         // Nobody listens when it was asked not to wait.
                         let _ = taken_in.send(part);
                     }
-                    let (submitted, lines) = (grouped(submitted), grouped(self.lines));
+                    let (submitted, lines) = (grouped(self.submitted), grouped(self.lines));
                     self.terminal.status(format_args!("{submitted} of {lines} submitted"));
                 }
                 number += 1;
             }
             cutting.await.map_err(|error| Failure::Local(error.to_string()))??;
         }
-        let group = group.ok_or_else(|| Failure::Usage("the service has refused every line".to_owned()))?;
-        Ok((group, self.lines.saturating_sub(submitted)))
+        if self.submitted == 0 {
+            return Err(Failure::Usage("the service has refused every line".to_owned()));
+        }
+        Ok((self.groups, self.lines.saturating_sub(self.submitted)))
+    }
+
+    /// Has the terminal say how to go on, should the command end early.
+    fn tell_way_on(&self) {
+        let mut way_on = "The same command again continues.".to_owned();
+        let groups = self.groups.ids();
+        if !groups.is_empty() {
+            let cancel = command("cancel", &groups, self.state);
+            way_on.push_str(&format!(" What was submitted goes on; to cancel it:\n  {cancel}"));
+        }
+        self.terminal.way_on(way_on);
     }
 
     /// Sends one piece, without the lines that the service refuses where these may be left out.
     async fn send(&self, number: usize, mut chunk: Chunk) -> Result<Option<Part>, Failure> {
         loop {
-            let body = self.body(&chunk.lines);
+            let body = body(self.header, number, &chunk.lines);
             let key = self.key(&chunk.lines);
             let problem = match self.api.submit_batch(Bytes::from(body), &key).await {
                 Ok(batch) => {
@@ -128,22 +142,8 @@ impl Submission<'_> {
         }
     }
 
-    fn body(&self, lines: &[Line]) -> String {
-        let Header { name, group, defaults, .. } = self.header;
-        let mut body = json!({ "name": name, "group": group, "defaults": defaults }).to_string();
-        body.pop();
-        body.push_str(",\"jobs\":[");
-        for (place, line) in lines.iter().enumerate() {
-            if place > 0 {
-                body.push(',');
-            }
-            body.push_str(&line.job);
-        }
-        body.push_str("]}");
-        body
-    }
-
-    /// The idempotency key of a piece: the same for the same lines of the same batch, in every run.
+    /// The idempotency key of a piece: the same for the same lines of the same batch, in every run. It holds the numbers
+    /// of the lines, so that no two pieces have the same, in whatever group they are.
     fn key(&self, lines: &[Line]) -> String {
         let mut digest = Sha256::new();
         digest.update(self.header.group.as_bytes());
@@ -156,14 +156,35 @@ impl Submission<'_> {
     }
 }
 
-/// Cuts the input into pieces of at most so many jobs and so many bytes, and hands each to `sender`.
-fn cut(input: &Input, most: usize, room: usize, sender: &mpsc::Sender<Chunk>) -> Result<(), Failure> {
-    let (mut lines, mut bytes) = (Vec::new(), 0);
+/// The request that submits these lines as the piece of this number.
+fn body(header: &Header, number: usize, lines: &[Line]) -> String {
+    let Header { name, defaults, .. } = header;
+    let mut body = json!({ "name": name, "group": header.group_name(number), "defaults": defaults }).to_string();
+    body.pop();
+    body.push_str(",\"jobs\":[");
+    for (place, line) in lines.iter().enumerate() {
+        if place > 0 {
+            body.push(',');
+        }
+        body.push_str(&line.job);
+    }
+    body.push_str("]}");
+    body
+}
+
+/// Cuts the input into pieces that each make a request, and hands them to `sender`. The places depend on the header and
+/// the input alone.
+fn cut(input: &Input, header: &Header, sender: &mpsc::Sender<Chunk>) -> Result<(), Failure> {
+    let room_of = |number| MAX_BODY_BYTES - body(header, number, &[]).len();
+    let (mut lines, mut bytes, mut number, mut room) = (Vec::new(), 0, 0, room_of(0));
+    let mut changed = Ok(());
     input.lines(|line| {
         let length = line.job.len() + 1;
-        if lines.len() >= most || (bytes + length > room && !lines.is_empty()) {
-            bytes = 0;
-            if sender.blocking_send(Chunk { lines: std::mem::take(&mut lines) }).is_err() {
+        if lines.len() >= header.chunk || (bytes + length > room && !lines.is_empty()) {
+            number += 1;
+            (bytes, room) = (0, room_of(number));
+            changed = input.unchanged();
+            if changed.is_err() || sender.blocking_send(Chunk { lines: std::mem::take(&mut lines) }).is_err() {
                 return ControlFlow::Break(());
             }
         }
@@ -171,6 +192,7 @@ fn cut(input: &Input, most: usize, room: usize, sender: &mpsc::Sender<Chunk>) ->
         lines.push(line);
         ControlFlow::Continue(())
     })?;
+    changed?;
     if !lines.is_empty() {
         // Nobody listens when the submission has failed, which is told elsewhere.
         let _ = sender.blocking_send(Chunk { lines });

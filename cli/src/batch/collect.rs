@@ -13,6 +13,7 @@ use shared::{BatchId, JobId};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout_at};
 
+use super::groups::look_at;
 use super::journal::Part;
 use crate::api::{Api, PAGE};
 use crate::failure::Failure;
@@ -29,14 +30,20 @@ const SHARE: usize = 10;
 /// How often a part that has ended is listed without anything new before its missing jobs count as gone.
 const LISTINGS: u32 = 5;
 
+/// How many times less often than the service says a group is looked at in which nothing ends, while another one is
+/// before it.
+const SLOWEST: u32 = 8;
+
 /// How many lines are told of each reason.
 const SHOWN: usize = 10;
 
 /// What became of the jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
-    /// The group of all parts.
-    pub(crate) group: Option<BatchId>,
+    /// The groups of all parts.
+    pub(crate) groups: Vec<BatchId>,
+    /// Those of them in which something failed.
+    pub(crate) to_retry: Vec<BatchId>,
     /// How many jobs have their picture saved.
     pub(crate) saved: u64,
     /// How many were downloaded by this run.
@@ -60,27 +67,56 @@ pub(crate) struct Reason {
     pub(crate) lines: Vec<u64>,
 }
 
-/// A part, and what is known of it.
+/// A group, and what is known of it.
+#[derive(Debug)]
+struct Group {
+    id: BatchId,
+    /// How many of its parts are not done.
+    open: usize,
+    /// How many jobs the others have.
+    done: usize,
+    /// How many of its jobs have no picture and will have none.
+    failed: usize,
+    /// How its jobs stood at the last look.
+    seen: Option<Counts>,
+    /// When it was looked at last, and how long after that the service says that another look is worthwhile.
+    looked: (Instant, Duration),
+    /// How many times longer that is while another group is before it.
+    slowness: u32,
+}
+
+impl Group {
+    fn new(id: BatchId) -> Self {
+        Self { id, open: 0, done: 0, failed: 0, seen: None, looked: (Instant::now(), Duration::ZERO), slowness: 1 }
+    }
+
+    /// How its jobs stand, as far as that is known.
+    fn counts(&self) -> Counts {
+        if self.open > 0 {
+            return self.seen.unwrap_or_default();
+        }
+        let (total, failed) = (self.done, self.failed);
+        Counts { total, failed, succeeded: total - failed, ..Counts::default() }
+    }
+}
+
+/// A part that is not done, and what is known of it.
 #[derive(Debug)]
 struct Open {
+    /// The place of its group.
+    group: usize,
     part: Part,
-    /// Which jobs are known to have ended: with a saved picture, or without one.
-    ended: Vec<bool>,
     /// How often it was listed in vain since it ended.
     listings: u32,
 }
 
 impl Open {
-    fn new(part: Part) -> Self {
-        Self { ended: part.saved.clone(), part, listings: 0 }
-    }
-
     fn known(&self) -> usize {
-        self.ended.iter().filter(|&&ended| ended).count()
+        self.part.ended.iter().filter(|&&ended| ended).count()
     }
 
     fn is_done(&self) -> bool {
-        self.ended.iter().all(|&ended| ended)
+        self.part.ended.iter().all(|&ended| ended)
     }
 }
 
@@ -92,9 +128,10 @@ pub(crate) struct Collector<'a> {
     out: &'a Path,
     at_once: usize,
     lines: u64,
+    /// The groups, in the order of the input.
+    groups: Vec<Group>,
     /// The parts that are not done.
     open: Vec<Open>,
-    counts: Counts,
     progress: Progress,
     collected: Collected,
 }
@@ -115,8 +152,8 @@ impl<'a> Collector<'a> {
             out,
             at_once,
             lines,
+            groups: Vec::new(),
             open: Vec::new(),
-            counts: Counts::default(),
             progress: Progress::default(),
             collected: Collected::default(),
         };
@@ -125,10 +162,16 @@ impl<'a> Collector<'a> {
     }
 
     fn add(&mut self, part: Part) {
-        self.collected.group = Some(part.group);
-        let open = Open::new(part);
+        let group = self.groups.iter().position(|group| group.id == part.group).unwrap_or_else(|| {
+            self.groups.push(Group::new(part.group));
+            self.groups.len() - 1
+        });
+        let open = Open { group, part, listings: 0 };
         self.collected.saved += open.known() as u64;
-        if !open.is_done() {
+        if open.is_done() {
+            self.groups[group].done += open.part.jobs();
+        } else {
+            self.groups[group].open += 1;
             self.open.push(open);
         }
     }
@@ -142,43 +185,63 @@ impl<'a> Collector<'a> {
     ) -> Result<Collected, Failure> {
         let mut submitting = true;
         loop {
-            if self.open.is_empty() {
+            let Some((group, at)) = self.next() else {
                 match parts.recv().await {
                     Some(part) => self.add(part),
-                    None => return Ok(self.collected),
+                    None => return Ok(self.end()),
                 }
                 continue;
-            }
-            let pause = self.look(manifest).await?;
-            self.open.retain(|open| !open.is_done());
-            if self.open.is_empty() {
-                continue;
-            }
-            let end = Instant::now() + pause;
-            while submitting {
-                match ticking(timeout_at(end, parts.recv()), || self.show()).await {
-                    Ok(Some(part)) => self.add(part),
+            };
+            if submitting {
+                match ticking(timeout_at(at, parts.recv()), || self.show()).await {
+                    Ok(Some(part)) => {
+                        self.add(part);
+                        continue;
+                    }
                     Ok(None) => submitting = false,
-                    Err(_) => break,
+                    Err(_) => {}
                 }
             }
-            ticking(tokio::time::sleep_until(end), || self.show()).await;
+            ticking(tokio::time::sleep_until(at), || self.show()).await;
+            self.look(group, manifest).await?;
         }
     }
 
-    /// Looks how the whole batch stands, then at the parts in which something has ended, and tells how long to wait
-    /// before the next look.
-    async fn look(&mut self, manifest: &mut Manifest) -> Result<Duration, Failure> {
-        let Some(group) = self.collected.group else { return Ok(Duration::ZERO) };
-        let answer = self.api.batch(&group.to_string()).await?;
-        self.counts = answer.value.counts;
-        self.progress.learn(&self.counts);
+    /// Of the groups that are not done the one that is to be looked at next, and when.
+    fn next(&self) -> Option<(usize, Instant)> {
+        let open = self.groups.iter().enumerate().filter(|(_, group)| group.open > 0);
+        let due = open.enumerate().map(|(before, (place, group))| {
+            let (at, pause) = group.looked;
+            // Jobs are painted about in their order, so that those of a group behind another one may long have to wait.
+            (place, at + if before == 0 { pause } else { pause * group.slowness })
+        });
+        due.min_by_key(|(_, due)| *due)
+    }
+
+    fn end(mut self) -> Collected {
+        self.collected.groups = self.groups.iter().map(|group| group.id).collect();
+        let failed = self.groups.iter().filter(|group| group.failed > 0);
+        self.collected.to_retry = failed.map(|group| group.id).collect();
+        self.collected
+    }
+
+    /// Looks how a group stands, then at those of its parts in which something has ended, and settles when to look again.
+    async fn look(&mut self, group: usize, manifest: &mut Manifest) -> Result<(), Failure> {
+        let answer = look_at(self.api, self.groups[group].id).await?;
+        let (counts, over) = (answer.value.counts, answer.value.status != BatchStatus::InProgress);
+        let before = self.groups[group].seen.replace(counts).unwrap_or_default();
+        if self.groups.iter().all(|group| group.open == 0 || group.seen.is_some()) {
+            self.progress.learn(&self.counts());
+        }
         self.show();
         let mut pause = answer.retry_after;
-        let over = answer.value.status != BatchStatus::InProgress;
-        let known = (self.collected.saved + self.collected.unfetched) as usize + self.collected.failed.len();
-        let mut unseen = ended(&self.counts).saturating_sub(known);
+        let open = self.open.iter().filter(|open| open.group == group);
+        let known = self.groups[group].done + open.map(Open::known).sum::<usize>();
+        let mut unseen = ended(&counts).saturating_sub(known);
         for place in 0..self.open.len() {
+            if self.open[place].group != group {
+                continue;
+            }
             if unseen == 0 && !over {
                 break;
             }
@@ -203,7 +266,15 @@ impl<'a> Collector<'a> {
                 pause = pause.max(Some(Duration::from_secs(1)));
             }
         }
-        Ok(self.api.pause(pause))
+        for open in self.open.extract_if(.., |open| open.is_done()) {
+            self.groups[open.group].open -= 1;
+            self.groups[open.group].done += open.part.jobs();
+        }
+        let group = &mut self.groups[group];
+        let still = ended(&counts) == ended(&before);
+        group.slowness = if still { (group.slowness * 2).min(SLOWEST) } else { 1 };
+        group.looked = (Instant::now(), self.api.pause(pause));
+        Ok(())
     }
 
     /// Lists the jobs of a part, and saves what is new.
@@ -218,18 +289,8 @@ impl<'a> Collector<'a> {
             let mut to_fetch = Vec::new();
             for job in page.jobs {
                 let Some(&index) = places.get(&job.id) else { continue };
-                if self.open[place].ended[index] {
-                    continue;
-                }
-                match job.status {
-                    Status::Queued | Status::Running => {}
-                    Status::Succeeded => to_fetch.push((index, job)),
-                    Status::Failed | Status::Canceled => {
-                        let error = job.error.as_ref();
-                        let code = error.map_or("canceled", |error| error.code.as_str());
-                        let message = error.map_or("It was canceled.", |error| error.message.as_str());
-                        self.fail(place, index, &job, code, message)?;
-                    }
+                if !self.open[place].part.ended[index] {
+                    to_fetch.extend(self.sort_out(place, index, job)?);
                 }
             }
             self.fetch(place, to_fetch, manifest).await?;
@@ -242,10 +303,44 @@ impl<'a> Collector<'a> {
         if part.status != BatchStatus::InProgress && open.known() == before {
             open.listings += 1;
             if open.listings >= LISTINGS {
-                self.give_up(place);
+                open.listings = 0;
+                self.ask_for_missing(place, part.id, manifest).await?;
             }
         }
         Ok(())
+    }
+
+    /// Asks one by one for the jobs of a part that has ended and does not list them as ended. Those that the service has
+    /// no more count as failed.
+    async fn ask_for_missing(&mut self, place: usize, part: BatchId, manifest: &mut Manifest) -> Result<(), Failure> {
+        let mut to_fetch = Vec::new();
+        for index in 0..self.open[place].part.jobs() {
+            if self.open[place].part.ended[index] {
+                continue;
+            }
+            match self.api.job(&JobId::in_batch(part, index).to_string(), None).await {
+                Ok(answer) => to_fetch.extend(self.sort_out(place, index, answer.value)?),
+                Err(Failure::Refused(problem)) if problem.status == 404 => self.miss(place, index),
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.fetch(place, to_fetch, manifest).await
+    }
+
+    /// Counts the job if it has failed, and gives it back if it has a picture.
+    fn sort_out(&mut self, place: usize, index: usize, job: JobView) -> Result<Option<(usize, JobView)>, Failure> {
+        match job.status {
+            Status::Queued | Status::Running => Ok(None),
+            Status::Succeeded => Ok(Some((index, job))),
+            Status::Failed | Status::Canceled => {
+                let error = job.error.as_ref();
+                let code = error.map_or("canceled", |error| error.code.as_str());
+                let message = error.map_or("It was canceled.", |error| error.message.as_str());
+                self.count_failure(place, index, code, message);
+                self.tell(place, index, &job, json!({ "error": { "code": code, "message": message } }))?;
+                Ok(None)
+            }
+        }
     }
 
     async fn fetch(
@@ -271,7 +366,7 @@ impl<'a> Collector<'a> {
             let picture = match picture {
                 Ok(picture) => picture.keep(out, manifest)?,
                 Err(Unfetched::Picture(why)) => {
-                    self.open[place].ended[index] = true;
+                    self.open[place].part.ended[index] = true;
                     self.collected.unfetched += 1;
                     let message = format!("The picture: {why}.");
                     let error = json!({ "error": { "code": "picture_unavailable", "message": message } });
@@ -280,7 +375,7 @@ impl<'a> Collector<'a> {
                 }
                 Err(Unfetched::All(failure)) => return Err(failure),
             };
-            self.open[place].ended[index] = true;
+            self.open[place].part.ended[index] = true;
             self.collected.saved += 1;
             self.collected.downloaded += 1;
             let fields = json!({
@@ -292,14 +387,11 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn fail(&mut self, place: usize, index: usize, job: &JobView, code: &str, message: &str) -> Result<(), Failure> {
-        self.open[place].ended[index] = true;
-        let line = self.open[place].part.line_of(index).unwrap_or_default();
-        self.count_failure(line, code, message);
-        self.tell(place, index, job, json!({ "error": { "code": code, "message": message } }))
-    }
-
-    fn count_failure(&mut self, line: u64, code: &str, message: &str) {
+    fn count_failure(&mut self, place: usize, index: usize, code: &str, message: &str) {
+        let open = &mut self.open[place];
+        open.part.ended[index] = true;
+        self.groups[open.group].failed += 1;
+        let line = open.part.line_of(index).unwrap_or_default();
         self.collected.failed.push(line);
         let new = || Reason { message: message.to_owned(), jobs: 0, lines: Vec::new() };
         let reason = self.collected.reasons.entry(code.to_owned()).or_insert_with(new);
@@ -309,15 +401,17 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Counts the jobs that a part lists no more as failed: their records were deleted.
+    /// Counts the jobs of a part that the service has no more as failed.
     fn give_up(&mut self, place: usize) {
-        let open = &mut self.open[place];
-        let missing: Vec<_> = (0..open.part.jobs()).filter(|&index| !open.ended[index]).collect();
-        open.ended.fill(true);
-        let lines: Vec<_> = missing.into_iter().filter_map(|index| open.part.line_of(index)).collect();
-        for line in lines {
-            self.count_failure(line, "not_found", "The service has no such job any more.");
+        for index in 0..self.open[place].part.jobs() {
+            if !self.open[place].part.ended[index] {
+                self.miss(place, index);
+            }
         }
+    }
+
+    fn miss(&mut self, place: usize, index: usize) {
+        self.count_failure(place, index, "not_found", "The service has no such job any more.");
     }
 
     fn tell(&self, place: usize, index: usize, job: &JobView, more: Value) -> Result<(), Failure> {
@@ -333,8 +427,13 @@ impl<'a> Collector<'a> {
         self.terminal.data(&Event { event: "poster", value })
     }
 
+    /// How all jobs stand, as far as that is known.
+    fn counts(&self) -> Counts {
+        self.groups.iter().map(Group::counts).sum()
+    }
+
     fn show(&self) {
         let saved = Some(self.collected.saved);
-        self.terminal.status(self.progress.line(&self.counts, Some(self.lines), saved, self.terminal.columns()));
+        self.terminal.status(self.progress.line(&self.counts(), Some(self.lines), saved, self.terminal.columns()));
     }
 }

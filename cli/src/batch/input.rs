@@ -1,11 +1,12 @@
 //! The file of jobs.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,18 @@ pub(crate) struct Input {
     /// How it is written.
     pub(crate) format: Format,
     defaults: Map<String, Value>,
+    /// By what a change of it is noticed.
+    stamp: Stamp,
+}
+
+/// How long a file is, and when it was changed last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp(u64, Option<SystemTime>);
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.len(), metadata.modified().ok())
+    }
 }
 
 /// What the first reading has found.
@@ -47,8 +60,6 @@ pub(crate) struct Checked {
     pub(crate) good: u64,
     /// How many places hold no job that can be.
     pub(crate) bad: u64,
-    /// What is wrong with the first of these, by their lines.
-    pub(crate) faults: Vec<(u64, String)>,
     /// What jobs leave out, as the file says.
     pub(crate) defaults: Map<String, Value>,
     /// What the file calls the batch.
@@ -97,7 +108,7 @@ impl Input {
             Some(format) => format,
             None => format_of_content(&path).map_err(failed)?,
         };
-        Ok(Self { path, format, defaults })
+        Ok(Self { path, format, defaults, stamp: Stamp::of(&metadata) })
     }
 
     /// What stands in for what jobs leave out, as the command line says.
@@ -110,13 +121,30 @@ impl Input {
         with_ending(&self.path, &format!(".{ending}"))
     }
 
-    /// Reads all of it and checks every job by the service's own rules. `sign` is told from time to time how many lines
-    /// were read.
+    /// Makes sure that the file is the one that was opened.
     ///
     /// # Errors
-    /// When it cannot be read to its end.
-    pub(crate) fn check(&self, shown: usize, sign: impl Fn(u64)) -> Result<Checked, Failure> {
+    /// When it has changed since.
+    pub(crate) fn unchanged(&self) -> Result<(), Failure> {
+        let metadata = std::fs::metadata(&self.path).map_err(|error| Failure::file(&self.path, error))?;
+        if Stamp::of(&metadata) == self.stamp {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!("{} has changed since it was checked", self.path.display())))
+    }
+
+    /// Reads all of it and checks every job by the service's own rules. `bad` is told what is wrong with which line, and
+    /// `sign` from time to time how many lines were read.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end, or `bad` fails.
+    pub(crate) fn check(
+        &self,
+        mut bad: impl FnMut(u64, String) -> Result<(), Failure>,
+        sign: impl Fn(u64),
+    ) -> Result<Checked, Failure> {
         let mut checked = Checked::default();
+        let mut told = Ok(());
         let (mut names, hashes) = (HashSet::new(), RandomState::new());
         let mut defaults = self.defaults.clone();
         let mut bad_defaults = faults_of_defaults(&defaults, MODEL);
@@ -155,10 +183,11 @@ impl Input {
                 None => checked.good += 1,
                 Some(faults) => {
                     checked.bad += 1;
-                    if checked.faults.len() < shown {
-                        checked.faults.push((number, faults));
-                    }
+                    told = bad(number, faults);
                 }
+            }
+            if told.is_err() {
+                return ControlFlow::Break(());
             }
             if (checked.good + checked.bad).is_multiple_of(STRIDE) {
                 sign(checked.good + checked.bad);
@@ -166,6 +195,8 @@ impl Input {
             ControlFlow::Continue(())
         });
         self.told(read)?;
+        told?;
+        self.unchanged()?;
         if !bad_defaults.is_empty() {
             let faults: Vec<_> = bad_defaults.iter().map(fault).collect();
             return Err(Failure::Usage(faults.join("; ")));
@@ -178,12 +209,13 @@ impl Input {
     /// of them.
     ///
     /// # Errors
-    /// When it cannot be read to its end.
+    /// When it cannot be read to its end, or has changed since it was opened.
     pub(crate) fn lines(&self, mut each: impl FnMut(Line) -> ControlFlow<()>) -> Result<(), Failure> {
         let mut defaults = self.defaults.clone();
         let mut names = HashSet::new();
         let hashes = RandomState::new();
         let file = BufReader::with_capacity(BUFFER, self.file()?);
+        self.unchanged()?;
         let read = lines::read(file, self.format, |item| match item {
             Item::Defaults(found) => {
                 defaults = merged(&found, &self.defaults);
@@ -203,7 +235,8 @@ impl Input {
             }
             Item::Name(_) | Item::Job(_, Err(_)) => ControlFlow::Continue(()),
         });
-        self.told(read)
+        self.told(read)?;
+        self.unchanged()
     }
 
     fn file(&self) -> Result<File, Failure> {
@@ -225,9 +258,14 @@ fn spool(directory: &Path) -> Result<PathBuf, Failure> {
     let mut copy = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     let mut digest = Sha256::new();
     let mut input = Digested { file: io::stdin().lock(), digest: &mut digest };
-    io::copy(&mut input, &mut copy).and_then(|_| copy.flush()).map_err(failed)?;
+    let bytes = io::copy(&mut input, &mut copy).map_err(failed)?;
+    copy.flush().map_err(failed)?;
     let name = format!("poster-stdin-{}", &hex(&digest.finalize())[..16]);
     let path = directory.join(name);
+    // Another run may read the copy that is there already, and must not find it changed.
+    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
+        return Ok(path);
+    }
     copy.persist(&path).map_err(|error| failed(error.error))?;
     Ok(path)
 }
@@ -280,7 +318,8 @@ mod tests {
         let path = directory.path().join(name);
         std::fs::write(&path, content).expect("it is written");
         let format = format_of_name(&path).unwrap_or_else(|| format_of_content(&path).expect("it can be read"));
-        (directory, Input { path, format, defaults: Map::new() })
+        let stamp = Stamp::of(&std::fs::metadata(&path).expect("it is there"));
+        (directory, Input { path, format, defaults: Map::new(), stamp })
     }
 
     #[test]
@@ -288,12 +327,17 @@ mod tests {
         let content = "{\"prompt\":\"a\",\"custom_id\":\"1\"}\n{\"prompt\":\"\"}\nx\n{\"prompt\":\"b\",\"sede\":1}\n\
                        {\"prompt\":\"c\",\"custom_id\":\"1\"}\n{\"prompt\":\"d\"}\n";
         let (_directory, input) = input("jobs.ndjson", content);
-        let checked = input.check(3, |_| {}).expect("it can be read");
+        let mut told = Vec::new();
+        let bad = |line, faults| {
+            told.push((line, faults));
+            Ok(())
+        };
+        let checked = input.check(bad, |_| {}).expect("it can be read");
         assert_eq!((checked.good, checked.bad), (2, 4));
-        let lines: Vec<_> = checked.faults.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [2, 3, 4]);
-        assert_eq!(checked.faults[0].1, "prompt must not be empty");
-        assert_eq!(checked.faults[2].1, "sede is not a field of this request");
+        let lines: Vec<_> = told.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [2, 3, 4, 5]);
+        assert_eq!(told[0].1, "prompt must not be empty");
+        assert_eq!(told[2].1, "sede is not a field of this request");
         let mut numbers = Vec::new();
         let each = |line: Line| {
             numbers.push(line.number);
@@ -319,8 +363,20 @@ mod tests {
 
     #[test]
     fn a_file_is_known_by_its_content() {
-        let sum = |content| input("a.txt", content).1.check(1, |_| {}).expect("it can be read").sha256;
+        let sum = |content| {
+            let (_directory, input) = input("a.txt", content);
+            input.check(|_, _| Ok(()), |_| {}).expect("it can be read").sha256
+        };
         assert_eq!(sum("x\n"), sum("x\n"));
         assert_ne!(sum("x\n"), sum("x\n\n"));
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_noticed() {
+        let (_directory, input) = input("a.txt", "One\nTwo\n");
+        input.check(|_, _| Ok(()), |_| {}).expect("it is as it was");
+        std::fs::write(&input.path, "One\nTwo\nThree\n").expect("it is written");
+        let failure = input.lines(|_| ControlFlow::Continue(())).expect_err("it is another");
+        assert!(failure.to_string().contains("has changed"), "{failure}");
     }
 }

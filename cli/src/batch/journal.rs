@@ -5,12 +5,13 @@
 //! service knows.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shared::BatchId;
+use shared::batch::Group;
 
 use crate::failure::Failure;
 use crate::manifest::{open_lines, read_lines, write_line};
@@ -22,8 +23,11 @@ pub(crate) struct Header {
     pub(crate) version: u32,
     /// The address of the API.
     pub(crate) api: String,
-    /// The name of the group that the parts belong to.
+    /// The name of the group that the first parts belong to.
     pub(crate) group: String,
+    /// How many parts a group may have. Further parts belong to further groups.
+    #[serde(default = "most_parts")]
+    pub(crate) parts_per_group: usize,
     /// What a person calls the batch.
     pub(crate) name: String,
     /// The SHA-256 of the input.
@@ -37,6 +41,13 @@ pub(crate) struct Header {
     /// Where the pictures are saved.
     pub(crate) out: PathBuf,
 }
+
+fn most_parts() -> usize {
+    Group::MAX_PARTS
+}
+
+/// What every state file begins with.
+const BEGINNING: &[u8] = b"{\"begin\":";
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
@@ -57,21 +68,21 @@ pub(crate) struct Part {
     pub(crate) group: BatchId,
     /// The lines of its jobs, as ranges with both ends.
     pub(crate) lines: Vec<(u64, u64)>,
-    /// Which of its jobs have their picture saved.
-    pub(crate) saved: Vec<bool>,
+    /// Which of its jobs are known to have ended: with a saved picture, or without one.
+    pub(crate) ended: Vec<bool>,
 }
 
 impl Part {
-    /// A part with these lines, of which nothing is saved yet.
+    /// A part with these lines, of which none is known to have ended.
     pub(crate) fn new(chunk: usize, id: BatchId, group: BatchId, lines: Vec<(u64, u64)>) -> Self {
         let jobs: u64 = lines.iter().map(|(first, last)| last.saturating_sub(*first) + 1).sum();
         // A state file is no more to be trusted than any other: no part has more than a thousand.
-        Self { chunk, id, group, lines, saved: vec![false; jobs.min(shared::batch::MAX_JOBS as u64) as usize] }
+        Self { chunk, id, group, lines, ended: vec![false; jobs.min(shared::batch::MAX_JOBS as u64) as usize] }
     }
 
     /// How many jobs it has.
     pub(crate) fn jobs(&self) -> usize {
-        self.saved.len()
+        self.ended.len()
     }
 
     /// The place of the job on this line.
@@ -123,9 +134,11 @@ impl Journal {
     /// Opens the state file, and tells which parts earlier runs have had taken in.
     ///
     /// # Errors
-    /// When another run has it, or it belongs to another input or other settings.
+    /// When another run has it, it is no state file, or it belongs to another input or other settings.
     pub(crate) fn open(path: &Path, header: &Header) -> Result<(Self, Vec<Part>), Failure> {
         let failed = |error: io::Error| Failure::file(path, error);
+        // Before it is opened to be written to, since that mends its last line.
+        check_beginning(path)?;
         let file = open_lines(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -135,12 +148,7 @@ impl Journal {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let mut journal = Self { file, path: path.to_owned() };
-        let (mut begun, mut parts) = (None, Vec::new());
-        read_lines(path, |entry| match entry {
-            Entry::Begin(header) => begun = Some(header),
-            Entry::Part { chunk, id, group, lines } => parts.push(Part::new(chunk, id, group, lines)),
-        })
-        .map_err(failed)?;
+        let (begun, parts) = read(path)?;
         match begun {
             Some(begun) => begun.agrees(header, path)?,
             None => journal.add(&Entry::Begin(header.clone()))?,
@@ -162,14 +170,64 @@ impl Journal {
     }
 }
 
+/// The parts that a state file tells of, and what they agree on.
+///
+/// # Errors
+/// When it cannot be read, or is no state file.
+pub(crate) fn read_parts(path: &Path) -> Result<(Header, Vec<Part>), Failure> {
+    check_beginning(path)?;
+    let (header, parts) = read(path)?;
+    header.map(|header| (header, parts)).ok_or_else(|| no_state_file(path))
+}
+
+fn read(path: &Path) -> Result<(Option<Header>, Vec<Part>), Failure> {
+    let (mut begun, mut parts) = (None, Vec::new());
+    read_lines(path, |entry| match entry {
+        Entry::Begin(header) => begun = Some(header),
+        Entry::Part { chunk, id, group, lines } => parts.push(Part::new(chunk, id, group, lines)),
+    })
+    .map_err(|error| Failure::file(path, error))?;
+    Ok((begun, parts))
+}
+
+/// Makes sure that what lies at `path` is a state file, or the beginning of one that a crash has cut short, or nothing.
+fn check_beginning(path: &Path) -> Result<(), Failure> {
+    let mut beginning = Vec::new();
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut beginning)),
+    }
+    .map_err(|error| Failure::file(path, error))?;
+    if BEGINNING.starts_with(&beginning) { Ok(()) } else { Err(no_state_file(path)) }
+}
+
+fn no_state_file(path: &Path) -> Failure {
+    Failure::Usage(format!("{} is no state file of a batch, and is left as it is", path.display()))
+}
+
 impl Header {
+    /// The place of the group that a piece of the input belongs to.
+    pub(crate) fn group_of(&self, chunk: usize) -> usize {
+        chunk / self.parts_per_group.max(1)
+    }
+
+    /// The name of the group that a piece of the input belongs to, below the 128 characters that it may have.
+    pub(crate) fn group_name(&self, chunk: usize) -> String {
+        match self.group_of(chunk) {
+            0 => self.group.clone(),
+            place => format!("{}-{}", self.group, place + 1),
+        }
+    }
+
     /// Makes sure that a run with `other` may go on from here.
     fn agrees(&self, other: &Self, path: &Path) -> Result<(), Failure> {
         let other_than = if self.api != other.api {
             format!("for the service at {}", self.api)
         } else if self.sha256 != other.sha256 {
             "over another content of the file, which has changed since".to_owned()
-        } else if self.settings != other.settings || self.version != other.version {
+        } else if (&self.settings, self.version, self.parts_per_group)
+            != (&other.settings, other.version, other.parts_per_group)
+        {
             "with other settings".to_owned()
         } else if self.group != other.group || self.name != other.name {
             format!("under the name {:?}, which --name gives", self.name)
@@ -186,16 +244,17 @@ impl Header {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use super::*;
 
-    fn header() -> Header {
+    pub(crate) fn header() -> Header {
         Header {
             version: 1,
             api: "http://127.0.0.1:3000".to_owned(),
             group: "friday-1".to_owned(),
+            parts_per_group: 2,
             name: "friday".to_owned(),
             sha256: "a".to_owned(),
             settings: "b".to_owned(),
@@ -223,8 +282,37 @@ mod tests {
             Header { sha256: "c".to_owned(), ..header() },
             Header { api: "http://b.example".to_owned(), ..header() },
             Header { settings: "c".to_owned(), ..header() },
+            Header { parts_per_group: 3, ..header() },
         ] {
             assert!(Journal::open(&path, &other).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_without_a_word_of_groups_has_parts_for_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state");
+        let mut begun = serde_json::to_value(Entry::Begin(header())).expect("it is JSON");
+        begun["begin"].as_object_mut().expect("an object").remove("parts_per_group");
+        std::fs::write(&path, format!("{begun}\n")).expect("it is written");
+        let header = Header { parts_per_group: Group::MAX_PARTS, ..header() };
+        assert!(Journal::open(&path, &header).is_ok());
+        assert_eq!([0, 249, 250, 500].map(|chunk| header.group_of(chunk)), [0, 0, 1, 2]);
+        assert_eq!([249, 250].map(|chunk| header.group_name(chunk)), ["friday-1", "friday-1-2"]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_is_left_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("precious");
+        for (content, is_state) in
+            [("{\"prompt\":\"x\"}\n{", false), ("{}", false), ("A heist", false), ("", true), ("{\"beg", true)]
+        {
+            std::fs::write(&path, content).expect("it is written");
+            let opened = Journal::open(&path, &header());
+            assert_eq!(opened.is_ok(), is_state, "{content:?}");
+            let kept = std::fs::read_to_string(&path).expect("it is read");
+            assert_eq!(kept == content, !is_state, "{content:?} became {kept:?}");
         }
     }
 

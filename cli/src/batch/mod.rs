@@ -7,6 +7,7 @@
 
 mod chunks;
 mod collect;
+mod groups;
 mod input;
 mod journal;
 mod lines;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use shared::BatchId;
-use shared::batch::{BatchName, Group};
+use shared::batch::BatchName;
 use shared::order::hex;
 use shared::problem::FieldError;
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ use crate::api::Api;
 use crate::arguments::Batch;
 use crate::batch::chunks::Submission;
 use crate::batch::collect::Collector;
+use crate::batch::groups::{Groups, command};
 use crate::batch::input::{Checked, Input};
 use crate::batch::journal::{Header, Journal, Part};
 use crate::failure::{Failure, Outcome};
@@ -34,6 +36,8 @@ use crate::jobs::Event;
 use crate::manifest::{self, Manifest};
 use crate::sheet;
 use crate::terminal::{Terminal, grouped, many};
+
+pub(crate) use self::groups::named;
 
 /// How many bad lines are told one by one.
 const BAD_SHOWN: usize = 20;
@@ -44,13 +48,19 @@ const MAX_NAME: usize = 100;
 /// The version of the state file.
 const VERSION: u32 = 1;
 
-/// Submits the file's lines, waits, downloads, and reports; or goes on where an earlier run was stopped.
-pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
+/// Submits the file's lines, waits, downloads, and reports; or goes on where an earlier run was stopped. A group on the
+/// service gets at most `parts_per_group` parts.
+pub(crate) async fn run(
+    api: Api,
+    terminal: &Terminal,
+    batch: &Batch,
+    parts_per_group: usize,
+) -> Result<Outcome, Failure> {
     let api = api.patient(batch.patience);
     let input = Input::open(&batch.file, batch.format, batch.wishes.fields(), batch.state.as_deref()).await?;
     terminal.status(format_args!("checking {} …", input.path.display()));
-    let checked = check(&input, terminal).await?;
-    tell_bad(terminal, &input, &checked)?;
+    let (checked, faults) = check(&input, terminal).await?;
+    tell_bad(terminal, &input, &checked, &faults);
     if checked.bad > 0 && !batch.skip_bad {
         let lines = many(checked.bad, "bad line");
         return Err(Failure::Usage(format!("{lines}; nothing was submitted (--skip-bad leaves bad lines out)")));
@@ -63,39 +73,47 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
         return Ok(if checked.bad > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
     }
 
-    let parts = checked.good.div_ceil(u64::from(batch.chunk));
-    if parts > Group::MAX_PARTS as u64 {
-        let (parts, most) = (grouped(parts), grouped(Group::MAX_PARTS as u64));
-        return Err(Failure::Usage(format!("{parts} requests are more than {most}; raise --chunk or split the file")));
-    }
-
     let state = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
     let out = batch.out.clone().unwrap_or_else(|| with_ending(&input.path, "-posters"));
-    let header = header(&api, batch, &input, &checked, &out)?;
+    let header = header(&api, batch, &input, &checked, &out, parts_per_group)?;
     let (mut journal, mut parts) = Journal::open(&state, &header)?;
-    terminal.way_on("The same command again continues.");
     let mut manifest = Manifest::open(&out)?;
     let found = find_pictures(&out, &mut parts, terminal).await?;
-    greet(terminal, &header, &parts, checked.good, found);
+    let (submitted, groups) = (jobs_of(&parts), Groups::of(&header, &parts)?);
+    if !parts.is_empty() && (submitted < checked.good || found < submitted) {
+        groups.check(&api).await?;
+    }
+    greet(terminal, &header, submitted, checked.good, found);
     terminal.data(&Event {
         event: "begin",
-        value: json!({ "group": header.group, "lines": checked.good, "submitted": submitted(&parts), "saved": found }),
+        value: json!({ "group": header.group, "lines": checked.good, "submitted": submitted, "saved": found }),
     })?;
 
     let (taken_in, new_parts) = mpsc::unbounded_channel();
-    let submission = Submission { api: &api, terminal, header: &header, skip_bad: batch.skip_bad, lines: checked.good };
-    let submitting = submission.run(&input, &parts, &mut journal, taken_in);
+    let submission = Submission {
+        api: &api,
+        terminal,
+        header: &header,
+        state: &state,
+        skip_bad: batch.skip_bad,
+        lines: checked.good,
+        known: parts.iter().map(|part| part.chunk).collect(),
+        submitted,
+        groups,
+    };
+    let submitting = submission.run(&input, &mut journal, taken_in);
     if batch.no_wait {
-        let (group, left_out) = submitting.await?;
-        terminal.say(format_args!("submitted; `poster watch {group}` waits"));
+        let (groups, left_out) = submitting.await?;
+        terminal.say("submitted; the same command without --no-wait goes on, and this one waits:");
+        terminal.say(format_args!("  {}", command("watch", &groups.ids(), &state)));
         return Ok(if checked.bad + left_out > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
     }
-    let collector = Collector::new(&api, terminal, &out, usize::from(batch.at_once), checked.good, parts.clone());
+    let collector = Collector::new(&api, terminal, &out, usize::from(batch.at_once), checked.good, parts);
     let ((_, left_out), collected) =
         futures_util::future::try_join(submitting, collector.run(new_parts, &mut manifest)).await?;
     terminal.clear();
     let failed_file = input.beside("failed.ndjson");
-    let outcome = report::report(terminal, &input, &header, &collected, &failed_file).await?;
+    let outcome = report::report(terminal, &input, &header, &state, &collected, &failed_file).await?;
     if !batch.no_sheet && collected.saved > 0 && (collected.downloaded > 0 || !sheet::is_in(&out)) {
         let (out, name, drawn_by) = (out.clone(), header.name.clone(), terminal.clone());
         let drawing = tokio::task::spawn_blocking(move || sheet::draw(&drawn_by, &out, &name, false));
@@ -112,33 +130,49 @@ pub(crate) fn fault(error: &FieldError) -> String {
     }
 }
 
-async fn check(input: &Input, terminal: &Terminal) -> Result<Checked, Failure> {
+/// Checks every line, and gives back what the first bad ones have against them. As data all are told.
+async fn check(input: &Input, terminal: &Terminal) -> Result<(Checked, Vec<(u64, String)>), Failure> {
     let (input, terminal) = (input.clone(), terminal.clone());
     let checking = tokio::task::spawn_blocking(move || {
-        input.check(BAD_SHOWN, |lines| terminal.status(format_args!("checking: {} lines", grouped(lines))))
+        let mut first = Vec::new();
+        let bad = |line, faults| {
+            terminal.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
+            if first.len() < BAD_SHOWN {
+                first.push((line, faults));
+            }
+            Ok(())
+        };
+        let sign = |lines| terminal.status(format_args!("checking: {} lines", grouped(lines)));
+        let checked = input.check(bad, sign)?;
+        Ok((checked, first))
     });
     checking.await.map_err(|error| Failure::Local(error.to_string()))?
 }
 
-fn tell_bad(terminal: &Terminal, input: &Input, checked: &Checked) -> Result<(), Failure> {
+fn tell_bad(terminal: &Terminal, input: &Input, checked: &Checked, first: &[(u64, String)]) {
     if checked.bad == 0 {
-        return Ok(());
+        return;
     }
     let lines = many(checked.bad + checked.good, "line");
     terminal.say(format_args!("{} of {lines} of {} are bad:", grouped(checked.bad), input.path.display()));
-    for (line, faults) in &checked.faults {
+    for (line, faults) in first {
         terminal.say(format_args!("  line {line}: {faults}"));
-        terminal.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
     }
-    let more = checked.bad - checked.faults.len() as u64;
+    let more = checked.bad - first.len() as u64;
     if more > 0 {
-        terminal.say(format_args!("  and {} more", grouped(more)));
+        terminal.say(format_args!("  and {} more; --json tells all", grouped(more)));
     }
-    Ok(())
 }
 
 /// What a run must agree on with those before it.
-fn header(api: &Api, batch: &Batch, input: &Input, checked: &Checked, out: &Path) -> Result<Header, Failure> {
+fn header(
+    api: &Api,
+    batch: &Batch,
+    input: &Input,
+    checked: &Checked,
+    out: &Path,
+    parts_per_group: usize,
+) -> Result<Header, Failure> {
     let settings = json!([input.defaults(), checked.defaults, format!("{:?}", input.format), batch.chunk]);
     let digest = hex(&Sha256::digest(format!("{}{settings}", checked.sha256)));
     let stem = input.path.file_stem().map(|stem| stem.to_string_lossy().chars().take(MAX_NAME).collect());
@@ -153,6 +187,7 @@ fn header(api: &Api, batch: &Batch, input: &Input, checked: &Checked, out: &Path
         version: VERSION,
         api: api.address().to_owned(),
         group: format!("{name}-{}", &digest[..12]),
+        parts_per_group,
         name,
         sha256: checked.sha256.clone(),
         settings: digest,
@@ -180,10 +215,10 @@ async fn find_pictures(out: &Path, parts: &mut Vec<Part>, terminal: &Terminal) -
             let place =
                 part.and_then(|part| picture.line.and_then(|line| part.index_of(line)).map(|index| (part, index)));
             if let Some((part, index)) = place
-                && !part.saved[index]
+                && !part.ended[index]
                 && picture.is_in(&directory)
             {
-                part.saved[index] = true;
+                part.ended[index] = true;
                 found += 1;
                 terminal.status(format_args!("looking at what is there: {} pictures", grouped(found)));
             }
@@ -195,16 +230,16 @@ async fn find_pictures(out: &Path, parts: &mut Vec<Part>, terminal: &Terminal) -
     Ok(found)
 }
 
-fn submitted(parts: &[Part]) -> u64 {
+fn jobs_of(parts: &[Part]) -> u64 {
     parts.iter().map(|part| part.jobs() as u64).sum()
 }
 
-fn greet(terminal: &Terminal, header: &Header, parts: &[Part], lines: u64, found: u64) {
+fn greet(terminal: &Terminal, header: &Header, submitted: u64, lines: u64, found: u64) {
     let out = header.out.display();
-    if parts.is_empty() {
+    if submitted == 0 {
         terminal.say(format_args!("{}: {} to {}", header.name, many(lines, "job"), out));
     } else {
-        let (submitted, found) = (grouped(submitted(parts)), grouped(found));
+        let (submitted, found) = (grouped(submitted), grouped(found));
         let lines = many(lines, "job");
         terminal.say(format_args!(
             "{}: goes on; of {lines} {submitted} are submitted, {found} saved in {out}",

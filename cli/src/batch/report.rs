@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::chunks::completed;
 use super::collect::{Collected, Reason};
+use super::groups::command;
 use super::input::Input;
 use super::journal::Header;
 use crate::failure::{Failure, Outcome};
@@ -19,10 +20,11 @@ pub(crate) async fn report(
     terminal: &Terminal,
     input: &Input,
     header: &Header,
+    state: &Path,
     collected: &Collected,
     failed_file: &Path,
 ) -> Result<Outcome, Failure> {
-    let Collected { group, saved, downloaded, unfetched, failed, reasons } = collected;
+    let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons } = collected;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
     terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), header.out.display()));
     if *unfetched > 0 {
@@ -37,15 +39,13 @@ pub(crate) async fn report(
             terminal.say_wrapped("    ", &reason.message);
         }
         terminal.say(format_args!("Their lines are in {}, to be fed again.", failed_file.display()));
-        if let Some(group) = group {
-            terminal.say("To queue the same jobs again, and run this command again:");
-            terminal.say(format_args!("  poster retry {group}"));
-        }
+        terminal.say("To queue the same jobs again, and run this command again:");
+        terminal.say(format_args!("  {}", command("retry", to_retry, state)));
     }
     terminal.data(&Event {
         event: "end",
         value: json!({
-            "group": group, "saved": saved, "downloaded": downloaded, "unfetched": unfetched, "failed": failed.len(),
+            "groups": groups, "saved": saved, "downloaded": downloaded, "unfetched": unfetched, "failed": failed.len(),
             "failed_file": written.then_some(failed_file), "out": header.out,
         }),
     })?;

@@ -71,6 +71,7 @@ async fn main() -> std::io::Result<ExitCode> {
             let plan = Volume {
                 jobs: arguments.jobs,
                 chunk: arguments.per_batch,
+                small_groups: false,
                 kills: 3,
                 latency,
                 busy: 0.01,
