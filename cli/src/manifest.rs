@@ -77,9 +77,55 @@ impl Manifest {
 ///
 /// # Errors
 /// When there is a manifest and it cannot be read.
-pub(crate) fn read(directory: &Path, each: impl FnMut(Picture)) -> Result<(), Failure> {
+pub(crate) fn read(directory: &Path, mut each: impl FnMut(Picture)) -> Result<(), Failure> {
     let path = directory.join(FILE);
-    read_lines(&path, each).map_err(|error| Failure::file(&path, error))
+    read_lines(&path, |_, picture| each(picture)).map_err(|error| Failure::file(&path, error))
+}
+
+/// Hands the file name of every picture to `each`, with the place at which [`Lines`] finds the rest.
+///
+/// # Errors
+/// When there is a manifest and it cannot be read.
+pub(crate) fn places(directory: &Path, mut each: impl FnMut(&str, u64)) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Named {
+        file: String,
+    }
+    let path = directory.join(FILE);
+    read_lines(&path, |place, Named { file }| each(&file, place)).map_err(|error| Failure::file(&path, error))
+}
+
+/// A manifest whose lines are read one by one, in any order.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    file: BufReader<File>,
+    at: u64,
+    path: PathBuf,
+}
+
+impl Lines {
+    /// Opens the manifest of `directory`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
+        let path = directory.join(FILE);
+        let file = File::open(&path).map_err(|error| Failure::file(&path, error))?;
+        Ok(Self { file: BufReader::with_capacity(256 * 1024, file), at: 0, path })
+    }
+
+    /// The picture whose line begins at this place.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn at(&mut self, place: u64) -> Result<Picture, Failure> {
+        let mut line = Vec::new();
+        // Lines that lie near each other are read from the disk once, as long as the file is told how far to go.
+        let read = self.file.seek_relative(place.wrapping_sub(self.at).cast_signed());
+        let read = read.and_then(|()| self.file.read_until(b'\n', &mut line));
+        self.at = place + line.len() as u64;
+        read.and_then(|_| Ok(serde_json::from_slice(&line)?)).map_err(|error| Failure::file(&self.path, error))
+    }
 }
 
 impl Picture {
@@ -139,18 +185,19 @@ pub(crate) fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<
     file.write_all(&line)
 }
 
-/// Hands every line to `each` that can be read. The others were cut short by a crash.
-pub(crate) fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path, mut each: impl FnMut(T)) -> io::Result<()> {
+/// Hands every line to `each` that can be read, with the place at which it begins. The others were cut short by a crash.
+pub(crate) fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path, mut each: impl FnMut(u64, T)) -> io::Result<()> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
     let mut lines = BufReader::new(file);
-    let mut line = Vec::new();
+    let (mut line, mut place) = (Vec::new(), 0);
     while lines.read_until(b'\n', &mut line)? > 0 {
         if let Ok(value) = serde_json::from_slice(&line) {
-            each(value);
+            each(place, value);
         }
+        place += line.len() as u64;
         line.clear();
     }
     Ok(())
@@ -187,6 +234,12 @@ mod tests {
         let mut files = Vec::new();
         read(directory.path(), |picture| files.push(picture.file)).expect("it is read");
         assert_eq!(files, ["a.png", "c.png"]);
+        let mut places = Vec::new();
+        super::places(directory.path(), |file, place| places.push((file.to_owned(), place))).expect("it is read");
+        let mut lines = Lines::open(directory.path()).expect("it is there");
+        for (file, place) in places.into_iter().rev() {
+            assert_eq!(lines.at(place).expect("it is read").file, file);
+        }
     }
 
     #[test]

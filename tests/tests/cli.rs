@@ -297,6 +297,7 @@ async fn the_key_opens_the_service_and_is_shown_nowhere() {
     let other = desk.command(&["batch", "a.txt"]).env("POSTER_API_KEY", "a-key-of-bob").output().await;
     let other = told(other.expect("it runs"));
     assert!(other.code == Some(2) && other.words.contains("Is the API key the one"), "{}", other.words);
+    assert_eq!(desk.poster(&["batch", "a.txt", "--no-sheet"]).await.code, Some(0), "with her own key it goes on");
     let help = desk.command(&["--help"]).env("POSTER_API_KEY", KEY).output().await.expect("it runs");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     for shown in [made.words, format!("{:?}", made.data), help] {

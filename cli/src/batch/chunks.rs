@@ -161,6 +161,7 @@ fn body(header: &Header, number: usize, lines: &[Line]) -> String {
     let Header { name, defaults, .. } = header;
     let mut body = json!({ "name": name, "group": header.group_name(number), "defaults": defaults }).to_string();
     body.pop();
+    body.reserve_exact(lines.iter().map(|line| line.job.len() + 1).sum::<usize>() + 16);
     body.push_str(",\"jobs\":[");
     for (place, line) in lines.iter().enumerate() {
         if place > 0 {

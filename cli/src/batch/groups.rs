@@ -9,6 +9,7 @@ use shared::api::BatchView;
 use super::journal::{Header, Part, read_parts};
 use crate::api::{Answer, Api};
 use crate::failure::Failure;
+use crate::terminal::quoted;
 
 /// The ids of the groups that the service is known to have, by their places.
 #[derive(Clone, Debug, Default)]
@@ -77,12 +78,6 @@ pub(crate) fn command(action: &str, groups: &[BatchId], state: &Path) -> String 
         [group] => format!("poster {action} {group}"),
         _ => format!("poster {action} {}", quoted(&state.display().to_string())),
     }
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,@%".contains(c);
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// The ids that these words name: each is an id itself, or a state file, which stands for the groups of its batch.

@@ -182,7 +182,7 @@ pub(crate) fn read_parts(path: &Path) -> Result<(Header, Vec<Part>), Failure> {
 
 fn read(path: &Path) -> Result<(Option<Header>, Vec<Part>), Failure> {
     let (mut begun, mut parts) = (None, Vec::new());
-    read_lines(path, |entry| match entry {
+    read_lines(path, |_, entry| match entry {
         Entry::Begin(header) => begun = Some(header),
         Entry::Part { chunk, id, group, lines } => parts.push(Part::new(chunk, id, group, lines)),
     })

@@ -1,13 +1,14 @@
 //! One picture of many.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use tiny_skia::{Color, Pixmap, PremultipliedColorU8, Rect, Transform};
 use typography::{Align, Face, Line, Style};
 
-use super::{Entry, thumbnail};
+use super::catalog::Entry;
+use super::thumbnail;
 use crate::failure::Failure;
 
 /// The width of a whole sheet, in pixels, or less for few pictures.
@@ -193,8 +194,15 @@ fn save(sheet: &Pixmap, path: &Path) -> std::io::Result<()> {
     let mut encoder = png::Encoder::new(BufWriter::new(File::create(&part)?), sheet.width(), sheet.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    let pixels: Vec<u8> = sheet.pixels().iter().flat_map(|pixel| [pixel.red(), pixel.green(), pixel.blue()]).collect();
-    encoder.write_header()?.write_image_data(&pixels)?;
+    let mut header = encoder.write_header()?;
+    // Row by row, as a second sheet in memory would be as large as the first.
+    let mut rows = header.stream_writer()?;
+    for row in sheet.pixels().chunks_exact(sheet.width() as usize) {
+        let row: Vec<u8> = row.iter().flat_map(|pixel| [pixel.red(), pixel.green(), pixel.blue()]).collect();
+        rows.write_all(&row)?;
+    }
+    rows.finish()?;
+    header.finish()?;
     std::fs::rename(part, path)
 }
 

@@ -1,10 +1,14 @@
-//! A page of all posters that opens from the disk: one file, without any other but the pictures.
+//! Pages of all posters that open from the disk, without any other file but the pictures.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
-use super::Entry;
+use super::PAGE;
+use super::catalog::{Catalog, Entry};
+use crate::failure::Failure;
+use crate::terminal::{grouped, many};
 
 /// What comes before the posters.
 const HEAD: &str = include_str!("head.html");
@@ -12,26 +16,68 @@ const HEAD: &str = include_str!("head.html");
 /// What comes behind them.
 const TAIL: &str = include_str!("tail.html");
 
-/// Writes the page.
-pub(crate) fn write(path: &Path, title: &str, entries: &[Entry]) -> io::Result<()> {
-    let part = path.with_extension("html.part");
-    let mut page = BufWriter::new(File::create(&part)?);
-    let count = format!("{} poster{}", entries.len(), if entries.len() == 1 { "" } else { "s" });
-    page.write_all(HEAD.replace("{title}", &escaped(title)).replace("{count}", &count).as_bytes())?;
-    for entry in entries {
-        let (file, title) = (address(&entry.file), escaped(&entry.title));
-        let prompt = escaped(if entry.prompt.is_empty() { &entry.title } else { &entry.prompt });
-        let size = entry.size.map(|(width, height)| format!(" width=\"{width}\" height=\"{height}\""));
-        writeln!(
-            page,
-            "<figure><a href=\"{file}\"><img src=\"{file}\" loading=\"lazy\" decoding=\"async\" alt=\"{prompt}\"{}></a>\
-             <figcaption title=\"{prompt}\">{title}</figcaption></figure>",
-            size.unwrap_or_default()
-        )?;
+/// How many posters a page has. A browser opens so many in two seconds, and ten times as many in a minute.
+const PER_PAGE: usize = 10_000;
+
+/// How many posters are held in memory at once.
+const PIECE: usize = 200;
+
+/// Writes the pages of all posters, which lead to each other, and tells how many they are.
+///
+/// # Errors
+/// When the manifest cannot be read, or a page cannot be written.
+pub(crate) fn write_all(directory: &Path, title: &str, catalog: &Catalog) -> Result<usize, Failure> {
+    let pages = catalog.len().div_ceil(PER_PAGE);
+    for page in 0..pages {
+        let posters = page * PER_PAGE..((page + 1) * PER_PAGE).min(catalog.len());
+        let path = directory.join(name(page));
+        let part = path.with_extension("html.part");
+        let failed = |error: io::Error| Failure::file(&path, error);
+        let mut file = BufWriter::new(File::create(&part).map_err(failed)?);
+        file.write_all(head(title, catalog.len(), page, pages, &posters).as_bytes()).map_err(failed)?;
+        for begin in posters.clone().step_by(PIECE) {
+            for entry in catalog.entries(begin..(begin + PIECE).min(posters.end))? {
+                write_poster(&mut file, &entry).map_err(failed)?;
+            }
+        }
+        file.write_all(TAIL.as_bytes()).map_err(failed)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error).map_err(failed)?;
+        std::fs::rename(part, &path).map_err(failed)?;
     }
-    page.write_all(TAIL.as_bytes())?;
-    page.into_inner().map_err(io::IntoInnerError::into_error)?;
-    std::fs::rename(part, path)
+    Ok(pages)
+}
+
+/// The file name of a page, of which the first is number zero.
+fn name(page: usize) -> String {
+    if page == 0 { PAGE.to_owned() } else { PAGE.replace(".html", &format!("-{}.html", page + 1)) }
+}
+
+fn head(title: &str, all: usize, page: usize, pages: usize, posters: &Range<usize>) -> String {
+    let count = if pages == 1 {
+        many(all as u64, "poster")
+    } else {
+        let [first, last, all] = [posters.start + 1, posters.end, all].map(|number| grouped(number as u64));
+        format!("{first} to {last} of {all} posters")
+    };
+    let link = |to: usize, word: &str| format!("<a href=\"./{}\">{word}</a>", name(to));
+    let before = if page > 0 { link(page - 1, "← Page before") } else { String::new() };
+    let after = if page + 1 < pages { link(page + 1, "Next page →") } else { String::new() };
+    let place = if pages > 1 { " on this page" } else { "" };
+    let head =
+        HEAD.replace("{count}", &count).replace("{links}", &format!("{before} {after}")).replace("{place}", place);
+    // Last, so that nothing in the title is taken for a place to fill in.
+    head.replace("{title}", &escaped(title))
+}
+
+fn write_poster(page: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    let (file, title) = (address(&entry.file), escaped(&entry.title));
+    let prompt = escaped(if entry.prompt.is_empty() { &entry.title } else { &entry.prompt });
+    let size = entry.size.map(|(width, height)| format!(" width=\"{width}\" height=\"{height}\"")).unwrap_or_default();
+    writeln!(
+        page,
+        "<figure><a href=\"{file}\"><img src=\"{file}\" loading=\"lazy\" decoding=\"async\" alt=\"{prompt}\"{size}></a>\
+         <figcaption>{title}</figcaption></figure>"
+    )
 }
 
 /// Text as it stands in HTML, within quotation marks too.
@@ -68,20 +114,35 @@ mod tests {
 
     #[test]
     fn prompts_and_names_cannot_break_out() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("index.html");
         let entry = Entry {
             file: "a\"b#c.png".to_owned(),
             title: "<script>alert('1')</script>".to_owned(),
             prompt: "\" onload=\"alert(1)".to_owned(),
             size: Some((2, 3)),
         };
-        write(&path, "</title><b>", &[entry]).expect("it is written");
-        let page = std::fs::read_to_string(&path).expect("it can be read");
+        let mut poster = Vec::new();
+        write_poster(&mut poster, &entry).expect("it is written");
+        let page = head("</title><b>{count}", 1, 0, 1, &(0..1)) + &String::from_utf8(poster).expect("it is UTF-8");
         assert!(
             !page.contains("<script>alert") && !page.contains("\" onload") && !page.contains("</title><b>"),
             "{page}"
         );
-        assert!(page.contains("src=\"./a%22b%23c.png\"") && page.contains("1 poster<"), "{page}");
+        assert!(page.contains("src=\"./a%22b%23c.png\"") && page.contains(">1 poster<"), "{page}");
+        assert!(page.contains("&lt;/title&gt;&lt;b&gt;{count}</h1>"), "what a title says is no place to fill in");
+    }
+
+    #[test]
+    fn pages_lead_to_each_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for number in 0..=PER_PAGE {
+            File::create(directory.path().join(format!("{number:06}.png"))).expect("it is written");
+        }
+        let catalog = Catalog::of(directory.path()).expect("it is read");
+        assert_eq!(write_all(directory.path(), "Many", &catalog).expect("they are written"), 2);
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("it is there");
+        let (first, second) = (read("index.html"), read("index-2.html"));
+        assert!(first.contains("1 to 10,000 of 10,001 posters") && first.contains("href=\"./index-2.html\""));
+        assert!(second.contains("10,001 to 10,001 of") && second.contains("href=\"./index.html\""));
+        assert_eq!([&first, &second].map(|page| page.matches("<figure>").count()), [PER_PAGE, 1]);
     }
 }
