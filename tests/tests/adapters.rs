@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::aws::{Created, File, Files, Kind, PaintError, Saved, Stored};
+use shared::aws::{Aws, Created, Endpoints, File, Files, Kind, PaintError, Saved, Stored};
 use shared::job::{ErrorCode, ImageFacts, Lease, Variant};
 use shared::order::{Model, Order, OutputFormat};
 use shared::poster::{Lettering, Placement, Style};
 use shared::{Job, JobId, Owner, Timestamp};
 use tests::pipeline::Pipeline;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 fn job(now: Timestamp) -> Job {
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
@@ -135,6 +137,35 @@ async fn the_model_answers_as_its_contract_says() {
     let error = hasty.paint(&order).await.err().expect("no picture");
     assert!(matches!(&error, PaintError::Service(error) if error.code == "Timeout"), "{error:?}");
     assert_eq!(pipeline.stack.bedrock().stats().invocations, 5, "a painting is never tried again by the SDK");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_picture() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = job(pipeline.clock.now()).order;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    // A length that no answer of the model has is not believed before its bytes have come.
+    for length in [1_000_000, u64::MAX / 2] {
+        let server = async {
+            let (mut stream, _) = listener.accept().await.expect("a call");
+            let (mut buffer, mut request) = ([0; 4096], Vec::new());
+            while !request.ends_with(b"}") {
+                let read = stream.read(&mut buffer).await.expect("the request");
+                request.extend_from_slice(&buffer[..read]);
+            }
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all((head + r#"{"images":[""#).as_bytes()).await.expect("the client listens");
+        };
+        let endpoints = Endpoints { bedrock: Some(format!("http://{address}")), ..Endpoints::default() };
+        let painter = Aws::new(pipeline.stack.config().clone(), endpoints);
+        let painter = painter.painter("us-west-2".to_owned(), Duration::from_secs(5));
+        let (painted, ()) = tokio::join!(painter.paint(&order), server);
+        let error = painted.err().expect("no picture");
+        assert!(matches!(&error, PaintError::Service(error) if error.kind == Kind::Unavailable), "{error:?}");
+        assert_ne!(error.to_string(), "Bedrock answered Timeout");
+    }
     pipeline.stop().await;
 }
 

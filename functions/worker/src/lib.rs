@@ -38,8 +38,8 @@ impl App {
     ///
     /// # Errors
     /// When settings are missing or bad.
-    pub async fn from_env() -> Result<Self, Error> {
-        Ok(Self::new(&Aws::from_env().await?, Clock::system(), &|name| std::env::var(name).ok())?)
+    pub fn from_env() -> Result<Self, Error> {
+        Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
     }
 
     /// The function with these connections, this clock, and the settings that `lookup` finds.

@@ -7,6 +7,6 @@ use worker::{App, handle};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logs::start();
-    let app = &App::from_env().await?;
+    let app = &App::from_env()?;
     run(service_fn(move |event| handle(app, event))).await
 }

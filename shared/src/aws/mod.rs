@@ -11,13 +11,17 @@ pub mod metrics;
 mod painter;
 mod queue;
 mod table;
+mod whole_answers;
 
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, tls::rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::shared::IntoShared;
 use aws_smithy_types::retry::RetryConfig;
 
 pub use error::{Kind, ServiceError};
@@ -44,8 +48,7 @@ pub struct Aws {
     output: Output,
 }
 
-/// Addresses of services that stand in for the real ones; `None` is the real one, or the one that the SDK's own
-/// variables name (`AWS_ENDPOINT_URL_SQS` and so on).
+/// Addresses of services that stand in for the real ones; `None` is the real one.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
     /// Amazon DynamoDB.
@@ -59,22 +62,35 @@ pub struct Endpoints {
 }
 
 impl Aws {
-    /// The connections of a Lambda function: region and credentials from the variables that Lambda sets.
+    /// The connections of a Lambda function: region and credentials from the variables that Lambda sets, and endpoints
+    /// from those that the SDKs share, see
+    /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
     ///
     /// # Errors
     /// When no region is set.
-    pub async fn from_env() -> Result<Self, SettingsError> {
+    pub fn from_env() -> Result<Self, SettingsError> {
         let lookup = |name: &str| std::env::var(name).ok();
         let mut settings = Settings::new(&lookup);
         let region = settings.text("AWS_REGION");
         settings.finish(|| ())?;
-        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        // Not by `aws_config::defaults`, which brings along every other place where credentials could come from.
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region))
-            .credentials_provider(aws_config::environment::EnvironmentVariableCredentialsProvider::new())
+            .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
             .http_client(http_client())
-            .load()
-            .await;
-        Ok(Self::new(config, Endpoints::default()).telling(Output::stdout()))
+            .build();
+        let endpoint = |service: &str| {
+            let urls = [lookup(&format!("AWS_ENDPOINT_URL_{service}")), lookup("AWS_ENDPOINT_URL")];
+            urls.into_iter().flatten().find(|url| !url.is_empty())
+        };
+        let endpoints = Endpoints {
+            dynamodb: endpoint("DYNAMODB"),
+            sqs: endpoint("SQS"),
+            s3: endpoint("S3"),
+            bedrock: endpoint("BEDROCK_RUNTIME"),
+        };
+        Ok(Self::new(config, endpoints).telling(Output::stdout()))
     }
 
     /// Connections with this configuration, on which no metrics are told.
@@ -164,5 +180,7 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
         }
     }
     let context = TlsContext::builder().with_trust_store(roots).build().expect("the bundled roots are valid PEM");
-    Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https()
+    let client =
+        Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https();
+    whole_answers::WholeAnswers(client).into_shared()
 }

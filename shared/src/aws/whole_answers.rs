@@ -1,0 +1,53 @@
+//! An HTTP client that reads each answer whole, into memory of the answer's length.
+//!
+//! The SDK would gather the parts of an answer as they come and then copy them into one piece. That takes the memory of
+//! each of ten pictures twice, and leaves the heap in pieces that fit nothing else.
+
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+
+/// The longest answer for which memory is taken at once. None that we ask for is longer, and a length is only a promise.
+const MAX: u64 = 32 << 20;
+
+/// A client whose answers are whole.
+#[derive(Debug)]
+pub(super) struct WholeAnswers(pub(super) SharedHttpClient);
+
+#[derive(Debug)]
+struct WholeAnswer(SharedHttpConnector);
+
+impl HttpClient for WholeAnswers {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(WholeAnswer(self.0.http_connector(settings, components)))
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.0.connector_metadata()
+    }
+}
+
+impl HttpConnector for WholeAnswer {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut answer = answer.await?;
+            let length = answer.body().content_length().filter(|length| *length <= MAX);
+            if let Some(length) = length.and_then(|length| usize::try_from(length).ok()) {
+                let mut parts = ByteStream::new(answer.take_body());
+                let mut whole = Vec::with_capacity(length);
+                while let Some(part) = parts.next().await {
+                    whole.extend_from_slice(&part.map_err(|error| ConnectorError::io(error.into()))?);
+                }
+                *answer.body_mut() = SdkBody::from(whole);
+            }
+            Ok(answer)
+        })
+    }
+}
