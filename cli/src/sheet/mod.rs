@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::arguments::Sheet;
 use crate::failure::{Failure, Outcome};
+use crate::manifest;
 use crate::sheet::catalog::Catalog;
 use crate::terminal::{Terminal, grouped, many, quoted};
 
@@ -36,9 +37,12 @@ pub(crate) fn run(terminal: &Terminal, sheet: &Sheet) -> Result<Outcome, Failure
     Ok(if unreadable == 0 { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
-/// Whether the directory has its sheet and its page.
+/// Whether the directory has its sheet and its page, made after the last picture was saved. The page is what is made
+/// last.
 pub(crate) fn is_in(directory: &Path) -> bool {
-    directory.join(PAGE).exists() && directory.join(format!("{SHEET}.png")).exists()
+    let changed = |name: &str| directory.join(name).metadata().and_then(|metadata| metadata.modified()).ok();
+    let is_new = changed(PAGE).is_some_and(|page| changed(manifest::FILE).is_none_or(|saved| saved <= page));
+    is_new && directory.join(format!("{SHEET}.png")).exists()
 }
 
 /// Draws one sheet of the directory's pictures, or as many as `all` of them need, and writes the page. Tells how many
@@ -87,4 +91,27 @@ pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool)
     terminal
         .data(&json!({ "event": "sheet", "sheets": sheets, "page": page, "pages": pages, "pictures": pictures }))?;
     Ok(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_sheet_counts_only_when_all_of_it_is_newer_than_the_pictures() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let make = |name: &str| File::create(directory.path().join(name)).expect("it is made");
+        let page = make(PAGE);
+        assert!(!is_in(directory.path()), "there is no sheet");
+        make("contact-sheet.png");
+        assert!(is_in(directory.path()));
+        make(manifest::FILE);
+        page.set_modified(SystemTime::now() - Duration::from_secs(1)).expect("it is set back");
+        assert!(!is_in(directory.path()), "more was saved since");
+        page.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("it is set");
+        assert!(is_in(directory.path()));
+    }
 }

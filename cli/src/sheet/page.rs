@@ -22,13 +22,14 @@ const PER_PAGE: usize = 10_000;
 /// How many posters are held in memory at once.
 const PIECE: usize = 200;
 
-/// Writes the pages of all posters, which lead to each other, and tells how many they are.
+/// Writes the pages of all posters, which lead to each other, and tells how many they are. The first comes last: where it
+/// is, all are.
 ///
 /// # Errors
 /// When the manifest cannot be read, or a page cannot be written.
 pub(crate) fn write_all(directory: &Path, title: &str, catalog: &Catalog) -> Result<usize, Failure> {
     let pages = catalog.len().div_ceil(PER_PAGE);
-    for page in 0..pages {
+    for page in (0..pages).rev() {
         let posters = page * PER_PAGE..((page + 1) * PER_PAGE).min(catalog.len());
         let path = directory.join(name(page));
         let part = path.with_extension("html.part");
@@ -138,6 +139,11 @@ mod tests {
             File::create(directory.path().join(format!("{number:06}.png"))).expect("it is written");
         }
         let catalog = Catalog::of(directory.path()).expect("it is read");
+        let second = directory.path().join("index-2.html");
+        std::fs::create_dir(&second).expect("it is made");
+        assert!(write_all(directory.path(), "Many", &catalog).is_err(), "a directory is in the way");
+        assert!(!directory.path().join("index.html").exists(), "the first page leads nowhere yet");
+        std::fs::remove_dir(second).expect("it goes");
         assert_eq!(write_all(directory.path(), "Many", &catalog).expect("they are written"), 2);
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("it is there");
         let (first, second) = (read("index.html"), read("index-2.html"));
