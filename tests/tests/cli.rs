@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use local::Options;
 use serde_json::Value;
@@ -236,6 +237,32 @@ async fn what_failed_can_be_fed_or_queued_again() {
         "{}",
         other.words
     );
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn reasons_are_told_even_when_the_file_has_changed_meanwhile() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    // It takes up no job until the file has changed.
+    desk.pipeline.model("throttle=1");
+    desk.write("a.txt", "One\nTwo\n");
+    let command = desk.command(&["batch", "a.txt", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let command = command.expect("it runs");
+    let has_begun =
+        || std::fs::read_to_string(desk.path("a.txt.poster-state")).is_ok_and(|state| state.contains("{\"part\":"));
+    while !has_begun() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    desk.write("a.txt", "One\nTwo\nThree\n");
+    desk.pipeline.model("filter=1");
+    let failed = told(command.wait_with_output().await.expect("it ends"));
+    assert!(failed.code == Some(2) && failed.words.contains("a.txt has changed"), "{}", failed.words);
+    assert!(failed.words.contains("2 content_filtered: lines 1, 2"), "{}", failed.words);
+    let end = failed.data.last().expect("an end");
+    assert_eq!((&end["event"], &end["failed"], &end["failed_file"]), (&"end".into(), &2.into(), &Value::Null), "{end}");
+    let group = end["groups"][0].as_str().expect("a group");
+    assert!(failed.words.contains(&format!("poster retry {group}")), "{}", failed.words);
+    assert!(!desk.path("a.txt.failed.ndjson").exists());
     desk.pipeline.stop().await;
 }
 

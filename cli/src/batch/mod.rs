@@ -113,12 +113,19 @@ pub(crate) async fn run(
         futures_util::future::try_join(submitting, collector.run(new_parts, &mut manifest)).await?;
     terminal.clear();
     let failed_file = input.beside("failed.ndjson");
-    let outcome = report::report(terminal, &input, &header, &state, &collected, &failed_file).await?;
-    if !batch.no_sheet && collected.saved > 0 && (collected.downloaded > 0 || !sheet::is_in(&out)) {
+    let written = report::write_failed(&input, &header, collected.failed.clone(), failed_file.clone()).await;
+    let in_file = *written.as_ref().unwrap_or(&false);
+    let outcome = report::report(terminal, &header, &state, &collected, &failed_file, in_file)?;
+    let drawn = if !batch.no_sheet && collected.saved > 0 && (collected.downloaded > 0 || !sheet::is_in(&out)) {
         let (out, name, drawn_by) = (out.clone(), header.name.clone(), terminal.clone());
         let drawing = tokio::task::spawn_blocking(move || sheet::draw(&drawn_by, &out, &name, false));
-        drawing.await.map_err(|error| Failure::Local(error.to_string()))??;
-    }
+        drawing.await.map_err(|error| Failure::Local(error.to_string()))?.map(drop)
+    } else {
+        Ok(())
+    };
+    // What keeps the failed lines from being written keeps nothing else from being done, and is the end's to tell.
+    written.map_err(|failure| report::unwritten(failure, &failed_file))?;
+    drawn?;
     Ok(if checked.bad + left_out > 0 { Outcome::SomeFailed } else { outcome })
 }
 

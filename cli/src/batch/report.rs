@@ -15,14 +15,15 @@ use crate::failure::{Failure, Outcome};
 use crate::jobs::Event;
 use crate::terminal::{Terminal, grouped, many};
 
-/// Tells what became of the jobs, and writes the lines of those that failed to a file that can be fed again.
-pub(crate) async fn report(
+/// Tells what became of the jobs. `written` is whether the lines of those that failed are in `failed_file`: where that
+/// cannot be, everything else is told all the same.
+pub(crate) fn report(
     terminal: &Terminal,
-    input: &Input,
     header: &Header,
     state: &Path,
     collected: &Collected,
     failed_file: &Path,
+    written: bool,
 ) -> Result<Outcome, Failure> {
     let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons } = collected;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
@@ -31,14 +32,15 @@ pub(crate) async fn report(
         let pictures = many(*unfetched, "picture");
         terminal.say(format_args!("{pictures} could not be downloaded. The same command tries again."));
     }
-    let written = write_failed(input, header, failed.clone(), failed_file.to_owned()).await?;
     if !failed.is_empty() {
         terminal.say(format_args!("{} failed:", many(failed.len() as u64, "poster")));
         for (code, reason) in reasons {
             terminal.say(format_args!("  {} {code}: {}", grouped(reason.jobs), numbers(reason)));
             terminal.say_wrapped("    ", &reason.message);
         }
-        terminal.say(format_args!("Their lines are in {}, to be fed again.", failed_file.display()));
+        if written {
+            terminal.say(format_args!("Their lines are in {}, to be fed again.", failed_file.display()));
+        }
         terminal.say("To queue the same jobs again, and run this command again:");
         terminal.say(format_args!("  {}", command("retry", to_retry, state)));
     }
@@ -60,8 +62,18 @@ fn numbers(reason: &Reason) -> String {
     format!("line{} {}{more}", if reason.jobs == 1 { "" } else { "s" }, lines.join(", "))
 }
 
-/// Writes the failed lines, each with the defaults filled in. Where there are none, a file of an earlier run goes.
-async fn write_failed(input: &Input, header: &Header, mut failed: Vec<u64>, path: PathBuf) -> Result<bool, Failure> {
+/// Writes the failed lines, each with the defaults filled in, and tells whether there are any. Where there are none, a
+/// file of an earlier run goes.
+///
+/// # Errors
+/// When the input has changed since it was checked, or a file cannot be read or written. A file of an earlier run then
+/// stays as it is.
+pub(crate) async fn write_failed(
+    input: &Input,
+    header: &Header,
+    mut failed: Vec<u64>,
+    path: PathBuf,
+) -> Result<bool, Failure> {
     if failed.is_empty() {
         return match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::file(&path, error)),
@@ -89,4 +101,14 @@ async fn write_failed(input: &Input, header: &Header, mut failed: Vec<u64>, path
         Ok(true)
     });
     writing.await.map_err(|error| Failure::Local(error.to_string()))?
+}
+
+/// Why the failed lines were not written, where that was for the sake of another file than theirs.
+pub(crate) fn unwritten(failure: Failure, path: &Path) -> Failure {
+    match failure {
+        Failure::Usage(why) => {
+            Failure::Usage(format!("{why}, so the failed lines are not written to {}", path.display()))
+        }
+        failure => failure,
+    }
 }
