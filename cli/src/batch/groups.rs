@@ -83,7 +83,8 @@ pub(crate) fn command(action: &str, groups: &[BatchId], state: &Path) -> String 
 /// The ids that these words name: each is an id itself, or a state file, which stands for the groups of its batch.
 ///
 /// # Errors
-/// When there is no such file, or it is no state file.
+/// When there is no such file, it is no state file, or it has no word of anything that was submitted: what a crash has
+/// kept from being recorded would otherwise be taken for canceled.
 pub(crate) fn named(words: &[String]) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::new();
     for word in words {
@@ -97,6 +98,10 @@ pub(crate) fn named(words: &[String]) -> Result<Vec<String>, Failure> {
             return Err(Failure::Usage(format!("{word:?} {rule}")));
         }
         let (header, parts) = read_parts(path)?;
+        if parts.is_empty() {
+            let way_on = "run the command that began it with --no-wait first";
+            return Err(Failure::Usage(format!("{word:?} records nothing as submitted; {way_on}")));
+        }
         ids.extend(Groups::of(&header, &parts)?.ids().iter().map(ToString::to_string));
     }
     Ok(ids)
@@ -114,6 +119,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a state");
         let (mut journal, _) = Journal::open(&path, &header).expect("a new state");
+        let unrecorded = named(&[path.display().to_string()]);
+        assert!(unrecorded.is_err_and(|failure| failure.to_string().contains("--no-wait")));
         for (chunk, group) in [(0, first), (1, first), (3, second)] {
             journal.part(&Part::new(chunk, BatchId::new(), group, vec![(1, 1)])).expect("it is written");
         }
