@@ -151,7 +151,14 @@ impl Journal {
         let (begun, parts) = read(path)?;
         match begun {
             Some(begun) => begun.agrees(header, path)?,
-            None => journal.add(&Entry::Begin(header.clone()))?,
+            None => {
+                // A first line that was cut short would stay the beginning of the file, and might not look like one.
+                if std::fs::read(path).map_err(failed)?.split_inclusive(|&byte| byte == b'\n').count() > 1 {
+                    return Err(no_state_file(path));
+                }
+                journal.file.set_len(0).map_err(failed)?;
+                journal.add(&Entry::Begin(header.clone()))?;
+            }
         }
         Ok((journal, parts))
     }
@@ -305,14 +312,22 @@ pub(crate) mod tests {
     fn a_file_that_is_no_state_is_left_as_it_is() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("precious");
-        for (content, is_state) in
-            [("{\"prompt\":\"x\"}\n{", false), ("{}", false), ("A heist", false), ("", true), ("{\"beg", true)]
-        {
+        for (content, is_state) in [
+            ("{\"prompt\":\"x\"}\n{", false),
+            ("{}", false),
+            ("A heist", false),
+            ("{\"begin\":\"of another version\"}\n{\"and\":1}\n", false),
+            ("", true),
+            ("{\"beg", true),
+            ("{\"begin\":{\"version\":1", true),
+        ] {
             std::fs::write(&path, content).expect("it is written");
             let opened = Journal::open(&path, &header());
             assert_eq!(opened.is_ok(), is_state, "{content:?}");
             let kept = std::fs::read_to_string(&path).expect("it is read");
             assert_eq!(kept == content, !is_state, "{content:?} became {kept:?}");
+            drop(opened);
+            assert_eq!(Journal::open(&path, &header()).is_ok(), is_state, "{content:?} the second time");
         }
     }
 
