@@ -87,12 +87,8 @@ pub(crate) fn read(directory: &Path, mut each: impl FnMut(Picture)) -> Result<()
 /// # Errors
 /// When there is a manifest and it cannot be read.
 pub(crate) fn places(directory: &Path, mut each: impl FnMut(&str, u64)) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Named {
-        file: String,
-    }
     let path = directory.join(FILE);
-    read_lines(&path, |place, Named { file }| each(&file, place)).map_err(|error| Failure::file(&path, error))
+    read_lines(&path, |place, picture: Picture| each(&picture.file, place)).map_err(|error| Failure::file(&path, error))
 }
 
 /// A manifest whose lines are read one by one, in any order.

@@ -108,8 +108,14 @@ mod tests {
                  \"width\":2,\"height\":3}}\n"
             )
         };
-        let lines =
-            [line("c.png", "old"), line("gone.png", "x"), "torn\n".into(), line("b.webp", "B"), line("c.png", "C")];
+        let lines = [
+            line("c.png", "old"),
+            line("gone.png", "x"),
+            "torn\n".to_owned(),
+            line("b.webp", "B"),
+            line("c.png", "C"),
+            "{\"file\":\"b.webp\",\"prompt\":\"no record of a picture\"}\n".to_owned(),
+        ];
         std::fs::write(directory.path().join(manifest::FILE), lines.concat()).expect("it is written");
         let catalog = Catalog::of(directory.path()).expect("it is read");
         let entries = catalog.entries(0..catalog.len()).expect("it is read");
