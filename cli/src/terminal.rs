@@ -153,7 +153,7 @@ impl Inner {
             erase();
         }
         if let Some(text) = &text {
-            let shown: String = text.chars().take(columns() - 1).collect();
+            let shown: String = plain(text).chars().take(columns() - 1).collect();
             // Standard error may be closed, and then there is nobody left to tell.
             let _ = write!(stderr(), "{shown}");
             let _ = stderr().flush();
@@ -174,7 +174,12 @@ pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn write_line(text: &str) {
-    let _ = writeln!(stderr(), "{text}");
+    let _ = writeln!(stderr(), "{}", plain(text));
+}
+
+/// The text without what a terminal would obey: it may come from a file or from the service.
+fn plain(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 fn erase() {
@@ -259,6 +264,7 @@ mod tests {
         );
         assert_eq!(beginning("A  heist\non the moon", 10), "A heist o…");
         assert_eq!(beginning("short", 10), "short");
+        assert_eq!(plain("é\u{1b}]0;owned\u{7}\u{9b}\r\n"), "é\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}\n");
         assert_eq!(wrapped("A heist on the moon", 8), ["A heist", "on the", "moon"]);
     }
 }
