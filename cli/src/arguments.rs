@@ -264,7 +264,7 @@ pub(crate) struct List {
     #[arg(long)]
     pub(crate) status: Option<Status>,
 
-    /// Those of this batch
+    /// Those of this batch, or of the batch of this state file
     #[arg(long, value_name = "ID")]
     pub(crate) batch: Option<String>,
 

@@ -14,12 +14,18 @@ use crate::watch::line_of;
 
 /// Lists jobs.
 pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
-    let path = list.batch.as_ref().map_or("/jobs".to_owned(), |id| format!("/batches/{id}/jobs"));
+    let paths = match &list.batch {
+        None => vec!["/jobs".to_owned()],
+        Some(word) => named(std::slice::from_ref(word))?.iter().map(|id| format!("/batches/{id}/jobs")).collect(),
+    };
+    let mut paths = paths.iter().peekable();
     let mut left = if list.all { usize::MAX } else { list.limit };
     let mut cursor: Option<String> = None;
     let mut listed = 0;
-    while left > 0 {
-        let page = api.jobs(&path, list.status, left.min(PAGE), cursor.as_deref()).await?;
+    while left > 0
+        && let Some(path) = paths.peek()
+    {
+        let page = api.jobs(path, list.status, left.min(PAGE), cursor.as_deref()).await?;
         for job in page.jobs.iter().take(left) {
             if listed == 0 {
                 terminal.say(format_args!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"));
@@ -31,12 +37,12 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
         left -= page.jobs.len().min(left);
         cursor = page.next_cursor;
         if cursor.is_none() {
-            break;
+            paths.next();
         }
     }
     if listed == 0 {
         terminal.say("no such jobs");
-    } else if cursor.is_some() {
+    } else if paths.peek().is_some() {
         terminal.say("there are more; --all lists them");
     }
     Ok(Outcome::AllDone)

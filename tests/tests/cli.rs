@@ -289,6 +289,11 @@ async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
     let done = told(batch(&[]).await.expect("it runs"));
     assert_eq!(done.code, Some(0), "{}", done.words);
     assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 5);
+    for (more, jobs, cut) in [("--all", 5, false), ("--limit=3", 3, true), ("--limit=5", 5, false)] {
+        let listed = desk.poster(&["list", "--batch", "a.txt.poster-state", more, "--json"]).await;
+        assert_eq!((listed.data.len(), listed.words.contains("there are more")), (jobs, cut), "{more}");
+    }
+    assert_eq!(desk.poster(&["list", "--batch", "../jobs"]).await.code, Some(2));
     let got = desk.poster(&["download", "a.txt.poster-state", "--out", "again", "--json"]).await;
     assert_eq!((got.code, got.data.len()), (Some(0), 5), "{}", got.words);
     assert_eq!(desk.jobs().await, 5);
