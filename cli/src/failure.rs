@@ -51,6 +51,11 @@ impl Failure {
         }
     }
 
+    /// Whether the service has nothing of the name that was asked for. Another server on the way may answer 404 too.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.status == 404 && problem.code == "not_found")
+    }
+
     /// A file that cannot be read or written.
     pub(crate) fn file(path: &Path, error: impl Display) -> Self {
         Self::Local(format!("{}: {error}", path.display()))

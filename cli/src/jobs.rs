@@ -57,13 +57,36 @@ fn row(job: &JobView, columns: usize) -> String {
 
 /// Shows jobs and batches.
 pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    for id in &named(&ids.ids)? {
-        match api.find(id).await? {
-            Found::Job(job) => show_job(terminal, &job)?,
-            Found::Batch(batch) => show_batch(terminal, &batch.value)?,
+    let mut outcome = Outcome::AllDone;
+    let ids = named(&ids.ids)?;
+    for id in &ids {
+        match find_one_of(&ids, id, api, terminal).await? {
+            Some(Found::Job(job)) => show_job(terminal, &job)?,
+            Some(Found::Batch(batch)) => show_batch(terminal, &batch.value)?,
+            None => outcome = Outcome::SomeFailed,
         }
     }
-    Ok(Outcome::AllDone)
+    Ok(outcome)
+}
+
+/// What this one of the ids names. One of several that the service has nothing of, such as the first group of an old
+/// batch, is told and is `None`, so that it does not keep the others from their turn.
+///
+/// # Errors
+/// When the service has nothing of the only id, or does not answer.
+pub(crate) async fn find_one_of(
+    ids: &[String],
+    id: &str,
+    api: &Api,
+    terminal: &Terminal,
+) -> Result<Option<Found>, Failure> {
+    match api.find(id).await {
+        Err(failure) if failure.is_not_found() && ids.len() > 1 => {
+            terminal.say(format_args!("{id}: the service has no such job or batch"));
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
 }
 
 /// Cancels jobs, and what has not started of batches.
@@ -78,11 +101,16 @@ pub(crate) async fn retry(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<O
 
 async fn steer(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::AllDone;
-    for id in &named(&ids.ids)? {
+    let ids = named(&ids.ids)?;
+    for id in &ids {
         let key = new_key();
-        let steered = match api.find(id).await? {
-            Found::Job(_) => api.steer_job(id, action, &key).await.map(|job| show_job(terminal, &job)),
-            Found::Batch(_) => api.steer_batch(id, action, &key).await.map(|batch| show_batch(terminal, &batch)),
+        let steered = match find_one_of(&ids, id, api, terminal).await? {
+            Some(Found::Job(_)) => api.steer_job(id, action, &key).await.map(|job| show_job(terminal, &job)),
+            Some(Found::Batch(_)) => api.steer_batch(id, action, &key).await.map(|batch| show_batch(terminal, &batch)),
+            None => {
+                outcome = Outcome::SomeFailed;
+                continue;
+            }
         };
         match steered {
             Ok(shown) => shown?,

@@ -19,6 +19,7 @@ use crate::arguments::Download;
 use crate::batch::named;
 use crate::failure::{Failure, Outcome};
 use crate::http::piece;
+use crate::jobs::find_one_of;
 use crate::manifest::{self, Manifest, Picture, unnamed};
 use crate::terminal::{Terminal, beginning, many};
 
@@ -145,15 +146,16 @@ pub(crate) async fn download(api: &Api, terminal: &Terminal, download: &Download
         }
     })?;
     let mut saving = Saving { api, terminal, out, manifest: &mut manifest, there, saved: 0, kept: 0 };
-    let mut missing = 0;
+    let (mut missing, mut gone) = (0, false);
     for id in &ids {
-        match api.find(id).await? {
-            Found::Job(job) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
-            Found::Job(job) => {
+        match find_one_of(&ids, id, api, terminal).await? {
+            None => gone = true,
+            Some(Found::Job(job)) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
+            Some(Found::Job(job)) => {
                 terminal.say(format_args!("job {id} is {}, and has no picture", job.status));
                 missing += 1;
             }
-            Found::Batch(batch) => {
+            Some(Found::Batch(batch)) => {
                 let list = format!("/batches/{id}/jobs");
                 let mut cursor = None;
                 loop {
@@ -171,11 +173,10 @@ pub(crate) async fn download(api: &Api, terminal: &Terminal, download: &Download
     let Saving { saved, kept, .. } = saving;
     let before = if kept > 0 { format!(", {} were there", many(kept, "picture")) } else { String::new() };
     terminal.say(format_args!("{} saved in {}{before}", many(saved, "picture"), out.display()));
-    if missing == 0 {
-        return Ok(Outcome::AllDone);
+    if missing > 0 {
+        terminal.say(format_args!("{} without a picture", many(missing as u64, "job")));
     }
-    terminal.say(format_args!("{} without a picture", many(missing as u64, "job")));
-    Ok(Outcome::SomeFailed)
+    Ok(if missing > 0 || gone { Outcome::SomeFailed } else { Outcome::AllDone })
 }
 
 /// What `download` has under way.

@@ -10,7 +10,7 @@ use crate::api::{Answer, Api, Found};
 use crate::arguments::Ids;
 use crate::batch::named;
 use crate::failure::{Failure, Outcome};
-use crate::jobs::in_words;
+use crate::jobs::{find_one_of, in_words};
 use crate::terminal::{Terminal, grouped, span};
 
 /// The longest that the service holds an answer.
@@ -22,14 +22,19 @@ const WEIGHT: f64 = 0.3;
 /// Waits for jobs and batches to end, batches first.
 pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     let (mut jobs, mut batches) = (Vec::new(), Vec::new());
-    for id in named(&ids.ids)? {
-        match api.find(&id).await? {
-            Found::Job(_) => jobs.push(id),
-            Found::Batch(answer) => batches.push(*answer),
+    let mut outcome = Outcome::AllDone;
+    let ids = named(&ids.ids)?;
+    for id in &ids {
+        match find_one_of(&ids, id, api, terminal).await? {
+            Some(Found::Job(_)) => jobs.push(id),
+            Some(Found::Batch(answer)) => batches.push(*answer),
+            None => outcome = Outcome::SomeFailed,
         }
     }
-    let mut outcome = wait_for_batches(api, terminal, batches).await?;
-    for id in &jobs {
+    if wait_for_batches(api, terminal, batches).await? == Outcome::SomeFailed {
+        outcome = Outcome::SomeFailed;
+    }
+    for id in jobs {
         let job = wait_for_job(api, terminal, id).await?;
         let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
         terminal.say(format_args!("job {id}: {}{why}", job.status));
@@ -42,30 +47,25 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
 }
 
 /// Waits until all of these have ended. What is shown meanwhile is how all of their jobs stand.
-async fn wait_for_batches(
-    api: &Api,
-    terminal: &Terminal,
-    mut batches: Vec<Answer<BatchView>>,
-) -> Result<Outcome, Failure> {
+async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<BatchView>>) -> Result<Outcome, Failure> {
+    // Each with the time at which another look at it is worthwhile.
+    let due = |answer: Answer<BatchView>| (answer.value, Instant::now() + api.pause(answer.retry_after));
+    let mut batches: Vec<_> = batches.into_iter().map(due).collect();
     let mut progress = Progress::default();
     loop {
-        let waiting = batches.iter().filter(|batch| batch.value.status == BatchStatus::InProgress);
-        let Some(pause) = waiting.map(|batch| api.pause(batch.retry_after)).min() else { break };
-        let counts = batches.iter().map(|batch| batch.value.counts).sum();
+        let counts = batches.iter().map(|(batch, _)| batch.counts).sum();
+        let waiting = batches.iter_mut().filter(|(batch, _)| batch.status == BatchStatus::InProgress);
+        let Some(next) = waiting.min_by_key(|(_, due)| *due) else { break };
         progress.learn(&counts);
         let show = || terminal.status(progress.line(&counts, None, None, terminal.columns()));
-        ticking(tokio::time::sleep(pause), show).await;
-        for batch in &mut batches {
-            if batch.value.status == BatchStatus::InProgress {
-                *batch = api.batch(&batch.value.id.to_string()).await?;
-            }
-        }
+        ticking(tokio::time::sleep_until(next.1.into()), show).await;
+        *next = due(api.batch(&next.0.id.to_string()).await?);
     }
-    for batch in batches.iter().map(|batch| &batch.value) {
+    for (batch, _) in &batches {
         terminal.say(format_args!("batch {}: {}: {}", batch.id, in_words(batch.status), line_of(&batch.counts)));
         terminal.data(batch)?;
     }
-    let done = batches.iter().all(|batch| batch.value.status == BatchStatus::Completed);
+    let done = batches.iter().all(|(batch, _)| batch.status == BatchStatus::Completed);
     Ok(if done { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 

@@ -7,6 +7,7 @@ mod cli;
 mod contract;
 mod crashes;
 mod deliveries;
+mod detours;
 mod documents;
 mod groups;
 mod lists;

@@ -13,7 +13,6 @@ use shared::{BatchId, JobId};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout_at};
 
-use super::groups::look_at;
 use super::journal::Part;
 use crate::api::{Api, PAGE};
 use crate::failure::Failure;
@@ -42,7 +41,7 @@ const SHOWN: usize = 10;
 pub(crate) struct Collected {
     /// The groups of all parts.
     pub(crate) groups: Vec<BatchId>,
-    /// Those of them in which something failed.
+    /// Those of them in which something failed that can be queued again.
     pub(crate) to_retry: Vec<BatchId>,
     /// How many jobs have their picture saved.
     pub(crate) saved: u64,
@@ -77,6 +76,8 @@ struct Group {
     done: usize,
     /// How many of its jobs have no picture and will have none.
     failed: usize,
+    /// Whether the service still has any of these, so that they can be queued again.
+    to_retry: bool,
     /// How its jobs stood at the last look.
     seen: Option<Counts>,
     /// When it was looked at last, and how long after that the service says that another look is worthwhile.
@@ -87,7 +88,8 @@ struct Group {
 
 impl Group {
     fn new(id: BatchId) -> Self {
-        Self { id, open: 0, done: 0, failed: 0, seen: None, looked: (Instant::now(), Duration::ZERO), slowness: 1 }
+        let looked = (Instant::now(), Duration::ZERO);
+        Self { id, open: 0, done: 0, failed: 0, to_retry: false, seen: None, looked, slowness: 1 }
     }
 
     /// How its jobs stand, as far as that is known.
@@ -220,14 +222,27 @@ impl<'a> Collector<'a> {
 
     fn end(mut self) -> Collected {
         self.collected.groups = self.groups.iter().map(|group| group.id).collect();
-        let failed = self.groups.iter().filter(|group| group.failed > 0);
-        self.collected.to_retry = failed.map(|group| group.id).collect();
+        let to_retry = self.groups.iter().filter(|group| group.to_retry);
+        self.collected.to_retry = to_retry.map(|group| group.id).collect();
         self.collected
     }
 
     /// Looks how a group stands, then at those of its parts in which something has ended, and settles when to look again.
     async fn look(&mut self, group: usize, manifest: &mut Manifest) -> Result<(), Failure> {
-        let answer = look_at(self.api, self.groups[group].id).await?;
+        let answer = match self.api.batch(&self.groups[group].id.to_string()).await {
+            Ok(answer) => answer,
+            Err(failure) if failure.is_not_found() => {
+                // Its time is over, and that of all its parts, which keeps no other group from going on.
+                for place in 0..self.open.len() {
+                    if self.open[place].group == group {
+                        self.give_up(place);
+                    }
+                }
+                self.close();
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
         let (counts, over) = (answer.value.counts, answer.value.status != BatchStatus::InProgress);
         let before = self.groups[group].seen.replace(counts).unwrap_or_default();
         if self.groups.iter().all(|group| group.open == 0 || group.seen.is_some()) {
@@ -247,7 +262,7 @@ impl<'a> Collector<'a> {
             }
             let part = match self.api.batch(&self.open[place].part.id.to_string()).await {
                 Ok(answer) => answer.value,
-                Err(Failure::Refused(problem)) if problem.status == 404 => {
+                Err(failure) if failure.is_not_found() => {
                     // Its time is over, and with it its jobs.
                     self.give_up(place);
                     continue;
@@ -266,15 +281,20 @@ impl<'a> Collector<'a> {
                 pause = pause.max(Some(Duration::from_secs(1)));
             }
         }
-        for open in self.open.extract_if(.., |open| open.is_done()) {
-            self.groups[open.group].open -= 1;
-            self.groups[open.group].done += open.part.jobs();
-        }
+        self.close();
         let group = &mut self.groups[group];
         let still = ended(&counts) == ended(&before);
         group.slowness = if still { (group.slowness * 2).min(SLOWEST) } else { 1 };
         group.looked = (Instant::now(), self.api.pause(pause));
         Ok(())
+    }
+
+    /// Counts the parts that are done to those of their groups that are.
+    fn close(&mut self) {
+        for open in self.open.extract_if(.., |open| open.is_done()) {
+            self.groups[open.group].open -= 1;
+            self.groups[open.group].done += open.part.jobs();
+        }
     }
 
     /// Lists the jobs of a part, and saves what is new.
@@ -320,7 +340,7 @@ impl<'a> Collector<'a> {
             }
             match self.api.job(&JobId::in_batch(part, index).to_string(), None).await {
                 Ok(answer) => to_fetch.extend(self.sort_out(place, index, answer.value)?),
-                Err(Failure::Refused(problem)) if problem.status == 404 => self.miss(place, index),
+                Err(failure) if failure.is_not_found() => self.miss(place, index),
                 Err(failure) => return Err(failure),
             }
         }
@@ -337,6 +357,8 @@ impl<'a> Collector<'a> {
                 let code = error.map_or("canceled", |error| error.code.as_str());
                 let message = error.map_or("It was canceled.", |error| error.message.as_str());
                 self.count_failure(place, index, code, message);
+                let group = self.open[place].group;
+                self.groups[group].to_retry = true;
                 self.tell(place, index, &job, json!({ "error": { "code": code, "message": message } }))?;
                 Ok(None)
             }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use shared::BatchId;
-use shared::api::BatchView;
 
 use super::journal::{Header, Part, read_parts};
-use crate::api::{Answer, Api};
+use crate::api::Api;
 use crate::failure::Failure;
 use crate::terminal::quoted;
 
@@ -51,24 +50,16 @@ impl Groups {
     /// When it does not, or the service does not answer.
     pub(crate) async fn check(&self, api: &Api) -> Result<(), Failure> {
         match self.0.values().next_back() {
-            Some(&last) => look_at(api, last).await.map(drop),
+            Some(last) => match api.batch(&last.to_string()).await {
+                Err(Failure::Refused(problem)) if problem.status == 404 => Err(Failure::Usage(
+                    "the service does not know what this batch submitted. Is the API key the one it began with? If the \
+                     service keeps it no longer, begin anew with --state and another file"
+                        .to_owned(),
+                )),
+                answer => answer.map(drop),
+            },
             None => Ok(()),
         }
-    }
-}
-
-/// How a group stands.
-///
-/// # Errors
-/// When the service does not know it, or does not answer.
-pub(crate) async fn look_at(api: &Api, group: BatchId) -> Result<Answer<BatchView>, Failure> {
-    match api.batch(&group.to_string()).await {
-        Err(Failure::Refused(problem)) if problem.status == 404 => Err(Failure::Usage(
-            "the service does not know what this batch submitted. Is the API key the one it began with? If the service \
-             keeps it no longer, begin anew with --state and another file"
-                .to_owned(),
-        )),
-        answer => answer,
     }
 }
 

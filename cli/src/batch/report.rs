@@ -41,8 +41,10 @@ pub(crate) fn report(
         if written {
             terminal.say(format_args!("Their lines are in {}, to be fed again.", failed_file.display()));
         }
-        terminal.say("To queue the same jobs again, and run this command again:");
-        terminal.say(format_args!("  {}", command("retry", to_retry, state)));
+        if !to_retry.is_empty() {
+            terminal.say("To queue the same jobs again, and run this command again:");
+            terminal.say(format_args!("  {}", command("retry", to_retry, state)));
+        }
     }
     terminal.data(&Event {
         event: "end",
