@@ -88,6 +88,33 @@ async fn what_has_too_little_time_left_is_not_started() {
 }
 
 #[tokio::test]
+async fn nothing_is_painted_when_a_slow_table_has_used_up_the_time_for_it() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    let LambdaEvent { payload, mut context, .. } = ticket(job.id, 1);
+    // Of the worker's 90 seconds, 80 must be left when a painting begins. Here 81.5 are at first.
+    context.deadline -= 8_500;
+    let http = pipeline.stack.config().http_client().expect("the stack has a client");
+    let wire = Wire::new(http, 1, Disturbance::Pause);
+    let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+    let slow = async {
+        wire.paused().await;
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        wire.resume();
+    };
+    let (answer, ()) = tokio::join!(worker::handle(&apps.worker, LambdaEvent::new(payload, context)), slow);
+    assert_eq!(answer.expect("the worker answers").batch_item_failures.len(), 1);
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 0, "a picture that comes too late is paid for");
+    let waits = pipeline.job(job.id).await;
+    assert_eq!(waits.last_error.expect("it says why").code, ErrorCode::Internal);
+    assert_eq!(waits.attempts, 0);
+
+    worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 2)).await.expect("the worker answers");
+    assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_fails_its_job_unless_a_worker_still_has_it() {
     let pipeline = Pipeline::without_event_sources().await;
     let apps = pipeline.stack.apps();

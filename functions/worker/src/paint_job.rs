@@ -47,10 +47,10 @@ enum Then {
 impl App {
     /// Works one ticket off before `end`, when Lambda stops the invocation.
     pub(crate) async fn paint(&self, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
-        let left = end.saturating_duration_since(Instant::now());
-        if left < self.painter.timeout() + TIME_TO_STORE {
+        if !self.may_paint_before(end) {
             return Ok(Verdict::Again(Duration::ZERO));
         }
+        let left = end.saturating_duration_since(Instant::now());
         let id = delivery.ticket.job;
         let now = self.clock.now();
         let Some(job) = self.table.get_latest(id).await?.filter(|job| job.expires_at > now) else {
@@ -106,8 +106,18 @@ impl App {
         Ok(Files { image: image.facts, artwork: Some(facts) })
     }
 
+    /// Whether the model can have all of its time and the picture still be stored. One that comes too late is paid for.
+    fn may_paint_before(&self, end: Instant) -> bool {
+        end.saturating_duration_since(Instant::now()) >= self.painter.timeout() + TIME_TO_STORE
+    }
+
     /// A new picture.
     async fn picture(&self, job: &Claimed, end: Instant) -> Result<File, Setback> {
+        if !self.may_paint_before(end) {
+            let message = "The service's own calls left the model too little time; the job is tried again.".to_owned();
+            let (code, attempt) = (ErrorCode::Internal, Attempt::NeverBegan);
+            return Err(Setback { code, message, attempt, then: Then::Soon });
+        }
         match timeout_at(end - TIME_TO_STORE, self.painter.paint(&job.order)).await {
             Ok(painted) => painted.map(File::from).map_err(|error| unpainted(&error)),
             Err(_) => Err(counted("The model did not answer in time.")),
