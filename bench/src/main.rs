@@ -1,0 +1,159 @@
+//! Measures what the functions cost, beside the least that a function can cost and beside a plain Python Lambda.
+//!
+//! `cargo run -p bench --release` builds all of them, drives them through a local Lambda runtime API against stand-ins
+//! for the AWS services, and writes `docs/performance.md` and its plot. `--help` tells what can be left out.
+
+mod calls;
+mod decode;
+mod events;
+mod local;
+mod money;
+mod plot;
+mod process;
+mod products;
+mod report;
+mod requests;
+mod runtime_api;
+mod services;
+mod start;
+mod worker;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::products::Products;
+use crate::report::Report;
+
+/// Whatever stops the bench.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures the functions, and writes docs/performance.md.
+#[derive(Debug, Parser)]
+#[command(name = "bench", max_term_width = 100)]
+struct Arguments {
+    /// Run a fifth as often, to see whether something works; the figures are then rough
+    #[arg(long)]
+    quick: bool,
+
+    /// Measure these parts alone, and leave docs/performance.md as it is
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+
+    /// Also build the local stack from nothing, to see what the build takes; some minutes
+    #[arg(long)]
+    build: bool,
+}
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Decoding the model's answer
+    Decode,
+    /// Sizes and starts
+    Start,
+    /// First invocations over TLS
+    Tls,
+    /// Submitting a job and asking after one
+    Requests,
+    /// Ten tickets in one invocation
+    Worker,
+    /// Calls of the services, also when they fail
+    Calls,
+    /// The local stack
+    Local,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match bench(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed, and then there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(arguments: &Arguments) -> Result<(), Failure> {
+    if cfg!(debug_assertions) {
+        return Err("figures of an unoptimised build say nothing; run with --release".into());
+    }
+    let runs = Runs(if arguments.quick { 1 } else { 5 });
+    let mut report = Report::default();
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Decode) {
+        // First, while this process is small and has nothing else to do.
+        decode::measure(runs, &mut report)?;
+    }
+    let products = Products::build().await?;
+    report.section("machine", report::machine(&products.python_version)?);
+    if wanted(Part::Start) {
+        progress("sizes and starts");
+        start::sizes(&products, &mut report).await?;
+        start::starts(&products, runs, &mut report).await?;
+    }
+    if wanted(Part::Tls) {
+        progress("first invocations over TLS");
+        start::first_over_tls(&products, runs, &mut report).await?;
+    }
+    let (mut submit, mut worker, mut calls) = (None, None, None);
+    if wanted(Part::Requests) {
+        progress("requests");
+        submit = Some(requests::submit(&products, runs, &mut report).await?);
+        requests::status(&products, runs, &mut report).await?;
+    }
+    if wanted(Part::Worker) {
+        progress("ten tickets at once");
+        worker = Some(worker::measure(&products, runs, &mut report).await?);
+    }
+    if wanted(Part::Calls) {
+        progress("calls and duplicates");
+        calls = Some(calls::measure(&products, runs, &mut report).await?);
+    }
+    if let (Some(submit), Some(worker), Some(calls)) = (submit, worker, calls) {
+        money::compute(&submit, &worker, &calls, &mut report);
+    }
+    if wanted(Part::Local) {
+        progress("the local stack");
+        local::measure(&products, runs, &mut report).await?;
+    }
+    if arguments.build {
+        progress("the build, from nothing");
+        local::build(&products, &mut report).await?;
+    }
+    report.print()?;
+    if arguments.only.is_empty() {
+        report.write(&products.root)?;
+    }
+    Ok(())
+}
+
+/// How often things are measured.
+#[derive(Clone, Copy, Debug)]
+struct Runs(usize);
+
+impl Runs {
+    /// This often, and a fifth of it in a quick run.
+    fn times(self, full: usize) -> usize {
+        (full * self.0).div_ceil(5)
+    }
+}
+
+fn progress(what: &str) {
+    // Progress that cannot be shown is no reason to stop.
+    let _ = writeln!(std::io::stderr(), "measuring {what}");
+}
+
+/// The value in the middle.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.len(), sorted.len() / 2) {
+        (0, _) => f64::NAN,
+        (length, middle) if length % 2 == 1 => sorted[middle],
+        (_, middle) => (sorted[middle - 1] + sorted[middle]) / 2.0,
+    }
+}

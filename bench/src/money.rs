@@ -1,0 +1,149 @@
+//! What a million posters cost without the model, from what was measured and what AWS asks.
+
+use std::fmt::Write;
+
+use crate::calls::{Calls, Units};
+use crate::report::Report;
+use crate::requests::Submit;
+use crate::worker::Work;
+
+/// The public prices of us-west-2 and us-east-1, in dollars, as of the date below and without the free tiers.
+mod prices {
+    pub(super) const DATE: &str = "as told in May 2026 (Lambda), March 2026 (SQS) and July 2025 (DynamoDB)";
+    /// For a million requests, <https://aws.amazon.com/lambda/pricing/>.
+    pub(super) const LAMBDA_REQUESTS: f64 = 0.20;
+    /// For a gigabyte-second on arm64.
+    pub(super) const LAMBDA_GB_SECOND: f64 = 0.000_013_333_4;
+    /// For a million requests, standard queues, <https://aws.amazon.com/sqs/pricing/>.
+    pub(super) const SQS_REQUESTS: f64 = 0.40;
+    /// What a million sends cost beyond that because they name a message group, which makes the queue a fair one.
+    pub(super) const SQS_FAIR: f64 = 0.10;
+    /// For a million units, on demand, <https://aws.amazon.com/dynamodb/pricing/on-demand/>.
+    pub(super) const DYNAMODB_WRITES: f64 = 0.625;
+    pub(super) const DYNAMODB_READS: f64 = 0.125;
+    /// For a million PUT requests, S3 Standard, <https://aws.amazon.com/s3/pricing/>.
+    pub(super) const S3_PUTS: f64 = 5.00;
+    /// For a gigabyte and a month.
+    pub(super) const S3_STORAGE: f64 = 0.023;
+}
+
+/// The functions' memory in `template.yaml`, in gigabytes.
+const MEMORY: f64 = 0.25;
+
+/// How many times as long a function of that memory takes to compute as one with a whole processor, which Lambda gives
+/// for 1,769 MB, see <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>.
+const SLOWER: f64 = 1769.0 / 256.0;
+
+/// What a million posters cost in one way to make them, in dollars.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    requests: f64,
+    compute: f64,
+    queue: f64,
+    table: f64,
+    bucket: f64,
+}
+
+impl Cost {
+    fn total(&self) -> f64 {
+        self.requests + self.compute + self.queue + self.table + self.bucket
+    }
+}
+
+/// The gigabyte-seconds of a million posters, of which each takes so long on a whole processor, of which `cpu` computing,
+/// both in milliseconds. That all computing comes on top of the waiting is the worst case.
+fn compute_cost(took: f64, cpu: f64) -> f64 {
+    let seconds = (took + cpu * (SLOWER - 1.0)) / 1e3;
+    seconds * MEMORY * 1e6 * prices::LAMBDA_GB_SECOND
+}
+
+fn table_cost(units: Units) -> f64 {
+    units.writes * prices::DYNAMODB_WRITES + units.reads * prices::DYNAMODB_READS
+}
+
+/// Computes the cost of each way, and holds the product's against the least that a queue needs.
+pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut Report) {
+    let submission = compute_cost(submit.took, submit.cpu);
+    // A queue bills a message's sending, receiving and deleting, and ten together as one.
+    let (alone, tenth, fair) = (prices::SQS_REQUESTS, prices::SQS_REQUESTS / 10.0, prices::SQS_FAIR);
+    let bucket = prices::S3_PUTS;
+    let floor = Cost {
+        requests: 2.0 * prices::LAMBDA_REQUESTS / 10.0,
+        compute: 0.0,
+        queue: 3.0 * tenth,
+        table: table_cost(Units { writes: 2.0, reads: 0.0 }),
+        bucket,
+    };
+    let batches = Cost {
+        requests: 2.0 * prices::LAMBDA_REQUESTS / 10.0,
+        compute: submission / 10.0 + compute_cost(work.took, work.cpu),
+        queue: 3.0 * tenth + fair / 10.0,
+        table: table_cost(calls.batch),
+        bucket,
+    };
+    let singles = Cost {
+        requests: 1.1 * prices::LAMBDA_REQUESTS,
+        compute: submission + compute_cost(work.took, work.cpu),
+        queue: alone + fair + 2.0 * tenth,
+        table: table_cost(calls.single),
+        bucket,
+    };
+    let one_ticket = Cost {
+        requests: 2.0 * prices::LAMBDA_REQUESTS,
+        compute: submission + compute_cost(work.took_alone, work.cpu_alone),
+        queue: 3.0 * alone + fair,
+        ..singles
+    };
+    let synchronous = Cost {
+        requests: prices::LAMBDA_REQUESTS,
+        compute: compute_cost(work.took_synchronous, work.cpu_synchronous),
+        queue: 0.0,
+        table: 0.0,
+        bucket,
+    };
+    let mut table = "| per million posters | Lambda requests | Lambda GB-seconds | queue | table | S3 PUT | sum |\n\
+                     |---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (name, cost) in [
+        ("the least: two write units, all else in tens, no computing", floor),
+        ("ten submitted in a batch, ten tickets an invocation", batches),
+        ("submitted one by one, ten tickets an invocation", singles),
+        ("submitted one by one, one ticket an invocation", one_ticket),
+        ("the synchronous peer: no table, no queue, no second try", synchronous),
+    ] {
+        let Cost { requests, compute, queue, table: units, bucket } = cost;
+        let sum = cost.total();
+        let _ = writeln!(
+            table,
+            "| {name} | ${requests:.2} | ${compute:.2} | ${queue:.2} | ${units:.2} | ${bucket:.2} | **${sum:.2}** |"
+        );
+    }
+    let storage = crate::worker::PICTURE as f64 / 1e9 * 1e6 * prices::S3_STORAGE;
+    let _ = write!(
+        table,
+        "\nPrices of us-west-2 and us-east-1, {}; arm64, 256 MB, without the free tiers; the model takes 1 s. One more \
+         second of it costs ${:.2} when ten posters share it, and ${:.2} when none does. A poster takes {:.1} write units \
+         submitted alone and {:.1} in a batch, and {:.1} read units; its record ends with {} bytes. Left out, because every \
+         way pays it alike: the pictures' storage, ${storage:.2} for a month of 1.5 MB each, and API Gateway's $3.50 for a \
+         million calls.",
+        prices::DATE,
+        compute_cost(100.0, 0.0),
+        compute_cost(1000.0, 0.0),
+        calls.single.writes,
+        calls.batch.writes,
+        calls.single.reads,
+        calls.largest_item,
+    );
+    report.section("money", table);
+    let limit = 1.25 * floor.total();
+    let dollars = |value: f64| format!("${value:.2}");
+    let reason = format!(
+        "The floor has two write units. The lists of an owner's and of a batch's jobs take {:.0} in their indexes for a \
+         job of a batch and {:.0} for a single one, and the stored URL takes the record above 1 KB, which is one more.",
+        calls.batch.writes - 4.0,
+        calls.single.writes - 4.0,
+    );
+    let note = format!("1.25 × {}.", dollars(floor.total()));
+    report.at_most("money", "a million posters, in batches", batches.total(), limit, dollars, (&note, &reason));
+    report.at_most("money", "a million posters, one by one", singles.total(), limit, dollars, (&note, &reason));
+}

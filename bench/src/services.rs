@@ -1,0 +1,432 @@
+//! Stand-ins for DynamoDB, SQS, S3 and Bedrock that answer after a set time and count their calls.
+//!
+//! They hold only as much of each service as a poster needs. The table keeps items, conditions and sizes as DynamoDB
+//! does, so that duplicates are refused and write units are counted as they would be billed. What they do not
+//! understand they refuse loudly.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::Failure;
+
+type Item = Map<String, Value>;
+
+/// The indexes that `template.yaml` gives the table: the index's own key, and then what else it holds. An index without
+/// its key in an item does not hold the item.
+const INDEXES: [(&str, &[&str]); 2] = [("owner", &["owner", "created_at"]), ("batch_id", &["batch_id", "status"])];
+
+/// How the services behave.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Behaviour {
+    /// How long the table, the queue and the bucket take.
+    pub(crate) latency: Duration,
+    /// How long the model takes.
+    pub(crate) model: Duration,
+    /// The model's answer.
+    pub(crate) answer: Bytes,
+    /// Whether calls fail now and then: some before anything was done, some after, and the model turns some away.
+    pub(crate) faults: bool,
+}
+
+/// What was done, and what AWS would bill for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Calls by the name of their operation.
+    pub(crate) calls: BTreeMap<String, u64>,
+    /// Answers of the model that hold a picture, each of which would be billed.
+    pub(crate) pictures: u64,
+    /// Write units of the table and its indexes.
+    pub(crate) writes: f64,
+    /// Read units of the table.
+    pub(crate) reads: f64,
+    /// The size of the largest item that was written, in bytes.
+    pub(crate) largest_item: usize,
+    /// How long the services took over all calls but the model's.
+    pub(crate) service_time: Duration,
+}
+
+impl Counts {
+    /// How many calls there were of an operation.
+    pub(crate) fn of(&self, operation: &str) -> u64 {
+        self.calls.get(operation).copied().unwrap_or(0)
+    }
+
+    /// The calls in words, such as `2 UpdateItem`, for one of `n` units.
+    pub(crate) fn per(&self, n: u64) -> String {
+        let mut text = String::new();
+        for (operation, &calls) in &self.calls {
+            let separator = if text.is_empty() { "" } else { ", " };
+            let _ = match calls % n {
+                0 => write!(text, "{separator}{} {operation}", calls / n),
+                _ => write!(text, "{separator}{:.2} {operation}", calls as f64 / n as f64),
+            };
+        }
+        text
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    behaviour: Behaviour,
+    counts: Counts,
+    table: BTreeMap<String, Item>,
+    tickets: Vec<String>,
+    objects: BTreeMap<String, (HeaderMap, Bytes)>,
+    /// How many calls could have failed, and how many the model could have turned away.
+    chances: (u64, u64),
+}
+
+/// The services. Clones are the same ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Services(Arc<Mutex<Inner>>);
+
+/// The running services' addresses, in the order DynamoDB, SQS, S3, Bedrock.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) addresses: [SocketAddr; 4],
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.servers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Services {
+    /// Starts the services, each on a port of its own.
+    pub(crate) async fn start(&self) -> Result<Running, Failure> {
+        let routers = [
+            Router::new().fallback(dynamodb).with_state(self.clone()),
+            Router::new().fallback(sqs).with_state(self.clone()),
+            Router::new().fallback(s3).with_state(self.clone()),
+            Router::new().fallback(bedrock).with_state(self.clone()),
+        ];
+        let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); 4];
+        let mut servers = Vec::new();
+        for (router, address) in routers.into_iter().zip(&mut addresses) {
+            let listener = TcpListener::bind(*address).await?;
+            *address = listener.local_addr()?;
+            servers.push(tokio::spawn(axum::serve(listener, router).into_future()));
+        }
+        Ok(Running { addresses, servers })
+    }
+
+    /// Changes how the services behave from the next call on.
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.lock().behaviour);
+    }
+
+    /// What was done since the last time this was asked for.
+    pub(crate) fn take_counts(&self) -> Counts {
+        std::mem::take(&mut self.lock().counts)
+    }
+
+    /// The messages that were sent since the last time this was asked for.
+    pub(crate) fn take_tickets(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().tickets)
+    }
+
+    /// How many items have this status.
+    pub(crate) fn with_status(&self, status: &str) -> usize {
+        self.lock().table.values().filter(|item| item["status"]["S"] == status).count()
+    }
+
+    /// Forgets all items and objects.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.lock();
+        inner.table.clear();
+        inner.objects.clear();
+        inner.tickets.clear();
+        inner.counts = Counts::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call, lets the time pass that it takes, and does it, unless it is one that fails.
+    async fn call(&self, operation: &str, act: impl FnOnce(&mut Inner) -> Response) -> Response {
+        let begun = Instant::now();
+        let (latency, fault) = {
+            let mut inner = self.lock();
+            *inner.counts.calls.entry(operation.to_owned()).or_default() += 1;
+            inner.chances.0 += u64::from(inner.behaviour.faults);
+            (inner.behaviour.latency, if inner.behaviour.faults { inner.chances.0 } else { 1 })
+        };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let failed = || (StatusCode::INTERNAL_SERVER_ERROR, "{}").into_response();
+        // Every fifth call fails and does nothing; the answer of every seventh is lost.
+        let response = match fault {
+            call if call % 5 == 0 => failed(),
+            call if call % 7 == 0 => {
+                act(&mut self.lock());
+                failed()
+            }
+            _ => act(&mut self.lock()),
+        };
+        self.lock().counts.service_time += begun.elapsed();
+        response
+    }
+}
+
+/// The operation and the document of a request in one of AWS's JSON protocols.
+async fn json_request(request: Request) -> Option<(String, Value)> {
+    let target = request.headers().get("x-amz-target")?.to_str().ok()?;
+    let operation = target.rsplit('.').next()?.to_owned();
+    let body = to_bytes(request.into_body(), usize::MAX).await.ok()?;
+    Some((operation, serde_json::from_slice(&body).ok()?))
+}
+
+fn json_answer(answer: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], answer.to_string()).into_response()
+}
+
+fn refused(code: &str, more: Item) -> Response {
+    let mut answer = Value::Object(more);
+    answer["__type"] = json!(format!("com.amazonaws#{code}"));
+    let mut response = json_answer(&answer);
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}
+
+fn not_understood(what: &str) -> Response {
+    refused("ValidationException", Map::from_iter([("message".to_owned(), json!(format!("not understood: {what}")))]))
+}
+
+async fn dynamodb(State(services): State<Services>, request: Request) -> Response {
+    let Some((operation, document)) = json_request(request).await else { return not_understood("the request") };
+    let call = operation.clone();
+    services
+        .call(&operation, move |inner| match call.as_str() {
+            "GetItem" => inner.get_item(&document),
+            "PutItem" => inner.put_item(&document),
+            "UpdateItem" => inner.update_item(&document),
+            "BatchWriteItem" => inner.batch_write_item(&document),
+            other => not_understood(other),
+        })
+        .await
+}
+
+impl Inner {
+    fn get_item(&mut self, document: &Value) -> Response {
+        let item = self.table.get(key_of(&document["Key"]));
+        let units = item.map_or(1, |item| size_of_item(item).div_ceil(4096)) as f64;
+        self.counts.reads += if document["ConsistentRead"] == true { units } else { units / 2.0 };
+        json_answer(&item.map_or_else(|| json!({}), |item| json!({ "Item": item })))
+    }
+
+    fn put_item(&mut self, document: &Value) -> Response {
+        let Some(item) = document["Item"].as_object().cloned() else { return not_understood("Item") };
+        let existing = self.table.get(key_of(&document["Item"]));
+        match (document["ConditionExpression"].as_str(), existing) {
+            (Some(condition), _) if !condition.starts_with("attribute_not_exists(pk)") => {
+                return not_understood(condition);
+            }
+            (Some(_), Some(existing)) => return condition_failed(document, Some(existing)),
+            _ => {}
+        }
+        self.write(item);
+        json_answer(&json!({}))
+    }
+
+    fn update_item(&mut self, document: &Value) -> Response {
+        let names = &document["ExpressionAttributeNames"];
+        let values = &document["ExpressionAttributeValues"];
+        let name = |name: &str| names[name].as_str().unwrap_or(name).to_owned();
+        let existing = self.table.get(key_of(&document["Key"]));
+        if let Some(condition) = document["ConditionExpression"].as_str() {
+            // Equalities alone are understood, one of which must hold.
+            let mut holds = false;
+            for equality in condition.split(" OR ") {
+                let Some((attribute, value)) = equality.split_once(" = ") else { return not_understood(condition) };
+                let stored = existing.and_then(|item| item.get(&name(attribute)));
+                holds |= stored.is_some_and(|stored| *stored == values[value]);
+            }
+            if !holds {
+                return condition_failed(document, existing);
+            }
+        }
+        let mut item = existing.cloned().or_else(|| document["Key"].as_object().cloned()).unwrap_or_default();
+        let update = document["UpdateExpression"].as_str().unwrap_or_default();
+        let Some(assignments) = update.strip_prefix("SET ") else { return not_understood(update) };
+        for assignment in assignments.split(", ") {
+            let Some((attribute, value)) = assignment.split_once(" = ") else { return not_understood(update) };
+            item.insert(name(attribute), values[value].clone());
+        }
+        self.write(item);
+        json_answer(&json!({}))
+    }
+
+    fn batch_write_item(&mut self, document: &Value) -> Response {
+        for put in document["RequestItems"].as_object().into_iter().flat_map(Map::values).flat_map(Value::as_array) {
+            for put in put {
+                let Some(item) = put["PutRequest"]["Item"].as_object() else { return not_understood("a deletion") };
+                self.write(item.clone());
+            }
+        }
+        json_answer(&json!({ "UnprocessedItems": {} }))
+    }
+
+    /// Writes an item and counts the units: one for each kilobyte of the larger one of old and new, and the same for
+    /// each index whose entry changes. (The entries are all smaller than a kilobyte.)
+    fn write(&mut self, item: Item) {
+        let size = size_of_item(&item);
+        self.counts.largest_item = self.counts.largest_item.max(size);
+        let old = self.table.insert(key_of_item(&item).to_owned(), item.clone());
+        let larger = size.max(old.as_ref().map_or(0, size_of_item));
+        self.counts.writes += larger.div_ceil(1024) as f64;
+        for (key, attributes) in INDEXES {
+            let entry = |item: &Item| {
+                item.get(key).map(|_| attributes.iter().map(|name| item.get(*name).cloned()).collect::<Vec<_>>())
+            };
+            let (before, after) = (old.as_ref().and_then(entry), entry(&item));
+            self.counts.writes += if before == after { 0.0 } else { 1.0 };
+        }
+    }
+}
+
+fn condition_failed(document: &Value, existing: Option<&Item>) -> Response {
+    let wanted = document["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD";
+    let item = existing.filter(|_| wanted).map(|item| ("Item".to_owned(), json!(item)));
+    refused("ConditionalCheckFailedException", Map::from_iter(item))
+}
+
+fn key_of(key: &Value) -> &str {
+    key["pk"]["S"].as_str().unwrap_or_default()
+}
+
+fn key_of_item(item: &Item) -> &str {
+    item.get("pk").and_then(|pk| pk["S"].as_str()).unwrap_or_default()
+}
+
+/// An item's size as DynamoDB counts it, see "DynamoDB item sizes and formats",
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>.
+fn size_of_item(item: &Item) -> usize {
+    item.iter().map(|(name, value)| name.len() + size_of_value(value)).sum()
+}
+
+fn size_of_value(value: &Value) -> usize {
+    let Some((kind, value)) = value.as_object().and_then(|value| value.iter().next()) else { return 0 };
+    match (kind.as_str(), value) {
+        ("N", Value::String(digits)) => digits.len().div_ceil(2) + 1,
+        (_, Value::String(text)) => text.len(),
+        ("M", Value::Object(members)) => 3 + members.len() + size_of_item(members),
+        ("L", Value::Array(members)) => 3 + members.iter().map(|member| 1 + size_of_value(member)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+async fn sqs(State(services): State<Services>, request: Request) -> Response {
+    let Some((operation, document)) = json_request(request).await else { return not_understood("the request") };
+    let call = operation.clone();
+    services
+        .call(&operation, move |inner| match call.as_str() {
+            "SendMessage" => {
+                inner.tickets.push(document["MessageBody"].as_str().unwrap_or_default().to_owned());
+                json_answer(&json!({ "MessageId": "m" }))
+            }
+            "SendMessageBatch" => {
+                let entries = document["Entries"].as_array().cloned().unwrap_or_default();
+                let sent = |entry: &Value| json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "" });
+                let answer = json!({ "Successful": entries.iter().map(sent).collect::<Vec<_>>(), "Failed": [] });
+                let bodies = entries.iter().filter_map(|entry| entry["MessageBody"].as_str().map(str::to_owned));
+                inner.tickets.extend(bodies);
+                json_answer(&answer)
+            }
+            "ChangeMessageVisibility" => json_answer(&json!({})),
+            "GetQueueAttributes" => json_answer(&json!({ "Attributes": {
+                "ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "0"
+            } })),
+            other => not_understood(other),
+        })
+        .await
+}
+
+async fn s3(State(services): State<Services>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let key = parts.uri.path().to_owned();
+    match parts.method {
+        Method::PUT => match to_bytes(body, usize::MAX).await {
+            Ok(body) => services.call("PutObject", move |inner| inner.put_object(key, parts.headers, body)).await,
+            Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        },
+        // The bucket itself, which is there.
+        Method::HEAD if !key.trim_matches('/').contains('/') => {
+            services.call("HeadBucket", |_| StatusCode::OK.into_response()).await
+        }
+        Method::HEAD => services.call("HeadObject", move |inner| inner.object(&key, Bytes::new())).await,
+        // A worker whose answer to a PUT was lost reads what it finds stored.
+        Method::GET => {
+            services
+                .call("GetObject", move |inner| {
+                    let body = inner.objects.get(&key).map(|object| object.1.clone()).unwrap_or_default();
+                    inner.object(&key, body)
+                })
+                .await
+        }
+        method => (StatusCode::NOT_IMPLEMENTED, method.to_string()).into_response(),
+    }
+}
+
+async fn drain(body: Body) {
+    let mut parts = body.into_data_stream();
+    while parts.next().await.is_some() {}
+}
+
+impl Inner {
+    fn put_object(&mut self, key: String, headers: HeaderMap, body: Bytes) -> Response {
+        if headers.contains_key(header::IF_NONE_MATCH) && self.objects.contains_key(&key) {
+            let error = "<Error><Code>PreconditionFailed</Code></Error>";
+            return (StatusCode::PRECONDITION_FAILED, error).into_response();
+        }
+        self.objects.insert(key, (headers, body));
+        ([(header::ETAG, "\"e\"")], ()).into_response()
+    }
+
+    /// What is told of an object, with `body`.
+    fn object(&self, key: &str, body: Bytes) -> Response {
+        let Some((stored, _)) = self.objects.get(key) else { return StatusCode::NOT_FOUND.into_response() };
+        let told = |name: &HeaderName| {
+            matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH) || name.as_str().starts_with("x-amz-meta-")
+        };
+        let headers: HeaderMap<HeaderValue> =
+            stored.iter().filter(|(name, _)| told(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        (headers, body).into_response()
+    }
+}
+
+async fn bedrock(State(services): State<Services>, request: Request) -> Response {
+    drain(request.into_body()).await;
+    let (latency, answer) = {
+        let mut inner = services.lock();
+        *inner.counts.calls.entry("InvokeModel".to_owned()).or_default() += 1;
+        if inner.behaviour.faults {
+            inner.chances.1 += 1;
+            // Every sixth call comes at a bad time.
+            if inner.chances.1 % 6 == 0 {
+                let headers = [("x-amzn-errortype", "ThrottlingException")];
+                return (StatusCode::TOO_MANY_REQUESTS, headers, "{}").into_response();
+            }
+        }
+        inner.counts.pictures += 1;
+        (inner.behaviour.model, inner.behaviour.answer.clone())
+    };
+    tokio::time::sleep(latency).await;
+    ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
+}
