@@ -9,7 +9,8 @@ import boto3
 from botocore.config import Config
 
 bedrock = boto3.client("bedrock-runtime", region_name=os.environ["BEDROCK_REGION"], config=Config(retries={"total_max_attempts": 1}))
-s3 = boto3.client("s3")
+# As it does by itself over HTTPS; here there is none, and it would hash each picture.
+s3 = boto3.client("s3", config=Config(s3={"payload_signing_enabled": False}))
 
 
 def handler(event, context):

@@ -11,7 +11,8 @@ from botocore.config import Config
 # A painting must not be repeated by the SDK, and ten threads want ten connections, which is the default.
 bedrock = boto3.client("bedrock-runtime", region_name=os.environ["BEDROCK_REGION"], config=Config(retries={"total_max_attempts": 1}))
 dynamodb = boto3.client("dynamodb")
-s3 = boto3.client("s3")
+# As it does by itself over HTTPS; here there is none, and it would hash each picture.
+s3 = boto3.client("s3", config=Config(s3={"payload_signing_enabled": False}))
 pool = ThreadPoolExecutor(10)
 
 TABLE = os.environ["TABLE_NAME"]

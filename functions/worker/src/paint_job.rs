@@ -38,7 +38,7 @@ enum Then {
     Fail,
     /// It is tried again soon, as often as attempts are left.
     Soon,
-    /// It is tried again when the model may have room.
+    /// It is tried again when there may be room, however often that takes.
     WhenFree,
     /// It waits for the operator.
     WhenMended,
@@ -116,7 +116,7 @@ impl App {
         if !self.may_paint_before(end) {
             let message = "The service's own calls left the model too little time; the job is tried again.".to_owned();
             let (code, attempt) = (ErrorCode::Internal, Attempt::NeverBegan);
-            return Err(Setback { code, message, attempt, then: Then::Soon });
+            return Err(Setback { code, message, attempt, then: Then::WhenFree });
         }
         match timeout_at(end - TIME_TO_STORE, self.painter.paint(&job.order)).await {
             Ok(painted) => painted.map(File::from).map_err(|error| unpainted(&error)),
