@@ -161,26 +161,13 @@ pub(crate) async fn first_over_tls(products: &Products, runs: Runs, report: &mut
     }
     let [ours, defaults, peer] = cpu.map(|cpu| median(&cpu));
     let [took, defaults_took, peer_took] = took.map(|took| median(&took));
-    let note = format!("{} against {}; took {} against {}.", ms(ours), ms(defaults), ms(took), ms(defaults_took));
-    let limit = 1.0 / 15.0;
-    report.at_most(
-        "start",
-        "CPU of the first invocation over TLS, of the defaults'",
-        ours / defaults,
-        limit,
-        part,
-        (&note, "Ours are three handshakes and three clients' first calls, and little else."),
-    );
-    let note = format!("{} against {}; took {} against {}.", ms(ours), ms(peer), ms(took), ms(peer_took));
-    let limit = 1.0 / 25.0;
-    report.at_most(
-        "start",
-        "CPU of the first invocation over TLS, of the peer's",
-        ours / peer,
-        limit,
-        part,
-        (&note, "Ours are three handshakes and three clients' first calls, and little else."),
-    );
+    let others = [("defaults'", defaults, defaults_took, 1.0 / 15.0), ("peer's", peer, peer_took, 1.0 / 25.0)];
+    for (whose, theirs, their_time, limit) in others {
+        let what = format!("CPU of the first invocation over TLS, of the {whose}");
+        let note = format!("{} against {}; took {} against {}.", ms(ours), ms(theirs), ms(took), ms(their_time));
+        let reason = "Ours are three handshakes and three clients' first calls, and little else.";
+        report.at_most("start", &what, ours / theirs, limit, part, (&note, reason));
+    }
     let bars = vec![("worker", ours), ("worker, defaults", defaults), ("worker, Python", peer)];
     report.plot("CPU of a first invocation over TLS", "ms", bars);
     Ok(())

@@ -4,34 +4,26 @@ use std::time::Duration;
 
 use tests::volume::{Plan, volume};
 
+const PLAN: Plan = Plan {
+    jobs: 600,
+    chunk: 60,
+    small_groups: false,
+    kills: 3,
+    latency: Duration::from_millis(20),
+    busy: 0.03,
+    patience: Duration::from_secs(120),
+};
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_killed_three_times_submits_and_downloads_nothing_twice() {
-    let plan = Plan {
-        jobs: 600,
-        chunk: 60,
-        small_groups: false,
-        kills: 3,
-        latency: Duration::from_millis(20),
-        busy: 0.03,
-        patience: Duration::from_secs(120),
-    };
-    let report = volume(plan).await;
+    let report = volume(PLAN).await;
     assert!(report.is_good(), "{report}");
     assert_eq!((report.saved, report.failed), (599, 1), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_many_groups_is_submitted_and_downloaded_once_too() {
-    let plan = Plan {
-        jobs: 140,
-        chunk: 10,
-        small_groups: true,
-        kills: 3,
-        latency: Duration::from_millis(20),
-        busy: 0.03,
-        patience: Duration::from_secs(120),
-    };
-    let report = volume(plan).await;
+    let report = volume(Plan { jobs: 140, chunk: 10, small_groups: true, ..PLAN }).await;
     assert!(report.is_good(), "{report}");
     assert_eq!((report.saved, report.failed), (140, 0), "{report}");
 }
