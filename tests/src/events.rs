@@ -1,0 +1,47 @@
+//! Requests as API Gateway hands them to a function, and what a function answers.
+
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use aws_lambda_events::encodings::Body;
+use aws_lambda_events::http::Method;
+use lambda_runtime::{Context, LambdaEvent};
+use serde_json::Value;
+
+/// A POST to a resource such as `/jobs/{id}/retry`, with this id in its path, key and JSON body where there are any.
+pub fn post(
+    resource: &str,
+    id: Option<String>,
+    key: Option<&str>,
+    body: &Value,
+) -> LambdaEvent<ApiGatewayProxyRequest> {
+    let mut request = request(Method::POST, resource, id);
+    if let Some(key) = key {
+        request.headers.insert("idempotency-key", key.parse().expect("a header"));
+    }
+    if !body.is_null() {
+        request.headers.insert("content-type", "application/json".parse().expect("a header"));
+        request.body = Some(body.to_string());
+    }
+    LambdaEvent::new(request, Context::default())
+}
+
+/// A GET of a resource, with this id in its path where it has one.
+pub fn get(resource: &str, id: Option<String>) -> LambdaEvent<ApiGatewayProxyRequest> {
+    LambdaEvent::new(request(Method::GET, resource, id), Context::default())
+}
+
+fn request(method: Method, resource: &str, id: Option<String>) -> ApiGatewayProxyRequest {
+    let mut request = ApiGatewayProxyRequest::default();
+    request.resource = Some(resource.to_owned());
+    request.http_method = method;
+    request.path_parameters.extend(id.map(|id| ("id".to_owned(), id)));
+    request
+}
+
+/// An answer's status and its body as JSON, or null where it is none.
+pub fn answer(response: ApiGatewayProxyResponse) -> (i64, Value) {
+    let body = match response.body {
+        Some(Body::Text(text)) => serde_json::from_str(&text).unwrap_or_default(),
+        _ => Value::Null,
+    };
+    (response.status_code, body)
+}
