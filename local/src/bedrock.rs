@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::order::{AspectRatio, Model, OutputFormat};
+use shared::origin::{Origin, mark};
 
 /// How the model behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -176,6 +177,7 @@ impl Bedrock {
             );
         let picture = picture.await.map_err(|_| Refusal::Failed)?;
         self.0.images.fetch_add(1, Ordering::Relaxed);
+        let picture = mark(picture.into(), Origin::Algorithm).expect("what the artist encodes can be marked");
         let image = base64_simd::STANDARD.encode_to_string(picture);
         Ok(axum_json(StatusCode::OK, &json!({ "seeds": [seed], "finish_reasons": [null], "images": [image] })))
     }

@@ -2,7 +2,7 @@
 //!
 //! At the root of this crate stands what the service talks about, free of I/O: what a caller may ask for
 //! ([`order`], [`poster`], [`batch`]), the life of a job ([`job`]), the wire formats of the API ([`api`], [`problem`]), of the queue
-//! ([`ticket`]) and of the model ([`stability`]). The module `aws`, behind the feature of the same name, carries
+//! ([`ticket`]) and of the model ([`stability`]), and the mark in a picture's file that tells its [`origin`]. The module `aws`, behind the feature of the same name, carries
 //! these things to and from the AWS services.
 
 #[cfg(feature = "aws")]
@@ -16,6 +16,7 @@ pub mod id;
 pub mod job;
 pub mod json;
 pub mod order;
+pub mod origin;
 pub mod poster;
 pub mod problem;
 pub mod settings;

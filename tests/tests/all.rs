@@ -12,6 +12,7 @@ mod documents;
 mod groups;
 mod lists;
 mod metrics;
+mod origin;
 mod owners;
 mod page;
 mod pipeline;

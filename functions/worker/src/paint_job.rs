@@ -7,7 +7,8 @@ use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
 use shared::aws::{File, Files, Kind, PaintError, Saved, ServiceError};
 use shared::backoff::full_jitter;
-use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, LastError, Lease, Status, Variant};
+use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, ImageFacts, LastError, Lease, Status, Variant};
+use shared::origin::{Origin, mark};
 use shared::stability::NoPicture;
 use shared::{Job, JobState};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -99,9 +100,10 @@ impl App {
                 (artwork.map_err(|error| unstored(&error, Attempt::Counts))?, Attempt::Counts)
             }
         };
-        let facts = artwork.facts;
+        let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
         let set =
             self.typesetter.set(&job.order, poster, artwork).await.map_err(|error| unset(job, &error, attempt))?;
+        let set = marked(job, set, origin.with_lettering());
         let image = self.store(job, Variant::Image, set, end).await.map_err(|error| unstored(&error, attempt))?;
         Ok(Files { image: image.facts, artwork: Some(facts) })
     }
@@ -119,7 +121,8 @@ impl App {
             return Err(Setback { code, message, attempt, then: Then::WhenFree });
         }
         match timeout_at(end - TIME_TO_STORE, self.painter.paint(&job.order)).await {
-            Ok(painted) => painted.map(File::from).map_err(|error| unpainted(&error)),
+            Ok(Ok(picture)) => Ok(marked(job, picture.into(), Origin::Model)),
+            Ok(Err(error)) => Err(unpainted(&error)),
             Err(_) => Err(counted("The model did not answer in time.")),
         }
     }
@@ -259,6 +262,16 @@ impl App {
             _ => clean_up(&self.images, job, now).await,
         }
     }
+}
+
+/// The file with the mark of its origin. One that cannot be marked was paid for all the same, and is kept as it is.
+fn marked(job: &Job, file: File, origin: Origin) -> File {
+    let File { facts, bytes } = file;
+    let bytes = mark(bytes.clone(), origin).unwrap_or_else(|error| {
+        tracing::warn!(job.id = %job.id, %error, "a picture has no mark of its origin");
+        bytes
+    });
+    File { facts: ImageFacts { bytes: bytes.len() as u64, ..facts }, bytes }
 }
 
 fn counted(message: impl Into<String>) -> Setback {
