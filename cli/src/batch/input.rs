@@ -104,9 +104,19 @@ impl Input {
             // It is read more than once.
             return Err(Failure::Usage(format!("{} is no regular file; use - to read a pipe", path.display())));
         }
-        let format = match format.or_else(|| format_of_name(&path)) {
-            Some(format) => format,
-            None => format_of_content(&path).map_err(failed)?,
+        let format = match (format, format_of_name(&path)) {
+            (Some(format), _) => format,
+            (None, named) => {
+                let seen = format_of_content(&path).map_err(failed)?;
+                // Nothing that looks like jobs is painted as prose.
+                if named == Some(Format::Text) && seen != Format::Text {
+                    let (path, seen) = (path.display(), format!("{seen:?}").to_lowercase());
+                    return Err(Failure::Usage(format!(
+                        "{path} is named as plain text, and begins like {seen}: say --format {seen} or --format text"
+                    )));
+                }
+                named.unwrap_or(seen)
+            }
         };
         Ok(Self { path, format, defaults, stamp: Stamp::of(&metadata) })
     }
@@ -280,19 +290,35 @@ fn format_of_name(path: &Path) -> Option<Format> {
     }
 }
 
-/// What the beginning of a file looks like.
+/// What the first line of a file looks like that is not empty.
 fn format_of_content(path: &Path) -> io::Result<Format> {
-    let mut first = Vec::new();
-    BufReader::new(File::open(path)?).take(BUFFER as u64).read_until(b'\n', &mut first)?;
-    let first = first.trim_ascii();
+    let mut file = BufReader::new(File::open(path)?).take(BUFFER as u64);
+    let mut line = Vec::new();
+    let first = loop {
+        line.clear();
+        let read = file.read_until(b'\n', &mut line)?;
+        let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line).trim_ascii();
+        if read == 0 || !text.is_empty() {
+            break text;
+        }
+    };
     Ok(match first.first() {
         Some(b'[') => Format::Json,
         Some(b'{') => match serde_json::from_slice::<Map<String, Value>>(first) {
             Ok(line) if !line.contains_key("jobs") => Format::Ndjson,
             _ => Format::Json,
         },
+        // Reading it as CSV says what is wrong where it is separated otherwise than by commas.
+        _ if names_prompt(&String::from_utf8_lossy(first)) => Format::Csv,
         _ => Format::Text,
     })
+}
+
+/// Whether a line names columns, one of them `prompt`.
+fn names_prompt(line: &str) -> bool {
+    let is_prompt =
+        |name: &str| name.trim_matches(|c: char| c == '"' || c.is_whitespace()).eq_ignore_ascii_case("prompt");
+    line.split([',', ';', '\t', '|']).any(is_prompt)
 }
 
 /// A file that is digested as it is read.
@@ -356,6 +382,12 @@ mod tests {
             ("a", "{\n\"jobs\":[]}", Format::Json),
             ("a", "{\"prompt\":\"x\"}\n", Format::Ndjson),
             ("a", "A heist\n", Format::Text),
+            ("a", "\u{feff}{\"prompt\":\"x\"}\n", Format::Ndjson),
+            ("a", "\r\n \n{\"prompt\":\"x\"}\n", Format::Ndjson),
+            ("a", "Prompt,seed,custom_id\nA heist,7,moon\n", Format::Csv),
+            ("a", "\u{feff}\"prompt\";\"seed\"\nA heist;7\n", Format::Csv),
+            ("a", "prompt\nA heist\n", Format::Csv),
+            ("a", "", Format::Text),
         ] {
             assert_eq!(input(name, content).1.format, format, "{content}");
         }

@@ -1,6 +1,6 @@
 //! Reading jobs out of a file, one by one, however large it is.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -13,6 +13,9 @@ use crate::arguments::Format;
 
 /// The greatest length of one job in a file, in bytes. The longest that the service takes is a third of it.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// What is wrong with a line in another encoding, such as Windows-1252.
+const NOT_UTF_8: &str = "is not in UTF-8; save the file as UTF-8";
 
 /// Why a file cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +40,17 @@ pub(crate) enum Item {
 }
 
 /// Hands everything that the file holds to `each`, with the number of the line on which it begins, in a JSON document
-/// with its own number, until `each` breaks.
+/// with its own number, until `each` breaks. A job's `title` and `tagline` are those of its `poster`.
 pub(crate) fn read(
-    file: impl BufRead,
+    mut file: impl BufRead,
     format: Format,
     mut each: impl FnMut(Item) -> ControlFlow<()>,
 ) -> Result<(), Broken> {
+    skip_byte_order_mark(&mut file)?;
+    let mut each = |item| match item {
+        Item::Job(line, job) => each(Item::Job(line, job.and_then(with_poster))),
+        item => each(item),
+    };
     match format {
         Format::Ndjson => rows(file, |line, bytes| match bytes {
             Ok(bytes) if bytes.trim_ascii().is_empty() => ControlFlow::Continue(()),
@@ -50,7 +58,7 @@ pub(crate) fn read(
             Err(rule) => each(Item::Job(line, Err(rule))),
         }),
         Format::Text => rows(file, |line, bytes| {
-            let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned()));
+            let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF_8.to_owned()));
             match text.map(str::trim) {
                 Ok("") => ControlFlow::Continue(()),
                 Ok(prompt) => each(Item::Job(line, Ok(serde_json::json!({ "prompt": prompt })))),
@@ -62,7 +70,33 @@ pub(crate) fn read(
     }
 }
 
-/// The lines of a file, without their ends. A byte order mark at its beginning is none of the first.
+/// Passes over the byte order mark of UTF-8.
+fn skip_byte_order_mark(file: &mut impl BufRead) -> Result<(), Broken> {
+    let beginning = file.fill_buf()?;
+    if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") {
+        return Err(Broken::Form("it is in UTF-16; save it as UTF-8".to_owned()));
+    }
+    if beginning.starts_with("\u{feff}".as_bytes()) {
+        file.consume("\u{feff}".len());
+    }
+    Ok(())
+}
+
+/// The job with `title` and `tagline`, which name a poster's fields in every format, where `POST /jobs` has them.
+fn with_poster(mut job: Value) -> Result<Value, String> {
+    let Some(fields) = job.as_object_mut() else { return Ok(job) };
+    for name in ["title", "tagline"] {
+        let Some(value) = fields.remove(name) else { continue };
+        let poster = fields.entry("poster").or_insert_with(|| Value::Object(Map::new()));
+        let Some(poster) = poster.as_object_mut() else { return Err(format!("has {name}, and poster is no object")) };
+        if poster.insert(name.to_owned(), value).is_some() {
+            return Err(format!("has both {name} and poster.{name}"));
+        }
+    }
+    Ok(job)
+}
+
+/// The lines of a file, without their ends.
 fn rows(
     mut file: impl BufRead,
     mut each: impl FnMut(u64, Result<&[u8], String>) -> ControlFlow<()>,
@@ -79,9 +113,7 @@ fn rows(
             each(number, Err(format!("is longer than {MAX_LINE_BYTES} bytes")))
         } else {
             let bytes = line.strip_suffix(b"\n").unwrap_or(&line);
-            let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-            let mark = if number == 1 { "\u{feff}".as_bytes() } else { &[] };
-            each(number, Ok(bytes.strip_prefix(mark).unwrap_or(bytes)))
+            each(number, Ok(bytes.strip_suffix(b"\r").unwrap_or(bytes)))
         };
         if flow.is_break() {
             break;
@@ -105,36 +137,57 @@ fn skip_line(file: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// Rows of fields, the first of which names them. A dot in a name leads into an object: `metadata.campaign`.
+/// Rows of fields, the first of which names them, in letters of either case. A dot in a name leads into an object:
+/// `metadata.campaign`.
 fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Broken> {
-    let meter = Meter::default();
-    let mut reader = ::csv::ReaderBuilder::new().flexible(true).from_reader(Metered { file, meter: meter.clone() });
+    let mut rows = Rows::default();
+    let mut reader =
+        ::csv::ReaderBuilder::new().flexible(true).from_reader(Copied { file, unread: rows.unread.clone() });
     let broken = |error: ::csv::Error| match error.into_kind() {
         ::csv::ErrorKind::Io(error) => Broken::Io(error),
         other => Broken::Form(format!("it is no CSV: {other:?}")),
     };
     let names = reader.byte_headers().map_err(broken)?;
-    let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
-    if !names.iter().any(|name| name.trim_start_matches('\u{feff}') == "prompt") {
-        return Err(Broken::Form("its first line must name the columns, one of them prompt".to_owned()));
+    let names: Vec<_> = names.iter().map(|name| column(&String::from_utf8_lossy(name))).collect();
+    if !names.iter().any(|name| name == "prompt") {
+        return Err(Broken::Form(match separator(&names) {
+            Some(separator) => format!("its columns are separated by {separator}; save it with commas"),
+            None => "its first line must name the columns, one of them prompt".to_owned(),
+        }));
     }
+    rows.next(reader.position().byte());
     let mut row = ::csv::ByteRecord::new();
-    let mut last = 0;
-    loop {
-        meter.reset();
-        if !reader.read_byte_record(&mut row).map_err(broken)? {
-            return Ok(());
-        }
-        // Rows that end otherwise than in a line feed are all on one line to the reader; no two have one number.
-        let line = row.position().map_or(0, ::csv::Position::line).max(last + 1);
-        last = line;
+    while reader.read_byte_record(&mut row).map_err(broken)? {
+        let Row { line, open_quote } = rows.next(reader.position().byte());
         if row.iter().all(|field| field.trim_ascii().is_empty()) {
             continue;
         }
-        if each(Item::Job(line, job_of(&names, &row))).is_break() {
-            return Ok(());
+        let job = match open_quote {
+            Some(line) => Err(format!("has a quotation mark on line {line} that nothing closes")),
+            None => job_of(&names, &row),
+        };
+        if each(Item::Job(line, job)).is_break() {
+            break;
         }
     }
+    Ok(())
+}
+
+/// The name of a column. Only the caller's own names in `metadata` keep their capitals.
+fn column(name: &str) -> String {
+    let name = name.trim();
+    match name.split_at_checked("metadata.".len()) {
+        Some((object, key)) if object.eq_ignore_ascii_case("metadata.") => format!("metadata.{key}"),
+        _ => name.to_lowercase(),
+    }
+}
+
+/// What separates the columns of a file whose columns are not separated by commas.
+fn separator(names: &[String]) -> Option<&'static str> {
+    let separated_by = |c| names.iter().any(|name| name.split(c).any(|part| part.trim_matches(['"', ' ']) == "prompt"));
+    [(';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")]
+        .into_iter()
+        .find_map(|(c, word)| separated_by(c).then_some(word))
 }
 
 fn job_of(names: &[String], row: &::csv::ByteRecord) -> Result<Value, String> {
@@ -143,14 +196,14 @@ fn job_of(names: &[String], row: &::csv::ByteRecord) -> Result<Value, String> {
     }
     let mut job = Map::new();
     for (name, field) in names.iter().zip(row) {
-        let field = std::str::from_utf8(field).map_err(|_| "is not UTF-8".to_owned())?;
+        let field = std::str::from_utf8(field).map_err(|_| NOT_UTF_8.to_owned())?;
         if field.trim().is_empty() {
             continue;
         }
         // A seed is the one number of a job; whatever else looks like one is text.
         let number = (name == "seed").then(|| field.trim().parse::<u64>().ok()).flatten();
         let value = number.map_or_else(|| Value::from(field), Value::from);
-        let mut path: Vec<_> = name.trim_start_matches('\u{feff}').split('.').collect();
+        let mut path: Vec<_> = name.split('.').collect();
         let last = path.pop().unwrap_or_default();
         let mut object = &mut job;
         for step in path {
@@ -286,6 +339,93 @@ impl<R: BufRead> Read for Metered<R> {
     }
 }
 
+/// A file whose bytes are kept until [`Rows`] has counted its lines, which the reader of CSV does not do: it takes the
+/// second half of CRLF and empty lines for the beginning of the next row.
+struct Copied<R> {
+    file: R,
+    unread: Rc<RefCell<Vec<u8>>>,
+}
+
+impl<R: BufRead> Read for Copied<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        let mut unread = self.unread.borrow_mut();
+        unread.extend(&buffer[..read]);
+        if unread.len() > MAX_LINE_BYTES + buffer.len() {
+            let rule = format!("a row is longer than {MAX_LINE_BYTES} bytes; is a quotation mark left open?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, rule));
+        }
+        Ok(read)
+    }
+}
+
+/// The rows of a CSV file, as far as they were read.
+#[derive(Default)]
+struct Rows {
+    /// The bytes from the end of the last row on.
+    unread: Rc<RefCell<Vec<u8>>>,
+    /// How many bytes come before these.
+    before: u64,
+    /// How many lines have ended.
+    ended: u64,
+    /// Whether the last byte was a carriage return, whose line feed is then no other end.
+    after_return: bool,
+}
+
+/// Where a row stands.
+struct Row {
+    /// The line on which it begins.
+    line: u64,
+    /// The line of a quotation mark that nothing closes, so that all that follows has become a part of the field.
+    open_quote: Option<u64>,
+}
+
+impl Rows {
+    /// The row that ends at byte `end` of the file.
+    fn next(&mut self, end: u64) -> Row {
+        let length = usize::try_from(end - self.before).unwrap_or(usize::MAX);
+        let bytes: Vec<u8> = {
+            let mut unread = self.unread.borrow_mut();
+            let length = length.min(unread.len());
+            unread.drain(..length).collect()
+        };
+        self.before = end;
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let (empty, row) = bytes.split_at(bytes.iter().position(|byte| !is_end(byte)).unwrap_or(bytes.len()));
+        self.count(empty);
+        let line = self.ended + 1;
+        let open_quote = open_quote(row).map(|place| {
+            self.count(&row[..place]);
+            self.ended + 1
+        });
+        self.count(&row[open_quote.map_or(0, |_| row.len())..]);
+        Row { line, open_quote }
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.ended += u64::from(byte == b'\r' || (byte == b'\n' && !self.after_return));
+            self.after_return = byte == b'\r';
+        }
+    }
+}
+
+/// The place of the quotation mark in a row that nothing closes. One within a field that does not begin with one is text.
+fn open_quote(row: &[u8]) -> Option<usize> {
+    let (mut open, mut begins) = (None, true);
+    let mut bytes = row.iter().enumerate().peekable();
+    while let Some((place, byte)) = bytes.next() {
+        match (open, byte) {
+            (None, b'"') if begins => open = Some(place),
+            // Two of them within quotation marks stand for one.
+            (Some(_), b'"') if bytes.next_if(|(_, next)| **next == b'"').is_none() => open = None,
+            _ => {}
+        }
+        begins = open.is_none() && *byte == b',';
+    }
+    open
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -319,8 +459,12 @@ mod tests {
         let batch = format!("{{\"name\":\"x\",\"defaults\":{{}},\"jobs\":{array}}}");
         assert_eq!(jobs(Format::Json, &batch), both(1, 2));
         assert_eq!(jobs(Format::Json, &array.replace('\n', "")), both(1, 2));
-        assert_eq!(jobs(Format::Csv, "seed,prompt,x\r,\"One, two\",\r7,Three,\r"), both(1, 2));
-        assert_eq!(jobs(Format::Csv, "seed,prompt\n,\"One, two\"\n,\n7,Three\n"), both(2, 4));
+        let csv = "seed,prompt,x\n,\"One, two\",\n\n,,\n7,Three,\n";
+        for end in ["\n", "\r\n", "\r"] {
+            assert_eq!(jobs(Format::Csv, &csv.replace('\n', end)), both(2, 5), "{end:?}");
+            let mark_and_no_end = format!("\u{feff}{}", csv.trim_end().replace('\n', end));
+            assert_eq!(jobs(Format::Csv, &mark_and_no_end), both(2, 5), "{end:?}");
+        }
         assert_eq!(
             jobs(Format::Text, "One\n\n Two \n"),
             [(1, Ok(json!({ "prompt": "One" }))), (3, Ok(json!({ "prompt": "Two" })))]
@@ -341,6 +485,64 @@ mod tests {
             assert!(found.contains(fault), "{found}");
         }
         assert!(broken(Format::Csv, "text\nx\n").contains("one of them prompt"));
+    }
+
+    #[test]
+    fn a_row_of_several_lines_has_the_number_of_its_first() {
+        for end in ["\n", "\r\n"] {
+            let csv = "prompt,seed\n\"One\n\ntwo\",1\nThree,x\n".replace('\n', end);
+            let numbers: Vec<_> = jobs(Format::Csv, &csv).iter().map(|(line, _)| *line).collect();
+            assert_eq!(numbers, [2, 5], "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_quotation_mark_that_nothing_closes_is_a_fault_of_its_line() {
+        let csv = "custom_id,prompt\n1,A spy in Oslo\n2,\"A heist\n3,Moon landing\n4,A western\n";
+        let found = jobs(Format::Csv, csv);
+        let faults: Vec<_> = found.iter().map(|(line, job)| (*line, job.as_ref().err().map(String::as_str))).collect();
+        assert_eq!(faults, [(2, None), (3, Some("has a quotation mark on line 3 that nothing closes"))]);
+        let closed = "prompt,custom_id\n\"He said \"\"run\"\"\",1\nThe 12\" single,2\n";
+        assert!(jobs(Format::Csv, closed).iter().all(|(_, job)| job.is_ok()));
+    }
+
+    #[test]
+    fn titles_are_named_alike_in_every_format_and_columns_in_either_case() {
+        let job = json!({ "prompt": "x", "poster": { "title": "T", "tagline": "t" }, "metadata": { "Aa": "b" } });
+        let csv = [
+            "Prompt,TITLE,tagline,Metadata.Aa\nx,T,t,b\n",
+            "prompt,poster.title,Poster.Tagline,metadata.Aa\nx,T,t,b\n",
+        ];
+        assert_eq!(csv.map(|csv| jobs(Format::Csv, csv)), [[(2, Ok(job.clone()))], [(2, Ok(job.clone()))]]);
+        let line = r#"{"prompt":"x","title":"T","poster":{"tagline":"t"},"metadata":{"Aa":"b"}}"#;
+        assert_eq!(jobs(Format::Ndjson, line), [(1, Ok(job.clone()))]);
+        assert_eq!(jobs(Format::Json, &format!("\u{feff}[{line}]")), [(1, Ok(job))]);
+        let twice = jobs(Format::Csv, "prompt,title,poster.title\nx,a,b\n").remove(0).1;
+        assert_eq!(twice, Err("has both title and poster.title".to_owned()));
+    }
+
+    #[test]
+    fn other_separators_and_encodings_are_named() {
+        for (csv, fault) in [
+            ("prompt;seed\nx;7\n", "separated by semicolons"),
+            ("Seed\t\"Prompt\"\n7\tx\n", "separated by tabs"),
+            ("\u{feff}text\nx\n", "one of them prompt"),
+        ] {
+            let found = broken(Format::Csv, csv);
+            assert!(found.contains(fault), "{found}");
+        }
+        let utf_16: Vec<u8> = "\u{feff}prompt\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for format in [Format::Csv, Format::Text, Format::Ndjson, Format::Json] {
+            let found = read(&utf_16[..], format, |_| ControlFlow::Continue(())).expect_err("it is no UTF-8");
+            assert!(found.to_string().contains("UTF-16"), "{found}");
+        }
+        let mut faults = Vec::new();
+        let each = |item| {
+            faults.extend(if let Item::Job(line, Err(fault)) = item { Some((line, fault)) } else { None });
+            ControlFlow::Continue(())
+        };
+        read(&b"prompt\nCaf\xe9\n"[..], Format::Csv, each).expect("it can be read to its end");
+        assert_eq!(faults, [(2, NOT_UTF_8.to_owned())]);
     }
 
     #[test]
