@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::config::Service;
 use crate::failure::Failure;
-use crate::http::{Http, Unreachable, body};
+use crate::http::{Http, Kind, Unreachable, body};
 use crate::terminal::{Terminal, span};
 
 /// How long a command that somebody waits for goes on asking a service that does not answer.
@@ -64,15 +64,9 @@ pub(crate) enum Found {
 
 impl Api {
     /// The API of this service.
-    ///
-    /// # Errors
-    /// When the machine has no roots of trust for TLS.
-    pub(crate) fn new(service: &Service, terminal: Terminal) -> Result<Self, Failure> {
-        let Service { address, key } = service;
-        let http = Http::new(address.starts_with("https:"));
-        let http = http.map_err(|error| Failure::Local(format!("no roots of trust for TLS: {error}")))?;
-        let service = Arc::new(Service { address: address.clone(), key: key.clone() });
-        Ok(Self { service, http, terminal, patience: PATIENCE, slowness: Arc::new(AtomicU32::new(1)) })
+    pub(crate) fn new(service: Service, terminal: Terminal) -> Self {
+        let (service, http) = (Arc::new(service), Http::new());
+        Self { service, http, terminal, patience: PATIENCE, slowness: Arc::new(AtomicU32::new(1)) }
     }
 
     /// The same, asking a service that does not answer for as long as `patience`.
@@ -165,7 +159,7 @@ impl Api {
     /// Gets a picture from its presigned address, which the API key does not belong to.
     pub(crate) async fn picture(&self, address: &str) -> Result<Response<Incoming>, Unreachable> {
         let request = Request::get(address).header(USER_AGENT, agent()).body(Full::default());
-        let request = request.map_err(|_| Unreachable("the picture's address is none".to_owned()))?;
+        let request = request.map_err(|_| Unreachable::lasting("the picture's address is none"))?;
         self.http.send(request).await
     }
 
@@ -210,13 +204,28 @@ impl Api {
                 }
                 Err(error) => {
                     let wait = full_jitter(Duration::from_millis(500), LONGEST_WAIT, attempt);
-                    (wait, format!("{} does not answer: {error}", self.address()))
+                    let why = match error.kind {
+                        // Whoever restarts a local service has it back in a moment, so a batch goes on asking.
+                        Kind::NothingListens if self.service.is_local() => {
+                            format!("nothing listens at {}; is `cargo run` serving there?", self.address())
+                        }
+                        _ => format!("{} does not answer: {error}", self.address()),
+                    };
+                    let is_in_vain = match error.kind {
+                        Kind::Lasting => true,
+                        Kind::NothingListens => self.service.is_local() && self.patience == PATIENCE,
+                        Kind::MayPass => false,
+                    };
+                    if is_in_vain {
+                        return Err(Failure::Service(why));
+                    }
+                    (wait, why)
                 }
             };
             if begun.elapsed() + wait > self.patience {
                 return Err(Failure::Service(why));
             }
-            if attempt > 0 {
+            if attempt > 0 || self.patience > PATIENCE {
                 self.terminal.hurry();
                 self.terminal.status(format_args!("{why}; next try in {}", span(wait.max(Duration::from_secs(1)))));
             }
@@ -247,7 +256,7 @@ impl Api {
         if !content.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let request = request.body(Full::new(content)).map_err(|error| Unreachable(error.to_string()))?;
+        let request = request.body(Full::new(content)).map_err(|error| Unreachable::lasting(error.to_string()))?;
         let (head, incoming) = self.http.send(request).await?.into_parts();
         Ok((Head { status: head.status.as_u16(), headers: head.headers }, body(incoming).await?))
     }

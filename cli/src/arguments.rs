@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde_json::{Map, Value, json};
 use shared::job::Status;
 use shared::order::{AspectRatio, Model, OutputFormat, Seed};
+use shared::poster::{Placement, Style};
 
 use crate::config::ApiKey;
 
@@ -40,24 +42,31 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 
     /// The address of the API [default: http://127.0.0.1:3000]
-    #[arg(long, env = "POSTER_API", value_name = "URL", global = true)]
+    #[arg(long, env = "POSTER_API", value_name = "URL", global = true, help_heading = "Options of every command")]
     pub(crate) api: Option<String>,
 
     /// Your API key; better in the variable or the file, since other users see a command line
-    #[arg(long, env = "POSTER_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
+    #[arg(
+        long,
+        env = "POSTER_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        global = true,
+        help_heading = "Options of every command"
+    )]
     #[arg(value_parser = |text: &str| Ok::<_, String>(ApiKey::from(text)))]
     pub(crate) api_key: Option<ApiKey>,
 
     /// The configuration file [default: ~/.config/poster/config.toml, if there is one]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Options of every command")]
     pub(crate) config: Option<PathBuf>,
 
     /// Write data to standard output, as JSON lines
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
 
     /// Say nothing but errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Options of every command")]
     pub(crate) quiet: bool,
 }
 
@@ -96,8 +105,8 @@ Examples:
 /// What a picture is to be like, beside its prompt.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Wishes {
-    /// The shape of the picture: 2:3 (the default), 1:1, 16:9, 21:9, 3:2, 4:5, 5:4, 9:16 or 9:21
-    #[arg(long, value_name = "RATIO")]
+    /// The shape of the picture [default: 2:3]
+    #[arg(long, value_name = "RATIO", value_parser = one_of(AspectRatio::ALL, AspectRatio::as_str))]
     aspect_ratio: Option<AspectRatio>,
 
     /// What to keep out of the picture
@@ -108,12 +117,12 @@ pub(crate) struct Wishes {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Seed::MAX)))]
     seed: Option<u32>,
 
-    /// The file format: png (the default), jpeg, or webp with a model that paints it
-    #[arg(long, value_name = "FORMAT")]
+    /// The file format, webp only with a model that paints it [default: png]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(OutputFormat::ALL, OutputFormat::as_str))]
     output_format: Option<OutputFormat>,
 
     /// The model, by its Bedrock id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = one_of(Model::ALL, Model::as_str))]
     model: Option<Model>,
 }
 
@@ -150,6 +159,18 @@ pub(crate) struct Make {
     /// A line that goes with the title
     #[arg(long, value_name = "TEXT", requires = "title")]
     pub(crate) tagline: Option<String>,
+
+    /// A line of the billing block, such as "directed by: Ada Marlowe"; may be given several times
+    #[arg(long = "credit", value_name = "ROLE: NAME", requires = "title", value_parser = credit)]
+    pub(crate) credits: Vec<Value>,
+
+    /// How the title is set [default: as the prompt suggests]
+    #[arg(long, requires = "title", value_parser = one_of(Style::ALL, Style::as_str))]
+    pub(crate) style: Option<Style>,
+
+    /// Where the title stands [default: where the picture is calmest]
+    #[arg(long, requires = "title", value_parser = one_of(Placement::ALL, Placement::as_str))]
+    pub(crate) placement: Option<Placement>,
 
     #[command(flatten)]
     pub(crate) wishes: Wishes,
@@ -260,8 +281,8 @@ Examples:
   poster list --status failed --limit 100
   poster list --batch 77981ec5-c758-89cb-ad6f-dbb3af96b75c --all")]
 pub(crate) struct List {
-    /// Only those that stand so: queued, running, succeeded, failed or canceled
-    #[arg(long)]
+    /// Only those of this status
+    #[arg(long, value_parser = one_of(Status::ALL, Status::as_str))]
     pub(crate) status: Option<Status>,
 
     /// Those of this batch, or of the batch of this state file
@@ -314,6 +335,24 @@ pub(crate) struct Sheet {
     /// Draw as many sheets as all pictures need, not only the first
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// A person or company of the billing block. What stands before the first colon is the role.
+fn credit(text: &str) -> Result<Value, String> {
+    Ok(match text.split_once(':') {
+        Some((role, name)) => json!({ "role": role.trim(), "name": name.trim() }),
+        None => json!({ "name": text.trim() }),
+    })
+}
+
+/// A value that is one of few, which completions and `--help` then name.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let named = move |text: &str| all.iter().copied().find(|value| name(*value) == text);
+    PossibleValuesParser::new(all.iter().map(|value| name(*value)))
+        .map(move |text| named(&text).expect("only these are possible"))
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -65,6 +65,15 @@ pub(crate) struct Service {
     pub(crate) key: Option<ApiKey>,
 }
 
+impl Service {
+    /// Whether the service is on this machine, by the name of its host.
+    pub(crate) fn is_local(&self) -> bool {
+        let address = self.address.parse::<Uri>().unwrap_or_default();
+        let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback())
+    }
+}
+
 impl Config {
     /// Reads the file at `path`, which must be there, or else the one at its usual place, which need not.
     ///

@@ -1,15 +1,26 @@
-//! HTTP over TLS, with the client that the AWS SDK brings along.
+//! HTTP over TLS, with the client that the AWS SDK brings along, and by the proxies that the environment names.
 
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper::header::PROXY_AUTHORIZATION;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{Request, Response, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tower_service::Service;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -20,68 +31,186 @@ const ANSWER: Duration = Duration::from_secs(40);
 /// The greatest answer that is read into memory.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
-/// There was no answer, or it broke off. The text says why.
+/// There was no answer, or it broke off.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unreachable(pub(crate) String);
+#[error("{why}")]
+pub(crate) struct Unreachable {
+    /// Why, in words.
+    pub(crate) why: String,
+    /// What to do about it.
+    pub(crate) kind: Kind,
+}
+
+/// What to do about an answer that did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Another try may be answered.
+    MayPass,
+    /// Nothing listens at the address: another try may be answered, if somebody starts the service.
+    NothingListens,
+    /// Every try comes to the same, as with a certificate that is not trusted.
+    Lasting,
+}
+
+impl Unreachable {
+    /// A failure that may pass.
+    pub(crate) fn passing(why: impl Into<String>) -> Self {
+        Self { why: why.into(), kind: Kind::MayPass }
+    }
+
+    /// A failure that lasts.
+    pub(crate) fn lasting(why: impl Into<String>) -> Self {
+        Self { why: why.into(), kind: Kind::Lasting }
+    }
+}
+
+type Clients = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 /// An HTTP client. Clones share their connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    proxies: Arc<Matcher>,
+    plain: Clients,
+    /// The client for https, made when the first such address comes: reading the machine's roots of trust takes time.
+    secure: Arc<OnceLock<Clients>>,
 }
 
 impl Http {
-    /// A client that trusts the roots of this machine.
-    ///
-    /// # Errors
-    /// When the machine has no roots, and `secure` says that they are needed.
-    pub(crate) fn new(secure: bool) -> std::io::Result<Self> {
-        let provider = rustls::crypto::ring::default_provider();
-        let builder = HttpsConnectorBuilder::new();
-        let builder = if secure {
-            builder.with_provider_and_native_roots(provider)?
-        } else {
-            // Reading the roots takes time, and pictures of a plain service come from a plain bucket.
-            let tls = rustls::ClientConfig::builder_with_provider(provider.into())
-                .with_safe_default_protocol_versions()
-                .map_err(std::io::Error::other)?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder.with_tls_config(tls)
-        };
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
-        let connector = builder.https_or_http().enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(20))
-            .pool_timer(hyper_util::rt::TokioTimer::new())
-            .build(connector);
-        Ok(Self { client })
+    /// A client that trusts the roots of this machine, and goes by the proxies of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
+    /// and `NO_PROXY`.
+    pub(crate) fn new() -> Self {
+        let proxies = Arc::new(Matcher::from_env());
+        let tls = tls().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        Self { plain: client(tls, proxies.clone()), proxies, secure: Arc::default() }
+    }
+
+    fn client_for(&self, address: &Uri) -> Result<&Clients, Unreachable> {
+        if address.scheme_str() != Some("https") {
+            return Ok(&self.plain);
+        }
+        if let Some(client) = self.secure.get() {
+            return Ok(client);
+        }
+        let tls = tls().with_native_roots();
+        let tls = tls.map_err(|error| Unreachable::lasting(format!("this machine has no roots of trust: {error}")))?;
+        Ok(self.secure.get_or_init(|| client(tls.with_no_client_auth(), self.proxies.clone())))
     }
 
     /// Sends a request, and gives back the answer as soon as its head is there. Redirects are not followed, so that the
     /// API key never goes where the caller did not send it.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unreachable> {
-        let sending = tokio::time::timeout(ANSWER, self.client.request(request));
-        sending.await.map_err(|_| Unreachable("no answer in time".to_owned()))?.map_err(|error| told(&error))
+    pub(crate) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unreachable> {
+        // Over https the tunnel has the proxy's password, and the request is for the service alone.
+        if request.uri().scheme_str() == Some("http")
+            && let Some(password) = self.proxies.intercept(request.uri()).as_ref().and_then(Intercept::basic_auth)
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, password.clone());
+        }
+        let sending = tokio::time::timeout(ANSWER, self.client_for(request.uri())?.request(request));
+        sending.await.map_err(|_| Unreachable::passing("no answer in time"))?.map_err(|error| told(&error))
+    }
+}
+
+fn tls() -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier> {
+    rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions of TLS")
+}
+
+fn client(tls: rustls::ClientConfig, proxies: Arc<Matcher>) -> Clients {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(20))
+        .pool_timer(hyper_util::rt::TokioTimer::new())
+        .build(connector.wrap_connector(Connector { tcp, proxies }))
+}
+
+/// Connects to an address, or to the proxy that is to be asked for it.
+#[derive(Clone, Debug)]
+struct Connector {
+    tcp: HttpConnector,
+    proxies: Arc<Matcher>,
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, address: Uri) -> Self::Future {
+        let mut tcp = self.tcp.clone();
+        let Some(proxy) = self.proxies.intercept(&address) else {
+            return Box::pin(async move { Ok(Stream { tcp: tcp.call(address).await?, to_proxy: false }) });
+        };
+        if proxy.uri().scheme_str() != Some("http") {
+            let why = format!("a proxy must be one by http, not by {}", proxy.uri().scheme_str().unwrap_or_default());
+            return Box::pin(async move { Err(why.into()) });
+        }
+        if address.scheme_str() == Some("http") {
+            return Box::pin(async move { Ok(Stream { tcp: tcp.call(proxy.uri().clone()).await?, to_proxy: true }) });
+        }
+        let tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+        let mut tunnel = match proxy.basic_auth() {
+            Some(password) => tunnel.with_auth(password.clone()),
+            None => tunnel,
+        };
+        Box::pin(async move { Ok(Stream { tcp: tunnel.call(address).await?, to_proxy: false }) })
+    }
+}
+
+/// A connection, which tells the client whether a proxy reads the request. To a proxy it names the whole address.
+struct Stream {
+    tcp: TokioIo<TcpStream>,
+    to_proxy: bool,
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.tcp.connected().proxy(self.to_proxy)
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
 
 /// The whole body of an answer.
 pub(crate) async fn body(incoming: Incoming) -> Result<Bytes, Unreachable> {
     let reading = tokio::time::timeout(ANSWER, Limited::new(incoming, MAX_ANSWER_BYTES).collect());
-    let collected = reading.await.map_err(|_| Unreachable("the answer broke off".to_owned()))?;
-    Ok(collected.map_err(|error| Unreachable(error.to_string()))?.to_bytes())
+    let collected = reading.await.map_err(|_| Unreachable::passing("the answer broke off"))?;
+    Ok(collected.map_err(|error| Unreachable::passing(error.to_string()))?.to_bytes())
 }
 
 /// The next piece of an answer's body; `None` at its end.
 pub(crate) async fn piece(incoming: &mut Incoming) -> Result<Option<Bytes>, Unreachable> {
     loop {
         let reading = tokio::time::timeout(ANSWER, incoming.frame());
-        let frame = reading.await.map_err(|_| Unreachable("the answer broke off".to_owned()))?;
+        let frame = reading.await.map_err(|_| Unreachable::passing("the answer broke off"))?;
         let Some(frame) = frame else { return Ok(None) };
         // What is no data is a trailer, which nobody here asks for.
         if let Ok(data) = frame.map_err(|error| told(&error))?.into_data() {
@@ -91,13 +220,25 @@ pub(crate) async fn piece(incoming: &mut Incoming) -> Result<Option<Bytes>, Unre
 }
 
 /// An error with its causes, since the outermost only says that something went wrong.
-fn told(error: &dyn std::error::Error) -> Unreachable {
-    let mut causes = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
+fn told(error: &(dyn Error + 'static)) -> Unreachable {
+    let (mut causes, mut kind) = (Vec::new(), Kind::MayPass);
+    for cause in chain(error) {
         causes.push(cause.to_string());
-        next = cause.source();
+        let io = cause.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
+            kind = Kind::NothingListens;
+        } else if cause.is::<rustls::Error>() {
+            kind = Kind::Lasting;
+        }
     }
     causes.dedup();
-    Unreachable(causes.join(": "))
+    Unreachable { why: causes.join(": "), kind }
+}
+
+/// The error and its causes. What an I/O error wraps is a cause too, though its `source` passes over it.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
+        Some(io) => io.get_ref().map(|within| within as &(dyn Error + 'static)),
+        None => error.source(),
+    })
 }

@@ -28,10 +28,10 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
         let page = api.jobs(path, list.status, left.min(PAGE), cursor.as_deref()).await?;
         for job in page.jobs.iter().take(left) {
             if listed == 0 {
-                terminal.say(format_args!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"));
+                terminal.show(format_args!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"))?;
             }
             listed += 1;
-            terminal.say(row(job, terminal.columns()));
+            terminal.show(row(job, terminal.columns_of_output()))?;
             terminal.data(job)?;
         }
         left -= page.jobs.len().min(left);
@@ -126,47 +126,47 @@ async fn steer(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Resul
 }
 
 fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
-    let width = terminal.columns().saturating_sub(12);
-    let field = |name: &str, value: &dyn std::fmt::Display| terminal.say(format_args!("  {name:9} {value}"));
-    terminal.say(format_args!("job {}: {}", job.id, job.status));
-    field("prompt", &beginning(job.prompt.as_str(), width));
+    let width = terminal.columns_of_output().saturating_sub(12);
+    let field = |name: &str, value: &dyn std::fmt::Display| terminal.show(format_args!("  {name:9} {value}"));
+    terminal.show(format_args!("job {}: {}", job.id, job.status))?;
+    field("prompt", &beginning(job.prompt.as_str(), width))?;
     if let Some(id) = &job.custom_id {
-        field("custom id", &beginning(id.as_str(), width));
+        field("custom id", &beginning(id.as_str(), width))?;
     }
-    field("created", &job.created_at);
+    field("created", &job.created_at)?;
     if let Some(batch) = job.batch_id {
-        field("batch", &batch);
+        field("batch", &batch)?;
     }
     if let Some(queue) = &job.queue {
-        field("queue", &format_args!("about {} before it", grouped(queue.ahead)));
+        field("queue", &format_args!("about {} before it", grouped(queue.ahead)))?;
     }
     if let Some(image) = &job.image {
         let (kind, kilobytes) = (&image.content_type, image.bytes.div_ceil(1000));
-        field("picture", &format_args!("{} × {}, {kind}, {kilobytes} KB", image.width, image.height));
+        field("picture", &format_args!("{} × {}, {kind}, {kilobytes} KB", image.width, image.height))?;
         if let Some(link) = &job.links.image {
-            field("link", link);
+            field("link", link)?;
         }
     }
     if let Some(error) = &job.error {
-        field("error", &format_args!("{}: {}", error.code.as_str(), error.message));
+        field("error", &format_args!("{}: {}", error.code.as_str(), error.message))?;
     }
     if let (Some(error), Status::Queued | Status::Running) = (&job.last_error, job.status) {
-        field("waits for", &format_args!("{}: {}", error.code.as_str(), error.message));
+        field("waits for", &format_args!("{}: {}", error.code.as_str(), error.message))?;
     }
     terminal.data(job)
 }
 
 fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     let name = batch.name.as_ref().map_or("", |name| name.as_str());
-    terminal.say(format_args!("batch {}: {}", batch.id, in_words(batch.status)));
+    terminal.show(format_args!("batch {}: {}", batch.id, in_words(batch.status)))?;
     if !name.is_empty() {
-        terminal.say(format_args!("  {:9} {name}", "name"));
+        terminal.show(format_args!("  {:9} {name}", "name"))?;
     }
     if let Some(parts) = batch.parts {
-        terminal.say(format_args!("  {:9} {}", "parts", grouped(parts as u64)));
+        terminal.show(format_args!("  {:9} {}", "parts", grouped(parts as u64)))?;
     }
-    terminal.say(format_args!("  {:9} {}", "jobs", line_of(&batch.counts)));
-    terminal.say(format_args!("  {:9} {}", "created", batch.created_at));
+    terminal.show(format_args!("  {:9} {}", "jobs", line_of(&batch.counts)))?;
+    terminal.show(format_args!("  {:9} {}", "created", batch.created_at))?;
     terminal.data(batch)
 }
 

@@ -59,7 +59,8 @@ pub fn main(parts_per_group: usize) -> ExitCode {
 async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) -> Result<Outcome, Failure> {
     let api = || {
         let config = Config::load(arguments.config.as_deref())?;
-        Api::new(&config.settle(arguments.api.as_deref(), arguments.api_key.clone())?, terminal.clone())
+        let service = config.settle(arguments.api.as_deref(), arguments.api_key.clone())?;
+        Ok::<_, Failure>(Api::new(service, terminal.clone()))
     };
     match &arguments.command {
         Command::Make(make) => make::make(&api()?, terminal, make).await,

@@ -15,7 +15,7 @@ use crate::batch::fault;
 use crate::failure::{Failure, Outcome};
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
-use crate::terminal::{Terminal, span};
+use crate::terminal::{Terminal, quoted, span};
 use crate::watch::wait_for_job;
 
 /// Submits the prompt, waits, saves the picture, and opens it.
@@ -23,22 +23,29 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     let mut order = make.wishes.fields();
     order.insert("prompt".to_owned(), make.prompt.join(" ").into());
     if let Some(title) = &make.title {
-        order.insert("poster".to_owned(), json!({ "title": title, "tagline": make.tagline }));
+        let poster = json!({
+            "title": title, "tagline": make.tagline, "credits": make.credits, "style": make.style.unwrap_or_default(),
+            "placement": make.placement.unwrap_or_default(),
+        });
+        order.insert("poster".to_owned(), poster);
     }
     // The service may have a default model that takes more than others, so the rules of the most generous are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
         return Err(Failure::Usage(errors.iter().map(fault).collect::<Vec<_>>().join("; ")));
     }
+    // A picture that cannot be saved is not painted.
+    let mut manifest = if make.no_wait { None } else { Some(Manifest::open(&make.out)?) };
     let began = Instant::now();
     terminal.status("submitting …");
     let job = api.submit(Bytes::from(json!(order).to_string())).await?;
     let id = job.id.to_string();
-    if make.no_wait {
+    let Some(manifest) = &mut manifest else {
         terminal.say(format_args!("job {id} is {}; `poster watch {id}` waits for it", job.status));
         terminal.data(&job)?;
         return Ok(Outcome::AllDone);
-    }
-    terminal.way_on(format_args!("Job {id} goes on; `poster watch {id}` waits for it."));
+    };
+    let out = quoted(&make.out.display().to_string());
+    terminal.way_on(format_args!("Job {id} goes on; `poster download {id} --out {out}` saves its picture."));
     let job = wait_for_job(api, terminal, &id).await?;
     if job.status != Status::Succeeded {
         let why = job.error.as_ref().map_or("it was canceled", |error| error.message.as_str());
@@ -46,12 +53,11 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
         terminal.data(&job)?;
         return Ok(Outcome::SomeFailed);
     }
-    let mut manifest = Manifest::open(&make.out)?;
     let fetched = fetch(api, &job, &make.out, &name_of(&job), None).await.map_err(|error| match error {
         Unfetched::All(failure) => failure,
         Unfetched::Picture(why) => Failure::Service(format!("the picture of job {id}: {why}")),
     })?;
-    let picture = fetched.keep(&make.out, &mut manifest)?;
+    let picture = fetched.keep(&make.out, manifest)?;
     let path = make.out.join(&picture.file);
     let size = format!("{} × {}, {} KB", picture.width, picture.height, picture.bytes.div_ceil(1000));
     terminal.say(format_args!("{}  ({size}, {})", path.display(), span(began.elapsed().max(Duration::from_secs(1)))));

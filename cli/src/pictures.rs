@@ -18,7 +18,7 @@ use crate::api::{Api, Found, PAGE};
 use crate::arguments::Download;
 use crate::batch::named;
 use crate::failure::{Failure, Outcome};
-use crate::http::piece;
+use crate::http::{Kind, piece};
 use crate::jobs::find_one_of;
 use crate::manifest::{self, Manifest, Picture, unnamed};
 use crate::terminal::{Terminal, beginning, many};
@@ -108,7 +108,8 @@ async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -
                 Err(Store::Unwritten(error)) => return Err(Failure::file(path, error).into()),
             },
             Ok(answer) => why = format!("the bucket answers {}", answer.status()),
-            Err(error) => why = error.to_string(),
+            Err(error) if error.kind == Kind::Lasting => return Err(Unfetched::All(Failure::Service(error.why))),
+            Err(error) => why = error.why,
         }
     }
     Err(Unfetched::Picture(format!("it cannot be downloaded: {why}")))
@@ -219,14 +220,15 @@ impl Saving<'_> {
     }
 }
 
-/// A name for a job's picture that no other job's has: the end of the id, whose beginning only tells the time.
+/// A name for a job's picture that no other job's has, so that no picture is ever saved over another one: it has the end of
+/// the id, whose beginning only tells the time.
 pub(crate) fn name_of(job: &JobView) -> String {
     let id = job.id.to_string();
     format!("{}-{}", slug(job), &id[id.len() - 12..])
 }
 
 /// A few words of a file name: the caller's name for the job, or else the beginning of its prompt.
-pub(crate) fn slug(job: &JobView) -> String {
+fn slug(job: &JobView) -> String {
     let text = job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str());
     let mut slug = String::new();
     for c in beginning(text, 120).chars() {

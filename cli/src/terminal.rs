@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::failure::Failure;
 
@@ -109,6 +111,18 @@ impl Terminal {
         inner.redraw(None);
     }
 
+    /// Shows a line of what was asked for on standard output, unless that is to have JSON.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub(crate) fn show(&self, text: impl Display) -> Result<(), Failure> {
+        if self.inner().json {
+            return Ok(());
+        }
+        self.clear();
+        print(format!("{}\n", plain(&text.to_string())).as_bytes())
+    }
+
     /// Writes data as one JSON line to standard output, where that was asked for.
     ///
     /// # Errors
@@ -127,9 +141,14 @@ impl Terminal {
         self.inner().redraws
     }
 
-    /// How many columns a line may have.
+    /// How many columns a line of the status may have.
     pub(crate) fn columns(&self) -> usize {
         columns()
+    }
+
+    /// How many columns a line on standard output may have: any number, where a program reads it.
+    pub(crate) fn columns_of_output(&self) -> usize {
+        if stdout().is_terminal() { columns() } else { usize::MAX }
     }
 }
 
@@ -153,7 +172,8 @@ impl Inner {
             erase();
         }
         if let Some(text) = &text {
-            let shown: String = plain(text).chars().take(columns() - 1).collect();
+            let plain = plain(text);
+            let shown = fitting(&plain, columns() - 1);
             // Standard error may be closed, and then there is nobody left to tell.
             let _ = write!(stderr(), "{shown}");
             let _ = stderr().flush();
@@ -219,12 +239,12 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
-/// A text in lines of at most so many characters, where its words allow.
-fn wrapped(text: &str, characters: usize) -> Vec<String> {
+/// A text in lines of at most so many columns, where its words allow.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= characters => {
+            Some(line) if line.width() + 1 + word.width() <= columns => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -234,14 +254,29 @@ fn wrapped(text: &str, characters: usize) -> Vec<String> {
     lines
 }
 
-/// The beginning of a text on one line, of at most so many characters.
-pub(crate) fn beginning(text: &str, characters: usize) -> String {
+/// The beginning of a text on one line, of at most so many columns: a letter may take two, or none.
+pub(crate) fn beginning(text: &str, columns: usize) -> String {
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if flat.chars().count() <= characters {
+    if flat.width() <= columns {
         return flat;
     }
-    let kept: String = flat.chars().take(characters.saturating_sub(1)).collect();
-    format!("{}…", kept.trim_end())
+    format!("{}…", fitting(&flat, columns.saturating_sub(1)).trim_end())
+}
+
+/// As much of a text as takes at most so many columns.
+fn fitting(text: &str, columns: usize) -> &str {
+    let mut taken = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        taken += c.width().unwrap_or(0);
+        taken > columns
+    });
+    end.map_or(text, |(end, _)| &text[..end])
+}
+
+/// A path as somebody in the current directory would write it.
+pub(crate) fn shown(path: &Path) -> &Path {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    here.ok().and_then(|here| path.strip_prefix(here).ok()).filter(|path| !path.as_os_str().is_empty()).unwrap_or(path)
 }
 
 /// A word as a shell reads it.
@@ -264,6 +299,8 @@ mod tests {
         );
         assert_eq!(beginning("A  heist\non the moon", 10), "A heist o…");
         assert_eq!(beginning("short", 10), "short");
+        assert_eq!(beginning("月面の強盗団", 7), "月面の…", "these letters take two columns each");
+        assert_eq!(fitting("e\u{301}e\u{301}e", 2), "e\u{301}e\u{301}", "and an accent none");
         assert_eq!(plain("é\u{1b}]0;owned\u{7}\u{9b}\r\n"), "é\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}\n");
         assert_eq!(wrapped("A heist on the moon", 8), ["A heist", "on the", "moon"]);
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 /// A directory in which the command is run against a pipeline.
@@ -22,7 +22,11 @@ pub(crate) struct Desk {
 /// What the command has said and done.
 pub(crate) struct Told {
     pub(crate) code: Option<i32>,
+    /// Standard error.
     pub(crate) words: String,
+    /// What of standard output is for people.
+    pub(crate) shown: String,
+    /// What of it is for programs.
     pub(crate) data: Vec<Value>,
 }
 
@@ -72,14 +76,20 @@ pub(crate) fn told(output: Output) -> Told {
     // Where a line is broken is the terminal's affair.
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     let out = String::from_utf8(output.stdout).expect("it is UTF-8");
-    let data = out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
-    Told { code: output.status.code(), words, data }
+    let (data, shown): (Vec<_>, Vec<_>) = out.lines().partition(|line| line.starts_with('{'));
+    let data = data.into_iter().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+    Told { code: output.status.code(), words, shown: shown.join("\n"), data }
 }
 
+/// The names of the files, without the ends of their jobs' ids.
 pub(crate) fn files(directory: &Path, ending: &str) -> Vec<String> {
     let files = std::fs::read_dir(directory).expect("a directory").map(|file| file.expect("a file").file_name());
     let mut files: Vec<_> = files.filter_map(|name| name.into_string().ok()).collect();
     files.retain(|name| name.ends_with(ending) && name != "contact-sheet.png");
+    for file in &mut files {
+        let id = file.len() - ending.len() - "-0123456789ab".len();
+        file.drain(id..file.len() - ending.len());
+    }
     files.sort();
     files
 }
@@ -99,9 +109,12 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
     assert_eq!(made.data[0]["job"]["image"]["bytes"], bytes);
 
     let listed = desk.poster(&["list", "--status", "succeeded", "--json"]).await;
-    assert_eq!((listed.data.len(), &listed.data[0]["id"]), (1, &Value::from(id)));
-    assert!(listed.words.contains("A heist on"), "{}", listed.words);
-    assert_eq!(desk.poster(&["get", id]).await.code, Some(0));
+    assert_eq!((listed.data.len(), &listed.data[0]["id"], &*listed.shown), (1, &Value::from(id), ""));
+    // What was asked for goes where the next program reads it.
+    let listed = desk.poster(&["list"]).await;
+    assert!(listed.shown.contains(id) && listed.shown.ends_with("A heist on the moon"), "{}", listed.shown);
+    let got = desk.poster(&["get", &id.to_uppercase()]).await;
+    assert!(got.code == Some(0) && got.shown.contains("A heist on the moon"), "{}", got.shown);
     assert_eq!(desk.poster(&["watch", id]).await.code, Some(0));
     // It has succeeded, and so there is nothing to cancel or to retry.
     for action in ["cancel", "retry"] {
@@ -209,7 +222,7 @@ async fn what_failed_can_be_fed_or_queued_again() {
     let failed = desk.poster(&["batch", "a.txt", "--json", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
     assert_eq!(failed.code, Some(1), "{}", failed.words);
     let group = failed.data.last().expect("an end")["groups"][0].as_str().expect("a group").to_owned();
-    assert!(failed.words.contains(&format!("poster retry {group}")), "{}", failed.words);
+    assert!(!failed.words.contains("poster retry"), "the filter would refuse them again: {}", failed.words);
     let lines = std::fs::read_to_string(desk.path("a.txt.failed.ndjson")).expect("the failed lines");
     assert_eq!(lines.lines().next(), Some("{\"aspect_ratio\":\"1:1\",\"prompt\":\"One\"}"), "{lines}");
     assert_eq!(desk.poster(&["batch", "a.txt.failed.ndjson", "--check"]).await.code, Some(0));
@@ -241,6 +254,183 @@ async fn what_failed_can_be_fed_or_queued_again() {
 }
 
 #[tokio::test]
+async fn no_picture_is_saved_over_another_jobs() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    for (file, prompts) in [("a.txt", "A heist\nA spy\n"), ("b.txt", "A heist\nA spy!\n")] {
+        desk.write(file, prompts);
+        let done = desk.poster(&["batch", file, "--out", "friday", "--no-sheet"]).await;
+        assert_eq!(done.code, Some(0), "{}", done.words);
+    }
+    let names = ["000001-a-heist.png", "000001-a-heist.png", "000002-a-spy.png", "000002-a-spy.png"];
+    assert_eq!(files(&desk.path("friday"), ".png"), names);
+    // Neither is downloaded again, however the first file and the directory are written.
+    let file = desk.path("a.txt").display().to_string();
+    let out = desk.path("./friday").display().to_string();
+    for out in ["friday", "./friday/", &out] {
+        for file in ["a.txt", "./a.txt", &file] {
+            let again = desk.poster(&["batch", file, "--out", out, "--json"]).await;
+            let end = again.data.iter().find(|event| event["event"] == "end").expect("an end");
+            assert_eq!((again.code, &end["downloaded"]), (Some(0), &Value::from(0)), "{file} {out}: {}", again.words);
+        }
+    }
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn what_only_looks_like_prose_is_not_painted() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    for (input, lines) in [
+        ("prompt,seed,custom_id\nA heist,7,moon\n", 1),
+        ("\u{feff}{\"prompt\":\"A heist\"}\n", 1),
+        ("\r\n{\"prompt\":\"A heist\"}\r\n", 1),
+        ("A heist\nA spy\n", 2),
+    ] {
+        let mut command = desk.command(&["batch", "-", "--check"]);
+        let mut command = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut stdin = command.stdin.take().expect("it has an input");
+        stdin.write_all(input.as_bytes()).await.expect("it is read");
+        drop(stdin);
+        let checked = told(command.wait_with_output().await.expect("it ends"));
+        let good = format!("{lines} line{} good", if lines == 1 { "" } else { "s" });
+        assert!(checked.code == Some(0) && checked.words.contains(&good), "{input}: {}", checked.words);
+    }
+    let left = std::fs::read_dir(desk.path("")).expect("a directory").count();
+    assert_eq!(left, 0, "a check leaves no copy of its input behind");
+    for (name, content, why) in [
+        ("a.txt", "prompt,seed\nA heist,7\n", "say --format csv or --format text"),
+        ("b.txt", "{\"prompt\":\"A heist\"}\n", "say --format ndjson or --format text"),
+        ("c.tsv", "prompt\tseed\nA heist\t7\n", "separated by tabs"),
+        ("d.csv", "prompt;seed\nA heist;7\n", "separated by semicolons"),
+        ("e.csv", "prompt,seed\r\nA,5\r\nB,x\r\n", "line 3: seed"),
+        ("f.csv", "prompt\n\"A heist\nA spy\n", "a quotation mark on line 2 that nothing closes"),
+    ] {
+        desk.write(name, content);
+        let refused = desk.poster(&["batch", name]).await;
+        assert!(refused.code == Some(2) && refused.words.contains(why), "{name}: {}", refused.words);
+    }
+    assert_eq!(desk.jobs().await, 0);
+    desk.pipeline.stop().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_stopped_command_leaves_no_half_copy_of_its_input() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let mut command = desk.command(&["batch", "-"]).stdin(Stdio::piped()).spawn().expect("it runs");
+    let _input = command.stdin.take().expect("its input, which does not end");
+    let files = || std::fs::read_dir(desk.path("")).expect("a directory").count();
+    while files() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = command.id().expect("it runs").to_string();
+    let stopped = Command::new("kill").args(["-TERM", &id]).status().await.expect("it is stopped");
+    assert!(stopped.success());
+    assert_eq!(command.wait().await.expect("it ends").code(), Some(143));
+    assert_eq!(files(), 0);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_painted_that_cannot_be_saved() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    desk.write("posters", "a file where a directory should be");
+    let refused = desk.poster(&["make", "A heist"]).await;
+    assert_eq!(refused.code, Some(4), "{}", refused.words);
+    assert_eq!(desk.jobs().await, 0);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_poster_is_set_as_the_command_line_says() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let credits = ["--credit", "directed by: Ada Marlowe", "--credit", "Somebody"];
+    let set = ["make", "A heist", "--title", "Moonfall", "--style", "retro", "--placement", "top", "--json"];
+    let made = desk.poster(&[&set[..], &credits].concat()).await;
+    assert_eq!(made.code, Some(0), "{}", made.words);
+    let job = &made.data[0]["job"];
+    assert_eq!(
+        (&job["image"]["poster"]["style"], &job["image"]["poster"]["placement"]),
+        (&"retro".into(), &"top".into())
+    );
+    let credits = &job["poster"]["credits"];
+    assert_eq!(
+        (&credits[0]["role"], &credits[0]["name"], &credits[1]["name"]),
+        (&"directed by".into(), &"Ada Marlowe".into(), &"Somebody".into())
+    );
+    assert_eq!(desk.poster(&["make", "A heist", "--style", "retro"]).await.code, Some(2), "there is nothing to set");
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_in_vain_is_told_at_once() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let nowhere = format!("http://{closed}");
+    let refused = desk.poster(&["list", "--api", &nowhere]).await;
+    assert!(refused.code == Some(3) && refused.words.contains("is `cargo run` serving there?"), "{}", refused.words);
+    assert!(!refused.words.contains("next try"), "{}", refused.words);
+    // A batch may wait for its service, and says so at once.
+    desk.write("a.txt", "A heist\n");
+    let mut command = desk.command(&["batch", "a.txt", "--api", &nowhere]);
+    let mut waiting = command.stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut words = tokio::io::BufReader::new(waiting.stderr.take().expect("its standard error")).lines();
+    let mut told = String::new();
+    while !told.contains("is `cargo run` serving there?; next try in") {
+        told += &words.next_line().await.expect("it can be read").expect("it goes on asking");
+    }
+    waiting.kill().await.expect("it is stopped");
+    // TLS fails alike at each try.
+    let secure = desk.pipeline.ready().api.replace("http:", "https:");
+    let refused = desk.poster(&["list", "--api", &secure]).await;
+    assert!(refused.code == Some(3) && !refused.words.contains("next try"), "{}", refused.words);
+    desk.pipeline.stop().await;
+}
+
+/// A proxy that answers every request itself, and keeps the head of each.
+async fn proxy(answer: &'static str) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (heads, received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {}
+            let _ = heads.send(String::from_utf8_lossy(&head).to_lowercase());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            // A connection that is closed with something unread takes its answer along.
+            tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+        }
+    });
+    (address, received)
+}
+
+#[tokio::test]
+async fn the_proxies_of_the_environment_are_used() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let list = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 33\r\n\r\n{\"jobs\":[],   \"next_cursor\":null}";
+    let (address, mut heads) = proxy(list).await;
+    let mut command = desk.command(&["list", "--api", "http://service.invalid/v1"]);
+    let listed = command.env("HTTP_PROXY", format!("http://me:secret@{address}")).output().await.expect("it runs");
+    assert!(listed.status.success(), "{listed:?}");
+    let head = heads.recv().await.expect("a request");
+    assert!(head.starts_with("get http://service.invalid/v1/jobs?limit=20 http/1.1"), "{head}");
+    assert!(head.contains("proxy-authorization: basic bwu6c2vjcmv0"), "{head}");
+
+    // Over https the proxy is asked for a tunnel, and what is no TLS behind it is told at once.
+    let (address, mut heads) = proxy("HTTP/1.1 200 OK\r\n\r\nthis is not TLS").await;
+    let mut command = desk.command(&["list", "--api", "https://service.invalid/v1"]);
+    let listed = told(command.env("HTTPS_PROXY", format!("http://{address}")).output().await.expect("it runs"));
+    assert!(listed.code == Some(3) && !listed.words.contains("next try"), "{}", listed.words);
+    assert!(heads.recv().await.expect("a request").starts_with("connect service.invalid:443 http/1.1"));
+
+    let mut command = desk.command(&["list"]);
+    command.env("HTTP_PROXY", format!("http://{address}")).env("NO_PROXY", "127.0.0.1");
+    assert!(command.output().await.expect("it runs").status.success(), "this address is asked without a proxy");
+    assert!(heads.try_recv().is_err());
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn reasons_are_told_even_when_the_file_has_changed_meanwhile() {
     let desk = Desk::new(Pipeline::start().await).await;
     // It takes up no job until the file has changed.
@@ -260,21 +450,21 @@ async fn reasons_are_told_even_when_the_file_has_changed_meanwhile() {
     assert!(failed.words.contains("2 content_filtered: lines 1, 2"), "{}", failed.words);
     let end = failed.data.last().expect("an end");
     assert_eq!((&end["event"], &end["failed"], &end["failed_file"]), (&"end".into(), &2.into(), &Value::Null), "{end}");
-    let group = end["groups"][0].as_str().expect("a group");
-    assert!(failed.words.contains(&format!("poster retry {group}")), "{}", failed.words);
     assert!(!desk.path("a.txt.failed.ndjson").exists());
     desk.pipeline.stop().await;
 }
 
 #[tokio::test]
 async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
-    let desk = Desk::with("small_groups", Pipeline::start().await).await;
+    let parameters = [("MaxAttempts".to_owned(), "1".to_owned())].into();
+    let pipeline = Pipeline::with(Options { parameters, ..Options::default() }).await;
+    let desk = Desk::with("small_groups", pipeline).await;
     desk.write("a.txt", "One\nTwo\nThree\nFour\nFive\n");
     let options = ["--chunk", "1", "--json"];
     let batch = |more: &[&str]| desk.command(&[&["batch", "a.txt"], &options[..], more].concat()).output();
-    desk.pipeline.model("filter=1");
+    desk.pipeline.model("error=1");
     let failed = told(batch(&[]).await.expect("it runs"));
-    assert_eq!(failed.code, Some(1), "{}", failed.words);
+    assert!(failed.code == Some(1) && failed.words.contains("model_error"), "{}", failed.words);
     let end = failed.data.last().expect("an end");
     assert_eq!((end["groups"].as_array().expect("groups").len(), &end["failed"]), (3, &Value::from(5)), "{end}");
     assert!(failed.words.contains("poster retry a.txt.poster-state"), "{}", failed.words);

@@ -18,7 +18,7 @@ use crate::api::{Api, PAGE};
 use crate::failure::Failure;
 use crate::jobs::Event;
 use crate::manifest::Manifest;
-use crate::pictures::{Unfetched, fetch, slug};
+use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
 use crate::watch::{Progress, ended, ticking};
 
@@ -76,7 +76,7 @@ struct Group {
     done: usize,
     /// How many of its jobs have no picture and will have none.
     failed: usize,
-    /// Whether the service still has any of these, so that they can be queued again.
+    /// Whether the service still has any of these that may succeed when it is queued again.
     to_retry: bool,
     /// How its jobs stood at the last look.
     seen: Option<Counts>,
@@ -358,7 +358,7 @@ impl<'a> Collector<'a> {
                 let message = error.map_or("It was canceled.", |error| error.message.as_str());
                 self.count_failure(place, index, code, message);
                 let group = self.open[place].group;
-                self.groups[group].to_retry = true;
+                self.groups[group].to_retry |= error.is_none_or(|error| error.retryable);
                 self.tell(place, index, &job, json!({ "error": { "code": code, "message": message } }))?;
                 Ok(None)
             }
@@ -377,7 +377,7 @@ impl<'a> Collector<'a> {
             .map(|(index, job)| {
                 let line = self.open[place].part.line_of(index);
                 async move {
-                    let name = format!("{:06}-{}", line.unwrap_or_default(), slug(&job));
+                    let name = format!("{:06}-{}", line.unwrap_or_default(), name_of(&job));
                     let fetched = fetch(api, &job, out, &name, line).await;
                     (index, job, fetched)
                 }

@@ -79,8 +79,8 @@ pub(crate) fn command(action: &str, groups: &[BatchId], state: &Path) -> String 
 pub(crate) fn named(words: &[String]) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::new();
     for word in words {
-        if uuid::Uuid::try_parse(word).is_ok() {
-            ids.push(word.clone());
+        if let Ok(id) = uuid::Uuid::try_parse(word) {
+            ids.push(id.to_string());
             continue;
         }
         let path = Path::new(word);
@@ -116,7 +116,7 @@ mod tests {
             journal.part(&Part::new(chunk, BatchId::new(), group, vec![(1, 1)])).expect("it is written");
         }
         let other = BatchId::new().to_string();
-        let found = named(&[other.clone(), path.display().to_string()]).expect("a state file");
+        let found = named(&[other.to_uppercase(), path.display().to_string()]).expect("a state file");
         assert_eq!(found, [other, first.to_string(), second.to_string()]);
         assert!(named(&["nothing".to_owned()]).is_err());
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -41,6 +41,8 @@ pub(crate) struct Input {
     defaults: Map<String, Value>,
     /// By what a change of it is noticed.
     stamp: Stamp,
+    /// Whether it is a copy of standard input that was not there before.
+    is_new_copy: bool,
 }
 
 /// How long a file is, and when it was changed last.
@@ -91,12 +93,11 @@ impl Input {
         defaults: Map<String, Value>,
         state: Option<&Path>,
     ) -> Result<Self, Failure> {
-        let path = if path == Path::new("-") {
-            let directory = state.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
-            let spooling = tokio::task::spawn_blocking(move || spool(&directory));
-            spooling.await.map_err(|error| Failure::Local(error.to_string()))??
+        let (path, is_new_copy) = if path == Path::new("-") {
+            let directory = state.and_then(Path::parent).filter(|directory| !directory.as_os_str().is_empty());
+            copy_of_input(directory.unwrap_or(Path::new("."))).await?
         } else {
-            path.to_owned()
+            (path.to_owned(), false)
         };
         let failed = |error: io::Error| Failure::file(&path, error);
         let metadata = std::fs::metadata(&path).map_err(failed)?;
@@ -118,7 +119,15 @@ impl Input {
                 named.unwrap_or(seen)
             }
         };
-        Ok(Self { path, format, defaults, stamp: Stamp::of(&metadata) })
+        Ok(Self { path, format, defaults, stamp: Stamp::of(&metadata), is_new_copy })
+    }
+
+    /// Deletes the copy of standard input, if this run made it.
+    pub(crate) fn forget_copy(&self) {
+        if self.is_new_copy {
+            // What cannot be deleted is in nobody's way.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 
     /// What stands in for what jobs leave out, as the command line says.
@@ -261,23 +270,26 @@ impl Input {
     }
 }
 
-/// Copies standard input to a file in `directory` that is named after its content.
-fn spool(directory: &Path) -> Result<PathBuf, Failure> {
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+/// Copies standard input to a file in `directory` that is named after its content, and tells whether it is a new one.
+async fn copy_of_input(directory: &Path) -> Result<(PathBuf, bool), Failure> {
     let failed = |error: io::Error| Failure::file(directory, error);
-    let mut copy = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut digest = Sha256::new();
-    let mut input = Digested { file: io::stdin().lock(), digest: &mut digest };
-    let bytes = io::copy(&mut input, &mut copy).map_err(failed)?;
-    copy.flush().map_err(failed)?;
-    let name = format!("poster-stdin-{}", &hex(&digest.finalize())[..16]);
-    let path = directory.join(name);
+    // It belongs to this future and not to the thread that writes it, so that it is deleted when the command is stopped.
+    let copy = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    let mut file = copy.reopen().map_err(failed)?;
+    let copying = tokio::task::spawn_blocking(move || {
+        let mut digest = Sha256::new();
+        let bytes = io::copy(&mut Digested { file: io::stdin().lock(), digest: &mut digest }, &mut file)?;
+        Ok::<_, io::Error>((bytes, hex(&digest.finalize())))
+    });
+    let copied = copying.await.map_err(|error| Failure::Local(error.to_string()))?;
+    let (bytes, digest) = copied.map_err(failed)?;
+    let path = directory.join(format!("poster-stdin-{}", &digest[..16]));
     // Another run may read the copy that is there already, and must not find it changed.
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
-        return Ok(path);
+        return Ok((path, false));
     }
     copy.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(path)
+    Ok((path, true))
 }
 
 fn format_of_name(path: &Path) -> Option<Format> {
@@ -345,7 +357,7 @@ mod tests {
         std::fs::write(&path, content).expect("it is written");
         let format = format_of_name(&path).unwrap_or_else(|| format_of_content(&path).expect("it can be read"));
         let stamp = Stamp::of(&std::fs::metadata(&path).expect("it is there"));
-        (directory, Input { path, format, defaults: Map::new(), stamp })
+        (directory, Input { path, format, defaults: Map::new(), stamp, is_new_copy: false })
     }
 
     #[test]

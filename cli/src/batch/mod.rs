@@ -14,6 +14,7 @@ mod lines;
 mod report;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -35,7 +36,7 @@ use crate::failure::{Failure, Outcome};
 use crate::jobs::Event;
 use crate::manifest::{self, Manifest};
 use crate::sheet;
-use crate::terminal::{Terminal, grouped, many};
+use crate::terminal::{Terminal, grouped, many, shown};
 
 pub(crate) use self::groups::named;
 
@@ -61,6 +62,9 @@ pub(crate) async fn run(
     terminal.status(format_args!("checking {} …", input.path.display()));
     let (checked, faults) = check(&input, terminal).await?;
     tell_bad(terminal, &input, &checked, &faults);
+    if batch.check {
+        input.forget_copy();
+    }
     if checked.bad > 0 && !batch.skip_bad {
         let lines = many(checked.bad, "bad line");
         return Err(Failure::Usage(format!("{lines}; nothing was submitted (--skip-bad leaves bad lines out)")));
@@ -75,6 +79,7 @@ pub(crate) async fn run(
 
     let state = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
     let out = batch.out.clone().unwrap_or_else(|| with_ending(&input.path, "-posters"));
+    let out = same_everywhere(&out)?;
     let header = header(&api, batch, &input, &checked, &out, parts_per_group)?;
     let (mut journal, mut parts) = Journal::open(&state, &header)?;
     let mut manifest = Manifest::open(&out)?;
@@ -161,7 +166,8 @@ fn tell_bad(terminal: &Terminal, input: &Input, checked: &Checked, first: &[(u64
         return;
     }
     let lines = many(checked.bad + checked.good, "line");
-    terminal.say(format_args!("{} of {lines} of {} are bad:", grouped(checked.bad), input.path.display()));
+    let are = if checked.bad == 1 { "is" } else { "are" };
+    terminal.say(format_args!("{} of {lines} of {} {are} bad:", grouped(checked.bad), input.path.display()));
     for (line, faults) in first {
         terminal.say(format_args!("  line {line}: {faults}"));
     }
@@ -242,7 +248,7 @@ fn jobs_of(parts: &[Part]) -> u64 {
 }
 
 fn greet(terminal: &Terminal, header: &Header, submitted: u64, lines: u64, found: u64) {
-    let out = header.out.display();
+    let out = shown(&header.out).display();
     if submitted == 0 {
         terminal.say(format_args!("{}: {} to {}", header.name, many(lines, "job"), out));
     } else {
@@ -253,6 +259,19 @@ fn greet(terminal: &Terminal, header: &Header, submitted: u64, lines: u64, found
             header.name
         ));
     }
+}
+
+/// The path of a directory that there may not be yet, however it was written and wherever the command was run.
+fn same_everywhere(path: &Path) -> Result<PathBuf, Failure> {
+    let failed = |error: io::Error| Failure::file(path, error);
+    let path = std::path::absolute(path).map_err(failed)?;
+    // A directory that is there is followed to where it lies; of another one, its parent is.
+    let (there, rest) = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !path.exists() => (parent, Some(name)),
+        _ => (&*path, None),
+    };
+    let there = there.canonicalize().unwrap_or_else(|_| there.to_owned());
+    Ok(rest.map_or(there.clone(), |name| there.join(name)))
 }
 
 /// A path with something at its end.

@@ -13,7 +13,7 @@ use super::input::Input;
 use super::journal::Header;
 use crate::failure::{Failure, Outcome};
 use crate::jobs::Event;
-use crate::terminal::{Terminal, grouped, many};
+use crate::terminal::{Terminal, grouped, many, shown};
 
 /// Tells what became of the jobs. `written` is whether the lines of those that failed are in `failed_file`: where that
 /// cannot be, everything else is told all the same.
@@ -27,7 +27,7 @@ pub(crate) fn report(
 ) -> Result<Outcome, Failure> {
     let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons } = collected;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
-    terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), header.out.display()));
+    terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), shown(&header.out).display()));
     if *unfetched > 0 {
         let pictures = many(*unfetched, "picture");
         terminal.say(format_args!("{pictures} could not be downloaded. The same command tries again."));
@@ -39,10 +39,10 @@ pub(crate) fn report(
             terminal.say_wrapped("    ", &reason.message);
         }
         if written {
-            terminal.say(format_args!("Their lines are in {}, to be fed again.", failed_file.display()));
+            terminal.say(format_args!("Their lines are in {}, to be fed again.", shown(failed_file).display()));
         }
         if !to_retry.is_empty() {
-            terminal.say("To queue the same jobs again, and run this command again:");
+            terminal.say("To queue those again that may succeed, and then run this command again:");
             terminal.say(format_args!("  {}", command("retry", to_retry, state)));
         }
     }
@@ -58,7 +58,9 @@ pub(crate) fn report(
 
 /// The first lines of a reason, in words.
 fn numbers(reason: &Reason) -> String {
-    let lines: Vec<_> = reason.lines.iter().map(ToString::to_string).collect();
+    let mut lines = reason.lines.clone();
+    lines.sort_unstable();
+    let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
     let more = reason.jobs - reason.lines.len() as u64;
     let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
     format!("line{} {}{more}", if reason.jobs == 1 { "" } else { "s" }, lines.join(", "))

@@ -53,6 +53,7 @@ pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool)
     if pictures == 0 {
         return Err(Failure::Usage(format!("{} holds no pictures", directory.display())));
     }
+    page::check(directory)?;
     let sheets_in_all = pictures.div_ceil(PER_SHEET);
     let mut unreadable = 0;
     let mut sheets = Vec::new();

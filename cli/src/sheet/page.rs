@@ -48,6 +48,21 @@ pub(crate) fn write_all(directory: &Path, title: &str, catalog: &Catalog) -> Res
     Ok(pages)
 }
 
+/// Makes sure that no page of somebody else is written over.
+///
+/// # Errors
+/// When there is one at a page's place.
+pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
+    // It stands in every page.
+    const MARK: &str = "aria-label=\"One poster\"";
+    let path = directory.join(PAGE);
+    match std::fs::read_to_string(&path) {
+        Ok(page) if page.contains(MARK) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(Failure::Local(format!("{} is not a page of this command, and is left as it is", path.display()))),
+    }
+}
+
 /// The file name of a page, of which the first is number zero.
 fn name(page: usize) -> String {
     if page == 0 { PAGE.to_owned() } else { PAGE.replace(".html", &format!("-{}.html", page + 1)) }
@@ -77,7 +92,7 @@ fn write_poster(page: &mut impl Write, entry: &Entry) -> io::Result<()> {
     writeln!(
         page,
         "<figure><a href=\"{file}\"><img src=\"{file}\" loading=\"lazy\" decoding=\"async\" alt=\"{prompt}\"{size}></a>\
-         <figcaption>{title}</figcaption></figure>"
+         <figcaption dir=\"auto\">{title}</figcaption></figure>"
     )
 }
 
@@ -130,6 +145,17 @@ mod tests {
         );
         assert!(page.contains("src=\"./a%22b%23c.png\"") && page.contains(">1 poster<"), "{page}");
         assert!(page.contains("&lt;/title&gt;&lt;b&gt;{count}</h1>"), "what a title says is no place to fill in");
+    }
+
+    #[test]
+    fn a_page_of_somebody_else_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("a.png"), "").expect("it is written");
+        assert!(check(directory.path()).is_ok());
+        write_all(directory.path(), "One", &Catalog::of(directory.path()).expect("it is read")).expect("it is written");
+        assert!(check(directory.path()).is_ok(), "a page of ours may be written anew");
+        std::fs::write(directory.path().join("index.html"), "<title>My films</title>").expect("it is written");
+        assert!(check(directory.path()).is_err_and(|failure| failure.exit_code() == 4));
     }
 
     #[test]
