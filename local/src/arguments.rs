@@ -23,7 +23,7 @@ use shared::order::{AspectRatio, Model, OutputFormat, Seed};
   cargo run -- --bedrock aws \"A heist on the moon\"      (your credentials, your cost)")]
 pub(crate) struct Arguments {
     /// What to paint; without it the API is served
-    pub(crate) prompt: Option<String>,
+    prompt: Vec<String>,
 
     /// The shape of the picture, such as 2:3 or 16:9
     #[arg(long, value_name = "RATIO", requires = "prompt")]
@@ -105,9 +105,19 @@ enum Painter {
 }
 
 impl Arguments {
+    /// What to paint, however many words it was given in.
+    pub(crate) fn prompt(&self) -> Option<String> {
+        Some(self.prompt.join(" ")).filter(|_| !self.prompt.is_empty())
+    }
+
+    /// The key of the caller that was named first.
+    pub(crate) fn first_key(&self) -> Option<&str> {
+        self.api_key.first().map(|(_, key)| key.as_str())
+    }
+
     /// How the stack is to run.
     pub(crate) fn options(&self) -> Options {
-        let default_port = if self.prompt.is_some() { 0 } else { 3000 };
+        let default_port = if self.prompt.is_empty() { 3000 } else { 0 };
         Options {
             port: self.port.unwrap_or(default_port),
             data: self.data.clone(),

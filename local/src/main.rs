@@ -4,7 +4,7 @@ mod arguments;
 mod make;
 mod serve;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,11 +16,19 @@ use crate::arguments::Arguments;
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // One poster is shown by its progress; whoever wants to watch the functions at it sets RUST_LOG.
-    let quiet = if arguments.prompt.is_some() { "error" } else { "warn,submit=info,worker=info,dead_letter=info" };
+    // The embedded DynamoDB warns of every request that it refuses, as it does of a table that is not there yet.
+    let server = "warn,dynoxide=error,submit=info,worker=info,dead_letter=info";
+    let prompt = arguments.prompt();
+    let quiet = if prompt.is_some() { "error" } else { server };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .init();
 
-    let outcome = match &arguments.prompt {
+    let outcome = match &prompt {
         Some(prompt) => make::make(&arguments, prompt).await,
         None => serve::serve(&arguments).await,
     };

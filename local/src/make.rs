@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use local::Stack;
@@ -23,6 +23,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the stack does not start, the job fails, or the file cannot be written.
 pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<dyn Error>> {
+    // A picture that cannot be written is not painted.
+    let unwritable = |error: std::io::Error| format!("cannot write to {}: {error}", arguments.out.display());
+    std::fs::create_dir_all(&arguments.out).map_err(unwritable)?;
+    drop(tempfile::tempfile_in(&arguments.out).map_err(unwritable)?);
     let begun = Instant::now();
     let mut progress = Progress::new();
     progress.show("starting the pipeline");
@@ -42,7 +46,7 @@ pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<
     let painted = job.finished_at.zip(job.started_at).map_or(Duration::ZERO, |(end, start)| end.since(start));
     writeln!(
         stdout(),
-        "{}\n  {} × {} pixels, {} bytes, seed {}\n  {}\n  \
+        "{}\n  {} × {} pixels, {} bytes, seed {}\n  \
          started in {started:.2?}, submitted in {submitted:.2?}, queued {queued:.2?}, painted and stored in \
          {painted:.2?}, downloaded in {downloaded:.2?}",
         path.display(),
@@ -50,7 +54,6 @@ pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<
         image.height,
         image.bytes,
         image.seed.map_or_else(|| "unknown".to_owned(), |seed| seed.to_string()),
-        image.url,
     )?;
     Ok(())
 }
@@ -100,15 +103,8 @@ async fn poster(
     let bytes = client.get(&image.url).send().await?.error_for_status()?.bytes().await?;
     let extension = image.content_type.trim_start_matches("image/");
     let path = arguments.out.join(format!("{}.{extension}", job.id));
-    write(&path, &bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    std::fs::write(&path, &bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(Poster { job, image, path, submitted, downloaded: begun.elapsed() })
-}
-
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(path, bytes)
 }
 
 async fn job_of(response: Response) -> Result<JobView, Box<dyn Error>> {

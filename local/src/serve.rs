@@ -5,12 +5,8 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use local::{Ready, Stack};
-use shared::{JobId, Owner};
 
 use crate::arguments::Arguments;
-
-/// The idempotency key of the first job, from which its name follows before it is submitted.
-const FIRST_KEY: &str = "first-poster";
 
 /// Serves until Ctrl-C or SIGTERM.
 ///
@@ -27,6 +23,7 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .get("status")
         .is_some_and(|status| status.environment.get("PAGE").is_some_and(|page| page == "true"));
     let Ready { api, dynamodb, sqs, s3, bedrock, .. } = stack.ready();
+    let key = arguments.first_key().map(|key| format!(" -H 'x-api-key: {key}'")).unwrap_or_default();
     let data = stack.data().display();
     let fate = if kept { "kept" } else { "deleted at the end; keep it with --data DIR" };
     writeln!(
@@ -36,13 +33,12 @@ Its data lies in {data} ({fate})
 DynamoDB {dynamodb}  S3 {s3}  SQS {sqs}  Bedrock {bedrock}
 
 Submit a prompt:
-  curl -s {api}/jobs -H 'Content-Type: application/json' -H 'Idempotency-Key: {FIRST_KEY}' -d '{{\"prompt\": \"A noir detective thriller in 1940s Venice\"}}'
-Then ask for its status, and for the URL of the picture once it has succeeded:
-  curl -s {api}/jobs/{}
+  curl -s {api}/jobs{key} -H 'Content-Type: application/json' -d '{{\"prompt\": \"A noir detective thriller in 1940s Venice\"}}'
+Then look at your newest job, which has the URL of the picture once it has succeeded:
+  curl -s '{api}/jobs?limit=1'{key}
 
 Press Ctrl-C to stop.",
         if page { format!("Make posters in your browser:  {api}/\n\n") } else { String::new() },
-        first_job()?,
     )?;
     if let Some(path) = &arguments.ready_file {
         write_ready_file(path, stack.ready())?;
@@ -57,12 +53,6 @@ Press Ctrl-C to stop.",
         again = interrupted() => again?,
     }
     Ok(())
-}
-
-/// The name of the job that the first of the two commands makes.
-fn first_job() -> Result<JobId, Box<dyn Error>> {
-    let key = FIRST_KEY.parse().map_err(|()| "the key is not one")?;
-    Ok(JobId::from_key(&Owner::everyone(), &key))
 }
 
 /// Writes the file in one step, so that a script which sees it can read all of it.

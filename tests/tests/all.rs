@@ -9,6 +9,7 @@ mod crashes;
 mod deliveries;
 mod detours;
 mod documents;
+mod first_hour;
 mod groups;
 mod lists;
 mod metrics;
