@@ -217,7 +217,6 @@ async fn dynamodb(State(services): State<Services>, request: Request) -> Respons
             "GetItem" => inner.get_item(&document),
             "PutItem" => inner.put_item(&document),
             "UpdateItem" => inner.update_item(&document),
-            "BatchWriteItem" => inner.batch_write_item(&document),
             other => not_understood(other),
         })
         .await
@@ -271,16 +270,6 @@ impl Inner {
         }
         self.write(item);
         json_answer(&json!({}))
-    }
-
-    fn batch_write_item(&mut self, document: &Value) -> Response {
-        for put in document["RequestItems"].as_object().into_iter().flat_map(Map::values).flat_map(Value::as_array) {
-            for put in put {
-                let Some(item) = put["PutRequest"]["Item"].as_object() else { return not_understood("a deletion") };
-                self.write(item.clone());
-            }
-        }
-        json_answer(&json!({ "UnprocessedItems": {} }))
     }
 
     /// Writes an item and counts the units: one for each kilobyte of the larger one of old and new, and the same for

@@ -1,7 +1,7 @@
 //! Takes up again what an earlier process left unfinished.
 //!
 //! The queue lives in memory and starts out empty, so every unfinished job gets a new ticket, and so does every job that
-//! was canceled while a worker had it, because that ticket has the late picture deleted. The stack that calls this
+//! was canceled while a worker had it or that was retried, because that ticket has late pictures deleted. The stack that calls this
 //! holds the lock on the data directory, so it knows what nobody can know of a deployed pipeline: that no worker and no
 //! submission of an earlier process is still alive. What those held is let go of at once, rather than when it would have
 //! ended by itself.
@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{TryStreamExt, stream};
 use shared::aws::{Aws, Saved, ServiceError, Table};
+use shared::job::Lease;
 use shared::ticket::Ticket;
 use shared::{BatchId, JobId, Owner, Timestamp};
 
@@ -52,9 +53,13 @@ pub(crate) async fn requeue(
     let running: Vec<_> = running.collect();
     let released = stream::iter(running).try_buffer_unordered(WRITES_AT_ONCE).try_collect::<()>();
     released.await.map_err(RequeueError::Release)?;
-    for (batch, until) in unfinished.batches {
-        // The same request, sent again, finishes the submission.
-        table.move_writing_on(batch, Some(until), Some(now)).await.map_err(RequeueError::Release)?;
+    for id in unfinished.batches {
+        let batch = table.get_batch(id).await.map_err(RequeueError::Release)?;
+        if let Some(lease) = batch.and_then(|batch| batch.writing) {
+            // The same request, sent again, finishes the submission.
+            let ended = Some(Lease { until: now, ..lease });
+            table.move_writing_on(id, lease, ended).await.map_err(RequeueError::Release)?;
+        }
     }
 
     let sent = unfinished.jobs.len();
@@ -71,7 +76,7 @@ pub(crate) async fn requeue(
 
 /// Lets go of a job that a worker held.
 async fn release(table: &Table, id: JobId, now: Timestamp) -> Result<(), ServiceError> {
-    let Some(abandoned) = table.get_latest(id).await?.and_then(|job| job.abandon(now)) else { return Ok(()) };
+    let Some(abandoned) = table.get(id).await?.and_then(|job| job.abandon(now)) else { return Ok(()) };
     match table.save(&abandoned).await? {
         Saved::Stored | Saved::MovedOn(_) | Saved::Gone => Ok(()),
     }
@@ -80,8 +85,8 @@ async fn release(table: &Table, id: JobId, now: Timestamp) -> Result<(), Service
 /// What an earlier process left behind.
 struct Unfinished {
     jobs: Vec<UnfinishedJob>,
-    /// Batches whose submission broke off, and until when it had them for itself.
-    batches: Vec<(BatchId, Timestamp)>,
+    /// Batches whose submission broke off.
+    batches: Vec<BatchId>,
 }
 
 struct UnfinishedJob {
@@ -100,7 +105,7 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
         .projection_expression("pk, #owner, #status, created_at, writing_until")
         .filter_expression(
             "#status IN (:queued, :running) OR attribute_type(held_until, :number) \
-             OR attribute_type(writing_until, :number)",
+             OR attribute_type(former_until, :number) OR attribute_type(writing_until, :number)",
         )
         .expression_attribute_names("#owner", "owner")
         .expression_attribute_names("#status", "status")
@@ -127,8 +132,9 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
                 unfinished.jobs.push(UnfinishedJob { id, owner: Owner::new(owner), running, created_at });
             }
             _ => {
-                let (Ok(id), Some(until)) = (id.parse(), number("writing_until")) else { continue };
-                unfinished.batches.push((id, Timestamp::from_ms(until)));
+                if let (Ok(id), Some(_)) = (id.parse(), number("writing_until")) {
+                    unfinished.batches.push(id);
+                }
             }
         }
     }

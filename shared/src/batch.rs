@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::id::BatchId;
-use crate::job::{Owner, Status};
+use crate::job::{Lease, Owner, Status};
 use crate::json::{Fields, kind, string};
 use crate::order::{Model, Order, hex, is_plain, spelled};
 use crate::problem::{FieldError, Problem};
@@ -215,12 +215,41 @@ pub struct Batch {
     pub total: usize,
     /// When it was submitted.
     pub created_at: Timestamp,
+    /// When its jobs fail if they still wait.
+    pub deadline_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
     /// The digest of what was asked for.
     pub fingerprint: String,
-    /// Until when whoever writes its jobs has them alone; `None` once all are written and queued.
-    pub writing_until: Option<Timestamp>,
+    /// The right of whoever writes its jobs to be alone with them; `None` once all are written and queued.
+    pub writing: Option<Lease>,
+    /// When it was canceled, if that was before all of its jobs were known to be written.
+    pub canceled_at: Option<Timestamp>,
+}
+
+impl Batch {
+    /// The longest deadline that a job can have, which stands in where the record of a batch names none.
+    pub const LONGEST_DEADLINE: Duration = Duration::from_secs(96 * 3600);
+
+    /// What a job counts as that is not there: it was not written, no index shows it yet, or its retention has ended, in
+    /// which case it does not count.
+    ///
+    /// It counts as one that waits, so that a batch is never said to have ended before every job of it is known to have;
+    /// but it does so no longer than a job may wait.
+    pub fn state_of_missing(&self, now: Timestamp) -> Option<Status> {
+        let overdue = self.deadline_at <= now;
+        match self.writing {
+            None if overdue => None,
+            _ if self.canceled_at.is_some() => Some(Status::Canceled),
+            _ if overdue => Some(Status::Failed),
+            _ => Some(Status::Queued),
+        }
+    }
+
+    /// The states of those of its jobs that are not there, where `known` are.
+    pub fn states_of_missing(&self, known: usize, now: Timestamp) -> impl Iterator<Item = Status> {
+        std::iter::repeat_n(self.state_of_missing(now), self.total.saturating_sub(known)).flatten()
+    }
 }
 
 /// Several batches under one name. Nothing is kept of it but which batches are its parts.
@@ -404,11 +433,11 @@ impl Sum for Counts {
 }
 
 impl Counts {
-    /// Counts the states of a batch's jobs. A job whose state is not known yet counts as queued, so that a batch is never
-    /// said to have ended before every job of it is known to have.
-    pub fn of(total: usize, states: impl IntoIterator<Item = Status>) -> Self {
-        let mut counts = Self { total, ..Self::default() };
+    /// Counts the states of a batch's jobs.
+    pub fn of(states: impl IntoIterator<Item = Status>) -> Self {
+        let mut counts = Self::default();
         for state in states {
+            counts.total += 1;
             *match state {
                 Status::Queued => &mut counts.queued,
                 Status::Running => &mut counts.running,
@@ -417,8 +446,6 @@ impl Counts {
                 Status::Canceled => &mut counts.canceled,
             } += 1;
         }
-        let others = counts.running + counts.succeeded + counts.failed + counts.canceled;
-        counts.queued = total.saturating_sub(others);
         counts
     }
 
@@ -491,9 +518,11 @@ mod tests {
             group: None,
             total: 1,
             created_at: Timestamp::from_ms(seconds),
+            deadline_at: Timestamp::from_ms(seconds),
             expires_at: Timestamp::from_ms(seconds),
             fingerprint: String::new(),
-            writing_until: None,
+            writing: None,
+            canceled_at: None,
         };
         let parts = [part(1), part(2), part(3)];
         let turns = |mut steps: Steps| {
@@ -518,14 +547,39 @@ mod tests {
     }
 
     #[test]
-    fn counts_never_exceed_the_total_and_end_only_when_every_job_has() {
+    fn a_job_that_is_not_there_waits_until_its_deadline_and_then_has_failed_or_expired() {
+        use Status::{Canceled, Failed, Queued};
+        let batch = |writing: bool, canceled: bool| Batch {
+            id: BatchId::new(),
+            owner: Owner::everyone(),
+            name: None,
+            group: None,
+            total: 3,
+            created_at: Timestamp::from_ms(0),
+            deadline_at: Timestamp::from_ms(10),
+            expires_at: Timestamp::from_ms(1_000),
+            fingerprint: String::new(),
+            writing: writing.then(|| Lease::new(Timestamp::from_ms(5))),
+            canceled_at: canceled.then_some(Timestamp::from_ms(1)),
+        };
+        let states = |batch: Batch| [9, 10].map(|now| batch.state_of_missing(Timestamp::from_ms(now)));
+        assert_eq!(states(batch(false, false)), [Some(Queued), None]);
+        assert_eq!(states(batch(true, false)), [Some(Queued), Some(Failed)]);
+        assert_eq!(states(batch(false, true)), [Some(Canceled), None]);
+        assert_eq!(states(batch(true, true)), [Some(Canceled), Some(Canceled)]);
+        let missing = |known| batch(true, false).states_of_missing(known, Timestamp::from_ms(0)).count();
+        assert_eq!([0, 2, 3, 4].map(missing), [3, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_batch_ends_only_when_every_job_has() {
         use Status::{Canceled, Failed, Queued, Running, Succeeded};
-        let status = |states: &[Status]| Counts::of(3, states.iter().copied()).status();
-        assert_eq!(status(&[Succeeded, Succeeded]), BatchStatus::InProgress);
+        let status = |states: &[Status]| Counts::of(states.iter().copied()).status();
+        assert_eq!(status(&[Succeeded, Succeeded, Queued]), BatchStatus::InProgress);
         assert_eq!(status(&[Succeeded, Running, Queued]), BatchStatus::InProgress);
         assert_eq!(status(&[Succeeded, Succeeded, Succeeded]), BatchStatus::Completed);
         assert_eq!(status(&[Succeeded, Canceled, Failed]), BatchStatus::CompletedWithErrors);
         assert_eq!(status(&[Succeeded, Canceled, Succeeded]), BatchStatus::Canceled);
-        assert_eq!(Counts::of(3, [Succeeded]).queued, 2);
+        assert_eq!(Counts::of([Succeeded, Queued]).total, 2);
     }
 }

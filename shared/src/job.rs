@@ -69,10 +69,45 @@ pub struct Job {
     pub held_until: Option<Timestamp>,
     /// Why the job still waits, or what went wrong before it ended.
     pub last_error: Option<LastError>,
-    /// The key of the request that last retried it, so that the same request does not retry it again.
-    pub retry_key: Option<String>,
+    /// Until when a worker that held the job before its last retry may store a file of it; `None` when none can have.
+    /// Such files lie under keys of their own, and nobody asks for them.
+    pub former_until: Option<Timestamp>,
+    /// The keys of the requests that have retried it, newest last, so that none of them retries it again.
+    pub retry_keys: RetryKeys,
     /// Where the job stands.
     pub state: JobState,
+}
+
+/// Digests of the keys of the last requests that have retried a job, of which it remembers [`RetryKeys::MOST`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RetryKeys(Vec<String>);
+
+impl RetryKeys {
+    /// How many are remembered. Each takes 17 bytes of the job's record.
+    pub const MOST: usize = 16;
+
+    /// The same keys and the one of this digest, of which there may be more digits than are kept.
+    pub fn with_digest(mut self, digest: &str) -> Self {
+        let digest = digest.chars().take(16).collect();
+        if !self.0.contains(&digest) {
+            self.0.push(digest);
+        }
+        self
+    }
+
+    /// Whether a request with this key is among them.
+    pub fn contain(&self, key: &IdempotencyKey) -> bool {
+        self.0.contains(&key.digest())
+    }
+
+    /// The same keys and this one, without the oldest where they would be too many.
+    fn with(&self, key: Option<&IdempotencyKey>) -> Self {
+        let mut keys = self.0.clone();
+        keys.extend(key.map(IdempotencyKey::digest));
+        keys.drain(..keys.len().saturating_sub(Self::MOST));
+        Self(keys)
+    }
 }
 
 /// A job's place in a batch.
@@ -309,7 +344,8 @@ impl Job {
             started_at: None,
             held_until: None,
             last_error: None,
-            retry_key: None,
+            former_until: None,
+            retry_keys: RetryKeys::default(),
             state: JobState::Queued,
         }
     }
@@ -341,11 +377,22 @@ impl Job {
     /// earlier record was deleted when its retention ended, cannot find the old picture; and whoever deletes the late
     /// picture of a canceled job cannot meet the picture of the same job after a retry.
     pub fn image_key(&self, variant: Variant) -> String {
-        let key = format!("images/{}/{}", self.id, self.queued_at.ms());
+        let key = format!("{}{}", self.files_prefix(), self.queued_at.ms());
         match variant {
             Variant::Image => key,
             Variant::Artwork => format!("{key}-artwork"),
         }
+    }
+
+    /// What the keys of all files of the job begin with, those of its earlier lives among them.
+    pub fn files_prefix(&self) -> String {
+        format!("images/{}/", self.id)
+    }
+
+    /// Whether this is the key of a file that was stored for the job before it was last queued.
+    pub fn is_earlier_file(&self, key: &str) -> bool {
+        let name = key.strip_prefix(&self.files_prefix()).and_then(|name| name.split('-').next());
+        name.and_then(|queued_at| queued_at.parse().ok()).is_some_and(|queued_at: i64| queued_at < self.queued_at.ms())
     }
 
     /// The files that the job may have in the bucket.
@@ -425,7 +472,10 @@ impl Job {
         }
     }
 
-    /// Queues a job anew that failed or was canceled, with everything as for a new job but its name and its age.
+    /// Queues a job anew that failed or was canceled, with everything as for a new job but its name and its age. A job
+    /// that is queued already only remembers the key, so that the same request does not retry it later.
+    ///
+    /// `queued_at` always grows, whatever the clock says, because it tells the files of one life from those of another.
     ///
     /// # Errors
     /// The state in which the job cannot be retried.
@@ -441,20 +491,24 @@ impl Job {
                 attempts: 0,
                 throttles: 0,
                 started_at: None,
+                held_until: None,
                 last_error: None,
-                queued_at: now,
+                queued_at: now.max(self.queued_at + Duration::from_millis(1)),
                 deadline_at: now + deadline,
                 expires_at: (now + retention).whole_secs(),
-                retry_key: key.map(IdempotencyKey::digest),
+                former_until: self.files_until(now),
+                retry_keys: self.retry_keys.with(key),
                 ..self.advanced(JobState::Queued)
             }),
+            JobState::Queued => Ok(Self { retry_keys: self.retry_keys.with(key), ..self.advanced(JobState::Queued) }),
             _ => Err(self.status()),
         }
     }
 
-    /// Whether a request with this key has retried the job last.
-    pub fn was_retried_with(&self, key: &IdempotencyKey) -> bool {
-        self.retry_key.as_deref() == Some(&key.digest())
+    /// Until when a worker may store a file of the job, or of an earlier life of it; `None` when none can have.
+    fn files_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let own = (self.attempts > 0).then(|| self.held_until.map_or(now, |until| until.max(now)));
+        own.max(self.former_until)
     }
 
     /// Whether the job's deadline has passed while nobody works on it.

@@ -391,7 +391,7 @@ pub struct IdempotencyKey(String);
 impl IdempotencyKey {
     /// A digest to remember the key by.
     pub fn digest(&self) -> String {
-        hex(&Sha256::digest(self.as_bytes())[..16])
+        hex(&Sha256::digest(self.as_bytes())[..8])
     }
 
     /// The key's bytes.

@@ -126,7 +126,7 @@ async fn records(pipeline: &Pipeline, batch: BatchId) -> HashMap<JobId, Job> {
     let mut records = HashMap::new();
     let mut place = None;
     loop {
-        let page = table.list(List::OfBatch(batch), None, JOBS_PER_PAGE, place).await.expect("the table answers");
+        let page = table.list(List::OfBatch(batch), |_| true, JOBS_PER_PAGE, place).await.expect("the table answers");
         records.extend(page.jobs.into_iter().map(|job| (job.id, job)));
         place = page.next;
         if place.is_none() {

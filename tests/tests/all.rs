@@ -18,6 +18,7 @@ mod owners;
 mod page;
 mod pipeline;
 mod posters;
+mod races;
 mod restart;
 mod simulation;
 mod soak;

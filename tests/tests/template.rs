@@ -244,7 +244,7 @@ fn needed(holder: &str, operation: &str, index: &str, queue: &str) -> Vec<(Strin
         ("table", _) => vec![right(&format!("dynamodb:{camel}"), "JobsTable")],
         ("queue", _) => vec![right(&format!("sqs:{camel}"), queue)],
         ("parked", _) => vec![right(&format!("sqs:{camel}"), "ParkedQueue")],
-        ("images", "head_bucket") => vec![right("s3:ListBucket", "ImageBucket")],
+        ("images", "list_objects_v2") => vec![right("s3:ListBucket", "ImageBucket")],
         // A HEAD is a GET to IAM, and S3 tells only who may list that an object is not there.
         ("images", "head_object" | "get_object") => {
             vec![right("s3:GetObject", "ImageBucket/images/*"), right("s3:ListBucket", "ImageBucket")]

@@ -62,7 +62,7 @@ impl App {
     async fn end(&self, delivery: Delivery) -> Result<Verdict, ServiceError> {
         let id = delivery.ticket.job;
         let now = self.clock.now();
-        let Some(job) = self.table.get_latest(id).await? else {
+        let Some(job) = self.table.get(id).await? else {
             tracing::warn!(job.id = %id, "a dead letter's job has no record");
             return Ok(Verdict::Done);
         };

@@ -30,11 +30,9 @@ impl App {
     pub(crate) async fn counts(&self, batch: &Whole) -> Result<Counts, Problem> {
         let now = self.clock.now();
         let parts = self.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
-        let (mut total, mut states) = (0, Vec::new());
+        let (mut missing, mut states) = (Vec::new(), Vec::new());
         for (part, found) in batch.parts().iter().zip(parts) {
-            // Of a part whose submission died and was never finished, only what was written is waited for.
-            let dead = part.writing_until.is_some_and(|until| until <= now);
-            total += if dead { found.len() } else { part.total };
+            missing.extend(part.states_of_missing(found.len(), now));
             let old = now.since(part.created_at) >= LEAST_DEADLINE;
             states.extend(found.into_iter().map(|state| (old, state)));
         }
@@ -45,12 +43,12 @@ impl App {
             async move { if look { self.status_now(id).await } else { Ok(Some(status)) } }
         });
         let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
-        Ok(Counts::of(total, states.map_err(unread(batch.id()))?.into_iter().flatten()))
+        Ok(Counts::of(states.map_err(unread(batch.id()))?.into_iter().flatten().chain(missing)))
     }
 
     /// The state of a job, after it was ended if its deadline has passed; `None` when its record is gone.
     async fn status_now(&self, id: JobId) -> Result<Option<Status>, ServiceError> {
         let Some(job) = self.table.get(id).await? else { return Ok(None) };
-        Ok(self.end_if_overdue(job).await?.map(|job| job.status()))
+        Ok(self.end_if_overdue(job).await.map(|job| job.status()))
     }
 }

@@ -1,12 +1,13 @@
 //! Canceling jobs.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, ServiceError};
 use shared::batch::{Counts, Steps, Whole};
 use shared::job::Status;
-use shared::{Job, JobId, Owner, Problem};
+use shared::{Batch, Job, JobId, Owner, Problem};
 
 use crate::{App, unread};
 
@@ -46,39 +47,66 @@ impl App {
         steps.check(batch)?;
         let mut states = Vec::with_capacity(batch.total());
         let before = self.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
-        for (part, waiting) in batch.parts().iter().zip(before) {
-            let (turn, limit) = (steps.is_turn_of(part), steps.limit());
-            let canceled: Vec<Status> = stream::iter(waiting)
-                .map(|(id, status)| async move {
-                    let due = turn && status == Status::Queued && Instant::now() < limit;
-                    if due { self.cancel_waiting(id).await } else { Ok(status) }
-                })
-                .buffer_unordered(AT_ONCE)
-                .try_collect()
-                .await
-                .map_err(unread(part.id))?;
-            if turn {
-                tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
+        for (part, known) in batch.parts().iter().zip(before) {
+            if !steps.is_turn_of(part) {
+                states.extend(part.states_of_missing(known.len(), self.clock.now()));
+                states.extend(known.into_iter().map(|(_, status)| status));
+                continue;
             }
-            if turn && canceled.contains(&Status::Queued) && Instant::now() >= limit {
+            let limit = steps.limit();
+            let canceled = self.cancel_part(part, known, limit).await.map_err(unread(part.id))?;
+            tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
+            if canceled.contains(&Status::Queued) && Instant::now() >= limit {
                 steps.leave(part);
             }
             states.extend(canceled);
         }
-        Ok((Counts::of(batch.total(), states), steps.next_cursor()))
+        Ok((Counts::of(states), steps.next_cursor()))
     }
 
-    async fn cancel_waiting(&self, id: JobId) -> Result<Status, ServiceError> {
-        // A job whose record is gone counts as one that waits, as it does when the batch is read.
-        let Some(job) = self.table.get(id).await? else { return Ok(Status::Queued) };
-        if job.status() != Status::Queued {
-            return Ok(job.status());
+    /// Cancels what waits of a batch until `limit`, where the index knows of these states, and tells how all of its jobs
+    /// then stand. Those of which the index knows nothing are looked at as well: they may have been written just now.
+    async fn cancel_part(
+        &self,
+        part: &Batch,
+        known: Vec<(JobId, Status)>,
+        limit: Instant,
+    ) -> Result<Vec<Status>, ServiceError> {
+        let mut part = part.clone();
+        if part.writing.is_some() {
+            // Jobs that are not written yet are canceled by whoever writes them, who reads this afterwards.
+            let now = self.clock.now();
+            self.table.note_cancellation(part.id, now).await?;
+            part.canceled_at = Some(now);
         }
-        let Ok(canceled) = job.cancel(self.clock.now()) else { return Ok(job.status()) };
+        let (part, known): (_, HashMap<_, _>) = (&part, known.into_iter().collect());
+        let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
+        let states: Vec<_> = stream::iter(jobs)
+            .map(|(id, status)| async move {
+                match status {
+                    Some(status) if status != Status::Queued => Ok(Some(status)),
+                    _ if Instant::now() >= limit => Ok(Some(Status::Queued)),
+                    _ => self.cancel_waiting(part, id).await,
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(states.into_iter().flatten().collect())
+    }
+
+    /// How the job stands once it no longer waits; `None` when it does not count.
+    async fn cancel_waiting(&self, part: &Batch, id: JobId) -> Result<Option<Status>, ServiceError> {
+        let missing = || part.state_of_missing(self.clock.now());
+        let Some(job) = self.table.get(id).await? else { return Ok(missing()) };
+        if job.status() != Status::Queued {
+            return Ok(Some(job.status()));
+        }
+        let Ok(canceled) = job.cancel(self.clock.now()) else { return Ok(Some(job.status())) };
         Ok(match self.table.save(&canceled).await? {
-            Saved::Stored => Status::Canceled,
-            Saved::MovedOn(current) => current.status(),
-            Saved::Gone => Status::Queued,
+            Saved::Stored => Some(Status::Canceled),
+            Saved::MovedOn(current) => Some(current.status()),
+            Saved::Gone => missing(),
         })
     }
 }

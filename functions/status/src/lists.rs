@@ -70,9 +70,9 @@ impl App {
     ) -> Result<(Vec<Job>, Option<String>), Problem> {
         let scope = filter.scope(["owner", owner.as_str()]);
         let after = self.place(&scope, filter)?;
-        let page = self.table.list(List::OfOwner(owner), filter.status, filter.limit, after).await;
+        let page = self.table.list(List::OfOwner(owner), self.candidates(filter), filter.limit, after).await;
         let page = page.map_err(unread("list"))?;
-        self.shown(page, &scope).await
+        self.shown(page, filter, &scope).await
     }
 
     /// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
@@ -101,7 +101,7 @@ impl App {
         for place in begin..parts.len().min(begin + PARTS_PER_PAGE) {
             let part = parts[place].id;
             let limit = filter.limit - page.jobs.len();
-            let listed = self.table.list(List::OfBatch(part), filter.status, limit, after.take()).await;
+            let listed = self.table.list(List::OfBatch(part), self.candidates(filter), limit, after.take()).await;
             let Page { jobs, next } = listed.map_err(unread("list"))?;
             page.jobs.extend(jobs);
             let part_goes_on = next.is_some();
@@ -114,7 +114,13 @@ impl App {
                 break;
             }
         }
-        self.shown(page, &scope).await
+        self.shown(page, filter, &scope).await
+    }
+
+    /// The jobs that a page may show: those of the state that is asked for, and those that have yet to be ended.
+    fn candidates(&self, filter: &Filter) -> impl Fn(&Job) -> bool + use<> {
+        let (status, now) = (filter.status, self.clock.now());
+        move |job| job.expires_at > now && (job.is_overdue(now) || status.is_none_or(|status| job.status() == status))
     }
 
     /// The place where the page begins that is asked for.
@@ -124,15 +130,16 @@ impl App {
     }
 
     /// The jobs of a page as they are to be shown, and the cursor of the next page.
-    async fn shown(&self, page: Page, scope: &[&str]) -> Result<(Vec<Job>, Option<String>), Problem> {
+    async fn shown(&self, page: Page, filter: &Filter, scope: &[&str]) -> Result<(Vec<Job>, Option<String>), Problem> {
         let Page { jobs, next } = page;
-        let now = self.clock.now();
-        let jobs = stream::iter(jobs.into_iter().filter(|job| job.expires_at > now))
+        let jobs = stream::iter(jobs)
             .inspect(|job| self.pace.learn(job))
             .map(|job| async {
-                match self.end_if_overdue(job).await? {
-                    Some(job) => self.with_live_url(job).await.map(Some),
-                    None => Ok(None),
+                match self.end_if_overdue(job).await {
+                    Some(job) if filter.status.is_none_or(|status| job.status() == status) => {
+                        self.with_live_url(job).await.map(Some)
+                    }
+                    _ => Ok(None),
                 }
             })
             .buffered(MAX_LIMIT)

@@ -19,8 +19,7 @@ impl App {
         let patience = Instant::now() + wait;
         loop {
             let job = self.table.get_owned(id, owner, self.clock.now()).await.map_err(unread(id))?;
-            let job = self.end_if_overdue(job.ok_or(Problem::NotFound)?).await.map_err(unread(id))?;
-            let job = job.ok_or(Problem::NotFound)?;
+            let job = self.end_if_overdue(job.ok_or(Problem::NotFound)?).await.ok_or(Problem::NotFound)?;
             let left = patience.saturating_duration_since(Instant::now());
             if job.finished_at().is_some() || left.is_zero() {
                 self.pace.learn(&job);
@@ -46,12 +45,18 @@ impl App {
 
     /// Fails a job whose deadline has passed while nobody worked on it, so that nobody waits for a ticket that was lost.
     /// `None` when its record is gone.
-    pub(crate) async fn end_if_overdue(&self, job: Job) -> Result<Option<Job>, ServiceError> {
+    ///
+    /// A job that cannot be ended now is shown as it stands: who looks is not made to wait for the bucket.
+    pub(crate) async fn end_if_overdue(&self, job: Job) -> Option<Job> {
         let now = self.clock.now();
         if !job.is_overdue(now) {
-            return Ok(Some(job));
+            return Some(job);
         }
-        give_up(&self.table, &self.images, job, ErrorCode::DeadlineExceeded, self.url_life, now).await
+        let ended = give_up(&self.table, &self.images, job.clone(), ErrorCode::DeadlineExceeded, self.url_life, now);
+        ended.await.unwrap_or_else(|error| {
+            tracing::warn!(job.id = %job.id, %error, "an overdue job cannot be ended yet");
+            Some(job)
+        })
     }
 
     /// The job with new URLs where the saved ones have less than half of its life left.

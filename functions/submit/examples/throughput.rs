@@ -210,7 +210,6 @@ async fn stub() -> Result<(), Anything> {
                 json!({ "Successful": sent, "Failed": [] })
             }
             Some("SendMessage") => json!({ "MessageId": "m", "MD5OfMessageBody": "d" }),
-            Some("BatchWriteItem") => json!({ "UnprocessedItems": {} }),
             _ => json!({}),
         };
         tokio::time::sleep(LATENCY).await;

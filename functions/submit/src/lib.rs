@@ -111,7 +111,7 @@ async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Resu
         return Err(Problem::field("/group", "needs the header Idempotency-Key".to_owned()));
     }
     let submitted = app.submit_batch(request.owner(), order, key.as_ref(), trace).await?;
-    let counts = Counts::of(submitted.batch.total, submitted.states);
+    let counts = Counts::of(submitted.states);
     let view = BatchView::new(&Whole::Batch(submitted.batch), counts, &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 16;
 enum Retried {
     /// It waits again.
     Now(Box<Job>),
-    /// It had been retried with this key before.
+    /// A request with this key had been accepted before.
     Before(Box<Job>),
     /// It is in a state in which it cannot be.
     Refused(Status),
@@ -65,10 +65,12 @@ impl App {
         let batch = batch.ok_or(Problem::NotFound)?;
         steps.check(&batch)?;
         let mut states = Vec::with_capacity(batch.total());
+        let now = self.clock.now();
         let before = self.table.states_of_batches(batch.parts()).await.map_err(refused(id))?;
         for (part, part_states) in batch.parts().iter().zip(before) {
+            states.extend(part.states_of_missing(part_states.len(), now));
             if !steps.is_turn_of(part) {
-                states.extend(part_states);
+                states.extend(part_states.into_iter().map(|(_, status)| status));
                 continue;
             }
             let limit = steps.limit();
@@ -77,10 +79,9 @@ impl App {
             if retried.iter().any(|(_, status)| *status == Status::Failed) && Instant::now() >= limit {
                 steps.leave(part);
             }
-            states.extend(retried);
+            states.extend(retried.into_iter().map(|(_, status)| status));
         }
-        let counts = Counts::of(batch.total(), states.into_iter().map(|(_, status)| status));
-        Ok((batch, counts, steps.next_cursor()))
+        Ok((batch, Counts::of(states), steps.next_cursor()))
     }
 
     /// Queues the failed ones of these jobs again until `limit`, and tells how all of them then stand.
@@ -117,10 +118,10 @@ impl App {
 
     async fn requeue(&self, mut job: Job, key: Option<&IdempotencyKey>) -> Result<Retried, ServiceError> {
         loop {
-            if key.is_some_and(|key| job.was_retried_with(key)) {
+            if key.is_some_and(|key| job.retry_keys.contain(key)) {
                 return Ok(Retried::Before(Box::new(job)));
             }
-            if job.status() == Status::Queued {
+            if job.status() == Status::Queued && key.is_none() {
                 return Ok(Retried::Now(Box::new(job)));
             }
             let next = match job.retry(key, self.clock.now(), self.deadline, self.retention) {

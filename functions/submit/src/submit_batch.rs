@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::BatchJobView;
-use shared::aws::{CreatedBatch, Joined, ServiceError};
+use shared::aws::{CreatedBatch, Joined, Saved, ServiceError};
 use shared::batch::{BatchOrder, Entry, Group};
-use shared::job::{Membership, Status};
+use shared::job::{Lease, Membership, Status};
 use shared::order::IdempotencyKey;
 use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
@@ -19,6 +20,18 @@ const WRITING: Duration = Duration::from_secs(45);
 
 /// How long an identical request waits for the one that came first.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many jobs of a batch are canceled at once.
+const AT_ONCE: usize = 16;
+
+/// What is known of the jobs of a batch before they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// None of them is there.
+    Nothing,
+    /// An earlier writer may have written some.
+    Perhaps,
+}
 
 /// A batch that was taken in, now or by an earlier request with the same key.
 pub(crate) struct SubmittedBatch {
@@ -42,6 +55,7 @@ impl App {
     ) -> Result<SubmittedBatch, Problem> {
         let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
         let now = self.clock.now();
+        let lease = Lease::new(now + WRITING);
         let batch = Batch {
             id,
             group: order.group.as_ref().map(|group| BatchId::of_group(&owner, group)),
@@ -49,68 +63,121 @@ impl App {
             name: order.name.clone(),
             total: order.entries.len(),
             created_at: now,
+            deadline_at: now + self.deadline,
             expires_at: (now + self.retention).whole_secs(),
             fingerprint: order.fingerprint(),
-            writing_until: Some(now + WRITING),
+            writing: Some(lease),
+            canceled_at: None,
         };
-        let (batch, replayed) = match self.table.create_batch(&batch).await.map_err(refused(id))? {
+        let (batch, states, replayed) = match self.table.create_batch(&batch).await.map_err(refused(id))? {
             CreatedBatch::New => {
-                self.join_group(&batch, &order).await?;
-                let jobs = self.jobs_of(&batch, &order.entries);
-                self.table.write_jobs(&jobs).await.map_err(refused(id))?;
-                self.finish(&batch, jobs.iter().map(|job| job.id), trace).await.map_err(refused(id))?;
-                (batch, false)
+                let states = self.write(&batch, lease, &order, Written::Nothing, trace).await?;
+                (batch, states, false)
             }
             CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
-                (self.complete(existing, &order, trace).await?, true)
+                let batch = self.complete(existing, &order, trace).await?;
+                let known = self.table.states_of_batch(id).await.map_err(refused(id))?;
+                let missing = batch.states_of_missing(known.len(), self.clock.now());
+                let states = known.into_iter().map(|(_, status)| status).chain(missing).collect();
+                (batch, states, true)
             }
             CreatedBatch::Existing(_) => return Err(Problem::IdempotencyKeyReused),
         };
-        let states = if replayed { self.table.states_of_batch(id).await.map_err(refused(id))? } else { Vec::new() };
         tracing::info!(batch.id = %id, jobs = batch.total, replayed, "a batch was submitted");
         let jobs = order.entries.into_iter().enumerate();
         let jobs = jobs.map(|(index, entry)| {
             let Entry { custom_id, .. } = entry;
             BatchJobView { index, id: JobId::in_batch(id, index), custom_id }
         });
-        Ok(SubmittedBatch {
-            batch,
-            jobs: jobs.collect(),
-            states: states.into_iter().map(|(_, status)| status).collect(),
-            replayed,
-        })
+        Ok(SubmittedBatch { batch, jobs: jobs.collect(), states, replayed })
     }
 
     /// Waits for whoever writes the batch, or finishes it where that one died.
     async fn complete(&self, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
         let id = batch.id;
         let patience = Instant::now() + PATIENCE;
-        while let Some(until) = batch.writing_until {
+        while let Some(lease) = batch.writing {
             let now = self.clock.now();
-            if until <= now {
-                let mine = Some(now + WRITING);
-                if self.table.move_writing_on(id, Some(until), mine).await.map_err(refused(id))? {
-                    batch.writing_until = mine;
-                    self.join_group(&batch, order).await?;
-                    // What is written already is not written again, so that each of several tries gets further.
-                    let jobs = self.jobs_of(&batch, &order.entries);
-                    let written = self.table.written_jobs(&jobs).await.map_err(refused(id))?;
-                    let there: HashSet<_> = written.iter().map(|(job, _)| *job).collect();
-                    let missing = jobs.into_iter().filter(|job| !there.contains(&job.id)).collect();
-                    let completed = self.table.complete_jobs(missing).await.map_err(refused(id))?;
-                    let completed = completed.iter().map(|job| (job.id, job.status()));
-                    let waiting = written.iter().copied().chain(completed);
-                    let waiting = waiting.filter(|(_, status)| *status == Status::Queued).map(|(job, _)| job);
-                    self.finish(&batch, waiting, trace).await.map_err(refused(id))?;
+            if lease.until <= now {
+                let mine = Lease::new(now + WRITING);
+                if self.table.move_writing_on(id, lease, Some(mine)).await.map_err(refused(id))? {
+                    self.write(&batch, mine, order, Written::Perhaps, trace).await?;
                     return Ok(batch);
                 }
             } else if Instant::now() >= patience {
-                return Err(Problem::Unavailable { retry_after: until.since(now) });
+                return Err(Problem::Unavailable { retry_after: lease.until.since(now) });
             }
             sleep(Duration::from_millis(250)).await;
             batch = self.table.get_batch(id).await.map_err(refused(id))?.ok_or(Problem::NotFound)?;
         }
         Ok(batch)
+    }
+
+    /// Writes those jobs of the batch that are not there, sends the tickets of all that wait, and then lets the batch count
+    /// as taken in. Gives back how all of them stand.
+    ///
+    /// A cancellation of the batch may come while its jobs are written. It is noted in the batch's record before the jobs
+    /// are canceled that are there; here the record is read after all are written, and before any ticket is sent. So a job
+    /// is canceled by the one or by the other, in whatever order both come.
+    async fn write(
+        &self,
+        batch: &Batch,
+        lease: Lease,
+        order: &BatchOrder,
+        written: Written,
+        trace: Option<String>,
+    ) -> Result<Vec<Status>, Problem> {
+        let id = batch.id;
+        self.join_group(batch, order).await?;
+        let wanted = self.jobs_of(batch, &order.entries);
+        // What is written already is not written again, so that each of several tries gets further.
+        let (there, missing) = match written {
+            Written::Nothing => (Vec::new(), wanted),
+            Written::Perhaps => {
+                let there = self.table.written_jobs(&wanted).await.map_err(refused(id))?;
+                let known: HashSet<_> = there.iter().map(|job| job.id).collect();
+                (there, wanted.into_iter().filter(|job| !known.contains(&job.id)).collect())
+            }
+        };
+        let mut jobs = self.table.create_all(&missing).await.map_err(refused(id))?;
+        // A job that was retried may outlive its batch, and then meets the next batch of the same key.
+        let asked = |(job, wanted): (&Job, &Job)| job.order == wanted.order && job.membership == wanted.membership;
+        let reused = !jobs.iter().zip(&missing).all(asked);
+        jobs.extend(there);
+        let canceled =
+            self.table.get_batch(id).await.map_err(refused(id))?.is_some_and(|now| now.canceled_at.is_some());
+        if reused || canceled {
+            jobs = self.cancel_new(batch, jobs).await.map_err(refused(id))?;
+        }
+        if reused {
+            return Err(Problem::IdempotencyKeyReused);
+        }
+        let waiting = jobs.iter().filter(|job| job.status() == Status::Queued);
+        let tickets: Vec<_> = waiting.map(|job| Ticket { job: job.id, trace: trace.clone() }).collect();
+        self.queue.send_all(&tickets, &batch.owner).await.map_err(refused(id))?;
+        // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
+        self.table.move_writing_on(id, lease, None).await.map_err(refused(id))?;
+        Ok(jobs.iter().map(Job::status).collect())
+    }
+
+    /// Cancels those of the jobs that were written for this batch and that nobody has moved on, and gives back all of them
+    /// as they then stand.
+    async fn cancel_new(&self, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
+        stream::iter(jobs)
+            .map(|job| async move {
+                if job.fence > 0 || job.created_at != batch.created_at {
+                    return Ok(job);
+                }
+                let Ok(canceled) = job.cancel(self.clock.now()) else { return Ok(job) };
+                Ok(match self.table.save(&canceled).await? {
+                    Saved::Stored => canceled,
+                    Saved::MovedOn(current) => *current,
+                    Saved::Gone => job,
+                })
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// Lists the batch under its group, if it has one. That comes before any job is written, so that whatever is painted
@@ -126,26 +193,13 @@ impl App {
         }
     }
 
-    /// Sends the tickets of the jobs that wait, and then lets the batch count as taken in.
-    async fn finish(
-        &self,
-        batch: &Batch,
-        waiting: impl Iterator<Item = JobId>,
-        trace: Option<String>,
-    ) -> Result<(), ServiceError> {
-        let tickets: Vec<_> = waiting.map(|job| Ticket { job, trace: trace.clone() }).collect();
-        self.queue.send_all(&tickets, &batch.owner).await?;
-        // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
-        self.table.move_writing_on(batch.id, batch.writing_until, None).await.map(drop)
-    }
-
     fn jobs_of(&self, batch: &Batch, entries: &[Entry]) -> Vec<Job> {
         let job = |(index, entry): (usize, &Entry)| {
             let id = JobId::in_batch(batch.id, index);
             let order = entry.order.clone();
             let membership = Membership { batch: batch.id, custom_id: entry.custom_id.clone() };
             let job = Job::new(id, batch.owner.clone(), order, batch.created_at, self.deadline, self.retention);
-            Job { membership: Some(membership), ..job }
+            Job { membership: Some(membership), expires_at: batch.expires_at, ..job }
         };
         entries.iter().enumerate().map(job).collect()
     }

@@ -7,7 +7,7 @@ use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
 use shared::aws::{File, Files, Kind, PaintError, Saved, ServiceError};
 use shared::backoff::full_jitter;
-use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, ImageFacts, LastError, Lease, Status, Variant};
+use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, ImageFacts, LastError, Lease, Variant};
 use shared::origin::{Origin, mark};
 use shared::stability::NoPicture;
 use shared::{Job, JobState};
@@ -54,7 +54,7 @@ impl App {
         let left = end.saturating_duration_since(Instant::now());
         let id = delivery.ticket.job;
         let now = self.clock.now();
-        let Some(job) = self.table.get_latest(id).await?.filter(|job| job.expires_at > now) else {
+        let Some(job) = self.table.get(id).await?.filter(|job| job.expires_at > now) else {
             let age = delivery.sent_at.map(|sent| now.since(sent));
             if age.is_some_and(|age| age < TIME_TO_APPEAR) {
                 return Ok(Verdict::Again(Duration::from_secs(5)));
@@ -113,8 +113,12 @@ impl App {
         end.saturating_duration_since(Instant::now()) >= self.painter.timeout() + TIME_TO_STORE
     }
 
-    /// A new picture.
+    /// A new picture. Where one could not be stored before, the bucket first has to take something that costs nothing.
     async fn picture(&self, job: &Claimed, end: Instant) -> Result<File, Setback> {
+        let lost_one = job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable);
+        if lost_one || self.images.is_failing() {
+            self.images.check().await.map_err(unpaid)?;
+        }
         if !self.may_paint_before(end) {
             let message = "The service's own calls left the model too little time; the job is tried again.".to_owned();
             let (code, attempt) = (ErrorCode::Internal, Attempt::NeverBegan);
@@ -129,10 +133,6 @@ impl App {
 
     /// Looks for what was paid for before. On a first attempt there can be nothing.
     async fn look_before_paying(&self, job: &Claimed) -> Result<Option<Files>, ServiceError> {
-        if job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable) {
-            // A picture that could not be stored was paid for in vain once already.
-            self.images.check().await?;
-        }
         if job.attempts > 1 { self.images.find(job).await } else { Ok(None) }
     }
 
@@ -171,7 +171,7 @@ impl App {
         match self.table.save(&job).await? {
             Saved::Stored => {
                 log_end(&job);
-                Ok(Verdict::Done)
+                clean_up(&self.images, &job, now).await
             }
             Saved::MovedOn(current) => {
                 tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
@@ -214,7 +214,7 @@ impl App {
         match self.table.save(&job).await? {
             Saved::Stored => {
                 log_end(&job);
-                self.tidy(&job).await
+                clean_up(&self.images, &job, self.clock.now()).await
             }
             Saved::MovedOn(current) => self.overtaken(&job, Some(&current)).await,
             Saved::Gone => self.overtaken(&job, None).await,
@@ -223,20 +223,10 @@ impl App {
 
     async fn give_up(&self, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
         let now = self.clock.now();
-        let job = give_up(&self.table, &self.images, job, code, self.url_life, now).await?;
-        match &job {
-            Some(job) if job.status() == Status::Failed => self.tidy(job).await,
-            Some(job) => self.stands(job).await,
+        match give_up(&self.table, &self.images, job, code, self.url_life, now).await? {
+            Some(job) => self.stands(&job).await,
             None => Ok(Verdict::Done),
         }
-    }
-
-    /// Deletes the artwork that the poster of a failed job may have left. The ticket is done with only after that.
-    async fn tidy(&self, job: &Job) -> Result<Verdict, ServiceError> {
-        if job.order.poster.is_some() {
-            self.images.delete(job).await?;
-        }
-        Ok(Verdict::Done)
     }
 
     /// What becomes of the ticket of a job that moved on while this worker had it, and of what it has stored for the

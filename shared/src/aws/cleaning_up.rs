@@ -1,24 +1,29 @@
-//! What a job that has ended without a picture may leave behind.
+//! What a job that has ended may leave behind.
 
 use super::deliveries::Verdict;
 use super::{Images, ServiceError};
 use crate::job::{Job, JobState};
 use crate::time::Timestamp;
 
-/// Deletes what a worker may have stored for a job that has ended without a picture: of one that was canceled, above all,
-/// or the artwork of a poster that was never set. The answer is what becomes of the job's ticket.
+/// Deletes what workers may have stored for a job that has ended and that its record does not speak of: everything where
+/// it has ended without a picture, and what was stored before its last retry in any case. The answer is what becomes of
+/// the job's ticket.
 ///
-/// While the worker may still be alive the ticket comes back, for it may store its picture yet.
+/// While such a worker may still be alive the ticket comes back, for it may store its picture yet.
 ///
 /// # Errors
 /// When the bucket does not answer as it should.
 pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
-    if matches!(job.state, JobState::Succeeded { .. }) {
-        return Ok(Verdict::Done);
-    }
-    if let Some(until) = job.held_until.filter(|&until| until > now) {
+    let succeeded = matches!(job.state, JobState::Succeeded { .. });
+    let held_until = if succeeded { None } else { job.held_until };
+    if let Some(until) = held_until.max(job.former_until).filter(|&until| until > now) {
         return Ok(Verdict::Again(until.since(now)));
     }
-    images.delete(job).await?;
+    if !succeeded {
+        images.delete(job).await?;
+    }
+    if job.former_until.is_some() {
+        images.delete_earlier(job).await?;
+    }
     Ok(Verdict::Done)
 }

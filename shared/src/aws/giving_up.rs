@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use super::{Images, Saved, ServiceError, Table};
-use crate::job::{ErrorCode, Job};
+use crate::job::{ErrorCode, Image, Job};
 use crate::time::Timestamp;
+
+/// How long after its deadline a job waits for the bucket to tell whether its picture is there. That outlasts most outages,
+/// and no job may wait for ever.
+pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 /// Ends a job that nobody works on: with the picture that a lost worker left behind, if it did, for it was paid for;
 /// else as failed for the reason `code`. Gives back the job as it then stands, or `None` when its record is gone.
 ///
 /// A job that somebody works on, or that ended meanwhile, is given back as it stands. A picture that waits for its
 /// lettering does not save a job; it is for whoever has the job's ticket to clean up.
+///
+/// A job for which something was painted does not end without a look into the bucket before [`PATIENCE`] has passed
+/// after its deadline; then it does.
 ///
 /// # Errors
 /// When a service does not answer as it should. The job may then have ended all the same.
@@ -22,10 +29,15 @@ pub async fn give_up(
     url_life: Duration,
     now: Timestamp,
 ) -> Result<Option<Job>, ServiceError> {
-    let left_behind = if job.attempts > 0 { images.find(&job).await? } else { None };
+    let left_behind = if job.attempts > 0 { left_behind(images, &job, url_life, now).await } else { Ok(None) };
     let ended = match left_behind {
-        Some(files) => job.adopt(images.publish(&job, files, now, url_life).await?, now),
-        None => job.give_up(code, now),
+        Ok(Some(image)) => job.adopt(image, now),
+        Ok(None) => job.give_up(code, now),
+        Err(error) if now < job.deadline_at + PATIENCE => return Err(error),
+        Err(error) => {
+            tracing::error!(job.id = %job.id, %error, "a job is given up without a look into the bucket");
+            job.give_up(code, now)
+        }
     };
     let Some(ended) = ended else { return Ok(Some(job)) };
     match table.save(&ended).await? {
@@ -35,5 +47,18 @@ pub async fn give_up(
         }
         Saved::MovedOn(job) => Ok(Some(*job)),
         Saved::Gone => Ok(None),
+    }
+}
+
+/// The picture that a lost worker left behind, if it did.
+async fn left_behind(
+    images: &Images,
+    job: &Job,
+    url_life: Duration,
+    now: Timestamp,
+) -> Result<Option<Image>, ServiceError> {
+    match images.find(job).await? {
+        Some(files) => images.publish(job, files, now, url_life).await.map(Some),
+        None => Ok(None),
     }
 }

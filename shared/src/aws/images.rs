@@ -1,6 +1,8 @@
 //! The bucket of pictures in Amazon S3.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -27,6 +29,8 @@ pub struct Images {
     client: Client,
     bucket: String,
     credentials: Option<SharedCredentialsProvider>,
+    /// Whether the last file could not be stored.
+    failing: Arc<AtomicBool>,
 }
 
 /// What came of storing a picture.
@@ -65,8 +69,11 @@ pub struct Files {
 }
 
 impl Images {
+    /// The key of the file that [`Images::check`] stores.
+    const PROBE: &str = "images/probe";
+
     pub(super) fn new(client: Client, bucket: String, credentials: Option<SharedCredentialsProvider>) -> Self {
-        Self { client, bucket, credentials }
+        Self { client, bucket, credentials, failing: Arc::default() }
     }
 
     /// Stores one of a job's files, unless it is there. The first one stays, so that what the record says of it is true
@@ -95,11 +102,18 @@ impl Images {
             .disable_payload_signing()
             .send()
             .await;
-        match result.map_err(|error| ServiceError::new(SERVICE, &error)) {
+        let stored = match result.map_err(|error| ServiceError::new(SERVICE, &error)) {
             Ok(_) => Ok(Stored::New),
             Err(error) if error.code == "PreconditionFailed" => Ok(Stored::Existing),
             Err(error) => Err(error),
-        }
+        };
+        self.failing.store(stored.is_err(), Ordering::Relaxed);
+        stored
+    }
+
+    /// Whether this process could not store the last file that it had.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// What is known of the files of a job that has everything in the bucket; `None` when it has not.
@@ -141,13 +155,16 @@ impl Images {
         }
     }
 
-    /// Whether the bucket answers, which a look for a single picture in it does not tell.
+    /// Whether the bucket takes files, which nothing but storing one tells. It is always the same empty one, beside the
+    /// pictures, so that nobody has to delete it.
     ///
     /// # Errors
     /// When it does not.
     pub async fn check(&self) -> Result<(), ServiceError> {
-        let head = self.client.head_bucket().bucket(&self.bucket);
-        head.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error))
+        let put = self.client.put_object().bucket(&self.bucket).key(Self::PROBE).body(ByteStream::default());
+        let put = put.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error));
+        self.failing.store(put.is_err(), Ordering::Relaxed);
+        put
     }
 
     /// Deletes the job's files, if there are any.
@@ -157,6 +174,21 @@ impl Images {
     pub async fn delete(&self, job: &Job) -> Result<(), ServiceError> {
         for variant in job.variants() {
             let delete = self.client.delete_object().bucket(&self.bucket).key(job.image_key(*variant));
+            delete.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the files that workers have stored for the job before its last retry.
+    ///
+    /// # Errors
+    /// When the bucket does not answer as it should.
+    pub async fn delete_earlier(&self, job: &Job) -> Result<(), ServiceError> {
+        // One answer names up to 1,000 files, each of which was painted and paid for.
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(job.files_prefix());
+        let listed = list.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        for key in listed.contents().iter().filter_map(|object| object.key()).filter(|key| job.is_earlier_file(key)) {
+            let delete = self.client.delete_object().bucket(&self.bucket).key(key);
             delete.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
         }
         Ok(())

@@ -93,17 +93,14 @@ impl Table {
         }
     }
 
-    /// The job of this name.
+    /// The job of this name, as it stands at this moment.
     ///
-    /// A read that may be a moment behind costs half as much, so a consistent one follows only when it finds nothing.
+    /// A read that may be a moment behind would cost half as much, and show a job unfinished that was seen to end.
     ///
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn get(&self, id: JobId) -> Result<Option<Job>, ServiceError> {
-        match self.read(id, false).await? {
-            Some(job) => Ok(Some(job)),
-            None => self.read(id, true).await,
-        }
+        self.get_item(job_key(id)).await?.map(job_of).transpose()
     }
 
     /// The owner's job of this name, unless its retention has ended. Another owner's is as good as none.
@@ -115,25 +112,10 @@ impl Table {
         Ok(job.filter(|job| job.owner == *owner && job.expires_at > now))
     }
 
-    /// The job of this name as it stands at this moment, for whoever means to move it on.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
-    pub async fn get_latest(&self, id: JobId) -> Result<Option<Job>, ServiceError> {
-        self.read(id, true).await
-    }
-
-    async fn read(&self, id: JobId, consistent: bool) -> Result<Option<Job>, ServiceError> {
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.name)
-            .key("pk", key(id))
-            .consistent_read(consistent)
-            .send()
-            .await
-            .map_err(|error| ServiceError::new(SERVICE, &error))?;
-        output.item.map(job_of).transpose()
+    async fn get_item(&self, key: String) -> Result<Option<Item>, ServiceError> {
+        let get = self.client.get_item().table_name(&self.name).key("pk", AttributeValue::S(key)).consistent_read(true);
+        let output = get.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        Ok(output.item)
     }
 
     /// Stores a job's next state, where the stored fence is the one before it.
@@ -149,7 +131,7 @@ impl Table {
             .client
             .update_item()
             .table_name(&self.name)
-            .key("pk", key(job.id))
+            .key("pk", AttributeValue::S(job_key(job.id)))
             .condition_expression("fence = :before")
             .expression_attribute_values(":before", AttributeValue::N((job.fence - 1).to_string()))
             .return_values_on_condition_check_failure(OnFailure::AllOld);
@@ -179,10 +161,6 @@ impl Table {
         }
         Ok(saved)
     }
-}
-
-fn key(id: JobId) -> AttributeValue {
-    AttributeValue::S(job_key(id))
 }
 
 /// A failing table means that nothing is known, except where the request itself was wrong, which is our fault.

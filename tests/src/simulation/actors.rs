@@ -1,6 +1,7 @@
 //! Those who act: submitters, steersmen, workers and the function of dead letters, each over a gate of its own.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
@@ -186,7 +187,7 @@ impl World<'_> {
         let config = self.universe.stack.config();
         let inner = config.http_client().expect("the stack has a client");
         let (news, scene) = (self.sender.clone(), self.scene.clone());
-        let gate = Gate { actor, hurried, inner, news, scene };
+        let gate = Gate { actor, hurried, inner, turn: Arc::default(), news, scene };
         let config = config.to_builder().http_client(gate).sleep_impl(Timeless).build();
         (actor, self.universe.stack.apps_with(config).expect("the settings are good"))
     }

@@ -25,6 +25,8 @@ pub(super) struct Gate {
     /// Whether the actor makes several calls at once; its calls then pass, each with a fate of its own.
     pub(super) hurried: bool,
     pub(super) inner: SharedHttpClient,
+    /// Which of several calls is under way. They are made one after the other, so that a seed makes the same history.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) scene: Arc<Mutex<Scene>>,
 }
@@ -67,6 +69,7 @@ impl Gate {
         inner: &SharedHttpConnector,
         request: HttpRequest,
     ) -> Result<HttpResponse, ConnectorError> {
+        let _turn = self.turn.lock().await;
         let fate = if self.hurried { self.scene().fate() } else { self.ask().await };
         {
             let mut scene = self.scene();
@@ -117,7 +120,6 @@ impl Gate {
             "GetQueueAttributes" => Ok(answer(200, &json!({ "Attributes": {} }))),
             "PutItem" => self.put_item(inner, request, body).await,
             "UpdateItem" => self.update_item(inner, request, body).await,
-            "BatchWriteItem" => self.batch_write(inner, request, body).await,
             _ if request.uri().contains("/model/") => Ok(self.scene().paint(self.actor, &body)),
             _ if request.uri().contains("/images/") => self.object(inner, request).await,
             _ => inner.call(request).await,
@@ -173,40 +175,6 @@ impl Gate {
             scene.written(self.actor, job, status, false);
         }
         Ok(response)
-    }
-
-    pub(super) async fn batch_write(
-        &self,
-        inner: &SharedHttpConnector,
-        mut request: HttpRequest,
-        mut body: Value,
-    ) -> Result<HttpResponse, ConnectorError> {
-        let Some(table) = body["RequestItems"].as_object().and_then(|tables| tables.keys().next().cloned()) else {
-            return inner.call(request).await;
-        };
-        let mut writes = body["RequestItems"][&table].as_array().cloned().unwrap_or_default();
-        let mut left = Vec::new();
-        if writes.len() > 1 && self.scene().chance(0.3) {
-            left = writes.split_off(writes.len() / 2);
-            self.scene().fault("unprocessed items");
-        }
-        body["RequestItems"][&table] = writes.clone().into();
-        replace_body(&mut request, &body);
-        let response = inner.call(request).await?;
-        if !response.status().is_success() {
-            return Ok(response);
-        }
-        for write in &writes {
-            let pk = write["PutRequest"]["Item"]["pk"]["S"].as_str().unwrap_or_default();
-            if let Some(job) = pk.strip_prefix("JOB#") {
-                // A write whose answer was lost is made again, which is harmless while nobody knows of the jobs.
-                let mut scene = self.scene();
-                let known = scene.ledger(job).status;
-                scene.written(self.actor, job, Status::Queued, known != Some(Status::Queued));
-            }
-        }
-        let unprocessed = if left.is_empty() { json!({}) } else { json!({ table: left }) };
-        Ok(answer(200, &json!({ "UnprocessedItems": unprocessed })))
     }
 
     pub(super) async fn object(

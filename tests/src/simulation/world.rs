@@ -150,12 +150,12 @@ impl<'a> World<'a> {
         let images = self.universe.stack.aws().images(self.universe.stack.ready().bucket.clone());
         let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
         for id in self.jobs() {
-            let mut job = table.get_latest(id).await.expect("the table answers");
+            let mut job = table.get(id).await.expect("the table answers");
             if let Some(left) = job.as_ref().filter(|job| self.unanswered.contains(&id) && job.finished_at().is_none())
             {
                 self.universe.clock.advance(left.deadline_at.since(self.universe.clock.now()));
                 self.look(id).await;
-                job = table.get_latest(id).await.expect("the table answers");
+                job = table.get(id).await.expect("the table answers");
             }
             let Some(job) = self.check_ledger(id, job) else { continue };
             let stored = images.find(&job).await.expect("the bucket answers");

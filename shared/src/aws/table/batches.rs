@@ -1,30 +1,26 @@
 //! Batches, and the writing of their jobs.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{GroupRow, Item, batch_item_of, batch_key, batch_of, group_of, item_of};
+use super::rows::{GroupRow, batch_item_of, batch_key, batch_of, group_of};
 use super::{Created, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::batch::{Batch, Group, GroupName, Whole};
 use crate::id::BatchId;
-use crate::job::{Job, Owner};
+use crate::job::{Job, Lease, Owner};
 use crate::time::Timestamp;
 
-/// How many items one BatchWriteItem takes, see
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>.
-const ITEMS_PER_WRITE: usize = 25;
+/// How many jobs are written at once. Each write is a connection of its own, and a small function computes for longer than
+/// it waits.
+const WRITES_AT_ONCE: usize = 16;
 
-/// How many writes are under way at once.
-const WRITES_AT_ONCE: usize = 8;
-
-/// How often what DynamoDB left undone is sent again.
-const TRIES: u32 = 8;
+/// How often a write that DynamoDB throttles is sent again, after the SDK has done so a few times.
+const TRIES: u32 = 6;
 
 /// What came of recording a new batch.
 #[derive(Debug)]
@@ -63,19 +59,7 @@ impl Table {
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
-        self.batch_item(id).await?.map(batch_of).transpose()
-    }
-
-    async fn batch_item(&self, id: BatchId) -> Result<Option<Item>, ServiceError> {
-        for consistent in [false, true] {
-            let get = self.client.get_item().table_name(&self.name).key("pk", key(id)).consistent_read(consistent);
-            let output = get.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
-            // A group that is a moment behind would lack a part that was taken in already.
-            if output.item.as_ref().is_some_and(|item| consistent || group_of(item).is_none()) {
-                return Ok(output.item);
-            }
-        }
-        Ok(None)
+        self.get_item(batch_key(id)).await?.map(batch_of).transpose()
     }
 
     /// The owner's batch or group of this name, unless its retention has ended. Another owner's is as good as none.
@@ -88,7 +72,7 @@ impl Table {
         owner: &Owner,
         now: Timestamp,
     ) -> Result<Option<Whole>, ServiceError> {
-        let Some(item) = self.batch_item(id).await? else { return Ok(None) };
+        let Some(item) = self.get_item(batch_key(id)).await? else { return Ok(None) };
         let whole = match group_of(&item) {
             None => Whole::Batch(batch_of(item)?),
             Some(row) => {
@@ -108,7 +92,7 @@ impl Table {
 
     /// The batches of these names whose retention has not ended, oldest first.
     async fn parts(&self, ids: Vec<BatchId>, now: Timestamp) -> Result<Vec<Batch>, ServiceError> {
-        let items = self.read_items(ids.into_iter().map(batch_key), true).await?;
+        let items = self.read_items(ids.into_iter().map(batch_key)).await?;
         let mut parts = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
         parts.retain(|part| part.expires_at > now);
         parts.sort_unstable_by_key(|part| (part.created_at, part.id));
@@ -170,29 +154,34 @@ impl Table {
         }
     }
 
-    /// Moves a batch's writing on, from `before` to `after`, unless somebody else has: the answer tells.
+    /// Passes the right to write a batch's jobs on from the holder of `before` to that of `after`, or to nobody once they
+    /// are written, unless somebody else has come first: the answer tells.
     ///
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn move_writing_on(
         &self,
         id: BatchId,
-        before: Option<Timestamp>,
-        after: Option<Timestamp>,
+        before: Lease,
+        after: Option<Lease>,
     ) -> Result<bool, ServiceError> {
-        let attribute = |time: Option<Timestamp>| match time {
-            Some(time) => AttributeValue::N(time.ms().to_string()),
-            None => AttributeValue::Null(true),
-        };
+        let attribute = |value: Option<AttributeValue>| value.unwrap_or(AttributeValue::Null(true));
+        let until = |lease: Lease| AttributeValue::N(lease.until.ms().to_string());
+        let writer = |lease: Lease| AttributeValue::S(lease.id.to_string());
+        // Records from before there were writers' ids have none.
+        let (holder, before) =
+            if before.id.is_nil() { ("writing_until", until(before)) } else { ("writer", writer(before)) };
         let result = self
             .client
             .update_item()
             .table_name(&self.name)
             .key("pk", key(id))
-            .update_expression("SET writing_until = :after")
-            .condition_expression("writing_until = :before OR writing_until = :after")
-            .expression_attribute_values(":before", attribute(before))
-            .expression_attribute_values(":after", attribute(after))
+            .update_expression("SET writing_until = :until, writer = :writer")
+            // A write whose answer was lost meets itself.
+            .condition_expression(format!("{holder} = :before OR writer = :writer"))
+            .expression_attribute_values(":until", attribute(after.map(until)))
+            .expression_attribute_values(":writer", attribute(after.map(writer)))
+            .expression_attribute_values(":before", before)
             .send()
             .await;
         match result {
@@ -204,53 +193,53 @@ impl Table {
         }
     }
 
-    /// Writes the jobs of a batch that nobody has written before.
-    ///
-    /// These writes know no conditions, so they must not meet a job that has moved on.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should, or leaves something undone again and again.
-    pub async fn write_jobs(&self, jobs: &[Job]) -> Result<(), ServiceError> {
-        let writes: Vec<_> = jobs.chunks(ITEMS_PER_WRITE).map(|jobs| self.write_chunk(jobs)).collect();
-        stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).try_collect().await
-    }
-
-    async fn write_chunk(&self, jobs: &[Job]) -> Result<(), ServiceError> {
-        let mut writes: Vec<_> = jobs
-            .iter()
-            .map(|job| {
-                let put = PutRequest::builder().set_item(Some(item_of(job))).build().expect("its item is set");
-                WriteRequest::builder().put_request(put).build()
-            })
-            .collect();
-        for tries in 0..TRIES {
-            let request = HashMap::from([(self.name.clone(), writes)]);
-            let output = self.client.batch_write_item().set_request_items(Some(request)).send().await;
-            let output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
-            writes = output.unprocessed_items.and_then(|mut items| items.remove(&self.name)).unwrap_or_default();
-            if writes.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(full_jitter(Duration::from_millis(50), Duration::from_secs(1), tries)).await;
-        }
-        Err(ServiceError { service: SERVICE, code: "UnprocessedItems".to_owned(), kind: Kind::Throttled })
-    }
-
-    /// Writes those jobs of a batch that are not there yet, and gives back all of them as they stand.
+    /// Notes that a batch was canceled, for whoever writes its jobs at this moment or later.
     ///
     /// # Errors
     /// When the table does not answer as it should.
-    pub async fn complete_jobs(&self, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
-        stream::iter(jobs)
-            .map(|job| async move {
-                Ok(match self.create(&job).await? {
-                    Created::New => job,
-                    Created::Existing(existing) => *existing,
-                })
-            })
-            .buffer_unordered(WRITES_AT_ONCE * 2)
-            .try_collect()
-            .await
+    pub async fn note_cancellation(&self, id: BatchId, now: Timestamp) -> Result<(), ServiceError> {
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", key(id))
+            .update_expression("SET canceled_at = :now")
+            // A record that was deleted does not come back.
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()))
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(ServiceError::new(SERVICE, &error)),
+            },
+        }
+    }
+
+    /// Records those jobs of a batch that are not there, and gives back all of them as they then stand, in their order.
+    ///
+    /// # Errors
+    /// When the table does not answer as it should, or throttles a write again and again.
+    pub async fn create_all(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
+        let writes = stream::iter(0..jobs.len()).map(|index| self.create_patiently(&jobs[index]));
+        writes.buffered(WRITES_AT_ONCE).try_collect().await
+    }
+
+    async fn create_patiently(&self, job: &Job) -> Result<Job, ServiceError> {
+        let mut tries = 0;
+        loop {
+            match self.create(job).await {
+                Ok(Created::New) => return Ok(job.clone()),
+                Ok(Created::Existing(existing)) => return Ok(*existing),
+                Err(error) if error.kind == Kind::Throttled && tries < TRIES => {
+                    tokio::time::sleep(full_jitter(Duration::from_millis(50), Duration::from_secs(1), tries)).await;
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

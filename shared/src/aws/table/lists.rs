@@ -48,17 +48,17 @@ pub struct Page {
 }
 
 impl Table {
-    /// At most `limit` jobs of a list from the place `after` on, which an earlier page has told.
+    /// At most `limit` jobs of a list that are `wanted`, from the place `after` on, which an earlier page has told.
     ///
     /// The lists are indexes that lag behind the table by a moment, so a job submitted just now may be missing; what is
-    /// listed is read from the table itself.
+    /// listed is read from the table itself, as it stands at that moment.
     ///
     /// # Errors
     /// When the table does not answer as it should.
     pub async fn list(
         &self,
         list: List<'_>,
-        status: Option<Status>,
+        wanted: impl Fn(&Job) -> bool,
         limit: usize,
         after: Option<String>,
     ) -> Result<Page, ServiceError> {
@@ -69,7 +69,7 @@ impl Table {
             let mut found = self.get_all(&ids).await?;
             // An answer's jobs come in no order.
             let found = ids.iter().filter_map(|id| found.remove(id));
-            jobs.extend(found.filter(|job| status.is_none_or(|status| job.status() == status)));
+            jobs.extend(found.filter(|job| wanted(job)));
             next = end;
             if next.is_none() || jobs.len() >= limit {
                 break;
@@ -142,7 +142,7 @@ impl Table {
 
     /// The jobs of these names that are there.
     async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
-        let items = self.read_items(ids.iter().map(|id| job_key(*id)), false).await?;
+        let items = self.read_items(ids.iter().map(|id| job_key(*id))).await?;
         items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
     }
 
@@ -151,33 +151,30 @@ impl Table {
     ///
     /// # Errors
     /// When the table does not answer as it should.
-    pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<(JobId, Status)>, ServiceError> {
-        let items = self.read_items(jobs.iter().map(|job| job_key(job.id)), true).await?;
-        let written = items.into_iter().map(job_of).collect::<Result<Vec<_>, _>>()?;
+    pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
+        let items = self.read_items(jobs.iter().map(|job| job_key(job.id))).await?;
+        let mut written = items.into_iter().map(job_of).collect::<Result<Vec<_>, _>>()?;
         let created_at = jobs.first().map(|job| job.created_at);
-        Ok(written.iter().filter(|job| Some(job.created_at) == created_at).map(|job| (job.id, job.status())).collect())
+        written.retain(|job| Some(job.created_at) == created_at);
+        Ok(written)
     }
 
-    /// The items with these keys that are there, in no order.
-    pub(super) async fn read_items(
-        &self,
-        keys: impl Iterator<Item = String>,
-        consistent: bool,
-    ) -> Result<Vec<Item>, ServiceError> {
+    /// The items with these keys that are there, in no order, each as it stands when it is read.
+    pub(super) async fn read_items(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, ServiceError> {
         let keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
-        let reads: Vec<_> = keys.chunks(ITEMS_PER_READ).map(|keys| self.read_once(keys.to_vec(), consistent)).collect();
+        let reads: Vec<_> = keys.chunks(ITEMS_PER_READ).map(|keys| self.read_once(keys.to_vec())).collect();
         let found: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
     /// The same, of as many as one request takes.
-    async fn read_once(&self, mut keys: Vec<Item>, consistent: bool) -> Result<Vec<Item>, ServiceError> {
+    async fn read_once(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, ServiceError> {
         let mut found = Vec::new();
         for _ in 0..TRIES {
             if keys.is_empty() {
                 return Ok(found);
             }
-            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent);
+            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
             let wanted = wanted.build().expect("its keys are set");
             let output = self.client.batch_get_item().request_items(&self.name, wanted).send().await;
             let mut output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;

@@ -12,7 +12,8 @@ use crate::aws::ServiceError;
 use crate::batch::{Batch, BatchName, CustomId, GroupName};
 use crate::id::{BatchId, JobId};
 use crate::job::{
-    Artwork, Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, SignedUrl, Status,
+    Artwork, Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, RetryKeys, SignedUrl,
+    Status,
 };
 use crate::order::Order;
 use crate::time::Timestamp;
@@ -69,6 +70,11 @@ pub(super) struct StateRow {
     error: Option<JobError>,
     last_error: Option<LastError>,
     #[serde(default)]
+    former_until: Option<i64>,
+    #[serde(default)]
+    retry_keys: RetryKeys,
+    /// A longer digest of the only key that was remembered before there were several; it is only read.
+    #[serde(default)]
     retry_key: Option<String>,
 }
 
@@ -112,7 +118,9 @@ impl From<&Job> for StateRow {
             image,
             error,
             last_error: job.last_error.clone(),
-            retry_key: job.retry_key.clone(),
+            former_until: job.former_until.map(Timestamp::ms),
+            retry_keys: job.retry_keys.clone(),
+            retry_key: None,
         }
     }
 }
@@ -172,7 +180,11 @@ pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
         held_until: row.state.held_until.map(Timestamp::from_ms),
         state: row.state.state().ok_or_else(corrupt)?,
         last_error: row.state.last_error,
-        retry_key: row.state.retry_key,
+        former_until: row.state.former_until.map(Timestamp::from_ms),
+        retry_keys: match row.state.retry_key {
+            Some(digest) => row.state.retry_keys.with_digest(&digest),
+            None => row.state.retry_keys,
+        },
     })
 }
 
@@ -191,9 +203,15 @@ struct BatchRow {
     group_id: Option<BatchId>,
     total: usize,
     created_at: i64,
+    #[serde(default)]
+    deadline_at: Option<i64>,
     expires_at: i64,
     fingerprint: String,
     writing_until: Option<i64>,
+    #[serde(default)]
+    writer: Option<String>,
+    #[serde(default)]
+    canceled_at: Option<i64>,
 }
 
 pub(super) fn batch_item_of(batch: &Batch) -> Item {
@@ -204,9 +222,12 @@ pub(super) fn batch_item_of(batch: &Batch) -> Item {
         group_id: batch.group,
         total: batch.total,
         created_at: batch.created_at.ms(),
+        deadline_at: Some(batch.deadline_at.ms()),
         expires_at: batch.expires_at.secs(),
         fingerprint: batch.fingerprint.clone(),
-        writing_until: batch.writing_until.map(Timestamp::ms),
+        writing_until: batch.writing.map(|lease| lease.until.ms()),
+        writer: batch.writing.map(|lease| lease.id.to_string()),
+        canceled_at: batch.canceled_at.map(Timestamp::ms),
     };
     to_item(row).expect("a batch's row is always an item")
 }
@@ -214,16 +235,22 @@ pub(super) fn batch_item_of(batch: &Batch) -> Item {
 pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let row: BatchRow = from_item(item).map_err(|_| corrupt())?;
+    let created_at = Timestamp::from_ms(row.created_at);
+    // Records from before there were writers' ids have none.
+    let writer = row.writer.map(|id| Uuid::try_parse(&id).map_err(|_| corrupt())).transpose()?.unwrap_or_default();
+    let lease = |until| Lease { id: writer, until: Timestamp::from_ms(until) };
     Ok(Batch {
         id: row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?,
         owner: row.batch_owner,
         name: row.name,
         group: row.group_id,
         total: row.total,
-        created_at: Timestamp::from_ms(row.created_at),
+        created_at,
+        deadline_at: row.deadline_at.map_or(created_at + Batch::LONGEST_DEADLINE, Timestamp::from_ms),
         expires_at: Timestamp::from_ms(row.expires_at * 1000),
         fingerprint: row.fingerprint,
-        writing_until: row.writing_until.map(Timestamp::from_ms),
+        writing: row.writing_until.map(lease),
+        canceled_at: row.canceled_at.map(Timestamp::from_ms),
     })
 }
 
@@ -286,7 +313,8 @@ mod tests {
                     batch: BatchId::new(),
                     custom_id: Some("line 7".to_owned().try_into().expect("a good id")),
                 }),
-                retry_key: Some("abc".to_owned()),
+                former_until: Some(now),
+                retry_keys: RetryKeys::default().with_digest("0123456789abcdef"),
                 ..queued.clone()
             },
             queued,
@@ -343,11 +371,13 @@ mod tests {
             group: Some(BatchId::new()),
             total: 3,
             created_at: now,
+            deadline_at: now,
             expires_at: now.whole_secs(),
             fingerprint: "abc".to_owned(),
-            writing_until: Some(now),
+            writing: Some(Lease::new(now)),
+            canceled_at: Some(now),
         };
-        for batch in [Batch { name: None, group: None, writing_until: None, ..batch.clone() }, batch] {
+        for batch in [Batch { name: None, group: None, writing: None, canceled_at: None, ..batch.clone() }, batch] {
             assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
         }
     }
