@@ -288,9 +288,14 @@ async fn a_bucket_that_takes_no_pictures_costs_one_painting() {
     }
     assert_eq!(pipeline.stack.bedrock().stats().images, 1);
     assert_eq!(pipeline.job(job.id).await.status, Status::Running, "it waits for the bucket");
+    // The process knows of it now, and has no other job painted in vain either.
+    let other = pipeline.submit("two").await;
+    worker::handle(&denied.worker, ticket(other.id, 1)).await.expect("an answer");
+    assert_eq!(pipeline.stack.bedrock().stats().images, 1);
+    assert!(work(&pipeline, other.id, 2).await);
     assert!(work(&pipeline, job.id, 6).await);
     assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
-    assert_eq!(pipeline.stack.bedrock().stats().images, 2);
+    assert_eq!(pipeline.stack.bedrock().stats().images, 3);
     pipeline.stop().await;
 }
 

@@ -174,3 +174,60 @@ fn a_live_lease_protects_from_being_given_up() {
     let failed = claimed.give_up(ErrorCode::DeadlineExceeded, later).expect("the lease is over");
     assert!(matches!(failed.state, JobState::Failed { error: JobError { billed: true, retryable: true, .. }, .. }));
 }
+
+fn key(name: &str) -> IdempotencyKey {
+    name.parse().expect("a good key")
+}
+
+#[test]
+fn a_retry_remembers_the_last_keys_whatever_came_between() {
+    let (deadline, retention) = (DEADLINE, Duration::from_secs(5_000));
+    let now = Timestamp::from_ms(10);
+    let retry = |job: &Job, name: Option<&str>| {
+        let canceled = job.cancel(now).expect("it has not ended");
+        canceled.retry(name.map(key).as_ref(), now, deadline, retention).expect("it is canceled")
+    };
+    let mut retried = retry(&retry(&job(), Some("first")), None);
+    // A job that waits only remembers the key.
+    let told = retried.retry(Some(&key("told")), now, deadline, retention).expect("it waits");
+    assert_eq!((told.fence, told.queued_at), (retried.fence + 1, retried.queued_at));
+    retried = told;
+    for number in 2..RetryKeys::MOST {
+        retried = retry(&retried, Some(&number.to_string()));
+    }
+    for name in ["first", "told", "2", "15"] {
+        assert!(retried.retry_keys.contain(&key(name)), "{name}");
+    }
+    let more = retry(&retried, Some("one more"));
+    assert!(!more.retry_keys.contain(&key("first")) && more.retry_keys.contain(&key("told")));
+    assert_eq!(more.retry_keys.0.len(), RetryKeys::MOST);
+}
+
+#[test]
+fn the_files_of_each_life_have_keys_of_their_own() {
+    let start = Timestamp::from_ms(0);
+    let retry = |job: &Job, now| {
+        let canceled = job.cancel(now).expect("it has not ended");
+        canceled.retry(None, now, DEADLINE, Duration::from_secs(5_000)).expect("it is canceled")
+    };
+    // Nothing was painted, so nothing can be left behind. The clock stands still, or is set back.
+    let second = retry(&job(), start);
+    assert_eq!((second.former_until, second.queued_at), (None, Timestamp::from_ms(1)));
+    let until = start + Duration::from_secs(90);
+    let painted = second.claim(Lease::new(until), MAX_ATTEMPTS, start).expect("it waits");
+    let third = retry(&painted, start);
+    assert_eq!((third.former_until, third.held_until), (Some(until), None));
+    assert!(third.queued_at > painted.queued_at);
+    // A life in which nothing was painted forgets nothing of the one before.
+    let fourth = retry(&third, start);
+    assert_eq!(fourth.former_until, Some(until));
+    for variant in [Variant::Image, Variant::Artwork] {
+        for earlier in [&second, &third] {
+            assert!(fourth.is_earlier_file(&earlier.image_key(variant)));
+            assert!(!earlier.is_earlier_file(&fourth.image_key(variant)));
+        }
+        assert!(!fourth.is_earlier_file(&fourth.image_key(variant)));
+        assert!(!fourth.is_earlier_file(&job().image_key(variant)), "that is another job's");
+    }
+    assert!(!fourth.is_earlier_file("images/probe"));
+}
