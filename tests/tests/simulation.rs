@@ -10,7 +10,7 @@ use tests::simulation::{Bug, Tally, Universe};
 const WORLDS: u64 = 200;
 
 /// Within how many worlds each planted bug must be noticed.
-const PATIENCE: u64 = 200;
+const PATIENCE: u64 = 1_000;
 
 /// How many universes there are side by side, each with a thread of its own.
 const UNIVERSES: u64 = 2;
