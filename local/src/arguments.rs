@@ -74,7 +74,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     model_latency: Duration,
 
-    /// How often the local model goes wrong, as shares of its calls: throttle, error, hang, filter, deny
+    /// How often the local model goes wrong, as shares of its calls: throttle, unavailable, error, hang, filter,
+    /// deny
     #[arg(long, value_name = "NAME=RATE,...", default_value = "")]
     model_faults: Faults,
 

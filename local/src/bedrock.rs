@@ -36,6 +36,8 @@ pub struct Behaviour {
 pub struct Faults {
     /// It is too busy: 429.
     pub throttle: f64,
+    /// It has no capacity: 503.
+    pub unavailable: f64,
     /// It fails: 500.
     pub error: f64,
     /// It never answers.
@@ -48,7 +50,7 @@ pub struct Faults {
 
 impl Faults {
     /// It never goes wrong.
-    pub const NONE: Self = Self { throttle: 0.0, error: 0.0, hang: 0.0, filter: 0.0, deny: 0.0 };
+    pub const NONE: Self = Self { throttle: 0.0, unavailable: 0.0, error: 0.0, hang: 0.0, filter: 0.0, deny: 0.0 };
 }
 
 impl FromStr for Faults {
@@ -65,14 +67,18 @@ impl FromStr for Faults {
             }
             *match name.trim() {
                 "throttle" => &mut faults.throttle,
+                "unavailable" => &mut faults.unavailable,
                 "error" => &mut faults.error,
                 "hang" => &mut faults.hang,
                 "filter" => &mut faults.filter,
                 "deny" => &mut faults.deny,
-                other => return Err(format!("{other:?} is none of throttle, error, hang, filter and deny")),
+                other => {
+                    return Err(format!("{other:?} is none of throttle, unavailable, error, hang, filter and deny"));
+                }
             } = rate;
         }
-        let sum = faults.throttle + faults.error + faults.hang + faults.filter + faults.deny;
+        let Self { throttle, unavailable, error, hang, filter, deny } = faults;
+        let sum = throttle + unavailable + error + hang + filter + deny;
         if sum > 1.0 { Err(format!("the rates add up to {sum}, which is more than 1")) } else { Ok(faults) }
     }
 }
@@ -84,7 +90,7 @@ pub struct Stats {
     pub invocations: u64,
     /// Pictures, each of which the real model would have billed.
     pub images: u64,
-    /// Calls that were turned away because the model was busy.
+    /// Calls that were turned away because the model was busy or had no capacity.
     pub throttled: u64,
     /// Calls that failed, were denied, or were invalid.
     pub errors: u64,
@@ -153,6 +159,9 @@ impl Bedrock {
         if strikes(faults.throttle) {
             return Err(Refusal::Throttled);
         }
+        if strikes(faults.unavailable) {
+            return Err(Refusal::Unavailable);
+        }
         if strikes(faults.error) {
             return Err(Refusal::Failed);
         }
@@ -185,7 +194,10 @@ impl Bedrock {
 
 async fn invoke(State(bedrock): State<Bedrock>, Path(model): Path<String>, body: axum::body::Bytes) -> Response {
     bedrock.answer(&model, &body).await.unwrap_or_else(|refusal| {
-        let counter = if refusal == Refusal::Throttled { &bedrock.0.throttled } else { &bedrock.0.errors };
+        let counter = match refusal {
+            Refusal::Throttled | Refusal::Unavailable => &bedrock.0.throttled,
+            _ => &bedrock.0.errors,
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         refusal.into_response()
     })
@@ -277,6 +289,7 @@ pub fn size(ratio: AspectRatio) -> (u32, u32) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     Throttled,
+    Unavailable,
     Failed,
     Denied,
     NoSuchModel,
@@ -287,6 +300,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Throttled => "Too many requests, please wait before trying again.",
+            Self::Unavailable => "Bedrock is unable to process your request.",
             Self::Failed => "The model failed.",
             Self::Denied => "You don't have access to the model with the specified model ID.",
             Self::NoSuchModel => "Could not resolve the foundation model from the provided model identifier.",
@@ -299,6 +313,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code) = match self {
             Self::Throttled => (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
             Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException"),
             Self::Denied => (StatusCode::FORBIDDEN, "AccessDeniedException"),
             Self::NoSuchModel => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),

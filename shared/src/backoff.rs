@@ -11,6 +11,11 @@ pub fn full_jitter(base: Duration, cap: Duration, attempt: u32) -> Duration {
     ceiling.mul_f64(fastrand::f64())
 }
 
+/// A wait from `least` up to `most`: for a crowd that must be spread, but must not come back too soon.
+pub fn between(least: Duration, most: Duration) -> Duration {
+    least + most.saturating_sub(least).mul_f64(fastrand::f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,6 +63,8 @@ pub struct Job {
     pub attempts: u32,
     /// How many times the model was too busy to begin.
     pub throttles: u32,
+    /// How many times a worker took the job up and had no painting begun that counts.
+    pub setbacks: u32,
     /// When a worker last took the job up.
     pub started_at: Option<Timestamp>,
     /// Until when a worker may still be at it, even if the job was canceled meanwhile.
@@ -265,6 +267,8 @@ spelled! {
     Throttled = "throttled",
     /// The service may not use the model.
     ModelAccessDenied = "model_access_denied",
+    /// The model cannot be reached, or Bedrock has no capacity for it.
+    ModelUnavailable = "model_unavailable",
     /// The model does not exist in its region.
     ModelNotFound = "model_not_found",
     /// The picture cannot be stored.
@@ -341,6 +345,7 @@ impl Job {
             fence: 0,
             attempts: 0,
             throttles: 0,
+            setbacks: 0,
             started_at: None,
             held_until: None,
             last_error: None,
@@ -436,7 +441,7 @@ impl Job {
                 Some(last) => format!("{message} The last thing in its way: {}", last.message),
                 None => message.to_owned(),
             };
-            self.failed(JobError { code, message, retryable: code.may_pass(), billed: self.attempts > 0 }, now)
+            self.failed(code, message, now)
         })
     }
 
@@ -490,6 +495,7 @@ impl Job {
             JobState::Failed { .. } | JobState::Canceled { .. } => Ok(Self {
                 attempts: 0,
                 throttles: 0,
+                setbacks: 0,
                 started_at: None,
                 held_until: None,
                 last_error: None,
@@ -525,7 +531,9 @@ impl Job {
         }
     }
 
-    fn failed(&self, error: JobError, now: Timestamp) -> Self {
+    /// Whatever ends a job, it may have been paid for if an attempt was counted, and only then.
+    fn failed(&self, code: ErrorCode, message: String, now: Timestamp) -> Self {
+        let error = JobError { code, message, retryable: code.may_pass(), billed: self.attempts > 0 };
         self.advanced(JobState::Failed { finished_at: now, error })
     }
 
@@ -553,9 +561,7 @@ impl Claimed {
 
     /// There will be no picture, and why. `attempt` says whether this one may have been paid for.
     pub fn fail(self, code: ErrorCode, message: String, attempt: Attempt, now: Timestamp) -> Job {
-        let billed = attempt == Attempt::Counts || self.0.attempts > 1;
-        let failed = self.0.failed(JobError { code, message, retryable: code.may_pass(), billed }, now);
-        Job { held_until: None, ..failed }
+        Job { held_until: None, ..self.settled(attempt).failed(code, message, now) }
     }
 
     /// Gives the job up to whichever worker comes next, and says why.
@@ -563,17 +569,26 @@ impl Claimed {
     /// The state stays `running`, with a lease that has ended: what a caller sees of a job never goes backwards.
     pub fn release(self, error: LastError, attempt: Attempt) -> Job {
         let mut job = match self.0.state {
-            JobState::Running(lease) => self.0.advanced(JobState::Running(Lease { until: error.at, ..lease })),
+            JobState::Running(lease) => {
+                self.settled(attempt).advanced(JobState::Running(Lease { until: error.at, ..lease }))
+            }
             _ => unreachable!("a claimed job is running"),
         };
-        if attempt == Attempt::NeverBegan {
-            job.attempts -= 1;
-        }
         if error.code == ErrorCode::Throttled {
             job.throttles += 1;
         }
         job.held_until = None;
         job.last_error = Some(error);
+        job
+    }
+
+    /// The job with the attempt that its claim has counted taken back, if no painting was begun that counts.
+    fn settled(self, attempt: Attempt) -> Job {
+        let mut job = self.0;
+        if attempt == Attempt::NeverBegan {
+            job.attempts -= 1;
+            job.setbacks += 1;
+        }
         job
     }
 }

@@ -103,7 +103,7 @@ impl Audit {
         }
         // Each claim raises the fence by one, and so does whatever ends that claim, if anything does. A second end would
         // raise it further.
-        let claims = u64::from(job.attempts) + u64::from(job.throttles);
+        let claims = u64::from(job.attempts) + u64::from(job.setbacks);
         if job.finished_at().is_some() && job.fence > 2 * claims {
             broken(format!("its record was moved on {} times in {claims} claims", job.fence));
         }

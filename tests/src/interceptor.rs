@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
@@ -13,6 +14,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 
 use crate::pipeline::Pipeline;
@@ -137,6 +139,22 @@ impl fmt::Debug for Connector {
     }
 }
 
+/// Sends a request to where nobody listens, so that it fails as one does whose connection is refused.
+pub(crate) async fn refuse(
+    inner: &SharedHttpConnector,
+    mut request: HttpRequest,
+) -> Result<HttpResponse, ConnectorError> {
+    /// A port that is bound, and on which nobody listens.
+    static CLOSED: LazyLock<(TcpSocket, SocketAddr)> = LazyLock::new(|| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = socket.local_addr().expect("it is bound");
+        (socket, address)
+    });
+    request.set_uri(format!("http://{}/", CLOSED.1)).expect("a good address");
+    inner.call(request).await
+}
+
 fn answer(status: u16, body: Vec<u8>) -> HttpResponse {
     HttpResponse::new(status.try_into().expect("a status"), SdkBody::from(body))
 }
@@ -152,7 +170,7 @@ impl HttpConnector for Connector {
             match action {
                 Action::Pass => inner.call(request).await,
                 Action::Answer(status, body) => Ok(answer(status, body.into_bytes())),
-                Action::Refuse => Err(ConnectorError::io("the connection was refused".into())),
+                Action::Refuse => refuse(&inner, request).await,
                 Action::Hold => {
                     state.held.notify_one();
                     state.resume.notified().await;

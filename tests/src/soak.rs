@@ -1,9 +1,9 @@
 //! Load: many jobs at once through a pipeline whose model is slow and goes wrong.
 //!
-//! The back-off of a ticket grows with each of its receives, up to fifteen minutes when the model is too busy and up to
-//! a minute when it fails. With the rates of [`Load::default`] few jobs meet more than three faults, and the last of
-//! twenty thousand ends some ten seconds after the others. Greater rates make long tails, which is what the product
-//! promises, not a fault of the load.
+//! A job waits longer with each setback, up to fifteen minutes when the model is too busy, and for ten to fifteen minutes
+//! when it fails a second time. With the rates of [`Load::default`] few jobs meet more than three faults, hardly one meets
+//! two failures, and the last of twenty thousand ends half a minute after the others. Greater rates make long tails, which
+//! is what the product promises, not a fault of the load.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,7 +52,7 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        let faults = Faults { throttle: 0.05, error: 0.02, filter: 0.01, ..Faults::NONE };
+        let faults = Faults { throttle: 0.05, unavailable: 0.02, error: 0.001, filter: 0.01, ..Faults::NONE };
         Self {
             jobs: 20_000,
             per_batch: 1000,
@@ -261,8 +261,9 @@ impl Audit {
             error.code == ErrorCode::ModelError && job.attempts != max_attempts
         });
         broken.extend(given_up.map(|job| format!("job {} was given up after {} attempts", job.id, job.attempts)));
-        // A painting is counted before it is begun, so the model may have seen fewer, and never more.
-        let begun = model.invocations - model.throttled;
+        // A painting is counted before it is begun, so the model may have seen fewer, and never more. What was turned away
+        // or filtered was not begun.
+        let begun = model.invocations - model.throttled - model.filtered;
         if begun > self.attempts {
             broken.push(format!("the model began {begun} paintings, and the records count {}", self.attempts));
         }
@@ -280,12 +281,13 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { load, model, audit, .. } = self;
-        let Faults { throttle, error, hang, filter, deny } = load.model.faults;
+        let Faults { throttle, unavailable, error, hang, filter, deny } = load.model.faults;
         let secs = self.took.as_secs_f64();
         writeln!(f, "jobs           {} in batches of {}", load.jobs, load.per_batch)?;
         writeln!(
             f,
-            "model          {:?}; throttle={throttle},error={error},hang={hang},filter={filter},deny={deny}",
+            "model          {:?}; throttle={throttle},unavailable={unavailable},error={error},hang={hang},filter={filter},\
+             deny={deny}",
             load.model.latency
         )?;
         writeln!(f, "workers        {} invocations with {} posters in flight", load.invocations, load.in_flight)?;

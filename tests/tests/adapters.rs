@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::aws::{Aws, Created, Endpoints, File, Files, Kind, PaintError, Saved, Stored};
+use shared::aws::{Aws, Created, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
 use shared::job::{ErrorCode, ImageFacts, Lease, Variant};
 use shared::order::{Model, Order, OutputFormat};
 use shared::poster::{Lettering, Placement, Style};
 use shared::{Job, JobId, Owner, Timestamp};
 use tests::pipeline::Pipeline;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 fn job(now: Timestamp) -> Job {
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
@@ -120,6 +120,10 @@ async fn a_poster_and_its_artwork_lie_side_by_side_and_tell_how_they_were_made()
     pipeline.stop().await;
 }
 
+fn refusal(code: &str, meaning: Meaning) -> Option<PaintError> {
+    Some(PaintError::Refused(Refusal { code: code.to_owned(), meaning }))
+}
+
 #[tokio::test]
 async fn the_model_answers_as_its_contract_says() {
     let pipeline = Pipeline::without_event_sources().await;
@@ -127,16 +131,19 @@ async fn the_model_answers_as_its_contract_says() {
     let order = job(pipeline.clock.now()).order;
     let picture = painter.paint(&order).await.expect("a picture");
     assert_eq!((picture.width, picture.height, picture.format), (832, 1216, OutputFormat::Png));
-    for (faults, kind) in [("throttle=1", Kind::Throttled), ("error=1", Kind::Unavailable), ("deny=1", Kind::Denied)] {
+    for (faults, code, meaning) in [
+        ("throttle=1", "ThrottlingException", Meaning::Busy),
+        ("unavailable=1", "ServiceUnavailableException", Meaning::Unavailable),
+        ("error=1", "InternalServerException", Meaning::Failed),
+        ("deny=1", "AccessDeniedException", Meaning::Denied),
+    ] {
         pipeline.model(faults);
-        let error = painter.paint(&order).await.err().expect("no picture");
-        assert!(matches!(&error, PaintError::Service(error) if error.kind == kind), "{faults}: {error:?}");
+        assert_eq!(painter.paint(&order).await.err(), refusal(code, meaning), "{faults}");
     }
     pipeline.model("hang=1");
     let hasty = pipeline.stack.aws().painter("us-west-2".to_owned(), Duration::from_millis(200));
-    let error = hasty.paint(&order).await.err().expect("no picture");
-    assert!(matches!(&error, PaintError::Service(error) if error.code == "Timeout"), "{error:?}");
-    assert_eq!(pipeline.stack.bedrock().stats().invocations, 5, "a painting is never tried again by the SDK");
+    assert_eq!(hasty.paint(&order).await.err(), refusal("Timeout", Meaning::Failed));
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 6, "a painting is never tried again by the SDK");
     pipeline.stop().await;
 }
 
@@ -163,8 +170,69 @@ async fn an_answer_that_breaks_off_is_no_picture() {
         let painter = painter.painter("us-west-2".to_owned(), Duration::from_secs(5));
         let (painted, ()) = tokio::join!(painter.paint(&order), server);
         let error = painted.err().expect("no picture");
-        assert!(matches!(&error, PaintError::Service(error) if error.kind == Kind::Unavailable), "{error:?}");
+        let meaning = Meaning::Failed;
+        assert!(matches!(&error, PaintError::Refused(refusal) if refusal.meaning == meaning), "{error:?}");
         assert_ne!(error.to_string(), "Bedrock answered Timeout");
+    }
+    pipeline.stop().await;
+}
+
+/// How a request ends for which nobody answers.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The connection is reset after the request has come, and before it was read.
+    BeforeReading,
+    /// It is reset after the request was read.
+    AfterReading,
+    /// It is reset in place of a TLS handshake.
+    InHandshake,
+}
+
+#[tokio::test]
+async fn only_a_request_that_was_surely_not_sent_counts_as_unsent() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = job(pipeline.clock.now()).order;
+    let config = pipeline.stack.config();
+    let at = |url: String| {
+        let endpoints = Endpoints { bedrock: Some(url), ..Endpoints::default() };
+        Aws::new(config.clone(), endpoints).painter("us-west-2".to_owned(), Duration::from_secs(5))
+    };
+
+    // A port that is bound, and on which nobody listens, refuses each connection.
+    let closed = TcpSocket::new_v4().expect("a socket");
+    closed.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = closed.local_addr().expect("it is bound");
+    for url in [format!("http://{address}"), "http://no-such-host.invalid".to_owned()] {
+        let painted = at(url.clone()).paint(&order).await;
+        assert_eq!(painted.err(), refusal("NoConnection", Meaning::Unavailable), "{url}");
+    }
+    let mut anonymous = config.to_builder();
+    anonymous.set_credentials_provider(None);
+    let anonymous = Aws::new(anonymous.build(), Endpoints::default());
+    let painted = anonymous.painter("us-west-2".to_owned(), Duration::from_secs(5)).paint(&order).await;
+    assert_eq!(painted.err(), refusal("NotSent", Meaning::Unavailable), "without credentials");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    for (end, scheme, expected) in [
+        (End::BeforeReading, "http", refusal("BrokenConnection", Meaning::Failed)),
+        (End::AfterReading, "http", refusal("BrokenConnection", Meaning::Failed)),
+        (End::InHandshake, "https", refusal("NoConnection", Meaning::Unavailable)),
+    ] {
+        let server = async {
+            let (mut stream, _) = listener.accept().await.expect("a call");
+            let (mut buffer, mut request) = ([0; 4096], Vec::new());
+            stream.peek(&mut buffer).await.expect("the client's first bytes");
+            while matches!(end, End::AfterReading) && !request.ends_with(b"}") {
+                let read = stream.read(&mut buffer).await.expect("the request");
+                request.extend_from_slice(&buffer[..read]);
+            }
+            // With this the connection is reset, and not closed in good order.
+            stream.set_zero_linger().expect("a socket");
+        };
+        let painter = at(format!("{scheme}://{address}"));
+        let (painted, ()) = tokio::join!(painter.paint(&order), server);
+        assert_eq!(painted.err(), expected, "{end:?}");
     }
     pipeline.stop().await;
 }

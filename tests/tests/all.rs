@@ -19,6 +19,7 @@ mod page;
 mod pipeline;
 mod posters;
 mod races;
+mod refusals;
 mod restart;
 mod simulation;
 mod soak;

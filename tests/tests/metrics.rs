@@ -7,7 +7,7 @@ use local::template::TEMPLATE;
 use serde_json::Value;
 use shared::JobId;
 use shared::aws::Output;
-use shared::job::Status;
+use shared::job::{ErrorCode, Status};
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::runtime_api::overhear;
 
@@ -86,11 +86,30 @@ fn reasons(filter: &str) -> Vec<String> {
     parts.filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
 }
 
+/// A job that waits because its request was refused as invalid may wait for the operator.
+#[test]
+fn the_alarms_listen_for_reasons_that_there_are() {
+    for (filter, heard) in [
+        (
+            "ModelRefusals",
+            [ErrorCode::ModelAccessDenied, ErrorCode::ModelNotFound, ErrorCode::InvalidRequest].as_slice(),
+        ),
+        ("ModelThrottles", &[ErrorCode::Throttled, ErrorCode::ModelUnavailable]),
+    ] {
+        assert_eq!(reasons(filter), heard.iter().map(|code| code.as_str()).collect::<Vec<_>>());
+    }
+}
+
 #[tokio::test]
 async fn the_deployed_worker_writes_metrics_and_the_reasons_that_alarms_listen_for() {
     let pipeline = Pipeline::without_event_sources().await;
     let variables = variables(&pipeline, "worker");
-    for (faults, filter) in [("deny=1", Some("ModelRefusals")), ("throttle=1", Some("ModelThrottles")), ("", None)] {
+    for (faults, filter) in [
+        ("deny=1", Some("ModelRefusals")),
+        ("throttle=1", Some("ModelThrottles")),
+        ("unavailable=1", Some("ModelThrottles")),
+        ("", None),
+    ] {
         pipeline.model(faults);
         let job = pipeline.submit("A heist on the moon").await.id;
         let (_, log) = overhear("worker", &variables, &batch(&[&ticket_of(job)])).await;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use tests::simulation::{Bug, Tally, Universe};
+use clap::ValueEnum;
+use tests::simulation::{Ailment, Bug, Tally, Universe};
 
 /// How many worlds happen in each run of the tests; `POSTER_WORLDS` asks for another number, and `POSTER_SEED` for the one
 /// world of that seed, with which a failure is found again.
@@ -64,10 +65,27 @@ fn no_disorder_loses_a_job_or_pays_for_it_twice_without_a_reason() {
 
 #[test]
 fn six_hours_without_the_model_lose_no_job_and_paint_each_once() {
-    // The full form has 1000 jobs: `cargo run -p tests --bin soak -- --outage 6 --jobs 1000`.
-    let outage = in_universe(async |universe| universe.outage(20, Duration::from_secs(6 * 3600)).await);
+    // The full form has 1000 jobs: `cargo run -p tests --bin soak -- --outage 6h --jobs 1000`.
+    let lasts = Duration::from_secs(6 * 3600);
+    let outage = in_universe(async |universe| universe.outage(20, Ailment::Throttled, lasts).await);
     assert!(outage.is_good() && outage.jobs == 20, "{outage}");
-    assert!(outage.throttled > 20 * 20, "the jobs were tried again and again: {outage}");
+    assert!(outage.refusals > 20 * 20, "the jobs were tried again and again: {outage}");
+}
+
+/// Three attempts are what the template allows by default.
+#[test]
+fn ten_minutes_of_any_ailment_of_the_model_fail_no_job_and_cost_no_second_picture() {
+    // The full form has 1000 jobs: `cargo run -p tests --bin soak -- --outage 10m --ailment unavailable --jobs 1000`.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let universe = Universe::with_attempts(3).await;
+        for &ailment in Ailment::value_variants() {
+            let outage = universe.outage(10, ailment, Duration::from_secs(600)).await;
+            assert!(outage.is_good() && outage.jobs == 10, "{outage}");
+            assert!(outage.refusals > 10, "each job met it, and some more than once: {outage}");
+        }
+        universe.stop().await;
+    });
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use shared::aws::cleaning_up::clean_up;
 use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
-use shared::aws::{File, Files, Kind, PaintError, Saved, ServiceError};
-use shared::backoff::full_jitter;
+use shared::aws::{File, Files, Kind, Meaning, PaintError, Saved, ServiceError};
+use shared::backoff::{between, full_jitter};
 use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, ImageFacts, LastError, Lease, Variant};
 use shared::origin::{Origin, mark};
 use shared::stability::NoPicture;
@@ -34,15 +34,36 @@ struct Setback {
 }
 
 /// What follows a setback.
+#[derive(Clone, Copy)]
 enum Then {
     /// The job fails: it would come to nothing each time.
     Fail,
     /// It is tried again soon, as often as attempts are left.
     Soon,
+    /// It is tried again when the model may have recovered, as often as attempts are left.
+    WhenRecovered,
     /// It is tried again when there may be room, however often that takes.
     WhenFree,
     /// It waits for the operator.
     WhenMended,
+}
+
+impl Then {
+    /// How long the job waits, after `before` setbacks of the same kind; `None` if it does not.
+    ///
+    /// A model that failed once is often well again soon. One that failed twice may be in an incident, which three
+    /// attempts outlast if it is over in ten minutes. So that this is certain, these waits have a least length.
+    fn wait(self, before: u32) -> Option<Duration> {
+        let secs = Duration::from_secs;
+        Some(match self {
+            Self::Fail => return None,
+            Self::Soon => full_jitter(secs(2), secs(60), before),
+            Self::WhenRecovered if before == 0 => between(secs(20), secs(30)),
+            Self::WhenRecovered => between(secs(600), secs(900)),
+            Self::WhenFree => full_jitter(secs(2), secs(900), before),
+            Self::WhenMended => full_jitter(secs(30), secs(900), before),
+        })
+    }
 }
 
 impl App {
@@ -126,7 +147,7 @@ impl App {
         }
         match timeout_at(end - TIME_TO_STORE, self.painter.paint(&job.order)).await {
             Ok(Ok(picture)) => Ok(marked(job, picture.into(), Origin::Model)),
-            Ok(Err(error)) => Err(unpainted(&error)),
+            Ok(Err(error)) => Err(self.unpainted(job, &error)),
             Err(_) => Err(counted("The model did not answer in time.")),
         }
     }
@@ -181,6 +202,63 @@ impl App {
         }
     }
 
+    /// The one place where it is decided what the model's refusals do to a job.
+    fn unpainted(&self, job: &Claimed, error: &PaintError) -> Setback {
+        let uncounted = |code, then, message: String| Setback { code, message, attempt: Attempt::NeverBegan, then };
+        let refusal = match error {
+            PaintError::NoPicture(NoPicture::PromptFiltered) => {
+                let message = "The model's content filter refused the prompt. Change it and submit a new job.";
+                return uncounted(ErrorCode::ContentFiltered, Then::Fail, message.to_owned());
+            }
+            PaintError::NoPicture(NoPicture::PictureFiltered) => {
+                let message = "The model's content filter withheld the picture. Change the prompt or the seed and submit a \
+                               new job.";
+                let (code, attempt) = (ErrorCode::ContentFiltered, Attempt::Counts);
+                return Setback { code, message: message.to_owned(), attempt, then: Then::Fail };
+            }
+            PaintError::NoPicture(NoPicture::InferenceError) => return counted("The model failed while it painted."),
+            PaintError::NoPicture(NoPicture::Malformed(_)) => return counted("The model's answer held no picture."),
+            PaintError::Refused(refusal) => refusal,
+        };
+        let code = &refusal.code;
+        match refusal.meaning {
+            Meaning::Failed => counted(format!("The model did not answer ({code}).")),
+            Meaning::Busy => {
+                let message = "The model is busy; the job is tried again.".to_owned();
+                uncounted(ErrorCode::Throttled, Then::WhenFree, message)
+            }
+            Meaning::Unavailable => {
+                let message =
+                    format!("The model cannot be reached or has no capacity ({code}); the job is tried again.");
+                uncounted(ErrorCode::ModelUnavailable, Then::WhenFree, message)
+            }
+            Meaning::Denied => {
+                let message = format!(
+                    "Bedrock does not let the service use the model ({code}); the operator must enable access to it."
+                );
+                uncounted(ErrorCode::ModelAccessDenied, Then::WhenMended, message)
+            }
+            Meaning::Missing => {
+                let message = format!(
+                    "The model cannot be used in the service's Bedrock region ({code}); the operator must correct that."
+                );
+                uncounted(ErrorCode::ModelNotFound, Then::WhenMended, message)
+            }
+            Meaning::Invalid if self.painter.has_answered(job.order.model) => {
+                let message = "The model refused the request as invalid, which is also how it answers some prompts that it filters.";
+                uncounted(ErrorCode::InvalidRequest, Then::Fail, message.to_owned())
+            }
+            // An account or a setting may be at fault that nobody has heard of yet. It would fail every job.
+            Meaning::Invalid => {
+                let message = format!(
+                    "The model refused the request as invalid ({code}). It has not answered this worker before, so the fault \
+                     may be the operator's to mend; the job waits until the model has answered."
+                );
+                uncounted(ErrorCode::InvalidRequest, Then::WhenMended, message)
+            }
+        }
+    }
+
     /// Ends the job, or gives it up to another attempt.
     async fn set_back(&self, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
         let now = self.clock.now();
@@ -188,16 +266,16 @@ impl App {
         // A picture that could not be stored may be there all the same, and the next look at the job will tell.
         let exhausted =
             attempt == Attempt::Counts && job.attempts >= self.max_attempts && code != ErrorCode::StorageUnavailable;
-        let (base, cap) = match then {
-            Then::Fail => return self.fail(job.fail(code, message, attempt, now)).await,
-            Then::Soon | Then::WhenFree | Then::WhenMended if exhausted => {
-                return self.fail(job.fail(code, message, attempt, now)).await;
-            }
-            Then::Soon => (2, 60),
-            Then::WhenFree => (2, 900),
-            Then::WhenMended => (30, 900),
+        // The record's own counters tell how often this happened. The ticket's receives do not: it also comes back when
+        // there was no time for it, or when another worker had the job.
+        let before = match attempt {
+            Attempt::Counts => job.attempts - 1,
+            Attempt::NeverBegan => job.setbacks,
         };
-        let verdict = delivery.again(Duration::from_secs(base), Duration::from_secs(cap));
+        let Some(wait) = then.wait(before).filter(|_| !exhausted) else {
+            return self.fail(job.fail(code, message, attempt, now)).await;
+        };
+        let verdict = Verdict::Again(wait);
         tracing::warn!(
             job.id = %job.id, attempt = job.attempts, receives = delivery.receives, reason = %code, ?verdict,
             "an attempt came to nothing: {message}",
@@ -265,46 +343,11 @@ fn marked(job: &Job, file: File, origin: Origin) -> File {
 }
 
 fn counted(message: impl Into<String>) -> Setback {
-    Setback { code: ErrorCode::ModelError, message: message.into(), attempt: Attempt::Counts, then: Then::Soon }
-}
-
-/// The one place where the model's refusals are told apart.
-fn unpainted(error: &PaintError) -> Setback {
-    let fail = |code, message: &str, attempt| Setback { code, message: message.to_owned(), attempt, then: Then::Fail };
-    let wait =
-        |code, message: &str, then| Setback { code, message: message.to_owned(), attempt: Attempt::NeverBegan, then };
-    match error {
-        PaintError::NoPicture(NoPicture::PromptFiltered) => fail(
-            ErrorCode::ContentFiltered,
-            "The model's content filter refused the prompt. Change it and submit a new job.",
-            Attempt::NeverBegan,
-        ),
-        PaintError::NoPicture(NoPicture::PictureFiltered) => fail(
-            ErrorCode::ContentFiltered,
-            "The model's content filter withheld the picture. Change the prompt or the seed and submit a new job.",
-            Attempt::Counts,
-        ),
-        PaintError::NoPicture(NoPicture::InferenceError) => counted("The model failed while it painted."),
-        PaintError::NoPicture(NoPicture::Malformed(_)) => counted("The model's answer held no picture."),
-        PaintError::Service(error) => match error.kind {
-            Kind::Rejected => fail(
-                ErrorCode::InvalidRequest,
-                "The model refused the request as invalid, which is also how it answers some prompts that it filters.",
-                Attempt::NeverBegan,
-            ),
-            Kind::Throttled => wait(ErrorCode::Throttled, "The model is busy; the job is tried again.", Then::WhenFree),
-            Kind::Denied => wait(
-                ErrorCode::ModelAccessDenied,
-                "The service may not use the model; the operator must enable access to it on Bedrock.",
-                Then::WhenMended,
-            ),
-            Kind::Missing => wait(
-                ErrorCode::ModelNotFound,
-                "The model does not exist in the service's Bedrock region; the operator must correct that.",
-                Then::WhenMended,
-            ),
-            Kind::Unavailable => counted(format!("The model did not answer ({}).", error.code)),
-        },
+    Setback {
+        code: ErrorCode::ModelError,
+        message: message.into(),
+        attempt: Attempt::Counts,
+        then: Then::WhenRecovered,
     }
 }
 
@@ -341,4 +384,19 @@ fn log_end(job: &Job) {
         waited_ms = job.started_at.map(|start| start.since(job.queued_at).as_millis() as u64),
         "a job ended",
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_attempts_outlast_an_incident_of_ten_minutes() {
+        let wait = |before| Then::WhenRecovered.wait(before).expect("it waits");
+        for _ in 0..10_000 {
+            assert!(wait(0) <= Duration::from_secs(30), "a model that failed once is tried again soon");
+            assert!(wait(0) + wait(1) >= Duration::from_secs(600));
+            assert!(wait(1).max(wait(9)) <= Duration::from_secs(900));
+        }
+    }
 }

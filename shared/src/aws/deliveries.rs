@@ -35,13 +35,6 @@ pub enum Verdict {
     Again(Duration),
 }
 
-impl Delivery {
-    /// Back after a wait that grows with each receive.
-    pub fn again(&self, base: Duration, cap: Duration) -> Verdict {
-        Verdict::Again(full_jitter(base, cap, self.receives.saturating_sub(1)))
-    }
-}
-
 /// Works off an invocation's messages, at most `in_flight` at once.
 ///
 /// A ticket whose work fails or panics comes back and leaves its neighbours unharmed. A message that is no ticket goes
@@ -83,6 +76,7 @@ where
     const BASE: Duration = Duration::from_secs(2);
     const CAP: Duration = Duration::from_secs(300);
     let receives = attribute(message, "ApproximateReceiveCount").unwrap_or(1);
+    // Nothing else is known of a ticket whose record was not read. Where it was, the record's own counters tell.
     let again = || Verdict::Again(full_jitter(BASE, CAP, u32::try_from(receives).unwrap_or(u32::MAX)));
     let body = message.body.as_deref().unwrap_or_default();
     let message_id = message.message_id.as_deref().unwrap_or_default();

@@ -1,4 +1,8 @@
-//! The one place where an error of an AWS service is told apart, by its code and never by its message.
+//! The one place where an error of an AWS service is told apart, by its code and never by its message. What a refusal of
+//! the model means is told in [`refusals`](super::refusals).
+
+use std::error::Error;
+use std::iter::successors;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -44,17 +48,34 @@ impl ServiceError {
     /// Tells apart what the SDK reports.
     pub(super) fn new<E: ProvideErrorMetadata>(service: &'static str, error: &SdkError<E, HttpResponse>) -> Self {
         let (code, kind) = match error {
-            SdkError::ConstructionFailure(_) => ("ConstructionFailure", Kind::Rejected),
-            SdkError::TimeoutError(_) => ("Timeout", Kind::Unavailable),
-            SdkError::DispatchFailure(_) => ("NoConnection", Kind::Unavailable),
-            SdkError::ResponseError(_) => ("BrokenResponse", Kind::Unavailable),
+            SdkError::ConstructionFailure(_) => (without_answer(error).0, Kind::Rejected),
             SdkError::ServiceError(context) => {
                 let code = context.err().code().unwrap_or("Unknown");
                 (code, by_code(code).unwrap_or_else(|| by_status(context.raw().status().as_u16())))
             }
-            _ => ("Unknown", Kind::Unavailable),
+            _ => (without_answer(error).0, Kind::Unavailable),
         };
         Self { service, code: code.to_owned(), kind }
+    }
+}
+
+/// A word for a call that has no answer, and whether its request may have been sent.
+///
+/// It was not where no connection came about: a refused one, a name that is not resolved, a failed handshake, a timeout of
+/// the connecting. All of these are errors of `hyper`'s connector. A connection that breaks may have carried the request.
+pub(super) fn without_answer<E, R>(error: &SdkError<E, R>) -> (&'static str, bool) {
+    match error {
+        SdkError::ConstructionFailure(_) => ("ConstructionFailure", false),
+        SdkError::DispatchFailure(failure) => {
+            let first = failure.as_connector_error().map(|error| error as &(dyn Error + 'static));
+            let mut causes = successors(first, |&error| error.source());
+            let unconnected =
+                causes.any(|error| error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect));
+            if unconnected { ("NoConnection", false) } else { ("BrokenConnection", true) }
+        }
+        SdkError::TimeoutError(_) => ("Timeout", true),
+        SdkError::ResponseError(_) => ("BrokenResponse", true),
+        _ => ("Unknown", true),
     }
 }
 
@@ -69,7 +90,6 @@ fn by_code(code: &str) -> Option<Kind> {
         | "ProvisionedThroughputExceededException"
         | "LimitExceededException"
         | "ServiceQuotaExceededException"
-        | "ModelNotReadyException"
         | "KmsThrottled"
         | "KMS.ThrottlingException"
         | "SlowDown"
@@ -80,8 +100,6 @@ fn by_code(code: &str) -> Option<Kind> {
         | "InternalFailure"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
-        | "ModelTimeoutException"
-        | "ModelErrorException"
         | "TransactionInProgressException"
         | "ConditionalRequestConflict"
         | "OperationAborted"

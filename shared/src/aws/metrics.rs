@@ -109,7 +109,7 @@ impl Metrics {
         if let Some(start) = job.started_at {
             measure("TimeQueued", "Milliseconds", millis(start.since(job.queued_at)));
         }
-        let (mut billed, mut code) = (true, None);
+        let mut code = None;
         match &job.state {
             JobState::Succeeded { image, .. } => {
                 if let Some(start) = job.started_at {
@@ -117,14 +117,13 @@ impl Metrics {
                 }
                 measure("Bytes", "Bytes", image.facts.bytes.into());
             }
-            JobState::Failed { error, .. } => (billed, code) = (error.billed, Some(error.code.as_str())),
+            JobState::Failed { error, .. } => code = Some(error.code.as_str()),
             _ => {}
         }
         measure("Attempts", "Count", job.attempts.into());
         measure("Throttles", "Count", job.throttles.into());
-        // Every painting that was begun may be on the bill, so this is the most that the job can have cost.
-        let paintings = if billed { job.attempts } else { 0 };
-        measure("Cost", "None", (f64::from(paintings) * self.price.0).into());
+        // Every attempt that counts may be on the bill, so this is the most that the job can have cost.
+        measure("Cost", "None", (f64::from(job.attempts) * self.price.0).into());
 
         members.insert("Posters".to_owned(), 1.into());
         members.insert("Outcome".to_owned(), job.status().as_str().into());

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod metrics;
 mod painter;
 mod queue;
+mod refusals;
 mod table;
 mod whole_answers;
 
@@ -29,6 +30,7 @@ pub use images::{File, Files, Images, Stored};
 pub use metrics::{Metrics, Output};
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
+pub use refusals::{Meaning, Refusal};
 pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, Table};
 
 use crate::settings::{Settings, SettingsError};

@@ -1,22 +1,25 @@
 //! A text-to-image model on Amazon Bedrock.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_bedrockruntime::Client;
-use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
+use aws_sdk_bedrockruntime::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_bedrockruntime::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_bedrockruntime::error::BoxError;
 use aws_sdk_bedrockruntime::primitives::Blob;
 
-use super::{Kind, ServiceError};
-use crate::order::Order;
+use super::Refusal;
+use crate::order::{Model, Order};
 use crate::stability::{self, NoPicture, Picture};
 
-const SERVICE: &str = "Bedrock";
-
-/// The model.
+/// The model. Clones share what they know of it.
 #[derive(Clone, Debug)]
 pub struct Painter {
     client: Client,
     timeout: Duration,
+    answered: Arc<[AtomicBool; Model::ALL.len()]>,
 }
 
 /// Why there is no picture.
@@ -27,12 +30,12 @@ pub enum PaintError {
     NoPicture(#[from] NoPicture),
     /// Bedrock did not let the model answer.
     #[error(transparent)]
-    Service(#[from] ServiceError),
+    Refused(#[from] Refusal),
 }
 
 impl Painter {
     pub(super) fn new(client: Client, timeout: Duration) -> Self {
-        Self { client, timeout }
+        Self { client, timeout, answered: Arc::default() }
     }
 
     /// The longest that one painting may take.
@@ -40,11 +43,17 @@ impl Painter {
         self.timeout
     }
 
+    /// Whether the model has ever answered this process, with a picture or without: then the process may use it.
+    pub fn has_answered(&self, model: Model) -> bool {
+        self.answered[model as usize].load(Ordering::Relaxed)
+    }
+
     /// Has the model paint an order, once.
     ///
     /// # Errors
     /// Why there is no picture.
     pub async fn paint(&self, order: &Order) -> Result<Picture, PaintError> {
+        let sent = Sent::default();
         let output = self
             .client
             .invoke_model()
@@ -52,18 +61,33 @@ impl Painter {
             .content_type("application/json")
             .accept("application/json")
             .body(Blob::new(stability::request(order)))
+            .customize()
+            .interceptor(sent.clone())
             .send()
             .await
-            .map_err(|error| {
-                let mut failure = ServiceError::new(SERVICE, &error);
-                // A model error that goes back to a client error of the model's own server will not pass by itself.
-                if let Some(InvokeModelError::ModelErrorException(model)) = error.as_service_error()
-                    && model.original_status_code().is_some_and(|status| (400..500).contains(&status))
-                {
-                    failure.kind = Kind::Rejected;
-                }
-                failure
-            })?;
+            .map_err(|error| Refusal::new(&error, sent.0.load(Ordering::Relaxed)))?;
+        self.answered[order.model as usize].store(true, Ordering::Relaxed);
         Ok(stability::picture(output.body.into_inner())?)
+    }
+}
+
+/// Whether a request is on its way. The SDK asks for credentials before, and reports their lack as it reports a connection
+/// that broke.
+#[derive(Clone, Debug, Default)]
+struct Sent(Arc<AtomicBool>);
+
+impl Intercept for Sent {
+    fn name(&self) -> &'static str {
+        "Sent"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -109,13 +109,16 @@ proptest! {
             if next.fence != stored.fence + 1 {
                 continue;
             }
-            if next.throttles > stored.throttles {
+            if next.setbacks > stored.setbacks {
                 begun -= 1;
             }
             prop_assert!(stored.finished_at().is_none(), "{:?} was left for {:?}", stored.status(), next.status());
             prop_assert!(next.status() >= stored.status(), "a caller saw the job go backwards");
             prop_assert!(next.attempts <= MAX_ATTEMPTS);
             prop_assert_eq!(next.attempts, begun, "every painting that may have begun is counted");
+            if let JobState::Failed { error, .. } = &next.state {
+                prop_assert_eq!(error.billed, begun > 0, "it says whether one was");
+            }
             prop_assert_eq!((next.id, &next.order, next.created_at), (stored.id, &stored.order, stored.created_at));
             stored = next;
         }

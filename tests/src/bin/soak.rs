@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use local::bedrock::{Behaviour, Faults};
 use tests::restart::{Plan, restart};
-use tests::simulation::Universe;
+use tests::simulation::{Ailment, Universe};
 use tests::soak::{Load, soak};
 use tests::volume::{Plan as Volume, volume};
 
@@ -30,7 +30,11 @@ struct Arguments {
     latency: u64,
 
     /// How often the model goes wrong; greater rates make longer tails, as tickets back off for up to 15 minutes
-    #[arg(long, value_name = "NAME=RATE,...", default_value = "throttle=0.05,error=0.02,filter=0.01")]
+    #[arg(
+        long,
+        value_name = "NAME=RATE,...",
+        default_value = "throttle=0.05,unavailable=0.02,error=0.001,filter=0.01"
+    )]
     faults: Faults,
 
     /// How many worker invocations run at once
@@ -45,9 +49,14 @@ struct Arguments {
     #[arg(long, value_name = "TIMES", value_parser = whole)]
     kills: Option<usize>,
 
-    /// Instead of load with faults, let the model refuse a batch of at most 1000 jobs for so many simulated hours
-    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=20), conflicts_with = "kills")]
-    outage: Option<u64>,
+    /// Instead of load with faults, take the model away from a batch of at most 1000 jobs for so long by a simulated
+    /// clock, such as 10m or 6h
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "kills")]
+    outage: Option<Duration>,
+
+    /// What ails the model in the outage
+    #[arg(long, value_enum, default_value_t = Ailment::Throttled, requires = "outage")]
+    ailment: Ailment,
 
     /// Instead of load with faults, have the command `poster` make a poster of each line of a file, and kill it three times
     #[arg(long, conflicts_with_all = ["kills", "outage"])]
@@ -60,6 +69,18 @@ struct Arguments {
 
 fn whole(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| format!("{text:?} is not a whole number above 0"))
+}
+
+/// A time of up to 20 hours, which is shorter than the jobs' deadline.
+fn time(text: &str) -> Result<Duration, String> {
+    let minutes = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((number, "m")) => number.parse().ok(),
+        Some((number, "h")) => number.parse::<u64>().ok().and_then(|hours| hours.checked_mul(60)),
+        _ => None,
+    };
+    let minutes = minutes.filter(|minutes| (1..=20 * 60).contains(minutes));
+    let minutes = minutes.ok_or_else(|| format!("{text:?} is not a time of up to 20 hours, such as 10m or 6h"))?;
+    Ok(Duration::from_secs(60 * minutes))
 }
 
 #[tokio::main]
@@ -80,9 +101,9 @@ async fn main() -> std::io::Result<ExitCode> {
             let report = volume(plan).await;
             (report.to_string(), report.is_good())
         }
-        (_, Some(hours)) => {
-            let universe = Universe::new().await;
-            let report = universe.outage(arguments.jobs, Duration::from_secs(3600 * hours)).await;
+        (_, Some(lasts)) => {
+            let universe = Universe::with_attempts(3).await;
+            let report = universe.outage(arguments.jobs, arguments.ailment, lasts).await;
             universe.stop().await;
             (report.to_string(), report.is_good())
         }

@@ -120,7 +120,13 @@ impl Gate {
             "GetQueueAttributes" => Ok(answer(200, &json!({ "Attributes": {} }))),
             "PutItem" => self.put_item(inner, request, body).await,
             "UpdateItem" => self.update_item(inner, request, body).await,
-            _ if request.uri().contains("/model/") => Ok(self.scene().paint(self.actor, &body)),
+            _ if request.uri().contains("/model/") => {
+                let ailment = self.scene().ailment();
+                match ailment {
+                    Some(ailment) => ailment.answer(inner, request).await,
+                    None => Ok(self.scene().paint(self.actor, &body)),
+                }
+            }
             _ if request.uri().contains("/images/") => self.object(inner, request).await,
             _ => inner.call(request).await,
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use local::{Options, Stack};
 use shared::{Clock, Timestamp};
 
-pub use self::outage::Outage;
+pub use self::outage::{Ailment, Outage};
 use self::world::World;
 
 /// How many paintings of one job may be begun: few, so that the limit is met.
@@ -116,8 +116,13 @@ pub struct Universe {
 impl Universe {
     /// A universe whose clock stands still but for what the worlds advance it.
     pub async fn new() -> Self {
+        Self::with_attempts(MAX_ATTEMPTS).await
+    }
+
+    /// The same, with so many paintings allowed of each job.
+    pub async fn with_attempts(max_attempts: u32) -> Self {
         let clock = Clock::still(Timestamp::from_ms(1_795_500_000_000));
-        let parameters = [("MaxAttempts", MAX_ATTEMPTS.to_string()), ("PostersInFlight", "1".to_owned())];
+        let parameters = [("MaxAttempts", max_attempts.to_string()), ("PostersInFlight", "1".to_owned())];
         let options = Options {
             event_sources: false,
             clock: clock.clone(),

@@ -1,14 +1,70 @@
-//! Hours in which the model has no room for anybody.
+//! Times in which the model paints for nobody.
 
 use std::fmt;
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::http::SharedHttpConnector;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use clap::ValueEnum;
+use serde_json::json;
+
 use super::Universe;
+use super::gate::answer;
+use super::scene::Scene;
 use super::world::World;
+use crate::interceptor::refuse;
+
+/// What ails the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ailment {
+    /// It is too busy: 429.
+    Throttled,
+    /// Bedrock has no capacity for it: 503.
+    Unavailable,
+    /// No connection comes about.
+    Refused,
+    /// It fails: 500.
+    Failed,
+    /// It does not answer in time.
+    Slow,
+}
+
+impl Ailment {
+    /// What becomes of a call.
+    pub(super) async fn answer(
+        self,
+        inner: &SharedHttpConnector,
+        request: HttpRequest,
+    ) -> Result<HttpResponse, ConnectorError> {
+        let (status, code) = match self {
+            Self::Throttled => (429, "ThrottlingException"),
+            Self::Unavailable => (503, "ServiceUnavailableException"),
+            Self::Failed => (500, "InternalServerException"),
+            Self::Refused => return refuse(inner, request).await,
+            Self::Slow => return Err(ConnectorError::timeout("the model does not answer in time".into())),
+        };
+        Ok(answer(status, &json!({ "__type": code, "message": "" })))
+    }
+}
+
+impl Scene {
+    /// What ails the model at present, which is counted as a call that came to nothing.
+    pub(super) fn ailment(&mut self) -> Option<Ailment> {
+        let (ailment, until) = self.outage?;
+        let ails = self.clock.now() < until;
+        if ails {
+            self.fault("model away");
+        }
+        ails.then_some(ailment)
+    }
+}
 
 /// How a batch of jobs fared in an outage of the model.
 #[derive(Debug)]
 pub struct Outage {
+    /// What ailed the model.
+    pub ailment: Ailment,
     /// How many jobs there were.
     pub jobs: usize,
     /// How long the model was away.
@@ -17,8 +73,8 @@ pub struct Outage {
     pub tail: Duration,
     /// How many times a ticket was received, for the job that took the most.
     pub most_receives: u32,
-    /// How many times the model refused.
-    pub throttled: usize,
+    /// How many calls of the model came to nothing.
+    pub refusals: usize,
     /// How many pictures were painted.
     pub pictures: usize,
     /// What happened that must not.
@@ -34,14 +90,11 @@ impl Outage {
 
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = |time: Duration| time.as_secs_f64() / 60.0;
         writeln!(f, "jobs           {}", self.jobs)?;
-        writeln!(f, "outage         {:.1} h, simulated", self.lasted.as_secs_f64() / 3600.0)?;
-        writeln!(
-            f,
-            "tail           {:.1} min from the model's return to the last picture",
-            self.tail.as_secs_f64() / 60.0
-        )?;
-        writeln!(f, "refusals       {}", self.throttled)?;
+        writeln!(f, "outage         {:?} for {:.0} min, simulated", self.ailment, minutes(self.lasted))?;
+        writeln!(f, "tail           {:.1} min from the model's return to the last picture", minutes(self.tail))?;
+        writeln!(f, "refusals       {}", self.refusals)?;
         writeln!(f, "receives       {} at the most", self.most_receives)?;
         writeln!(f, "pictures       {} ({:.3} per job)", self.pictures, self.pictures as f64 / self.jobs as f64)?;
         write!(f, "violations     {}", self.violations.len())?;
@@ -50,14 +103,16 @@ impl fmt::Display for Outage {
 }
 
 impl Universe {
-    /// Takes in a batch of `jobs`, at most 1000, just when the model goes away for so long, and sees them all to their end.
-    pub async fn outage(&self, jobs: usize, lasts: Duration) -> Outage {
-        let mut world = World::new(self, u64::MAX, None);
+    /// Takes in a batch of `jobs`, at most 1000, just when the model begins to ail for so long, and sees them all to their
+    /// end.
+    pub async fn outage(&self, jobs: usize, ailment: Ailment, lasts: Duration) -> Outage {
+        // Each ailment has a world of its own, so that one universe can have them all.
+        let mut world = World::new(self, u64::MAX - ailment as u64, None);
         let back_at = self.clock.now() + lasts;
         {
             let mut scene = world.scene();
             scene.calm = true;
-            scene.model_back_at = back_at;
+            scene.outage = Some((ailment, back_at));
         }
         world.submit_jobs(jobs).await;
         world.release_all().await;
@@ -65,11 +120,12 @@ impl Universe {
         world.check().await;
         let scene = world.scene();
         Outage {
+            ailment,
             jobs: scene.tally.jobs,
             lasted: lasts,
             tail: self.clock.now().since(back_at),
             most_receives: scene.most_receives,
-            throttled: scene.tally.faults.get("model throttled").copied().unwrap_or_default(),
+            refusals: scene.tally.faults.get("model away").copied().unwrap_or_default(),
             pictures: scene.tally.pictures,
             violations: scene.violations.clone(),
         }

@@ -11,7 +11,7 @@ use shared::{Clock, Timestamp};
 use typography::{Format, Raster};
 
 use super::gate::answer;
-use super::{Bug, Tally};
+use super::{Ailment, Bug, Tally};
 
 /// What the model paints: a small picture, so that setting a title over it takes no time.
 static PICTURE: LazyLock<String> = LazyLock::new(|| {
@@ -67,8 +67,8 @@ pub(super) struct Scene {
     pub(super) calm: bool,
     /// How many times the most received ticket was.
     pub(super) most_receives: u32,
-    /// Until when the model throttles everybody.
-    pub(super) model_back_at: Timestamp,
+    /// What ails the model, and until when.
+    pub(super) outage: Option<(Ailment, Timestamp)>,
     pub(super) queue: Vec<Option<Message>>,
     pub(super) jobs: BTreeMap<String, Ledger>,
     /// Pictures that an actor has been given and has not stored.
@@ -210,7 +210,7 @@ impl Scene {
         if prompt.contains("nsfw") {
             return answer(200, &json!({ "finish_reasons": ["Filter reason: prompt"] }));
         }
-        if self.clock.now() < self.model_back_at || self.chance(0.15) {
+        if self.chance(0.15) {
             self.fault("model throttled");
             return error(429, "ThrottlingException");
         }

@@ -55,7 +55,7 @@ impl<'a> World<'a> {
             bug,
             calm: false,
             most_receives: 0,
-            model_back_at: universe.clock.now(),
+            outage: None,
             queue: Vec::new(),
             jobs: BTreeMap::new(),
             in_hand: BTreeMap::new(),

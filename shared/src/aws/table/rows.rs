@@ -57,6 +57,8 @@ pub(super) struct StateRow {
     status: Status,
     attempts: u32,
     throttles: u32,
+    #[serde(default)]
+    setbacks: u32,
     queued_at: i64,
     deadline_at: i64,
     /// In seconds, as DynamoDB's TTL wants it.
@@ -108,6 +110,7 @@ impl From<&Job> for StateRow {
             status: job.status(),
             attempts: job.attempts,
             throttles: job.throttles,
+            setbacks: job.setbacks,
             queued_at: job.queued_at.ms(),
             deadline_at: job.deadline_at.ms(),
             expires_at: job.expires_at.secs(),
@@ -174,6 +177,7 @@ pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
         fence: row.state.fence,
         attempts: row.state.attempts,
         throttles: row.state.throttles,
+        setbacks: row.state.setbacks,
         queued_at: Timestamp::from_ms(row.state.queued_at),
         deadline_at: Timestamp::from_ms(row.state.deadline_at),
         started_at: row.state.started_at.map(Timestamp::from_ms),
@@ -358,6 +362,15 @@ mod tests {
                 item.insert("image".to_owned(), AttributeValue::M(image));
             }
             assert!(job_of(item).is_ok_and(|job| job.order.poster.is_none()));
+        }
+    }
+
+    #[test]
+    fn records_from_before_setbacks_were_counted_are_read() {
+        for job in states() {
+            let mut item = item_of(&job);
+            item.remove("setbacks");
+            assert!(job_of(item).is_ok_and(|job| job.setbacks == 0));
         }
     }
 
