@@ -201,7 +201,7 @@ fn a_retry_remembers_the_last_keys_whatever_came_between() {
     for name in ["first", "told", "2", "15"] {
         assert!(retried.retry_keys.contain(&key(name)), "{name}");
     }
-    let more = retry(&retried, Some("one more"));
+    let more = retry(&retried, Some("one-more"));
     assert!(!more.retry_keys.contain(&key("first")) && more.retry_keys.contain(&key("told")));
     assert_eq!(more.retry_keys.0.len(), RetryKeys::MOST);
 }
