@@ -344,6 +344,26 @@ fn each_check_that_is_passed_over_says_why() {
 }
 
 #[test]
+fn a_failed_first_deployment_leaves_nothing_that_hinders_the_next() {
+    let template = document();
+    let mut kept = BTreeMap::new();
+    for (id, resource) in template["Resources"].as_object().expect("resources") {
+        if let Some(policy) = resource["DeletionPolicy"].as_str() {
+            assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{id}");
+            kept.insert(id.as_str(), policy);
+        }
+    }
+    // A protected table cannot be deleted, so a rollback that tried would fail. It has no fixed name.
+    assert_eq!(kept.remove("JobsTable"), Some("Retain"));
+    assert!(template["Resources"]["JobsTable"]["Properties"]["TableName"].is_null());
+    assert_eq!(
+        kept.keys().copied().collect::<Vec<_>>(),
+        ["ApiGatewayAccount", "ApiGatewayLogRoleForAccount", "ImageBucket"]
+    );
+    assert!(kept.values().all(|policy| *policy == "RetainExceptOnCreate"), "{kept:?}");
+}
+
+#[test]
 fn the_access_log_is_json_and_holds_no_key() {
     let template = document();
     let format = template["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"].as_str().expect("a format");
