@@ -60,7 +60,7 @@ async fn each_job_that_ends_is_told_of_once() {
     worker::handle(&worker, ticket(filtered, 1)).await.expect("it works");
     let told = kept.take();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["Outcome"], &told[0]["Code"]), (&"failed".into(), &"content_filtered".into()));
+    assert_eq!((&told[0]["Outcome"], &told[0]["Code"]), (&"refused".into(), &"content_filtered".into()));
 
     pipeline.model("throttle=1");
     let busy = pipeline.submit("A heist on Venus").await.id;

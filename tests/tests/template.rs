@@ -364,6 +364,61 @@ fn a_failed_first_deployment_leaves_nothing_that_hinders_the_next() {
 }
 
 #[test]
+fn what_needs_no_key_is_limited_to_a_few_requests_a_second() {
+    let template = document();
+    let settings = template["Resources"]["Api"]["Properties"]["MethodSettings"].as_array().expect("method settings");
+    let limit = |path: &str, method: &str| {
+        // CloudFormation's own spelling: every slash but the first is `~1`, and the root is the first alone.
+        let path = if path == "/" { path.to_owned() } else { format!("/{}", path.replace('/', "~1")) };
+        let named = settings.iter().find(|one| one["ResourcePath"] == path.as_str() && one["HttpMethod"] == method)?;
+        named["ThrottlingRateLimit"].as_f64()
+    };
+    let mut open = BTreeSet::new();
+    for function in deployment().functions.into_values() {
+        for route in function.routes.into_iter().filter(|route| !route.auth.api_key_required) {
+            let rate = limit(&route.path, &route.method);
+            assert!(rate.is_some_and(|rate| rate <= 5.0), "{} {}: {rate:?}", route.method, route.path);
+            assert_ne!(route.method, "ANY", "{}", route.path);
+            open.insert((route.path, route.method));
+        }
+    }
+    assert_eq!(settings.len(), open.len() + 1, "no limit is for a method that is not there");
+    assert!(settings.iter().all(|one| one["MetricsEnabled"] == false && one["DataTraceEnabled"] == false));
+}
+
+#[test]
+fn alarms_read_every_index_and_no_more_metrics_than_cloudwatch_allows() {
+    let template = document();
+    let mut watched = BTreeSet::new();
+    for (id, resource) in template["Resources"].as_object().expect("resources") {
+        let Some(queries) = resource["Properties"]["Metrics"].as_array() else { continue };
+        let read: Vec<_> = queries.iter().filter(|query| query["MetricStat"].is_object()).collect();
+        // "Limits that apply to alarms based on metric math expressions".
+        assert!(read.len() <= 10, "{id} reads {} metrics", read.len());
+        let expressions: Vec<_> = queries.iter().filter_map(|query| query["Expression"].as_str()).collect();
+        assert_eq!(expressions.len(), 1, "{id}");
+        for query in read {
+            let name = query["Id"].as_str().expect("an id");
+            let filled =
+                expressions[0].contains(&format!("FILL({name}, 0)")) || expressions[0].contains("FILL(METRICS(), 0)");
+            assert!(filled, "{id}: what is missing of {name} must not make all of it missing");
+            let metric = &query["MetricStat"]["Metric"];
+            for dimension in metric["Dimensions"].as_array().expect("dimensions") {
+                if dimension["Name"] == "GlobalSecondaryIndexName" {
+                    watched.insert((dimension["Value"].as_str().expect("a name"), metric["MetricName"].as_str()));
+                }
+            }
+        }
+    }
+    let indexes =
+        template["Resources"]["JobsTable"]["Properties"]["GlobalSecondaryIndexes"].as_array().expect("indexes");
+    let names = indexes.iter().map(|index| index["IndexName"].as_str().expect("a name"));
+    let throttles = ["ReadThrottleEvents", "WriteThrottleEvents"];
+    let all = names.flat_map(|name| throttles.map(|metric| (name, Some(metric)))).collect::<BTreeSet<_>>();
+    assert_eq!(watched, all);
+}
+
+#[test]
 fn the_access_log_is_json_and_holds_no_key() {
     let template = document();
     let format = template["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"].as_str().expect("a format");

@@ -126,7 +126,7 @@ impl Metrics {
         measure("Cost", "None", (f64::from(job.attempts) * self.price.0).into());
 
         members.insert("Posters".to_owned(), 1.into());
-        members.insert("Outcome".to_owned(), job.status().as_str().into());
+        members.insert("Outcome".to_owned(), outcome(job).into());
         members.insert("Job".to_owned(), job.id.to_string().into());
         members.insert("Model".to_owned(), job.order.model.as_str().into());
         if let Some(code) = code {
@@ -144,6 +144,15 @@ impl Metrics {
             }),
         );
         Some(Value::Object(members))
+    }
+}
+
+/// How the job ended, as alarms see it: a job that failed for what its prompt asks for is `refused`, because no fault of
+/// the service is behind it, and a caller must not be able to raise an alarm or to stop a deployment with it.
+fn outcome(job: &Job) -> &'static str {
+    match &job.state {
+        JobState::Failed { error, .. } if !error.code.may_pass() => "refused",
+        _ => job.status().as_str(),
     }
 }
 
@@ -249,6 +258,8 @@ mod tests {
         {
             let failed = metrics().document(&claim().fail(code, "No.".to_owned(), attempt, now)).expect("it has ended");
             assert_eq!((&failed["Code"], &failed["Cost"]), (&json!(code.as_str()), &json!(cost)));
+            let outcome = if code == ErrorCode::ContentFiltered { "refused" } else { "failed" };
+            assert_eq!(failed["Outcome"], outcome);
             assert_eq!(names(&failed), ["Posters", "TimeQueued", "Attempts", "Throttles", "Cost"]);
         }
     }
