@@ -419,6 +419,26 @@ fn alarms_read_every_index_and_no_more_metrics_than_cloudwatch_allows() {
 }
 
 #[test]
+fn nothing_is_told_over_plain_http_or_old_tls() {
+    let template = document();
+    let resources = template["Resources"].as_object().expect("resources");
+    assert_eq!(resources["Api"]["Properties"]["SecurityPolicy"], "SecurityPolicy_TLS13_1_2_2021_06");
+    for (id, resource) in resources {
+        if matches!(resource["Type"].as_str(), Some("AWS::SQS::Queue" | "AWS::S3::Bucket")) {
+            let policy = &resources[&format!("{id}Policy")]["Properties"];
+            let whom = if policy["Queues"].is_null() { &policy["Bucket"] } else { &policy["Queues"][0] };
+            assert_eq!(whom["Ref"], id.as_str());
+            let statement = &policy["PolicyDocument"]["Statement"][0];
+            assert_eq!((&statement["Effect"], &statement["Principal"]), (&"Deny".into(), &"*".into()), "{id}");
+            assert_eq!(statement["Condition"]["Bool"]["aws:SecureTransport"], "false", "{id}");
+            let resource =
+                if statement["Resource"].is_array() { &statement["Resource"][0] } else { &statement["Resource"] };
+            assert_eq!(resource["Fn::GetAtt"][0], id.as_str());
+        }
+    }
+}
+
+#[test]
 fn the_access_log_is_json_and_holds_no_key() {
     let template = document();
     let format = template["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Format"].as_str().expect("a format");
