@@ -74,7 +74,8 @@ pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Re
     let began = Instant::now();
     let mut wait = Duration::from_secs(1);
     loop {
-        let job = api.job(id, Some(wait)).await?.value;
+        let asked = Instant::now();
+        let Answer { value: job, retry_after } = api.job(id, Some(wait)).await?;
         if job.finished_at.is_some() {
             return Ok(job);
         }
@@ -82,6 +83,10 @@ pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Re
         let ahead = job.queue.as_ref().filter(|queue| queue.ahead > 0);
         let ahead = ahead.map(|queue| format!(", about {} before it", grouped(queue.ahead))).unwrap_or_default();
         terminal.status(format_args!("{}{ahead}{waits}  {}", in_progress(job.status), span(began.elapsed())));
+        // Where the service holds no answers, it is for the client to wait.
+        if asked.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(api.pause(retry_after)).await;
+        }
         wait = (wait * 2).min(MAX_WAIT);
     }
 }

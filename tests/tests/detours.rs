@@ -1,13 +1,16 @@
 //! The command `poster` when the service answers otherwise than it does on a good day.
 
+use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use local::Options;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tests::pipeline::Pipeline;
@@ -103,6 +106,29 @@ async fn each_batch_is_looked_at_as_often_as_the_service_says() {
     assert_eq!(desk.poster(&["cancel", &quick.to_string(), &slow.to_string()]).await.code, Some(0));
     assert_eq!(way.asked(), [&of_quick, &of_slow, &of_quick, &of_quick, &of_quick, &of_slow].map(String::as_str));
     desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_is_looked_at_in_good_time_where_no_answer_is_held() {
+    let parameters = BTreeMap::from([("MaxWaitSeconds".to_owned(), "0".to_owned())]);
+    let options = Options { parameters, event_sources: false, ..Options::default() };
+    let desk = Desk::new(Pipeline::with(options).await).await;
+    let id = desk.pipeline.submit("A heist on the moon").await.id.to_string();
+    let look = format!("GET /jobs/{id}");
+    let way = Way::to(&desk.pipeline, move |request, asked, answer| {
+        answer.retry_after = 1;
+        if request == look && asked.iter().filter(|asked| *asked == request).count() >= 3 {
+            answer.body["status"] = "canceled".into();
+            answer.body["finished_at"] = answer.body["created_at"].clone();
+        }
+    })
+    .await;
+    let begun = Instant::now();
+    way.poster(&desk, &["watch", &id]).await;
+    let looks = way.asked().iter().filter(|asked| asked.contains("/jobs/")).count();
+    assert_eq!(looks, 4);
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{looks} looks in {:?}", begun.elapsed());
+    desk.pipeline.stack.stop().await;
 }
 
 #[tokio::test]

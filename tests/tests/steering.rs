@@ -1,7 +1,9 @@
 //! What an owner does with a job beside waiting for it: canceling, retrying, waiting well, following its picture.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use local::Options;
 use reqwest::StatusCode;
 use reqwest::header::{ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
@@ -139,6 +141,24 @@ async fn an_answer_is_held_until_there_is_news() {
         assert!(!answer.headers().contains_key("preference-applied"), "{nonsense}");
     }
     pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_holds_no_answers_says_so_by_its_answer() {
+    for (most, applied) in [("0", None), ("1", Some("wait=1"))] {
+        let parameters = BTreeMap::from([("MaxWaitSeconds".to_owned(), most.to_owned())]);
+        let options = Options { parameters, event_sources: false, ..Options::default() };
+        let pipeline = Pipeline::with(options).await;
+        let job = pipeline.submit("A heist on the moon").await;
+        let address = format!("{}/jobs/{}", pipeline.ready().api, job.id);
+        let asked = Instant::now();
+        let answer = pipeline.http.get(&address).header("Prefer", "wait=20").send().await.expect("the API answers");
+        assert!(asked.elapsed() < Duration::from_secs(15), "{most}");
+        assert!(answer.headers().contains_key(RETRY_AFTER));
+        let told = answer.headers().get("preference-applied").map(|value| value.to_str().expect("text"));
+        assert_eq!(told, applied, "{most}");
+        pipeline.stack.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -25,9 +25,6 @@ use crate::lists::Filter;
 use crate::pace::Pace;
 use crate::page::Page;
 
-/// The longest that an answer is held, a little less than what API Gateway allows.
-const MAX_WAIT: Duration = Duration::from_secs(20);
-
 /// How many looks at a batch are worthwhile, were it to get on as it does now until its end.
 const LOOKS: u64 = 4;
 
@@ -41,6 +38,8 @@ pub struct App {
     pace: Pace,
     /// How long a presigned URL works.
     url_life: Duration,
+    /// The longest that an answer is held; zero where none is.
+    max_wait: Duration,
     /// Whether `GET /` answers with the page.
     page: bool,
 }
@@ -65,6 +64,8 @@ impl App {
         let queue = settings.text("QUEUE_URL");
         let cursor_key = settings.text("CURSOR_KEY");
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        // A little less than the 29 seconds that API Gateway waits.
+        let max_wait = settings.number("MAX_WAIT_SECONDS", 0..=20);
         let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
@@ -76,6 +77,7 @@ impl App {
             cursors: CursorKey::new(&cursor_key),
             pace: Pace::new(aws.queue(queue), concurrency * in_flight),
             url_life: Duration::from_secs(u64::from(url_life)),
+            max_wait: Duration::from_secs(u64::from(max_wait)),
             page,
         })
     }
@@ -117,7 +119,7 @@ async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, 
 async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {
     request.query(&[])?;
     let (id, owner) = (job_id(request)?, request.owner());
-    let wait = request.wait().map(|wait| wait.min(MAX_WAIT));
+    let wait = request.wait().map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
     let job = app.look(id, &owner, wait.unwrap_or_default()).await?;
     let etag = etag(&job);
     let answer = if request.has(&etag) {
