@@ -46,7 +46,7 @@ impl App {
         let bucket = settings.text("IMAGE_BUCKET");
         let queue = settings.text("DEAD_LETTER_QUEUE_URL");
         let parked = settings.text("PARKED_QUEUE_URL");
-        let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),

@@ -63,7 +63,7 @@ impl App {
         let bucket = settings.text("IMAGE_BUCKET");
         let queue = settings.text("QUEUE_URL");
         let cursor_key = settings.text("CURSOR_KEY");
-        let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
         // A little less than the 29 seconds that API Gateway waits.
         let max_wait = settings.number("MAX_WAIT_SECONDS", 0..=20);
         let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);

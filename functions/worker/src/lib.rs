@@ -56,7 +56,7 @@ impl App {
         let timeout = settings.number("MODEL_TIMEOUT_SECONDS", 1..=840);
         let max_attempts = settings.number("MAX_ATTEMPTS", 1..=10);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
-        let url_life = settings.number("URL_LIFE_SECONDS", 60..=604_800);
+        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),

@@ -29,6 +29,7 @@ pub struct Images {
     client: Client,
     bucket: String,
     credentials: Option<SharedCredentialsProvider>,
+    credentials_end: Option<Timestamp>,
     /// Whether the last file could not be stored.
     failing: Arc<AtomicBool>,
 }
@@ -72,8 +73,14 @@ impl Images {
     /// The key of the file that [`Images::check`] stores.
     const PROBE: &str = "images/probe";
 
-    pub(super) fn new(client: Client, bucket: String, credentials: Option<SharedCredentialsProvider>) -> Self {
-        Self { client, bucket, credentials, failing: Arc::default() }
+    /// The bucket, with credentials that end at `credentials_end` unless they say otherwise.
+    pub(super) fn new(
+        client: Client,
+        bucket: String,
+        credentials: Option<SharedCredentialsProvider>,
+        credentials_end: Option<Timestamp>,
+    ) -> Self {
+        Self { client, bucket, credentials, credentials_end, failing: Arc::default() }
     }
 
     /// Stores one of a job's files, unless it is there. The first one stays, so that what the record says of it is true
@@ -237,7 +244,8 @@ impl Images {
             .map_err(|error| ServiceError::new(SERVICE, &error))?;
         let mut expires_at = now + life;
         if let Some(end) = self.credentials_end().await {
-            expires_at = expires_at.min(end);
+            // Credentials that still sign have not ended yet, whatever is thought of them.
+            expires_at = expires_at.min(end.max(now));
         }
         Ok(SignedUrl { url: request.uri().to_owned(), expires_at })
     }
@@ -254,10 +262,10 @@ impl Images {
         Ok(request.uri().split('/').take(3).collect::<Vec<_>>().join("/"))
     }
 
-    /// When the credentials end, if they say so. A URL dies with the credentials that signed it.
+    /// When the credentials end, as far as is known. A URL dies with the credentials that signed it.
     async fn credentials_end(&self) -> Option<Timestamp> {
         let credentials = self.credentials.as_ref()?.provide_credentials().await.ok()?;
-        credentials.expiry().map(Timestamp::from)
+        credentials.expiry().map(Timestamp::from).or(self.credentials_end)
     }
 }
 

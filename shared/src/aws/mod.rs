@@ -14,7 +14,7 @@ mod refusals;
 mod table;
 mod whole_answers;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::timeout::TimeoutConfig;
@@ -34,6 +34,7 @@ pub use refusals::{Meaning, Refusal};
 pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, Table};
 
 use crate::settings::{Settings, SettingsError};
+use crate::time::Timestamp;
 
 /// The roots that every AWS endpoint's certificate goes back to, see <https://www.amazontrust.com/repository/>.
 ///
@@ -48,7 +49,15 @@ pub struct Aws {
     bedrock: SdkConfig,
     endpoints: Endpoints,
     output: Output,
+    /// When the credentials end at the latest, where they do not say so themselves.
+    credentials_end: Option<Timestamp>,
 }
+
+/// How long the credentials of a Lambda function last, from its start.
+///
+/// Lambda hands them over in variables of the environment, which have no end. Nothing that AWS documents promises a time;
+/// URLs that were signed in Lambda for longer are known to have died after twelve hours (boto/boto3#2392).
+const LAMBDA_CREDENTIALS: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Addresses of services that stand in for the real ones; `None` is the real one.
 #[derive(Clone, Debug, Default)]
@@ -92,12 +101,19 @@ impl Aws {
             s3: endpoint("S3"),
             bedrock: endpoint("BEDROCK_RUNTIME"),
         };
-        Ok(Self::new(config, endpoints).telling(Output::stdout()))
+        // The start of the process is taken for the start of the credentials.
+        let end = Timestamp::from(SystemTime::now()) + LAMBDA_CREDENTIALS;
+        Ok(Self::new(config, endpoints).telling(Output::stdout()).until(end))
     }
 
     /// Connections with this configuration, on which no metrics are told.
     pub fn new(config: SdkConfig, endpoints: Endpoints) -> Self {
-        Self { bedrock: config.clone(), config, endpoints, output: Output::none() }
+        Self { bedrock: config.clone(), config, endpoints, output: Output::none(), credentials_end: None }
+    }
+
+    /// The same connections, with credentials that end at `end` unless they say otherwise.
+    pub fn until(self, end: Timestamp) -> Self {
+        Self { credentials_end: Some(end), ..self }
     }
 
     /// The same connections, with the metrics told to `output`.
@@ -142,7 +158,8 @@ impl Aws {
         if let Some(endpoint) = &self.endpoints.s3 {
             config = config.endpoint_url(endpoint);
         }
-        Images::new(aws_sdk_s3::Client::from_conf(config.build()), bucket, self.config.credentials_provider())
+        let client = aws_sdk_s3::Client::from_conf(config.build());
+        Images::new(client, bucket, self.config.credentials_provider(), self.credentials_end)
     }
 
     /// The model, in `region`, with `timeout` for one painting.
