@@ -328,11 +328,91 @@ fn each_function_may_do_just_what_its_code_does() {
     }
 }
 
+/// The texts of an IAM list, which may be a single one.
+fn texts(value: &Value) -> Vec<&str> {
+    value
+        .as_array()
+        .map_or_else(|| value.as_str().into_iter().collect(), |list| list.iter().filter_map(Value::as_str).collect())
+}
+
+#[test]
+fn the_boundary_of_deploy_role_holds_all_that_the_roles_may_do() {
+    let (template, deploy) = (document(), deploy_role());
+    let statements =
+        deploy["Resources"]["Boundary"]["Properties"]["PolicyDocument"]["Statement"].as_array().expect("a list");
+    let bounds: BTreeSet<_> = statements.iter().flat_map(|statement| texts(&statement["Action"])).collect();
+    let mut roles = 0;
+    for (id, role) in template["Resources"].as_object().expect("resources") {
+        if role["Type"] != "AWS::IAM::Role" {
+            continue;
+        }
+        let properties = &role["Properties"];
+        assert_eq!(properties["PermissionsBoundary"]["Fn::If"][1]["Ref"], "PermissionsBoundary", "{id}");
+        for policy in properties["Policies"].as_array().into_iter().flatten() {
+            for statement in policy["PolicyDocument"]["Statement"].as_array().expect("statements") {
+                for action in texts(&statement["Action"]) {
+                    assert!(bounds.contains(action), "{id} may not {action} within the boundary");
+                }
+            }
+        }
+        let attached = properties["ManagedPolicyArns"].as_array().into_iter().flatten();
+        for policy in attached.map(|arn| arn["Fn::Sub"].as_str().expect("a policy of AWS")) {
+            assert!(deploy_role_text().contains(policy), "{id}: CloudFormation may not attach {policy}");
+        }
+        roles += 1;
+    }
+    assert_eq!(roles, 6);
+}
+
+#[test]
+fn the_role_that_deploys_may_make_every_kind_of_thing_that_the_stack_holds() {
+    let (template, deploy) = (document(), deploy_role());
+    let policy = &deploy["Resources"]["ServiceRole"]["Properties"]["Policies"][0]["PolicyDocument"];
+    let statements = policy["Statement"].as_array().expect("statements");
+    let services: BTreeSet<_> =
+        statements.iter().flat_map(|one| texts(&one["Action"])).filter_map(|action| action.split(':').next()).collect();
+    for resource in template["Resources"].as_object().expect("resources").values() {
+        let kind = resource["Type"].as_str().expect("a type");
+        let service = match kind.split("::").nth(1).expect("a service") {
+            "Serverless" if kind.ends_with("Api") => "apigateway".to_owned(),
+            "Serverless" => "lambda".to_owned(),
+            other => other.to_lowercase(),
+        };
+        assert!(services.contains(service.as_str()), "{kind}");
+    }
+    // Without these a role could be made that is more than its maker.
+    for statement in statements {
+        let actions = texts(&statement["Action"]);
+        let makes =
+            |action: &&&str| matches!(**action, "iam:CreateRole" | "iam:PutRolePolicy" | "iam:AttachRolePolicy");
+        if actions.iter().any(|action| makes(&action)) {
+            assert_eq!(statement["Condition"]["StringEquals"]["iam:PermissionsBoundary"]["Ref"], "Boundary");
+        }
+        assert!(!actions.contains(&"iam:DeleteRolePermissionsBoundary") && !actions.contains(&"iam:*"));
+    }
+}
+
+fn deploy_role_text() -> &'static str {
+    include_str!("../../deploy-role.yaml")
+}
+
+fn deploy_role() -> Value {
+    local::template::document(deploy_role_text()).expect("the template is YAML")
+}
+
+#[test]
+fn the_configuration_that_is_shipped_sets_no_parameter() {
+    let lines = include_str!("../../samconfig.toml").lines();
+    // It would be set anew with every deployment, and undo what was changed in between.
+    assert!(lines.filter(|line| !line.starts_with('#')).all(|line| !line.contains("parameter_overrides")));
+}
+
 #[test]
 fn each_check_that_is_passed_over_says_why() {
-    let template = document();
+    let (template, deploy) = (document(), deploy_role());
     let mut reasons = 0;
-    for (id, resource) in template["Resources"].as_object().expect("resources") {
+    let resources = [&template, &deploy].map(|template| template["Resources"].as_object().expect("resources"));
+    for (id, resource) in resources.into_iter().flatten() {
         assert!(resource["Metadata"]["cfn-lint"].is_null(), "{id}");
         for skip in resource["Metadata"]["checkov"]["skip"].as_array().into_iter().flatten() {
             let reason = skip["comment"].as_str().unwrap_or_default();
