@@ -18,6 +18,7 @@ mod owners;
 mod page;
 mod pipeline;
 mod posters;
+mod preflight;
 mod races;
 mod refusals;
 mod restart;
