@@ -120,7 +120,7 @@ fn each_block_of_the_deployment_guide_brings_what_it_uses() {
     for block in guide.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```").map(|(block, _)| block)) {
         assert!(!block.contains("$(output ") || block.contains("output() {"), "output is not defined in\n{block}");
         for rest in block.split('$').skip(1) {
-            let name: String = rest.trim_start_matches('{').chars().take_while(|c| c.is_ascii_lowercase()).collect();
+            let name: String = rest.trim_start_matches('{').chars().take_while(char::is_ascii_lowercase).collect();
             let set = [format!("{name}="), format!("for {name} in ")];
             assert!(name.is_empty() || set.iter().any(|set| block.contains(set)), "${name} is not set in\n{block}");
         }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// An account in which all is well: what is asked for, and the answer.
+/// An account in which all is well.
 const GOOD: [(&str, &str); 11] = [
     ("sts get-caller-identity", "123456789012\tarn:aws:iam::123456789012:user/me"),
     ("cloudformation describe-stacks", "!Stack with id movie-poster does not exist"),
@@ -20,9 +20,15 @@ const GOOD: [(&str, &str); 11] = [
     ("iam get-role", "a-role"),
 ];
 
+/// What is asked for, and the answer.
+type Answers<'a> = &'a [(&'a str, &'a str)];
+
+/// What is unlike [`GOOD`], the arguments, and a line that must be told.
+type Case<'a> = (Answers<'a>, &'a [&'a str], &'a str);
+
 /// Runs the script where the AWS CLI gives the answers of [`GOOD`] but for `others`. An answer that begins with `!` is an
 /// error. Gives what is told, and whether all is well.
-fn preflight(others: &[(&str, &str)], arguments: &[&str]) -> (String, bool) {
+fn preflight(others: Answers<'_>, arguments: &[&str]) -> (String, bool) {
     let folder = tempfile::tempdir().expect("a directory");
     let mut stub = "#!/usr/bin/env bash\nasked=\"$* \"\n".to_owned();
     for (call, answer) in others.iter().chain(&GOOD) {
@@ -59,7 +65,7 @@ fn each_trouble_of_an_account_is_told_with_what_to_do() {
         ("cloudformation describe-stack-resource", "arn:aws:sns:us-west-2:123456789012:t"),
         ("sns list-subscriptions-by-topic", "PendingConfirmation"),
     ];
-    let cases: [(&[(&str, &str)], &[&str], &str); 17] = [
+    let cases: [Case<'_>; 17] = [
         (&[], &[], "look   Nobody is told of alarms"),
         (&[("lambda get-account-settings", "10\t10")], &[], "look   Lambda runs 10 functions"),
         (&[("lambda get-account-settings", "10\t10")], &["MaxWaitSeconds=0"], "ok     Lambda runs 10 functions"),
