@@ -179,6 +179,11 @@ impl Lease {
     pub fn new(until: Timestamp) -> Self {
         Self { id: Uuid::new_v4(), until }
     }
+
+    /// The same lease, ended. It ended at the beginning of time, so that no clock that is set back can revive it.
+    fn ended(self) -> Self {
+        Self { until: Timestamp::from_ms(0), ..self }
+    }
 }
 
 /// What a job has to show: a poster, where it asked for one, and else the picture.
@@ -459,7 +464,7 @@ impl Job {
     pub fn abandon(&self, now: Timestamp) -> Option<Self> {
         match self.state {
             JobState::Running(lease) if lease.until > now => {
-                let state = JobState::Running(Lease { until: now, ..lease });
+                let state = JobState::Running(lease.ended());
                 Some(Self { held_until: None, ..self.advanced(state) })
             }
             _ => None,
@@ -569,9 +574,7 @@ impl Claimed {
     /// The state stays `running`, with a lease that has ended: what a caller sees of a job never goes backwards.
     pub fn release(self, error: LastError, attempt: Attempt) -> Job {
         let mut job = match self.0.state {
-            JobState::Running(lease) => {
-                self.settled(attempt).advanced(JobState::Running(Lease { until: error.at, ..lease }))
-            }
+            JobState::Running(lease) => self.settled(attempt).advanced(JobState::Running(lease.ended())),
             _ => unreachable!("a claimed job is running"),
         };
         if error.code == ErrorCode::Throttled {

@@ -139,6 +139,11 @@ impl Clock {
     pub fn advance(&self, span: Duration) {
         self.ahead_ms.fetch_add(saturating_ms(span), Ordering::Relaxed);
     }
+
+    /// Moves this clock and its clones back, as a clock steps that is set anew. For tests.
+    pub fn set_back(&self, span: Duration) {
+        self.ahead_ms.fetch_sub(saturating_ms(span), Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::api::QueueView;
 use shared::aws::{Files, ServiceError, giving_up::give_up};
-use shared::job::{ErrorCode, Status, Variant};
+use shared::job::{ErrorCode, SignedUrl, Status, Variant};
 use shared::{Job, JobId, JobState, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
@@ -59,11 +59,13 @@ impl App {
         })
     }
 
-    /// The job with new URLs where the saved ones have less than half of its life left.
+    /// The job with new URLs where the saved ones have less than half of their life left, or more than all of it: those
+    /// were signed by a clock that has been set back since, and S3 refuses what was signed in the future.
     pub(crate) async fn with_live_url(&self, job: Job) -> Result<Job, ServiceError> {
         let now = self.clock.now();
+        let is_live = |url: &SignedUrl| (self.url_life / 2..=self.url_life).contains(&url.expires_at.since(now));
         match &job.state {
-            JobState::Succeeded { finished_at, image } if image.url.expires_at.since(now) < self.url_life / 2 => {
+            JobState::Succeeded { finished_at, image } if !is_live(&image.url) => {
                 // Signed as of a round time, the URL stays the same for a while, and with it the job's version.
                 let files = Files { image: image.facts, artwork: image.artwork.as_ref().map(|artwork| artwork.facts) };
                 let signed_at = now.round_down(self.url_life / 2);

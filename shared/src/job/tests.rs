@@ -38,6 +38,8 @@ fn last_error(code: ErrorCode, at: Timestamp) -> LastError {
 #[derive(Clone, Debug)]
 enum Step {
     Wait(u64),
+    /// The clock is set back.
+    SetBack(u64),
     /// Worker `w` reads the record and tries to claim it.
     Claim(usize),
     /// Worker `w` acts on what it believes to hold, which may be long lost.
@@ -55,6 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let worker = 0..3_usize;
     let step = prop_oneof![
         3 => (1..200_u64).prop_map(Step::Wait),
+        1 => (1..4_000_u64).prop_map(Step::SetBack),
         4 => worker.clone().prop_map(Step::Claim),
         1 => worker.clone().prop_map(Step::Succeed),
         1 => worker.clone().prop_map(Step::Fail),
@@ -77,9 +80,13 @@ proptest! {
 
         for step in steps {
             let believed = |w: usize, workers: &mut [Option<Claimed>; 3]| workers[w].take();
-            let next = match step {
+            let next = match step.clone() {
                 Step::Wait(secs) => {
                     now = now + Duration::from_secs(secs);
+                    None
+                }
+                Step::SetBack(secs) => {
+                    now = Timestamp::from_ms(0).max(now - Duration::from_secs(secs));
                     None
                 }
                 Step::Claim(w) => {
@@ -120,6 +127,12 @@ proptest! {
                 prop_assert_eq!(error.billed, begun > 0, "it says whether one was");
             }
             prop_assert_eq!((next.id, &next.order, next.created_at), (stored.id, &stored.order, stored.created_at));
+            let free = matches!(step, Step::Throttled(_) | Step::Abandon);
+            if free {
+                let sooner = Timestamp::from_ms(0).max(now - Duration::from_secs(3_600));
+                let again = next.claim(Lease::new(now), MAX_ATTEMPTS, sooner);
+                prop_assert!(!matches!(again, Err(ClaimRefused::Leased(_))), "a clock set back has revived a lease");
+            }
             stored = next;
         }
     }
@@ -233,4 +246,20 @@ fn the_files_of_each_life_have_keys_of_their_own() {
         assert!(!fourth.is_earlier_file(&job().image_key(variant)), "that is another job's");
     }
     assert!(!fourth.is_earlier_file("images/probe"));
+
+#[test]
+fn a_released_job_is_free_whatever_the_clock_says_later() {
+    let now = Timestamp::from_ms(1_795_000_000_000);
+    let hour = Duration::from_secs(3_600);
+    let lease = |from: Timestamp| Lease::new(from + Duration::from_secs(90));
+    let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
+    let job = Job::new(JobId::new(), Owner::new("alice"), order, now, 24 * hour, 48 * hour);
+    let claim = || job.claim(lease(now), MAX_ATTEMPTS, now).expect("a fresh job can be claimed");
+    let released = claim().release(last_error(ErrorCode::Throttled, now), Attempt::NeverBegan);
+    for free in [released, claim().abandon(now).expect("its lease lives")] {
+        let sooner = now - hour;
+        free.claim(lease(sooner), MAX_ATTEMPTS, sooner).expect("nobody holds it");
+        assert!(free.adopt(image(), sooner).is_some(), "nobody holds it");
+        assert_eq!(free.abandon(sooner), None, "there is no lease to end");
+    }
 }
