@@ -82,3 +82,42 @@ async fn a_query_that_breaks_a_rule_is_told_which() {
     }
     pipeline.stop().await;
 }
+
+#[tokio::test]
+async fn a_filter_that_few_jobs_pass_finds_them_in_few_pages() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut canceled = Vec::new();
+    for number in 0..60 {
+        let job = pipeline.submit(&format!("The heist, part {number}")).await;
+        if number % 30 == 0 {
+            let cancel = pipeline.post(&format!("/jobs/{}/cancel", job.id), &json!(null)).await;
+            assert!(cancel.status().is_success());
+            canceled.insert(0, job.id);
+        }
+    }
+    let mut found = Vec::new();
+    let mut path = "/jobs?status=canceled&limit=1".to_owned();
+    let mut pages = 0;
+    loop {
+        let listed = page(&pipeline, &path).await;
+        pages += 1;
+        assert!(listed.jobs.len() <= 1);
+        found.extend(listed.jobs.iter().map(|job| job.id));
+        let Some(cursor) = listed.next_cursor else { break };
+        path = format!("/jobs?status=canceled&limit=1&cursor={cursor}");
+    }
+    assert_eq!(found, canceled, "each once, newest first");
+    assert!(pages <= 3, "it took {pages} pages");
+    // Pages of a list without a filter go on just where they ended.
+    let mut all = std::collections::BTreeSet::new();
+    let mut path = "/jobs?limit=7".to_owned();
+    loop {
+        let listed = page(&pipeline, &path).await;
+        all.extend(listed.jobs.iter().map(|job| job.id));
+        let Some(cursor) = listed.next_cursor else { break };
+        assert_eq!(listed.jobs.len(), 7);
+        path = format!("/jobs?limit=7&cursor={cursor}");
+    }
+    assert_eq!(all.len(), 60);
+    pipeline.stack.stop().await;
+}

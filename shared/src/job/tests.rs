@@ -246,6 +246,7 @@ fn the_files_of_each_life_have_keys_of_their_own() {
         assert!(!fourth.is_earlier_file(&job().image_key(variant)), "that is another job's");
     }
     assert!(!fourth.is_earlier_file("images/probe"));
+}
 
 #[test]
 fn a_released_job_is_free_whatever_the_clock_says_later() {

@@ -64,16 +64,26 @@ impl Table {
     ) -> Result<Page, ServiceError> {
         let mut jobs = Vec::new();
         let mut next = after;
+        let mut read = limit;
         for _ in 0..QUERIES_PER_PAGE {
-            let (ids, end) = self.query(list, limit - jobs.len(), next.take()).await?;
+            let (keys, end) = self.query(list, read, next.take()).await?;
+            let ids: Vec<_> = keys.iter().map(|(id, _)| *id).collect();
             let mut found = self.get_all(&ids).await?;
             // An answer's jobs come in no order.
-            let found = ids.iter().filter_map(|id| found.remove(id));
-            jobs.extend(found.filter(|job| wanted(job)));
+            let mut keys = keys.into_iter();
+            while let Some((id, place)) = keys.next() {
+                jobs.extend(found.remove(&id).filter(|job| wanted(job)));
+                if jobs.len() == limit {
+                    let next = if keys.len() > 0 { Some(place) } else { end };
+                    return Ok(Page { jobs, next });
+                }
+            }
             next = end;
-            if next.is_none() || jobs.len() >= limit {
+            if next.is_none() {
                 break;
             }
+            // Where few jobs pass, the next of them is probably far off.
+            read = (2 * read).min(ITEMS_PER_READ);
         }
         Ok(Page { jobs, next })
     }
@@ -113,12 +123,13 @@ impl Table {
         stream::iter(reads).buffered(BATCHES_AT_ONCE).try_collect().await
     }
 
+    /// The jobs at the next `limit` places of a list, each with its place, and the place where the list goes on.
     async fn query(
         &self,
         list: List<'_>,
         limit: usize,
         after: Option<String>,
-    ) -> Result<(Vec<JobId>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<(JobId, String)>, Option<String>), ServiceError> {
         let query = self.client.query().table_name(&self.name).limit(i32::try_from(limit).unwrap_or(i32::MAX));
         let query = match list {
             List::OfOwner(owner) => query
@@ -135,9 +146,9 @@ impl Table {
         let start = after.map(|place| start_key(list, &place)).transpose()?;
         let output = query.set_exclusive_start_key(start).send().await;
         let output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
-        let id = |item: &Item| item.get("pk").and_then(|pk| job_id(pk.as_s().ok()?));
-        let ids = output.items().iter().filter_map(id).collect();
-        Ok((ids, output.last_evaluated_key().and_then(place)))
+        let key = |item: &Item| Some((job_id(item.get("pk")?.as_s().ok()?)?, place(item)?));
+        let keys = output.items().iter().filter_map(key).collect();
+        Ok((keys, output.last_evaluated_key().and_then(place)))
     }
 
     /// The jobs of these names that are there.
