@@ -17,9 +17,6 @@ use crate::invoke::context;
 /// How long a poll waits for a message: the longest that SQS allows.
 const POLL_SECONDS: i32 = 20;
 
-/// How long a shutdown waits for invocations that are under way.
-const DRAIN: Duration = Duration::from_secs(10);
-
 /// A function behind a queue.
 pub(crate) type Handler =
     Arc<dyn Fn(LambdaEvent<SqsEvent>) -> BoxFuture<'static, Result<SqsBatchResponse, Error>> + Send + Sync>;
@@ -44,7 +41,7 @@ pub(crate) struct EventSource {
 }
 
 impl EventSource {
-    /// Works the queue off until `stop` turns true, then waits a little for what is under way.
+    /// Works the queue off until `stop` turns true, and then lets the invocations that are under way end.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(self.maximum_concurrency));
         let mut invocations = JoinSet::new();
@@ -66,8 +63,8 @@ impl EventSource {
                 });
             }
         }
-        // What does not finish in time comes back after its visibility timeout, as it does on Lambda.
-        let _ = tokio::time::timeout(DRAIN, invocations.join_all()).await;
+        // Each ends by its function's timeout. A painting that were broken off would be paid for again.
+        invocations.join_all().await;
     }
 
     async fn receive(&self) -> Vec<Message> {

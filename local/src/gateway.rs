@@ -1,27 +1,31 @@
 //! Amazon API Gateway's part: turns HTTP requests into the events that the functions take, and their answers back.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
-use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{RawPathParams, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
-use axum::response::Response;
-use axum::routing::any;
-use futures_util::future::BoxFuture;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use futures_util::future::{BoxFuture, FutureExt};
 use lambda_runtime::{Error, LambdaEvent};
-use shared::Problem;
-use shared::aws::gateway::Answer;
 use uuid::Uuid;
 
+use crate::host::Authority;
 use crate::invoke::context;
+use crate::template::GatewayResponse;
 
 /// The largest body that API Gateway takes, in bytes, see
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
+
+/// The largest answer that Lambda takes from a function, in bytes, see
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>. It is 6 MB and a little for the envelope.
+const MAX_ANSWER_BYTES: usize = 6_291_556;
 
 /// A function behind a route.
 pub(crate) type Handler = Arc<
@@ -48,78 +52,119 @@ pub(crate) struct Route {
     pub(crate) timeout: Duration,
 }
 
-/// The methods of one path.
-#[derive(Clone)]
-struct Resource {
-    path: Arc<str>,
-    routes: Arc<[Route]>,
-    keys: Arc<ApiKeys>,
+/// What API Gateway answers by itself, as the template says it, by CloudFormation's names.
+pub(crate) type GatewayResponses = BTreeMap<String, GatewayResponse>;
+
+/// All that a request may meet.
+struct Api {
+    routes: Vec<Route>,
+    keys: ApiKeys,
+    responses: GatewayResponses,
 }
 
 /// The API with these routes.
-pub(crate) fn router(routes: Vec<Route>, keys: &ApiKeys) -> Router {
-    let keys = Arc::new(keys.clone());
-    let mut by_path: HashMap<String, Vec<Route>> = HashMap::new();
-    for route in routes {
-        by_path.entry(route.path.clone()).or_default().push(route);
-    }
-    let mut router = Router::new().fallback(async || respond(Problem::NoSuchRoute));
-    for (path, routes) in by_path {
-        let resource = Resource { path: path.as_str().into(), routes: routes.into(), keys: keys.clone() };
-        router = router.route(&path, any(serve).with_state(resource));
-    }
-    router
+pub(crate) fn router(routes: Vec<Route>, keys: ApiKeys, responses: GatewayResponses) -> Router {
+    Router::new().fallback(serve).with_state(Arc::new(Api { routes, keys, responses }))
 }
 
-async fn serve(State(resource): State<Resource>, parameters: RawPathParams, request: Request) -> Response {
-    let named = resource.routes.iter().find(|route| route.method.as_ref() == Some(request.method()));
-    let Some(route) = named.or_else(|| resource.routes.iter().find(|route| route.method.is_none())) else {
-        return respond(Problem::NoSuchRoute);
-    };
-    let caller = request.headers().get("x-api-key").and_then(|key| resource.keys.get(key.to_str().ok()?)).cloned();
-    if route.key_required && caller.is_none() && !resource.keys.is_empty() {
-        return respond(Problem::Forbidden);
+async fn serve(State(api): State<Arc<Api>>, Extension(authority): Extension<Authority>, request: Request) -> Response {
+    if let Err(refusal) = authority.refuse_other_origins(request.headers()) {
+        return refusal.into_response();
     }
-    let parameters = parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut event = match event_of(&resource.path, parameters, request).await {
-        Ok(event) => event,
-        Err(problem) => return respond(problem),
-    };
-    event.request_context.identity.api_key_id = caller;
-    let invocation = (route.handler)(LambdaEvent::new(event, context(route.timeout)));
-    match tokio::time::timeout(route.timeout, invocation).await {
-        Ok(Ok(response)) => http_of(response),
-        // API Gateway answers so when a function fails, and when it takes too long.
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a function failed");
-            status(StatusCode::BAD_GATEWAY)
+    match api.pass_on(authority, request).await {
+        Ok(response) => response,
+        Err(kind) => api.responses.get(kind).map_or_else(|| StatusCode::BAD_GATEWAY.into_response(), http_of_gateway),
+    }
+}
+
+impl Api {
+    /// Has the function answer that serves this path and method.
+    ///
+    /// # Errors
+    /// The type of the gateway response where API Gateway itself answers. Whatever a function does wrong is one of its own
+    /// errors to API Gateway, and these have the default's response.
+    async fn pass_on(&self, authority: Authority, request: Request) -> Result<Response, &'static str> {
+        let (route, parameters) =
+            self.find(request.method(), request.uri().path()).ok_or("MISSING_AUTHENTICATION_TOKEN")?;
+        let caller = request.headers().get("x-api-key").and_then(|key| self.keys.get(key.to_str().ok()?)).cloned();
+        if route.key_required && caller.is_none() && !self.keys.is_empty() {
+            return Err("INVALID_API_KEY");
         }
-        Err(_) => status(StatusCode::GATEWAY_TIMEOUT),
+        let mut event = event_of(&route.path, parameters, authority, request).await?;
+        event.request_context.identity.api_key_id = caller;
+        let invocation = (route.handler)(LambdaEvent::new(event, context(route.timeout)));
+        let invocation = tokio::time::timeout(route.timeout, AssertUnwindSafe(invocation).catch_unwind());
+        let why = match invocation.await {
+            Ok(Ok(Ok(response))) => match serde_json::to_vec(&response) {
+                Ok(bytes) if bytes.len() <= MAX_ANSWER_BYTES => return Ok(http_of(response)),
+                Ok(bytes) => format!("it answered {} bytes, more than Lambda takes", bytes.len()),
+                Err(error) => error.to_string(),
+            },
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) => "it panicked".to_owned(),
+            Err(_) => format!("it took longer than {} s", route.timeout.as_secs()),
+        };
+        tracing::error!(route = route.path, why, "a function failed");
+        Err("DEFAULT_5XX")
     }
+
+    /// The route of a path and a method, with the values of the path's parameters. A slash at the end is no part of a path
+    /// to a REST API.
+    fn find(&self, method: &Method, path: &str) -> Option<(&Route, HashMap<String, String>)> {
+        let parts: Vec<_> = parts(path).collect();
+        let matching = self.routes.iter().filter_map(|route| Some((route, parameters(&route.path, &parts)?)));
+        // A path that is named in full comes before one with parameters, and a method before any method.
+        let rank = |(route, parameters): &(&Route, HashMap<_, _>)| (parameters.len(), route.method.is_none());
+        let served = matching.filter(|(route, _)| route.method.as_ref().is_none_or(|named| named == method));
+        served.min_by_key(rank)
+    }
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_suffix('/').unwrap_or(path).split('/')
+}
+
+/// The values of a resource's parameters in a path, or `None` where the path is another's. They stay as the caller
+/// escaped them.
+fn parameters(resource: &str, path: &[&str]) -> Option<HashMap<String, String>> {
+    let named: Vec<_> = parts(resource).collect();
+    if named.len() != path.len() {
+        return None;
+    }
+    let mut parameters = HashMap::new();
+    for (named, &part) in named.iter().zip(path) {
+        match named.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(name) if !part.is_empty() => drop(parameters.insert(name.to_owned(), part.to_owned())),
+            None if *named == part => {}
+            _ => return None,
+        }
+    }
+    Some(parameters)
 }
 
 async fn event_of(
     resource: &str,
     path_parameters: HashMap<String, String>,
+    Authority(host): Authority,
     request: Request,
-) -> Result<ApiGatewayProxyRequest, Problem> {
+) -> Result<ApiGatewayProxyRequest, &'static str> {
     let (parts, body) = request.into_parts();
-    let bytes =
-        to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::PayloadTooLarge(shared::api::MAX_BODY_BYTES))?;
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| "REQUEST_TOO_LARGE")?;
     let path = parts.uri.path().to_owned();
 
     let mut event = ApiGatewayProxyRequest::default();
     event.resource = Some(resource.to_owned());
     event.path = Some(path.clone());
     event.http_method = parts.method.clone();
-    event.headers = parts.headers.clone();
-    event.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
-    event.multi_value_headers = event.headers.clone();
-    event.multi_value_query_string_parameters = query_of(&parts.uri).into();
-    event.query_string_parameters = event.multi_value_query_string_parameters.clone();
+    event.multi_value_headers = parts.headers;
+    event.multi_value_headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    event.headers = last_values(&event.multi_value_headers);
+    let query = query_of(&parts.uri);
+    let last = query.iter().filter_map(|(name, values)| Some((name.clone(), values.last()?.clone())));
+    event.query_string_parameters = last.collect::<HashMap<_, _>>().into();
+    event.multi_value_query_string_parameters = query.into();
     event.path_parameters = path_parameters;
-    event.request_context.domain_name = host;
+    event.request_context.domain_name = Some(host);
     event.request_context.path = Some(path);
     event.request_context.resource_path = Some(resource.to_owned());
     event.request_context.http_method = parts.method;
@@ -137,6 +182,15 @@ async fn event_of(
     Ok(event)
 }
 
+/// Of each header the value that was sent last.
+fn last_values(headers: &HeaderMap) -> HeaderMap {
+    let mut last = HeaderMap::new();
+    for (name, value) in headers {
+        last.insert(name.clone(), value.clone());
+    }
+    last
+}
+
 fn query_of(uri: &Uri) -> HashMap<String, Vec<String>> {
     let mut query: HashMap<String, Vec<String>> = HashMap::new();
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -145,7 +199,7 @@ fn query_of(uri: &Uri) -> HashMap<String, Vec<String>> {
     query
 }
 
-fn http_of(response: ApiGatewayProxyResponse) -> Response {
+pub(crate) fn http_of(response: ApiGatewayProxyResponse) -> Response {
     let body = match response.body {
         Some(aws_lambda_events::encodings::Body::Text(text)) => Body::from(text),
         Some(aws_lambda_events::encodings::Body::Binary(bytes)) => Body::from(bytes),
@@ -158,12 +212,105 @@ fn http_of(response: ApiGatewayProxyResponse) -> Response {
     http
 }
 
-fn respond(problem: Problem) -> Response {
-    http_of(Answer::from(problem).into())
+fn http_of_gateway(response: &GatewayResponse) -> Response {
+    let mut http = Response::new(Body::from(response.body.clone()));
+    *http.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    for (name, value) in &response.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            http.headers_mut().insert(name, value);
+        }
+    }
+    http
 }
 
-fn status(status: StatusCode) -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = status;
-    response
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = Result<ApiGatewayProxyResponse, Error>;
+
+    fn route(method: Option<Method>, path: &str, handler: impl Fn() -> Outcome + Send + Sync + 'static) -> Route {
+        let handler = Arc::new(handler);
+        Route {
+            path: path.to_owned(),
+            method,
+            key_required: false,
+            handler: Arc::new(move |_| {
+                let handler = handler.clone();
+                async move { handler() }.boxed()
+            }),
+            timeout: Duration::from_secs(28),
+        }
+    }
+
+    fn found(path: &str) -> Option<(String, HashMap<String, String>)> {
+        let good = || Ok(ApiGatewayProxyResponse::default());
+        let paths = ["/", "/jobs", "/jobs/{id}", "/jobs/{id}/image", "/jobs/latest"];
+        let mut routes: Vec<_> = paths.iter().map(|path| route(None, path, good)).collect();
+        routes.push(route(Some(Method::POST), "/jobs/only/post", good));
+        let api = Api { routes, keys: ApiKeys::new(), responses: GatewayResponses::new() };
+        api.find(&Method::GET, path).map(|(route, parameters)| (route.path.clone(), parameters))
+    }
+
+    #[test]
+    fn a_path_is_routed_as_by_a_rest_api() {
+        let id = |id: &str| HashMap::from([("id".to_owned(), id.to_owned())]);
+        for (path, resource, parameters) in [
+            ("/", "/", HashMap::new()),
+            ("/jobs", "/jobs", HashMap::new()),
+            ("/jobs/", "/jobs", HashMap::new()),
+            ("/jobs/01a2%2D7c", "/jobs/{id}", id("01a2%2D7c")),
+            ("/jobs/%FF/", "/jobs/{id}", id("%FF")),
+            ("/jobs/01a2-7c/image/", "/jobs/{id}/image", id("01a2-7c")),
+            ("/jobs/latest", "/jobs/latest", HashMap::new()),
+        ] {
+            assert_eq!(found(path), Some((resource.to_owned(), parameters)), "{path}");
+        }
+        for path in ["", "//", "//jobs", "/jobs//", "/jobs//image", "/JOBS", "/jobs/a/b/c", "/jobs/only/post"] {
+            assert!(path.is_empty() || found(path).is_none(), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_a_function_does_wrong_is_told_as_a_problem() {
+        let response = GatewayResponse { status: 502, headers: BTreeMap::new(), body: "a problem".to_owned() };
+        let responses = BTreeMap::from([("DEFAULT_5XX".to_owned(), response)]);
+        let large = || {
+            let mut response = ApiGatewayProxyResponse::default();
+            response.body = Some(aws_lambda_events::encodings::Body::Text("\"".repeat(MAX_ANSWER_BYTES / 2)));
+            Ok(response)
+        };
+        let mut slow = route(None, "/slow", || Ok(ApiGatewayProxyResponse::default()));
+        slow.handler = Arc::new(|_| std::future::pending().boxed());
+        slow.timeout = Duration::from_millis(10);
+        let routes = vec![
+            route(None, "/error", || Err("no".into())),
+            route(None, "/panic", || panic!("for a test")),
+            route(None, "/large", large),
+            slow,
+        ];
+        let api = Arc::new(Api { routes, keys: ApiKeys::new(), responses });
+        for path in ["/error", "/panic", "/large", "/slow"] {
+            let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+            let response = serve(State(api.clone()), Extension(Authority("localhost".to_owned())), request).await;
+            assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{path}");
+            let body = to_bytes(response.into_body(), 100).await.expect("a body");
+            assert_eq!(body, "a problem", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_has_the_last_value_of_a_header_and_all_of_them() {
+        let request = Request::builder().uri("/jobs/?a=1&a=2").header("prefer", "wait=2").header("prefer", "x");
+        let request = request.header("x-forwarded-proto", "https").body(Body::empty()).expect("a request");
+        let event = event_of("/jobs", HashMap::new(), Authority("[::1]:3000".to_owned()), request).await;
+        let event = serde_json::to_value(event.expect("an event")).expect("an event is JSON");
+        assert_eq!(event["headers"]["prefer"], "x");
+        assert_eq!(event["multiValueHeaders"]["prefer"], serde_json::json!(["wait=2", "x"]));
+        assert_eq!(event["multiValueHeaders"]["x-forwarded-proto"], serde_json::json!(["http"]));
+        assert_eq!(event["queryStringParameters"]["a"], "2");
+        assert_eq!(event["multiValueQueryStringParameters"]["a"], serde_json::json!(["1", "2"]));
+        assert_eq!(event["requestContext"]["path"], "/jobs/");
+        assert_eq!(event["requestContext"]["domainName"], "[::1]:3000");
+    }
 }

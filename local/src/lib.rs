@@ -4,6 +4,7 @@
 pub mod bedrock;
 mod event_source;
 mod gateway;
+mod host;
 mod invoke;
 mod provision;
 mod requeue;

@@ -13,7 +13,7 @@ use shared::job::Status;
 use shared::problem::ProblemDetails;
 
 use crate::arguments::Arguments;
-use crate::serve::write_ready_file;
+use crate::serve::{interrupted, stopped, write_ready_file};
 
 /// How often the job is asked after. Nobody else uses this API, so there is no reason to wait longer.
 const POLL: Duration = Duration::from_millis(100);
@@ -37,10 +37,13 @@ pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<
     let started = begun.elapsed();
     let result = tokio::select! {
         result = poster(arguments, prompt, &stack.ready().api, &mut progress) => result,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        caught = interrupted() => {
+            progress.show("stopping: waiting for the picture; press Ctrl-C again to stop at once");
+            Err(caught.map_or_else(Into::into, |()| "interrupted".into()))
+        }
     };
+    stopped(stack).await?;
     progress.clear();
-    stack.stop().await;
     let Poster { job, image, path, submitted, downloaded } = result?;
     let queued = job.started_at.map_or(Duration::ZERO, |at| at.since(job.created_at));
     let painted = job.finished_at.zip(job.started_at).map_or(Duration::ZERO, |(end, start)| end.since(start));

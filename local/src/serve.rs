@@ -44,15 +44,23 @@ Press Ctrl-C to stop.",
         write_ready_file(path, stack.ready())?;
     }
     interrupted().await?;
+    let patience = stack.longest_painting().as_secs();
     writeln!(
         stdout(),
-        "Stopping: waiting for the pictures that are being painted. Press Ctrl-C again to stop at once."
+        "Stopping: waiting for the pictures that are being painted, for at most {patience} seconds. Press Ctrl-C again to stop at once."
     )?;
-    tokio::select! {
-        () = stack.stop() => writeln!(stdout(), "Stopped.")?,
-        again = interrupted() => again?,
+    if stopped(stack).await? {
+        writeln!(stdout(), "Stopped.")?;
     }
     Ok(())
+}
+
+/// Stops the stack, and says whether it could end what it had begun before somebody interrupted again.
+pub(crate) async fn stopped(stack: Stack) -> std::io::Result<bool> {
+    tokio::select! {
+        () = stack.stop() => Ok(true),
+        again = interrupted() => again.map(|()| false),
+    }
 }
 
 /// Writes the file in one step, so that a script which sees it can read all of it.
@@ -65,7 +73,8 @@ pub(crate) fn write_ready_file(path: &Path, ready: &Ready) -> Result<(), Box<dyn
     Ok(())
 }
 
-async fn interrupted() -> std::io::Result<()> {
+/// Resolves at Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

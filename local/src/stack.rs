@@ -14,6 +14,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, HttpClient, ProvideCredentials, SharedCredentialsProvider};
 use axum::http::Method;
+use axum::middleware::from_fn;
 use futures_util::future::FutureExt;
 use serde::{Deserialize, Serialize};
 use shared::Clock;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use crate::bedrock::{Bedrock, Behaviour};
 use crate::event_source::{self, EventSource};
 use crate::gateway::{self, ApiKeys, Route};
+use crate::host::loopback_only;
 use crate::provision::{ProvisionError, provision};
 use crate::requeue::{RequeueError, requeue};
 use crate::services::{self, DynamoDb, S3, Sqs};
@@ -242,7 +244,7 @@ impl Stack {
         };
         let bedrock = Bedrock::new(behaviour);
         // A model that hangs must not hold up the stop, so its connections are dropped rather than drained.
-        let painter = axum::serve(model, bedrock.router()).into_future();
+        let painter = axum::serve(model, bedrock.router().layer(from_fn(loopback_only))).into_future();
         let stopped_model = stopped(&stop_back);
         back.spawn(async move {
             tokio::select! {
@@ -269,7 +271,7 @@ impl Stack {
     }
 
     fn serve(&mut self, api: TcpListener, keys: &ApiKeys, event_sources: bool) {
-        let router = gateway::router(self.routes(), keys);
+        let router = gateway::router(self.routes(), keys.clone(), self.deployment.gateway_responses.clone());
         self.front.spawn(services::serve_router(api, router, stopped(&self.stop).boxed().shared()).map(report));
         if event_sources {
             for source in self.event_sources() {
@@ -399,7 +401,13 @@ impl Stack {
         self.data.path()
     }
 
-    /// Stops everything: takes nothing more in, waits a little for what is under way, and then lets the services go.
+    /// How long the worker may take over what it has begun.
+    pub fn longest_painting(&self) -> Duration {
+        Duration::from_secs(self.deployment.functions.get("worker").map_or(0, |worker| worker.timeout))
+    }
+
+    /// Stops everything: takes nothing more in, lets invocations that are under way end, since paintings may be paid for,
+    /// and then lets the services go. It takes at most [`Stack::longest_painting`] and some seconds.
     pub async fn stop(self) {
         let Self { stop, front, stop_back, back, .. } = self;
         stop.send_replace(true);

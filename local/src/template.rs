@@ -47,6 +47,19 @@ pub struct Deployment {
     pub buckets: BTreeMap<String, String>,
     /// The functions, by the name of their binary.
     pub functions: BTreeMap<String, Function>,
+    /// What API Gateway answers by itself, by the type of the response.
+    pub gateway_responses: BTreeMap<String, GatewayResponse>,
+}
+
+/// What API Gateway answers by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: BTreeMap<String, String>,
+    /// The body. Of API Gateway's variables nothing is filled in here.
+    pub body: String,
 }
 
 /// A DynamoDB table.
@@ -199,6 +212,7 @@ impl Deployment {
             queues: BTreeMap::new(),
             buckets: BTreeMap::new(),
             functions: BTreeMap::new(),
+            gateway_responses: BTreeMap::new(),
         };
         let globals = &template["Globals"]["Function"];
         for (id, resource) in resolver.resources {
@@ -222,6 +236,12 @@ impl Deployment {
                     let binary = binary.ok_or_else(|| fault(&place, "the function names no Binary to build"))?;
                     let function = resolver.function(globals, properties, &place)?;
                     deployment.functions.insert(binary.to_owned(), function);
+                }
+                Some("AWS::Serverless::Api") => {
+                    for (kind, response) in properties["GatewayResponses"].as_object().into_iter().flatten() {
+                        let response = gateway_response(response, &format!("{place}/GatewayResponses/{kind}"))?;
+                        deployment.gateway_responses.insert(kind.clone(), response);
+                    }
                 }
                 _ => {}
             }
@@ -282,6 +302,18 @@ fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
             Value::Object(Map::from_iter([(name, value)]))
         }
     })
+}
+
+fn gateway_response(declared: &Value, place: &str) -> Result<GatewayResponse, TemplateError> {
+    let status = declared["StatusCode"].as_u64().and_then(|status| status.try_into().ok());
+    let body = declared["ResponseTemplates"]["application/json"].as_str();
+    let (Some(status), Some(body)) = (status, body) else { return Err(fault(place, "it needs a status and a body")) };
+    // A value that is not taken from the request stands in quotes.
+    let header = |value: &Value| Some(value.as_str()?.strip_prefix('\'')?.strip_suffix('\'')?.to_owned());
+    let declared = declared["ResponseParameters"]["Headers"].as_object().into_iter().flatten();
+    let headers = declared.map(|(name, value)| Some((name.clone(), header(value)?)));
+    let headers = headers.collect::<Option<_>>().ok_or_else(|| fault(place, "a header is not understood"))?;
+    Ok(GatewayResponse { status, headers, body: body.to_owned() })
 }
 
 /// Resolves intrinsic functions.

@@ -221,7 +221,7 @@ pub struct QueueHealthView {
     pub estimated_wait_seconds: u64,
 }
 
-/// The routes of the API: each path, and the methods that it answers to.
+/// The routes of the API: each path, and the methods that it answers to. Where GET is one of them, so is HEAD.
 pub const ROUTES: &[(&str, &[&str])] = &[
     ("/", &["GET"]),
     ("/jobs", &["GET", "POST"]),
@@ -241,7 +241,11 @@ pub const ROUTES: &[(&str, &[&str])] = &[
 pub fn wrong_method(path: &str) -> Problem {
     let methods = ROUTES.iter().find(|(known, _)| *known == path).map(|(_, methods)| *methods);
     methods.map_or(Problem::NoSuchRoute, |methods| {
-        Problem::MethodNotAllowed(methods.iter().map(|method| (*method).to_owned()).collect())
+        let with_head = methods.iter().flat_map(|method| match *method {
+            "GET" => vec!["GET", "HEAD"],
+            method => vec![method],
+        });
+        Problem::MethodNotAllowed(with_head.map(str::to_owned).collect())
     })
 }
 

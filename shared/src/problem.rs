@@ -70,8 +70,6 @@ pub enum Problem {
     IdempotencyKeyReused,
     /// The cursor is none of ours, or of another list.
     InvalidCursor,
-    /// The API key is missing or unknown.
-    Forbidden,
     /// There is no such job or batch, or it belongs to somebody else.
     NotFound,
     /// The job has ended in this state and cannot be canceled.
@@ -164,7 +162,6 @@ impl Problem {
             Self::InvalidRequest(_) => (400, "invalid_request", "The request breaks a rule"),
             Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key breaks its rule"),
             Self::InvalidCursor => (400, "invalid_cursor", "The cursor is not valid"),
-            Self::Forbidden => (403, "forbidden", "The API key is missing or not valid"),
             Self::NotFound => (404, "not_found", "There is no such job or batch"),
             Self::NoSuchRoute => (404, "no_such_route", "There is no such path"),
             Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not know this method"),
@@ -194,7 +191,7 @@ impl Problem {
                 format!("{}.", faults.join("; "))
             }
             Self::InvalidIdempotencyKey => {
-                "The header Idempotency-Key must hold 1 to 255 visible ASCII characters.".to_owned()
+                "The header Idempotency-Key must be sent once, with 1 to 255 visible ASCII characters.".to_owned()
             }
             Self::UnsupportedMediaType => {
                 "Send the body with the header Content-Type: application/json and without a content encoding."
@@ -202,15 +199,15 @@ impl Problem {
             }
             Self::PayloadTooLarge(limit) => format!("The body must not be larger than {limit} bytes."),
             Self::IdempotencyKeyReused => {
-                "This Idempotency-Key belongs to an earlier request that asked for something else. Use a new key for \
-                 a new request, and the same key only to send the same request again."
+                "This Idempotency-Key belongs to an earlier request that asked for something else, or that came when \
+                 another model was the default. Use a new key for a new request, and the same key only to send the \
+                 same request again."
                     .to_owned()
             }
             Self::InvalidCursor => {
                 "Use next_cursor as a page gave it, with the same path and filter; begin the list anew without one."
                     .to_owned()
             }
-            Self::Forbidden => "Send your API key in the header x-api-key.".to_owned(),
             Self::NotFound => {
                 "Nothing of yours has this id. Jobs and batches are deleted when their retention ends.".to_owned()
             }

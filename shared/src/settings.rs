@@ -32,6 +32,11 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// The text of `name`, which may be missing or empty.
+    pub fn optional(&mut self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|text| !text.is_empty())
+    }
+
     /// The number `name`, which must lie in `range`.
     pub fn number(&mut self, name: &str, range: RangeInclusive<u32>) -> u32 {
         let number = self.parse::<u32>(name);

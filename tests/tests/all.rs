@@ -10,6 +10,7 @@ mod deliveries;
 mod detours;
 mod documents;
 mod first_hour;
+mod gateway;
 mod groups;
 mod lists;
 mod metrics;

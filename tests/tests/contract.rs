@@ -69,17 +69,25 @@ async fn what_is_not_there_is_404_and_a_wrong_method_is_405() {
     let pipeline = Pipeline::start().await;
     let unknown = JobId::new().to_string();
     let mut bodies = Vec::new();
-    for id in [unknown.clone(), unknown.to_uppercase(), "x".to_owned(), "%00".to_owned(), "..%2f".to_owned()] {
+    for id in [
+        unknown.clone(),
+        unknown.to_uppercase(),
+        "x".to_owned(),
+        "%00".to_owned(),
+        "..%2f".to_owned(),
+        "%FF".to_owned(),
+    ] {
         let response = pipeline.get(&format!("/jobs/{id}")).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{id}");
         bodies.push(response.text().await.expect("a body"));
     }
+    bodies.push(pipeline.get("/batches/%FF/jobs").await.text().await.expect("a body"));
     assert!(bodies.iter().all(|body| *body == bodies[0]), "an answer tells which ids could exist");
     assert_eq!(pipeline.get("/posters").await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(pipeline.get("/jobs/").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(pipeline.get("//jobs").await.status(), StatusCode::NOT_FOUND);
     let response = pipeline.http.delete(format!("{}/jobs", pipeline.ready().api)).send().await.expect("it answers");
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(response.headers()[ALLOW], "GET, POST");
+    assert_eq!(response.headers()[ALLOW], "GET, HEAD, POST");
     pipeline.stop().await;
 }
 

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use local::template::{Deployment, Surroundings, TEMPLATE, TemplateError};
 use serde_json::Value;
-use shared::Clock;
+use shared::api::MAX_BODY_BYTES;
 use shared::order::Model;
+use shared::problem::ProblemDetails;
+use shared::{Clock, Problem};
 use tests::pipeline::Pipeline;
 
 fn read(parameters: BTreeMap<String, String>) -> Result<Deployment, TemplateError> {
@@ -40,6 +42,38 @@ fn the_worker_has_half_a_minute_beyond_its_slowest_model() {
     let timeout = deployment().functions["worker"].timeout;
     assert!(longest(timeout - 30).is_ok(), "the model may take all but half a minute of the worker's time");
     assert!(longest(timeout - 29).is_err(), "and no second more");
+}
+
+#[test]
+fn no_painting_is_believed_to_last_longer_than_the_worker_may_run() {
+    assert_eq!(status::LONGEST_PAINTING.as_secs(), deployment().functions["worker"].timeout);
+}
+
+#[test]
+fn what_api_gateway_answers_by_itself_is_a_problem_too() {
+    let responses = deployment().gateway_responses;
+    for kind in ["DEFAULT_4XX", "DEFAULT_5XX", "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT"] {
+        assert!(responses.contains_key(kind), "{kind} is answered in API Gateway's own form");
+    }
+    for (kind, response) in responses {
+        // API Gateway puts its own words there, as a JSON string.
+        let body = response.body.replace("$context.error.messageString", "\"its words\"");
+        let problem: ProblemDetails = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(problem.status, response.status, "{kind}");
+        assert_eq!(problem.kind, format!("urn:poster:problem:{}", problem.code), "{kind}");
+        assert!(!problem.title.is_empty() && !problem.detail.is_empty(), "{kind}");
+        assert_eq!(response.headers["Content-Type"], "application/problem+json", "{kind}");
+        assert_eq!(response.headers["Cache-Control"], "no-store", "{kind}");
+        let may_pass = response.status >= 500 || kind == "THROTTLED";
+        assert_eq!(response.headers.contains_key("Retry-After"), may_pass, "{kind}");
+        // What a function refuses as well is told in the same words.
+        let same = match kind.as_str() {
+            "MISSING_AUTHENTICATION_TOKEN" => Problem::NoSuchRoute.details(),
+            "REQUEST_TOO_LARGE" => Problem::PayloadTooLarge(MAX_BODY_BYTES).details(),
+            _ => continue,
+        };
+        assert_eq!((problem.title, problem.detail, problem.code), (same.title, same.detail, same.code), "{kind}");
+    }
 }
 
 #[tokio::test]

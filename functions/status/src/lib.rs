@@ -22,6 +22,7 @@ use shared::settings::{Settings, SettingsError};
 use shared::{BatchId, Clock, Job, JobId, JobState, Problem};
 
 use crate::lists::Filter;
+pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
 use crate::page::Page;
 
@@ -42,6 +43,8 @@ pub struct App {
     max_wait: Duration,
     /// Whether `GET /` answers with the page.
     page: bool,
+    /// The address that links begin with, where it is not the one under which a caller reached API Gateway.
+    public_url: Option<String>,
 }
 
 impl App {
@@ -69,6 +72,7 @@ impl App {
         let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
+        let public_url = settings.optional("PUBLIC_URL");
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),
@@ -79,6 +83,7 @@ impl App {
             url_life: Duration::from_secs(u64::from(url_life)),
             max_wait: Duration::from_secs(u64::from(max_wait)),
             page,
+            public_url,
         })
     }
 }
@@ -88,7 +93,7 @@ impl App {
 /// # Errors
 /// None: whatever goes wrong is an answer to the caller.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
-    let request = Request::new(event.payload);
+    let request = Request::new(event.payload, app.public_url.clone());
     let answer = match request.route() {
         (method, "/") => get_page(app, &request, method).await,
         ("GET", "/jobs") => list_jobs(app, &request).await,

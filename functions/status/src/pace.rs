@@ -1,17 +1,22 @@
 //! How fast jobs have lately been done, and so how long one should wait before the next look.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::aws::{Depth, Queue, ServiceError};
-use shared::{Job, JobState, Timestamp};
+use shared::{Job, JobId, JobState, Timestamp};
 use tokio::time::Instant;
 
 /// What a painting takes before any was seen.
 const FIRST_GUESS: Duration = Duration::from_secs(5);
 
-/// How much each job that is seen weighs against all before it.
-const WEIGHT: f64 = 0.2;
+/// How many jobs are remembered. One odd job among them changes nothing.
+const SEEN: usize = 15;
+
+/// The longest painting, which is the longest invocation of the worker. What seems to have taken longer was ended by
+/// somebody else, or the clock was set meanwhile.
+pub const LONGEST_PAINTING: Duration = Duration::from_secs(90);
 
 /// How long the queue's depth is taken as known. It is approximate in any case.
 const DEPTH_LIFE: Duration = Duration::from_secs(1);
@@ -22,25 +27,34 @@ pub(crate) struct Pace {
     queue: Queue,
     /// How many pictures are painted at once.
     at_once: u32,
-    painting: Mutex<Duration>,
+    /// The jobs last seen, and how long the painting of each took.
+    seen: Mutex<VecDeque<(JobId, Duration)>>,
     depth: Mutex<Option<(Instant, Depth)>>,
 }
 
 impl Pace {
     pub(crate) fn new(queue: Queue, at_once: u32) -> Self {
-        Self { queue, at_once, painting: Mutex::new(FIRST_GUESS), depth: Mutex::new(None) }
+        Self { queue, at_once, seen: Mutex::default(), depth: Mutex::new(None) }
     }
 
     /// Learns from a job how long a painting takes.
     pub(crate) fn learn(&self, job: &Job) {
         let (JobState::Succeeded { finished_at, .. }, Some(started_at)) = (&job.state, job.started_at) else { return };
         let took = finished_at.since(started_at);
-        let mut painting = self.painting.lock().unwrap_or_else(PoisonError::into_inner);
-        *painting = painting.mul_f64(1.0 - WEIGHT) + took.mul_f64(WEIGHT);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if took > LONGEST_PAINTING || seen.iter().any(|(id, _)| *id == job.id) {
+            return;
+        }
+        seen.truncate(SEEN - 1);
+        seen.push_front((job.id, took));
     }
 
+    /// How long a painting takes: the median of those seen.
     fn painting(&self) -> Duration {
-        *self.painting.lock().unwrap_or_else(PoisonError::into_inner)
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut took: Vec<_> = seen.iter().map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        took.get(took.len() / 2).copied().unwrap_or(FIRST_GUESS)
     }
 
     /// About how long `jobs` jobs take, side by side as far as may be.

@@ -33,6 +33,8 @@ pub struct App {
     deadline: Duration,
     /// How long a job and its picture are kept.
     retention: Duration,
+    /// The address that links begin with, where it is not the one under which a caller reached API Gateway.
+    public_url: Option<String>,
 }
 
 impl App {
@@ -55,6 +57,7 @@ impl App {
         let model = settings.parse::<Model>("MODEL_ID");
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
+        let public_url = settings.optional("PUBLIC_URL");
         settings.finish(|| Self {
             table: aws.table(table),
             queue: aws.queue(queue),
@@ -62,6 +65,7 @@ impl App {
             model: model.unwrap_or(Model::Core),
             deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
             retention: Duration::from_secs(u64::from(retention_days) * 86_400),
+            public_url,
         })
     }
 }
@@ -71,7 +75,7 @@ impl App {
 /// # Errors
 /// None: whatever goes wrong is an answer to the caller.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
-    let request = Request::new(event.payload);
+    let request = Request::new(event.payload, app.public_url.clone());
     let trace = event.context.xray_trace_id;
     let answer = match request.route() {
         ("POST", "/jobs") => post_job(app, &request, trace).await,

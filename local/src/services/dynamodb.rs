@@ -1,4 +1,7 @@
 //! DynamoDB on SQLite, by way of `dynoxide`.
+//!
+//! `dynoxide` keeps the tables. Its own HTTP server answers every web page that asks (`Access-Control-Allow-Origin: *`),
+//! so the one here takes its place.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -6,10 +9,21 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use dynoxide::Database;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use dynoxide::auth_material::{self, AuthMaterial};
+use dynoxide::{Database, DynoxideError};
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
-use super::{Error, drain, shutdown_signal};
+use super::{Error, serve_router, shutdown_signal};
+
+/// The most bytes of one request: those of a full BatchWriteItem, see
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>.
+const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often items past their time to live are removed. DynamoDB itself promises no more than
 /// "within a few days".
@@ -53,15 +67,71 @@ impl DynamoDb {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
-        let shutdown = shutdown_signal(shutdown);
-        let server = dynoxide::server::serve_with_shutdown(listener, self.database.clone(), shutdown.clone());
-        let server =
-            drain(async { server.await.map_err(|message| Error::Server(io::Error::other(message))) }, shutdown);
+        let router = Router::new().fallback(answer).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES));
+        let router = router.with_state(self.database.clone());
         tokio::select! {
-            result = server => result,
+            result = serve_router(listener, router, shutdown_signal(shutdown)) => result,
             never = remove_expired_items(self.database) => match never {},
         }
     }
+}
+
+/// Answers one request of the JSON protocol.
+async fn answer(State(database): State<Database>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let operation = text("x-amz-target").and_then(|target| target.strip_prefix("DynamoDB_20120810."));
+    let material = AuthMaterial {
+        authorization: text("authorization"),
+        query: uri.query().unwrap_or_default(),
+        has_date_header: headers.contains_key("x-amz-date") || headers.contains_key(header::DATE),
+    };
+    let (status, body) = match auth_material::validate(material) {
+        Some(refusal) => (StatusCode::BAD_REQUEST, refusal),
+        None => match perform(&database, operation.unwrap_or_default(), &body) {
+            Ok(body) => (StatusCode::OK, body),
+            Err(error) => (StatusCode::from_u16(error.status_code()).unwrap_or_default(), error.to_json()),
+        },
+    };
+    let request_id = Uuid::new_v4().to_string();
+    let headers = [("content-type", "application/x-amz-json-1.0"), ("x-amzn-requestid", &request_id)];
+    (status, headers, body).into_response()
+}
+
+fn perform(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
+    /// Reads the request, has it done, and writes the response.
+    macro_rules! operations {
+        ($($name:literal => $perform:ident),+ $(,)?) => {
+            match operation {
+                $($name => {
+                    let request = serde_json::from_slice(body);
+                    let request = request.map_err(|error| DynoxideError::SerializationException(error.to_string()))?;
+                    serde_json::to_string(&database.$perform(request)?)
+                })+
+                _ => return Err(DynoxideError::ValidationException(format!("{operation:?} is no operation here"))),
+            }
+        };
+    }
+    let response = operations! {
+        "BatchGetItem" => batch_get_item,
+        "BatchWriteItem" => batch_write_item,
+        "CreateTable" => create_table,
+        "DeleteItem" => delete_item,
+        "DeleteTable" => delete_table,
+        "DescribeTable" => describe_table,
+        "DescribeTimeToLive" => describe_time_to_live,
+        "ExecuteStatement" => execute_statement,
+        "GetItem" => get_item,
+        "ListTables" => list_tables,
+        "PutItem" => put_item,
+        "Query" => query,
+        "Scan" => scan,
+        "TransactGetItems" => transact_get_items,
+        "TransactWriteItems" => transact_write_items,
+        "UpdateItem" => update_item,
+        "UpdateTable" => update_table,
+        "UpdateTimeToLive" => update_time_to_live,
+    };
+    response.map_err(|error| DynoxideError::InternalServerError(error.to_string()))
 }
 
 /// Removes expired items for as long as it is polled: dynoxide leaves the timing to the program

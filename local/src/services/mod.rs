@@ -31,9 +31,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::serve::ListenerExt;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use tokio::net::TcpListener;
+
+use crate::host::loopback_only;
 
 /// How long a shutdown waits for requests that are under way. A client that stalls in the middle of
 /// a request would otherwise hold the whole stack open for ever.
@@ -67,7 +70,7 @@ fn shutdown_signal(shutdown: impl Future<Output = ()> + Send + 'static) -> Shutd
     shutdown.boxed().shared()
 }
 
-/// Serves `router` until `shutdown` resolves and the requests under way are answered.
+/// Serves `router`, to programs of this machine only, until `shutdown` resolves and the requests under way are answered.
 pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), Error> {
     // Without TCP_NODELAY the last part of an answer waits for the client's delayed
     // acknowledgement, some 40 ms.
@@ -76,6 +79,7 @@ pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     });
+    let router = router.layer(from_fn(loopback_only));
     let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone()).into_future();
     drain(async { server.await.map_err(Error::Server) }, shutdown).await
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
-use aws_lambda_events::http::{HeaderMap, HeaderName, HeaderValue, header};
+use aws_lambda_events::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,12 +23,14 @@ use crate::problem::{FieldError, Problem};
 /// A caller's request.
 pub struct Request {
     event: ApiGatewayProxyRequest,
+    public_url: Option<String>,
 }
 
 impl Request {
-    /// The request that API Gateway reports.
-    pub fn new(event: ApiGatewayProxyRequest) -> Self {
-        Self { event }
+    /// The request that API Gateway reports. `public_url` is the address of the API, without a slash at its end, where it
+    /// is another than the one that API Gateway sees.
+    pub fn new(event: ApiGatewayProxyRequest, public_url: Option<String>) -> Self {
+        Self { event, public_url }
     }
 
     /// Who asks: the API key's id, else the IAM principal, else what the authorizer says.
@@ -41,22 +44,28 @@ impl Request {
         name.map_or_else(Owner::everyone, Owner::new)
     }
 
-    /// The part `name` of the path.
-    pub fn path_parameter(&self, name: &str) -> &str {
-        self.event.path_parameters.get(name).map_or("", String::as_str)
+    /// The part `name` of the path. It is decoded here, and a part that was decoded before stays as it is: no part of a
+    /// path of this API has a percent sign.
+    pub fn path_parameter(&self, name: &str) -> Cow<'_, str> {
+        let value = self.event.path_parameters.get(name).map_or("", String::as_str);
+        percent_decode_str(value).decode_utf8_lossy()
     }
 
     /// The address under which the caller reached the API, with the stage's path or the custom domain's, and without a
     /// slash at its end.
     pub fn base_url(&self) -> String {
-        let context = &self.event.request_context;
-        let mut route = self.event.resource.clone().unwrap_or_default();
-        for (name, value) in &self.event.path_parameters {
-            route = route.replace(&format!("{{{name}}}"), value);
+        if let Some(url) = &self.public_url {
+            return url.clone();
         }
-        let path = context.path.as_deref().unwrap_or_default();
-        let prefix = path.strip_suffix(route.as_str()).unwrap_or_default();
-        let scheme = self.header("x-forwarded-proto").unwrap_or("https");
+        let context = &self.event.request_context;
+        // The path ends in as many parts as the resource has, as the caller wrote them: with escapes, and with slashes at
+        // the end or twice between them.
+        let resource = self.event.resource.as_deref().unwrap_or_default();
+        let mut prefix = context.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        for _ in resource.split('/').filter(|part| !part.is_empty()) {
+            prefix = prefix.rsplit_once('/').map_or("", |(before, _)| before).trim_end_matches('/');
+        }
+        let scheme = self.texts("x-forwarded-proto").last().unwrap_or("https");
         let host = context.domain_name.as_deref().unwrap_or("localhost");
         format!("{scheme}://{host}{prefix}")
     }
@@ -66,9 +75,10 @@ impl Request {
     /// # Errors
     /// When the body is not declared to be JSON, is too large, or is not JSON.
     pub fn json(&self) -> Result<Value, Problem> {
-        let kind = self.header(header::CONTENT_TYPE.as_str()).unwrap_or_default();
+        let kind = self.texts(header::CONTENT_TYPE.as_str()).last().unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim();
-        let encoded = self.header(header::CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity");
+        let mut encodings = self.texts(header::CONTENT_ENCODING.as_str()).flat_map(|value| value.split(','));
+        let encoded = encodings.any(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"));
         let body = self.event.body.as_deref().unwrap_or_default();
         // Without a body there is nothing to declare, and the missing body is what the caller should hear of.
         if !body.is_empty() && (!essence.eq_ignore_ascii_case("application/json") || encoded) {
@@ -91,18 +101,20 @@ impl Request {
     /// # Errors
     /// When the header breaks its rule.
     pub fn idempotency_key(&self) -> Result<Option<IdempotencyKey>, Problem> {
-        let value = self.event.headers.get("idempotency-key");
-        value
-            .map(|value| value.to_str().ok().and_then(|text| text.parse().ok()).ok_or(Problem::InvalidIdempotencyKey))
-            .transpose()
+        let mut values = self.values("idempotency-key");
+        let Some(value) = values.next() else { return Ok(None) };
+        let key = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|_| values.next().is_none());
+        key.map(Some).ok_or(Problem::InvalidIdempotencyKey)
     }
 
     /// How long the caller would like the answer to be held until there is news, from `Prefer: wait` (RFC 7240), in whole
-    /// seconds of at least one. What cannot be read is no wish.
+    /// seconds of at least one. What cannot be read is no wish, and HEAD, which monitors send, has none.
     pub fn wait(&self) -> Option<Duration> {
-        let preferences = self.event.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-        let wishes =
-            preferences.flat_map(|value| value.split([',', ';'])).filter_map(|wish| wish.trim().split_once('='));
+        if self.event.http_method == Method::HEAD {
+            return None;
+        }
+        let preferences = self.texts("prefer").flat_map(|value| value.split([',', ';']));
+        let wishes = preferences.filter_map(|wish| wish.trim().split_once('='));
         let mut waits = wishes.filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"));
         let secs = waits.next()?.1.trim().parse().ok().filter(|&secs| secs > 0)?;
         Some(Duration::from_secs(secs))
@@ -111,13 +123,20 @@ impl Request {
     /// Whether the caller has the version `etag` already (RFC 9110, section 13.1.2).
     pub fn has(&self, etag: &str) -> bool {
         let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-        let tags = self.event.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+        let mut tags = self.texts(header::IF_NONE_MATCH.as_str()).flat_map(|value| value.split(','));
+        tags.any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
     }
 
     /// The route that API Gateway chose, such as `GET` and `/jobs/{id}`.
+    ///
+    /// HEAD is answered like GET (RFC 9110, section 9.3.2). Whoever speaks HTTP with the caller leaves out the body, and
+    /// knows its length.
     pub fn route(&self) -> (&str, &str) {
-        (self.event.http_method.as_str(), self.event.resource.as_deref().unwrap_or_default())
+        let method = match self.event.http_method.as_str() {
+            "HEAD" => "GET",
+            method => method,
+        };
+        (method, self.event.resource.as_deref().unwrap_or_default())
     }
 
     /// The query, of which only the parameters `known` may be there, each once.
@@ -140,8 +159,17 @@ impl Request {
         if errors.is_empty() { Ok(query) } else { Err(Problem::InvalidRequest(errors)) }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
-        self.event.headers.get(name)?.to_str().ok()
+    /// The values of a header, one for each time that it was sent: `multiValueHeaders` has all of them, `headers` only the
+    /// last.
+    fn values(&self, name: &str) -> impl Iterator<Item = &HeaderValue> {
+        let ApiGatewayProxyRequest { headers, multi_value_headers, .. } = &self.event;
+        let from = if multi_value_headers.contains_key(name) { multi_value_headers } else { headers };
+        from.get_all(name).iter()
+    }
+
+    /// The same, of those that are text.
+    fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.values(name).filter_map(|value| value.to_str().ok())
     }
 }
 
@@ -222,5 +250,111 @@ impl From<Answer> for ApiGatewayProxyResponse {
 impl From<Result<Answer, Problem>> for Answer {
     fn from(result: Result<Answer, Problem>) -> Self {
         result.unwrap_or_else(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What API Gateway tells of a request that it took for this resource, with these members in place of its own.
+    fn request(resource: &str, path: &str, domain: &str, more: Value) -> Request {
+        let mut event = json!({
+            "resource": resource, "path": "/", "httpMethod": "GET", "isBase64Encoded": false, "body": null,
+            "headers": { "Host": domain, "X-Forwarded-Proto": "https" },
+            "multiValueHeaders": { "Host": [domain], "X-Forwarded-Proto": ["https"] },
+            "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": null,
+            "requestContext": {
+                "resourcePath": resource, "path": path, "httpMethod": "GET", "domainName": domain, "stage": "v1",
+                "identity": { "apiKeyId": "k3y1d", "sourceIp": "203.0.113.7" },
+            },
+        });
+        let event_members = event.as_object_mut().expect("an event is an object");
+        event_members.extend(more.as_object().expect("members").clone());
+        Request::new(serde_json::from_value(event).expect("an event"), None)
+    }
+
+    #[test]
+    fn links_begin_with_the_address_under_which_the_caller_reached_the_api() {
+        const STAGE: &str = "abc123.execute-api.us-west-2.amazonaws.com";
+        const CUSTOM: &str = "posters.example.com";
+        for (domain, resource, path, prefix) in [
+            (STAGE, "/", "/v1/", "/v1"),
+            (STAGE, "/", "/v1", "/v1"),
+            (STAGE, "/jobs", "/v1/jobs", "/v1"),
+            (STAGE, "/jobs", "/v1/jobs/", "/v1"),
+            (STAGE, "/jobs", "/v1//jobs", "/v1"),
+            (STAGE, "/jobs", "/v1//jobs//", "/v1"),
+            (STAGE, "/jobs/{id}", "/v1/jobs/01a2-7c", "/v1"),
+            (STAGE, "/jobs/{id}", "/v1/jobs/01a2%2D7c", "/v1"),
+            (STAGE, "/jobs/{id}/retry", "/v1/jobs/01a2%2D7c/retry/", "/v1"),
+            (STAGE, "/jobs/{id}/retry", "/v1//jobs//01a2-7c//retry//", "/v1"),
+            // A stage may have the name of a resource.
+            (STAGE, "/jobs", "/jobs/jobs", "/jobs"),
+            (CUSTOM, "/", "/", ""),
+            (CUSTOM, "/jobs", "/jobs", ""),
+            (CUSTOM, "/jobs", "//jobs/", ""),
+            (CUSTOM, "/batches/{id}/jobs", "/batches/01a2%2d7c/jobs", ""),
+            (CUSTOM, "/jobs/{id}", "/art/posters/jobs/01a2-7c/", "/art/posters"),
+            (CUSTOM, "/", "/art/posters/", "/art/posters"),
+        ] {
+            let base = request(resource, path, domain, json!({})).base_url();
+            assert_eq!(base, format!("https://{domain}{prefix}"), "{resource} as {path}");
+        }
+        let event = request("/jobs", "/v1/jobs", STAGE, json!({})).event;
+        let behind = Request::new(event, Some("https://posters.example.com/make".to_owned()));
+        assert_eq!(behind.base_url(), "https://posters.example.com/make");
+    }
+
+    #[test]
+    fn a_part_of_the_path_is_the_same_however_it_is_escaped() {
+        for (told, read) in [("01a2-7c", "01a2-7c"), ("01a2%2D7c", "01a2-7c"), ("%FF", "\u{fffd}"), ("", "")] {
+            let request = request("/jobs/{id}", "/v1/jobs/x", "x", json!({ "pathParameters": { "id": told } }));
+            assert_eq!(request.path_parameter("id"), read, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_sent_twice_is_read_twice() {
+        let sent = |name: &str, values: &[&str]| {
+            let more = json!({ "headers": { name: values.last() }, "multiValueHeaders": { name: values } });
+            request("/jobs/{id}", "/v1/jobs/x", "x", more)
+        };
+        let two = Some(Duration::from_secs(2));
+        assert_eq!(sent("Prefer", &["wait=2", "handling=strict"]).wait(), two);
+        assert_eq!(sent("prefer", &["handling=strict", "wait=2"]).wait(), two);
+        assert!(sent("If-None-Match", &["\"a\"", "\"b\""]).has("W/\"a\""));
+        assert!(!sent("If-None-Match", &["\"a\"", "\"b\""]).has("W/\"c\""));
+        assert_eq!(sent("Idempotency-Key", &["a"]).idempotency_key(), Ok(Some("a".parse().expect("a key"))));
+        assert_eq!(sent("Idempotency-Key", &["a", "b"]).idempotency_key(), Err(Problem::InvalidIdempotencyKey));
+        // What a test of the console sends has only one of the two.
+        let more = json!({ "headers": { "Prefer": "wait=2" }, "multiValueHeaders": null });
+        assert_eq!(request("/jobs/{id}", "/v1/jobs/x", "x", more).wait(), two);
+    }
+
+    #[test]
+    fn a_body_may_say_that_it_is_not_encoded() {
+        for (encodings, good) in [
+            (&["identity"][..], true),
+            (&["Identity"], true),
+            (&["IDENTITY, identity"], true),
+            (&["gzip"], false),
+            (&["gzip", "identity"], false),
+            (&["identity, gzip"], false),
+        ] {
+            let headers = json!({ "Content-Type": ["application/json"], "Content-Encoding": encodings });
+            let more = json!({ "body": "{}", "multiValueHeaders": headers });
+            let read = request("/jobs", "/v1/jobs", "x", more).json();
+            assert_eq!(read.is_ok(), good, "{encodings:?}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn head_is_asked_like_get_and_never_waits() {
+        let more = json!({ "httpMethod": "HEAD", "headers": { "Prefer": "wait=20" }, "multiValueHeaders": null });
+        let head = request("/jobs/{id}", "/v1/jobs/x", "x", more);
+        assert_eq!((head.route(), head.wait()), (("GET", "/jobs/{id}"), None));
     }
 }
