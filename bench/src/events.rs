@@ -67,18 +67,21 @@ pub(crate) fn messages(bodies: &[String]) -> Value {
     json!({ "Records": records })
 }
 
-/// A PNG file of about this many bytes, as far as its header; what follows is noise, as in a picture that is compressed.
+/// A PNG file of about this many bytes; its pixels are noise, as those of a picture that is compressed.
 pub(crate) fn picture(bytes: usize) -> Vec<u8> {
-    let mut picture = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x03\x40\0\0\x04\xc0\x08\x02\0\0\0".to_vec();
+    let mut pixels = Vec::with_capacity(bytes + 8);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    while picture.len() < bytes {
+    while pixels.len() < bytes {
         // Xorshift, by George Marsaglia.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        picture.extend_from_slice(&state.to_le_bytes());
+        pixels.extend_from_slice(&state.to_le_bytes());
     }
-    picture
+    // Nobody looks at the checksums, which are left at zero.
+    let header = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x03\x40\0\0\x04\xc0\x08\x02\0\0\0\0\0\0\0".as_slice();
+    let length = u32::try_from(pixels.len()).expect("a picture of a few megabytes").to_be_bytes();
+    [header, &length, b"IDAT", &pixels, b"\0\0\0\0\0\0\0\0IEND\0\0\0\0"].concat()
 }
 
 /// The model's answer with this picture.

@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use base64_simd::{forgiving_decode_inplace, forgiving_decode_to_vec};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::order::{Model, Order, OutputFormat};
 
@@ -73,67 +75,90 @@ pub enum NoPicture {
 }
 
 /// The body of a model's answer. A filtered one has finish reasons and nothing else.
+///
+/// Each field is read by itself: what is odd about a seed or a finish reason must not cost the picture beside it.
 #[derive(Deserialize)]
 struct Answer<'a> {
-    #[serde(default)]
-    seeds: Vec<Number>,
-    #[serde(default)]
-    finish_reasons: Vec<Option<String>>,
-    #[serde(default, borrow)]
-    images: Vec<Text<'a>>,
+    #[serde(borrow)]
+    seeds: Option<&'a RawValue>,
+    #[serde(borrow)]
+    finish_reasons: Option<&'a RawValue>,
+    #[serde(borrow)]
+    images: Option<&'a RawValue>,
 }
 
-/// A string that is borrowed from the document where it can be.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A seed, which some answers spell as a string.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Number(u32),
-    Text(String),
-}
-
-impl Answer<'_> {
-    /// The seed, where the model says it, of an answer that does not say why it has no picture.
-    fn seed(&self) -> Result<Option<u32>, NoPicture> {
-        if let Some(reason) = self.finish_reasons.iter().flatten().next() {
-            return Err(refusal(reason));
-        }
-        Ok(self.seeds.first().and_then(|seed| match seed {
-            Number::Number(seed) => Some(*seed),
-            Number::Text(text) => text.parse().ok(),
-        }))
+impl<'a> Answer<'a> {
+    fn images(&self) -> Vec<&'a RawValue> {
+        list(self.images)
     }
+
+    /// The seed of the picture `index`, if it can be read. Some answers spell it as a string.
+    fn seed(&self, index: usize) -> Option<u32> {
+        list(self.seeds).get(index)?.get().trim_matches('"').parse().ok()
+    }
+
+    /// What the finish reason of each picture means, where there is one.
+    fn verdicts(&self) -> impl Iterator<Item = Option<NoPicture>> {
+        let reasons = list(self.finish_reasons).into_iter();
+        reasons.map(|reason| serde_json::from_str::<String>(reason.get()).ok().map(|reason| refusal(&reason)))
+    }
+
+    /// Whether the filter speaks against the picture `index`, which may be blurred then.
+    fn check_filter(&self, index: usize) -> Result<(), NoPicture> {
+        match self.verdicts().nth(index).flatten() {
+            Some(filtered @ (NoPicture::PromptFiltered | NoPicture::PictureFiltered)) => Err(filtered),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why there is no picture: what the answer says, or else `why`.
+    fn no_picture(&self, why: &'static str) -> NoPicture {
+        self.verdicts().flatten().next().unwrap_or(NoPicture::Malformed(why))
+    }
+}
+
+/// The elements of an array; anything else has none.
+fn list(value: Option<&RawValue>) -> Vec<&RawValue> {
+    value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default()
 }
 
 /// Takes the picture out of a model's answer, in the memory that the answer has.
 ///
+/// A whole picture is paid for. It is taken whatever the rest of the answer says, except when the filter speaks against it.
+///
 /// # Errors
 /// When there is none, and why.
 pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
-    const NOT_BASE64: NoPicture = NoPicture::Malformed("its image is not base64");
     // The picture is all but a hundred bytes of the answer. It is decoded where it lies, and only what stands around it
-    // is read as JSON, which also proves that it is the image: without its text, the first image is empty.
+    // is read as JSON, which also proves that it is the image: without its text, the only image is empty.
     if let Some(text) = text_of_image(&body) {
         let around = [&body[..text.start], &body[text.end..]].concat();
         if let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&around)
-            && answer.images.first().is_some_and(|image| image.0.is_empty())
+            && let [image] = answer.images()[..]
+            && image.get() == r#""""#
         {
-            let seed = answer.seed()?;
-            let decoded = base64_simd::STANDARD.decode_inplace(&mut body[text.clone()]).map_err(|_| NOT_BASE64)?;
-            let end = text.start + decoded.len();
-            return Picture::new(Bytes::from(body).slice(text.start..end), seed);
+            answer.check_filter(0)?;
+            let decoded = forgiving_decode_inplace(&mut body[text.clone()]);
+            let end = text.start + decoded.map_err(|_| answer.no_picture(NOT_BASE64))?.len();
+            let picture = Picture::new(Bytes::from(body).slice(text.start..end), answer.seed(0));
+            return picture.map_err(|why| answer.no_picture(why));
         }
     }
     let answer: Answer<'_> = serde_json::from_slice(&body).map_err(|_| NoPicture::Malformed("it is not JSON"))?;
-    let seed = answer.seed()?;
-    let image = answer.images.first().ok_or(NoPicture::Malformed("it has no images"))?;
-    let bytes = base64_simd::STANDARD.decode_to_vec(image.0.as_bytes()).map_err(|_| NOT_BASE64)?;
-    Picture::new(bytes.into(), seed)
+    let mut why = "it has no images";
+    for (index, image) in answer.images().into_iter().enumerate() {
+        answer.check_filter(index)?;
+        let text = serde_json::from_str::<Cow<'_, str>>(image.get()).unwrap_or_default();
+        let decoded = forgiving_decode_to_vec(text.as_bytes()).map_err(|_| NOT_BASE64);
+        match decoded.and_then(|bytes| Picture::new(bytes.into(), answer.seed(index))) {
+            Ok(picture) => return Ok(picture),
+            Err(fault) => why = fault,
+        }
+    }
+    Err(answer.no_picture(why))
 }
+
+const NOT_BASE64: &str = "its image is not base64";
 
 /// Where the text of the first image seems to lie, if it is spelled without escapes.
 fn text_of_image(body: &[u8]) -> Option<Range<usize>> {
@@ -151,29 +176,28 @@ fn text_of_image(body: &[u8]) -> Option<Range<usize>> {
 }
 
 impl Picture {
-    fn new(bytes: Bytes, seed: Option<u32>) -> Result<Self, NoPicture> {
-        let format = OutputFormat::sniff(&bytes).ok_or(NoPicture::Malformed("its image has no known format"))?;
-        let (width, height) = dimensions(&bytes, format).ok_or(NoPicture::Malformed("its image is cut short"))?;
+    fn new(bytes: Bytes, seed: Option<u32>) -> Result<Self, &'static str> {
+        let format = OutputFormat::sniff(&bytes).ok_or("its image has no known format")?;
+        let (width, height) = dimensions(&bytes, format).ok_or("its image breaks off")?;
         Ok(Self { bytes, format, width, height, seed })
     }
 }
 
 fn refusal(reason: &str) -> NoPicture {
     match reason {
-        "Filter reason: output image" => NoPicture::PictureFiltered,
+        // Stability's own API calls it so, and hands out the picture blurred.
+        "Filter reason: output image" | "CONTENT_FILTERED" => NoPicture::PictureFiltered,
         "Inference error" => NoPicture::InferenceError,
         _ if reason.starts_with("Filter reason") => NoPicture::PromptFiltered,
         _ => NoPicture::Malformed("it has a finish reason that is not documented"),
     }
 }
 
-/// The width and height that a file's header tells, in pixels, without decoding the picture.
+/// The width and height of a picture, in pixels, read from its file without decoding it; `None` when the file breaks off
+/// before its end. Bytes behind the end are no fault: decoders pass over them, and some encoders pad their files.
 fn dimensions(bytes: &[u8], format: OutputFormat) -> Option<(u32, u32)> {
     let size = match format {
-        OutputFormat::Png => {
-            let header = bytes.get(12..24).filter(|header| header.starts_with(b"IHDR"))?;
-            (be(&header[4..8]), be(&header[8..12]))
-        }
+        OutputFormat::Png => png_dimensions(bytes)?,
         OutputFormat::Jpeg => jpeg_dimensions(bytes)?,
         OutputFormat::Webp => webp_dimensions(bytes)?,
     };
@@ -188,27 +212,52 @@ fn le(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }
 
-/// Walks the segments of a JPEG file (ITU T.81, annex B) to its frame header.
-fn jpeg_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
-    let mut at = 2;
+/// Walks the chunks of a PNG file (PNG specification, section 5) to the last, past one with pixels at least.
+fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (mut chunks, mut size, mut pixels) = (bytes.get(8..)?, None, false);
     loop {
-        let &[marker, code] = bytes.get(at..at + 2)?.first_chunk()?;
-        let length = be(bytes.get(at + 2..at + 4)?) as usize;
-        match code {
-            _ if marker != 0xff || length < 2 => return None,
-            // The frame headers are C0 to CF, without the tables C4, C8 and CC.
-            0xc0..=0xcf if !matches!(code, 0xc4 | 0xc8 | 0xcc) => {
-                let size = bytes.get(at + 5..at + 9)?;
-                return Some((be(&size[2..4]), be(&size[0..2])));
-            }
-            _ => at += 2 + length,
+        let (head, rest) = chunks.split_first_chunk::<8>()?;
+        let (data, after) = rest.split_at_checked(be(&head[..4]) as usize)?;
+        // A checksum of four bytes ends each chunk.
+        chunks = after.get(4..)?;
+        match &head[4..] {
+            b"IHDR" => size = Some((be(data.get(..4)?), be(data.get(4..8)?))),
+            b"IDAT" => pixels = true,
+            b"IEND" => return size.filter(|_| pixels),
+            _ => {}
         }
     }
 }
 
-/// Reads the first chunk of a WebP file (RFC 9649), which tells the size in one of three ways.
+/// Walks the markers of a JPEG file (ITU T.81, annex B) to the end of the image.
+fn jpeg_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (mut rest, mut size) = (bytes.get(2..)?, None);
+    loop {
+        // What is no marker is the pixels' data. Any number of fill bytes FF may stand before a marker's code.
+        rest = &rest[memchr::memchr(0xff, rest)?..];
+        let fill = rest.iter().take_while(|byte| **byte == 0xff).count();
+        let (&code, after) = rest[fill..].split_first()?;
+        rest = match code {
+            // A byte FF of the data, and markers that stand alone.
+            0x00 | 0x01 | 0xd0..=0xd8 => after,
+            0xd9 => return size,
+            _ => {
+                let segment = after.get(..be(after.get(..2)?) as usize)?;
+                // The frame headers are C0 to CF, without the tables C4, C8 and CC.
+                if matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc) {
+                    size = Some((be(segment.get(5..7)?), be(segment.get(3..5)?)));
+                }
+                &after[segment.len()..]
+            }
+        };
+    }
+}
+
+/// Reads the first chunk of a WebP file (RFC 9649), which tells the size in one of three ways. The file's header tells
+/// where it ends.
 fn webp_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
-    let chunk = bytes.get(12..30)?;
+    let file = bytes.get(8..)?.get(..le(&bytes[4..8]) as usize)?;
+    let chunk = file.get(4..22)?;
     match &chunk[..4] {
         b"VP8X" => Some((le(&chunk[12..15]) + 1, le(&chunk[15..18]) + 1)),
         b"VP8 " => Some((le(&chunk[14..16]) & 0x3fff, le(&chunk[16..18]) & 0x3fff)),
@@ -234,10 +283,21 @@ mod tests {
         picture(value.to_string().into_bytes())
     }
 
+    /// A PNG file whose checksums and pixels nobody looks at here.
     fn png(width: u32, height: u32) -> Vec<u8> {
-        let header = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".as_slice();
-        [header, &width.to_be_bytes(), &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat()
+        let begin = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".as_slice();
+        let end = b"\0\0\0\x03IDATpixcrc!\0\0\0\0IENDcrc!".as_slice();
+        [begin, &width.to_be_bytes(), &height.to_be_bytes(), b"\x08\x02\0\0\0crc!", end].concat()
     }
+
+    /// A JPEG file of 832 by 1216 pixels, with fill bytes, a thumbnail that ends before it does, a stuffed byte and a
+    /// restart marker in its data, and a second scan.
+    const JPEG: &[u8] =
+        b"\xff\xd8\xff\xff\xff\xe1\0\x06\xff\xd8\xff\xd9\xff\xc2\0\x0b\x08\x04\xc0\x03\x40\x01\x01\x11\0\
+        \xff\xda\0\x02a\xff\0b\xff\xd0c\xff\xc4\0\x02\xff\xda\0\x02d\xff\xff\xd9";
+
+    /// A WebP file of 832 by 1216 pixels.
+    const WEBP: &[u8] = b"RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x3f\x03\0\xbf\x04\0VP8 ";
 
     fn base64(bytes: &[u8]) -> String {
         base64_simd::STANDARD.encode_to_string(bytes)
@@ -312,11 +372,54 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_from_jpeg_and_webp_too() {
-        let jpeg = b"\xff\xd8\xff\xe0\0\x04ab\xff\xc2\0\x0b\x08\x04\xc0\x03\x40\x01\x01\x11\0";
-        assert_eq!(dimensions(jpeg, OutputFormat::Jpeg), Some((832, 1216)));
-        let extended = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x3f\x03\0\xbf\x04\0";
-        assert_eq!(dimensions(extended, OutputFormat::Webp), Some((832, 1216)));
+    fn a_picture_is_taken_only_whole() {
+        for file in [&png(832, 1216), JPEG, WEBP] {
+            let format = OutputFormat::sniff(file).expect("a known format");
+            assert_eq!(dimensions(file, format), Some((832, 1216)), "{format}");
+            assert_eq!(dimensions(&[file, b"\0\0 behind the end"].concat(), format), Some((832, 1216)), "{format}");
+            for end in 0..file.len() {
+                let body = json!({ "images": [base64(&file[..end])] });
+                assert!(matches!(answer(body), Err(NoPicture::Malformed(_))), "{format}, cut to {end} bytes");
+            }
+        }
+        let without_pixels = [&png(1, 1)[..33], b"\0\0\0\0IENDcrc!"].concat();
+        assert_eq!(dimensions(&without_pixels, OutputFormat::Png), None);
+    }
+
+    #[test]
+    fn a_whole_picture_is_taken_whatever_the_rest_of_the_answer_says() {
+        let image = base64(&png(832, 1216));
+        let spaced = format!("{}\\n{}", &image[..40], image[40..].trim_end_matches('='));
+        for (rest, seed) in [
+            (r#""seeds":[42],"finish_reasons":null"#, Some(42)),
+            (r#""seeds":[4294967295],"finish_reasons":"SUCCESS""#, Some(u32::MAX)),
+            (r#""seeds":[4294967296],"finish_reasons":["SUCCESS"]"#, None),
+            (r#""seeds":[1e999],"finish_reasons":[""]"#, None),
+            (r#""seeds":[42.5],"finish_reasons":[{"reason":1}]"#, None),
+            (r#""seeds":[-1],"finish_reasons":["Inference error"]"#, None),
+            (r#""seeds":[null],"finish_reasons":[]"#, None),
+            (r#""seeds":[],"finish_reasons":[null,"Filter reason: prompt"]"#, None),
+            (r#""seeds":null,"finish_reasons":{}"#, None),
+            (r#""seeds":["none"],"new":[[]]"#, None),
+        ] {
+            for images in [
+                format!(r#""{image}""#),
+                format!(r#""{spaced}""#),
+                format!(r#""{image}",null"#),
+                format!(r#""{image}","AAAA""#),
+            ] {
+                let body = format!(r#"{{{rest},"images":[{images}]}}"#);
+                let picture = picture(body.clone().into_bytes()).expect(&body);
+                assert_eq!((&picture.bytes[..], picture.seed), (&png(832, 1216)[..], seed), "{body}");
+            }
+        }
+        let second = json!({ "seeds": [1, 2], "images": [base64(&png(832, 1216)[..40]), image] });
+        assert_eq!(answer(second).ok().and_then(|picture| picture.seed), Some(2));
+        // Stability's own API hands out what it filtered, but blurred.
+        for reason in ["CONTENT_FILTERED", "Filter reason: output image"] {
+            let blurred = json!({ "seeds": [1], "finish_reasons": [reason], "images": [image] });
+            assert_eq!(answer(blurred).err(), Some(NoPicture::PictureFiltered));
+        }
     }
 
     #[test]
@@ -327,7 +430,13 @@ mod tests {
             ("Filter reason: output image", NoPicture::PictureFiltered),
             ("Inference error", NoPicture::InferenceError),
         ] {
-            assert_eq!(answer(json!({ "finish_reasons": [reason] })).err(), Some(expected));
+            for body in [
+                json!({ "finish_reasons": [reason] }),
+                json!({ "seeds": null, "finish_reasons": [reason], "images": null }),
+                json!({ "seeds": [], "finish_reasons": [null, reason], "images": [""] }),
+            ] {
+                assert_eq!(answer(body.clone()).err(), Some(expected.clone()), "{body}");
+            }
         }
     }
 
@@ -339,11 +448,12 @@ mod tests {
             json!({ "images": [] }),
             json!({ "images": ["%%%"] }),
             json!({ "images": [base64(b"<html>")] }),
-            json!({ "images": [base64(&png(832, 1216)[..20])] }),
             json!({ "images": [base64(b"\xff\xd8\xff\xe0\xff\xff")] }),
+            json!({ "images": [base64(b"\xff\xd8\xff\xc0\0\0\xff\xd9")] }),
             json!({ "images": [base64(b"RIFF\0\0\0\0WEBPVP8X")] }),
+            json!({ "images": [base64(b"RIFF\xff\xff\xff\xffWEBPVP8X")] }),
             json!({ "images": [7] }),
-            json!({ "finish_reasons": ["Something new"], "images": [base64(&png(1, 1))] }),
+            json!({ "finish_reasons": ["Something new"], "images": [] }),
         ] {
             assert!(matches!(answer(body.clone()), Err(NoPicture::Malformed(_))), "{body}");
         }
