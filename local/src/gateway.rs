@@ -16,7 +16,7 @@ use lambda_runtime::{Error, LambdaEvent};
 use uuid::Uuid;
 
 use crate::host::Authority;
-use crate::invoke::context;
+use crate::invoke::{MAX_ANSWER_BYTES, MAX_EVENT_BYTES, context, fits};
 use crate::template::GatewayResponse;
 
 /// The largest body that API Gateway takes, in bytes, see
@@ -92,14 +92,14 @@ impl Api {
         }
         let mut event = event_of(&route.path, parameters, authority, request).await?;
         event.request_context.identity.api_key_id = caller;
+        if !fits(&event, MAX_EVENT_BYTES) {
+            return Err("REQUEST_TOO_LARGE");
+        }
         let invocation = (route.handler)(LambdaEvent::new(event, context(route.timeout)));
         let invocation = tokio::time::timeout(route.timeout, AssertUnwindSafe(invocation).catch_unwind());
         let why = match invocation.await {
-            Ok(Ok(Ok(response))) => match serde_json::to_vec(&response) {
-                Ok(bytes) if bytes.len() <= MAX_ANSWER_BYTES => return Ok(http_of(response)),
-                Ok(bytes) => format!("it answered {} bytes, more than Lambda takes", bytes.len()),
-                Err(error) => error.to_string(),
-            },
+            Ok(Ok(Ok(response))) if fits(&response, MAX_ANSWER_BYTES) => return Ok(http_of(response)),
+            Ok(Ok(Ok(_))) => "its answer is larger than Lambda takes".to_owned(),
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(_)) => "it panicked".to_owned(),
             Err(_) => format!("it took longer than {} s", route.timeout.as_secs()),

@@ -3,7 +3,21 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lambda_runtime::Context;
+use serde::Serialize;
 use uuid::Uuid;
+
+/// The largest event that Lambda hands to a function in a synchronous call, in bytes, by its error message "Request must be
+/// smaller than 6291456 bytes for the InvokeFunction operation".
+pub(crate) const MAX_EVENT_BYTES: usize = 6 * 1024 * 1024;
+
+/// The largest answer that Lambda takes from a function, in bytes, by its error message "Response payload size exceeded
+/// maximum allowed payload size (6291556 bytes)".
+pub(crate) const MAX_ANSWER_BYTES: usize = MAX_EVENT_BYTES + 100;
+
+/// Whether an event or an answer has no more than `limit` bytes as Lambda's JSON.
+pub(crate) fn fits(payload: &impl Serialize, limit: usize) -> bool {
+    serde_json::to_vec(payload).is_ok_and(|json| json.len() <= limit)
+}
 
 /// The context of an invocation that may take until `timeout` from now.
 pub(crate) fn context(timeout: Duration) -> Context {

@@ -10,8 +10,9 @@ use crate::poster::{Lettering, Poster};
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
-/// The greatest body of a request, in bytes: what a synchronous call of a Lambda function may carry is 6 MB, see
-/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>, and its envelope needs some of them.
+/// The greatest body of a request, in bytes as [`crate::json::escaped_len`] counts them: API Gateway hands it on in a
+/// JSON string, and the event around it may have 6 MB, see
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 pub const MAX_BODY_BYTES: usize = 5_500_000;
 
 /// A job as the API shows it.

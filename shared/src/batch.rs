@@ -11,15 +11,12 @@ use sha2::{Digest, Sha256};
 use crate::id::BatchId;
 use crate::job::{Lease, Owner, Status};
 use crate::json::{Fields, kind, string};
-use crate::order::{Model, Order, hex, is_plain, spelled};
-use crate::problem::{FieldError, Problem};
+use crate::order::{Model, Order, hex, is_invisible, is_plain, spelled};
+use crate::problem::{FieldError, MAX_FAULTS, Problem};
 use crate::time::Timestamp;
 
 /// How many jobs one batch may have.
 pub const MAX_JOBS: usize = 1000;
-
-/// How many faults of a batch are told at once.
-const MAX_ERRORS: usize = 100;
 
 /// What a caller asks for with a batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +43,8 @@ macro_rules! label {
     ($(#[$meta:meta])* $name:ident, $max:literal) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        // What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable.
+        #[serde(transparent)]
         pub struct $name(String);
 
         impl $name {
@@ -59,8 +57,9 @@ macro_rules! label {
         impl TryFrom<String> for $name {
             type Error = String;
             fn try_from(text: String) -> Result<Self, String> {
-                let fits = (1..=$max).contains(&text.chars().count()) && is_plain(&text);
-                let rule = concat!("must have 1 to ", $max, " characters, none of them a control character");
+                let seen = text.chars().any(|c| !is_invisible(c));
+                let fits = seen && text.chars().count() <= $max && is_plain(&text);
+                let rule = concat!("must have 1 to ", $max, " characters, at least one visible and none a control character");
                 if fits { Ok(Self(text)) } else { Err(rule.to_owned()) }
             }
         }
@@ -89,7 +88,7 @@ label! {
 }
 
 impl BatchOrder {
-    /// Reads a batch from a JSON value, with the faults found, up to a hundred of them.
+    /// Reads a batch from a JSON value, with the faults found, until they are a hundred or somewhat more.
     ///
     /// # Errors
     /// The rules that it breaks.
@@ -127,8 +126,7 @@ impl BatchOrder {
                 }
                 Err(found) => errors.extend(found),
             }
-            if errors.len() >= MAX_ERRORS {
-                errors.truncate(MAX_ERRORS);
+            if errors.len() >= MAX_FAULTS {
                 break;
             }
         }
@@ -506,7 +504,7 @@ mod tests {
         assert_eq!(found, ["/name", "/defaults/seed", "/defaults/nmae", "/defaults/prompt"]);
         let found = pointers(json!({ "jobs": [{ "prompt": "" }], "defaults": { "seed": 0 }, "name": "" }));
         assert_eq!(found, ["/name", "/defaults/seed", "/jobs/0/prompt"]);
-        assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_ERRORS);
+        assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_FAULTS);
     }
 
     #[test]

@@ -1,11 +1,28 @@
 //! JSON read strictly, with every fault of an object found and named.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::problem::{Fault, FieldError};
+use crate::problem::{Fault, FieldError, MAX_FAULTS, cut};
+
+/// How many values a document may have, so that reading one takes bounded memory. A batch of a thousand jobs with every
+/// field and sixteen credits each has 79,000.
+pub const MAX_VALUES: usize = 100_000;
+
+/// Why a document was not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not JSON, or repeats a key in an object. The text says where.
+    #[error("{0}")]
+    NotJson(String),
+    /// It has more values than a document may have.
+    #[error("it has more than {MAX_VALUES} values")]
+    TooManyValues,
+}
 
 /// Reads a JSON document that repeats no key in an object.
 ///
@@ -13,9 +30,31 @@ use crate::problem::{Fault, FieldError};
 /// one is refused rather than guessed at.
 ///
 /// # Errors
-/// A sentence that says what is wrong and where.
-pub fn parse(bytes: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice::<Strict>(bytes).map(|strict| strict.0).map_err(|error| error.to_string())
+/// What is wrong and where.
+pub fn parse(bytes: &[u8]) -> Result<Value, Unreadable> {
+    let left = Cell::new(MAX_VALUES + 1);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = Values(&left).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    read.map_err(|error| match left.get() {
+        0 => Unreadable::TooManyValues,
+        _ => Unreadable::NotJson(error.to_string()),
+    })
+}
+
+/// How many bytes a text takes within a JSON string. API Gateway hands a body to a function in one, and takes it back in
+/// one, so this is what counts against the limits of a Lambda function.
+pub fn escaped_len(text: &[u8]) -> usize {
+    let escaped = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.iter().map(escaped).sum()
+}
+
+/// How many bytes a value takes as JSON within a JSON string.
+pub fn escaped_len_of(value: &impl Serialize) -> usize {
+    escaped_len(&serde_json::to_vec(value).expect("what the API shows is always JSON"))
 }
 
 /// A JSON value that repeats no key in an object, for whoever reads a document piece by piece.
@@ -23,13 +62,27 @@ pub struct Strict(pub Value);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
+        Values(&Cell::new(MAX_VALUES + 1)).deserialize(deserializer).map(Self)
     }
 }
 
-struct StrictVisitor;
+/// Reads values. Each takes one away from those that are left, and when none is left, the document has too many.
+#[derive(Clone, Copy)]
+struct Values<'a>(&'a Cell<usize>);
 
-impl<'de> Visitor<'de> for StrictVisitor {
+impl<'de> DeserializeSeed<'de> for Values<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.set(self.0.get() - 1);
+        if self.0.get() == 0 {
+            return Err(D::Error::custom(Unreadable::TooManyValues));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Values<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,7 +115,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Strict(value)) = seq.next_element()? {
+        while let Some(value) = seq.next_element_seed(self)? {
             values.push(value);
         }
         Ok(values.into())
@@ -71,9 +124,9 @@ impl<'de> Visitor<'de> for StrictVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            let Strict(value) = access.next_value()?;
+            let value = access.next_value_seed(self)?;
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} is repeated")));
+                return Err(A::Error::custom(format_args!("the key {:?} is repeated", cut(&key))));
             }
             map.insert(key, value);
         }
@@ -135,13 +188,14 @@ impl Fields {
 
     /// Records a fault of the field `name`.
     pub fn fault(&mut self, name: &str, fault: impl Into<Fault>) {
-        let name = name.replace('~', "~0").replace('/', "~1");
+        let name = cut(name).replace('~', "~0").replace('/', "~1");
         self.errors.push(FieldError::new(&format!("{}/{name}", self.pointer), fault));
     }
 
-    /// Ends the reading: the faults found, each field that nobody asked for among them.
+    /// Ends the reading: the faults found, each field that nobody asked for among them, up to a hundred.
     pub fn finish(mut self) -> Vec<FieldError> {
-        for (name, _) in std::mem::take(&mut self.map) {
+        let room = MAX_FAULTS.saturating_sub(self.errors.len());
+        for (name, _) in std::mem::take(&mut self.map).into_iter().take(room) {
             self.fault(&name, "is not a field of this request".to_owned());
         }
         self.errors
@@ -179,8 +233,23 @@ mod tests {
     fn a_repeated_key_is_refused_at_any_depth() {
         assert!(parse(br#"{"a":1,"b":{"c":1}}"#).is_ok());
         for twice in [r#"{"a":1,"a":2}"#, r#"{"b":[{"c":1,"c":1}]}"#] {
-            assert!(parse(twice.as_bytes()).is_err_and(|error| error.contains("repeated")), "{twice}");
+            assert!(parse(twice.as_bytes()).is_err_and(|error| error.to_string().contains("repeated")), "{twice}");
         }
+    }
+
+    #[test]
+    fn documents_of_too_many_values_are_refused_by_their_number() {
+        let array = |values: usize| format!("[{}1]", "1,".repeat(values - 2));
+        assert!(parse(array(MAX_VALUES).as_bytes()).is_ok());
+        assert_eq!(parse(array(MAX_VALUES + 1).as_bytes()), Err(Unreadable::TooManyValues));
+        let broken = array(MAX_VALUES).replace("1]", "1");
+        assert!(matches!(parse(broken.as_bytes()), Err(Unreadable::NotJson(_))));
+    }
+
+    #[test]
+    fn the_length_within_a_string_is_the_one_that_it_is_written_with() {
+        let text: String = ('\0'..='\u{2ff}').chain("影🎬\u{2028}".chars()).collect();
+        assert_eq!(escaped_len(text.as_bytes()) + 2, serde_json::to_string(&text).expect("a string").len());
     }
 
     #[test]

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
+use icu_properties::{CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::json::{Fields, kind, string};
 use crate::poster::{NO_LETTERING, Poster};
-use crate::problem::FieldError;
+use crate::problem::{FieldError, cut};
 
 /// Everything that decides what picture a job is about.
 ///
@@ -101,8 +103,10 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A text for the model: trimmed, with something to see in it, and safe to show.
+///
+/// What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(transparent)]
 pub struct Prompt(String);
 
 impl Prompt {
@@ -115,9 +119,7 @@ impl Prompt {
     /// The rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        if text.chars().all(is_invisible) {
-            return Err("must not be empty".to_owned());
-        }
+        check_visible(text)?;
         let chars = text.chars().count();
         if chars > Self::MAX_CHARS {
             return Err(format!("must have at most {} characters, but has {chars}", Self::MAX_CHARS));
@@ -134,14 +136,29 @@ impl Prompt {
     }
 }
 
-/// Characters that show nothing by themselves, so that a prompt of them alone is an empty one.
-pub(crate) fn is_invisible(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+/// Makes sure that a trimmed text has something to see in it.
+pub(crate) fn check_visible(text: &str) -> Result<(), String> {
+    match text {
+        "" => Err("must not be empty".to_owned()),
+        _ if text.chars().all(is_invisible) => Err("must have at least one visible character".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Characters that show nothing by themselves: white space, control and format characters, those that Unicode has as
+/// `Default_Ignorable_Code_Point`, such as the Hangul fillers and the variation selectors, and the blank of Braille.
+pub fn is_invisible(c: char) -> bool {
+    const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
+    c.is_whitespace()
+        || c == '\u{2800}'
+        || IGNORABLE.contains(c)
+        || matches!(CATEGORY.get(c), GeneralCategory::Control | GeneralCategory::Format)
 }
 
 /// Characters that have no place in a prompt: controls other than line breaks and tabs, noncharacters, and those that
 /// make text look other than it is (bidirectional overrides and isolates, and tag characters).
-pub(crate) fn is_forbidden(c: char) -> bool {
+pub fn is_forbidden(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || (c as u32 & 0xfffe) == 0xfffe
         || matches!(
@@ -153,19 +170,6 @@ pub(crate) fn is_forbidden(c: char) -> bool {
 /// Whether a text of one line is safe to show.
 pub(crate) fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| is_forbidden(c) || c.is_control())
-}
-
-impl TryFrom<String> for Prompt {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
-    }
-}
-
-impl From<Prompt> for String {
-    fn from(prompt: Prompt) -> Self {
-        prompt.0
-    }
 }
 
 /// Shows only the length, so that no log can hold a prompt.
@@ -355,7 +359,7 @@ impl Metadata {
         let mut pairs = BTreeMap::new();
         for (key, value) in map {
             let Value::String(value) = value else {
-                return Err(format!("must be an object of strings, but {key:?} holds {}", kind(&value)));
+                return Err(format!("must be an object of strings, but {:?} holds {}", cut(&key), kind(&value)));
             };
             if !(1..=Self::MAX_KEY_CHARS).contains(&key.chars().count()) {
                 return Err(format!("must have keys of 1 to {} characters", Self::MAX_KEY_CHARS));
@@ -364,7 +368,7 @@ impl Metadata {
                 return Err(format!("must have values of at most {} characters", Self::MAX_VALUE_CHARS));
             }
             if key.chars().chain(value.chars()).any(is_forbidden) {
-                return Err(format!("must not contain control characters, but the pair {key:?} does"));
+                return Err(format!("must not contain control characters, but the pair {:?} does", cut(&key)));
             }
             pairs.insert(key, value);
         }
@@ -411,6 +415,7 @@ impl FromStr for IdempotencyKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{BatchName, CustomId, GroupName};
     use serde_json::json;
 
     fn parse(value: Value) -> Result<Order, Vec<(String, String)>> {
@@ -451,6 +456,56 @@ mod tests {
         }
         assert_eq!(fault_of(json!({})), "/prompt");
         assert_eq!(fault_of(json!([])), "");
+    }
+
+    #[test]
+    fn a_text_needs_something_to_see() {
+        let invisible = [
+            '\u{a0}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{17b5}',
+            '\u{180b}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{2028}',
+            '\u{2060}',
+            '\u{2065}',
+            '\u{206a}',
+            '\u{2800}',
+            '\u{3000}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff0}',
+            '\u{fff9}',
+            '\u{1bca0}',
+            '\u{1d173}',
+            '\u{e0100}',
+            '\u{e0fff}',
+        ];
+        for c in invisible {
+            for text in [c.to_string(), format!("{c}{c}"), format!(" {c}\n\u{3164} ")] {
+                assert_eq!(fault_of(json!({ "prompt": text })), "/prompt", "{text:?}");
+                assert_eq!(fault_of(json!({ "prompt": "x", "negative_prompt": text })), "/negative_prompt", "{text:?}");
+                for told in [CustomId::try_from(text.clone()).err(), BatchName::try_from(text.clone()).err()] {
+                    assert!(told.is_some(), "{text:?}");
+                }
+                assert!(GroupName::try_from(text.clone()).is_err(), "{text:?}");
+            }
+            assert!(parse(json!({ "prompt": format!("{c}x{c}") })).is_ok(), "beside a letter {c:?} does no harm");
+        }
+        for text in [".", "七", "ف", "ไ", "🎬", "\u{301}", "\u{2801}", "👩\u{200d}🚀", "\u{e000}"] {
+            assert!(parse(json!({ "prompt": text })).is_ok(), "{text}");
+            assert!(CustomId::try_from(text.to_owned()).is_ok(), "{text}");
+        }
+        assert!(CustomId::try_from(" a b ".to_owned()).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::json::{Fields, kind, string};
-use crate::order::{is_forbidden, is_invisible, spelled};
+use crate::order::{check_visible, is_forbidden, spelled};
 use crate::problem::{Fault, FaultKind, FieldError};
 
 /// What the model is told to leave out of a picture that gets lettering, so that there is none beneath it.
@@ -176,9 +176,7 @@ impl<const MAX: usize> Words<MAX> {
     /// Trims and checks a text.
     fn of(text: &str) -> Result<Self, Fault> {
         let text = text.trim();
-        if text.chars().all(is_invisible) {
-            return Err(Fault::from("must not be empty".to_owned()));
-        }
+        check_visible(text)?;
         let chars = text.chars().count();
         if chars > MAX {
             return Err(Fault::from(format!("must have at most {MAX} characters, but has {chars}")));

@@ -1,15 +1,32 @@
 //! What the API answers when it cannot do what was asked: problem details, as RFC 9457 defines them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::Status;
+use crate::json::{MAX_VALUES, Unreadable};
+
+/// How many faults a problem names.
+pub const MAX_FAULTS: usize = 100;
+
+/// How many characters of a name that a caller has chosen a problem repeats.
+const MAX_NAME_CHARS: usize = 100;
+
+/// A name that a caller has chosen, as a problem repeats it: its first hundred characters, and … where there are more.
+pub fn cut(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(MAX_NAME_CHARS) {
+        None => name.into(),
+        Some((end, _)) => format!("{}…", &name[..end]).into(),
+    }
+}
 
 /// One fault of a request's body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
-    /// Where in the body, as a JSON pointer (RFC 6901); empty for the body as a whole.
+    /// Where in the body, as a JSON pointer (RFC 6901); empty for the body as a whole. A name of more than a hundred
+    /// characters is cut.
     pub pointer: String,
     /// The rule that was broken, as the rest of a sentence that begins with the field's name.
     pub detail: String,
@@ -64,7 +81,7 @@ pub enum Problem {
     InvalidIdempotencyKey,
     /// The body is declared to be something other than JSON.
     UnsupportedMediaType,
-    /// The body is larger than the limit, in bytes.
+    /// The body is larger than the limit, in bytes as [`crate::json::escaped_len`] counts them.
     PayloadTooLarge(usize),
     /// The key was used before for a request that asked for something else.
     IdempotencyKeyReused,
@@ -116,8 +133,9 @@ impl Problem {
         Self::InvalidRequest(vec![FieldError::new(pointer, detail.into())])
     }
 
-    /// The faults of a body.
-    pub fn faults(errors: Vec<FieldError>) -> Self {
+    /// The faults of a request, of which the first hundred are told.
+    pub fn faults(mut errors: Vec<FieldError>) -> Self {
+        errors.truncate(MAX_FAULTS);
         if errors.iter().all(|error| error.kind == FaultKind::Character) {
             Self::UnsupportedCharacter(errors)
         } else {
@@ -188,7 +206,8 @@ impl Problem {
                         pointer => format!("{pointer} {}", error.detail),
                     })
                     .collect();
-                format!("{}.", faults.join("; "))
+                let more = if errors.len() < MAX_FAULTS { "" } else { "; there may be more faults than these hundred" };
+                format!("{}{more}.", faults.join("; "))
             }
             Self::InvalidIdempotencyKey => {
                 "The header Idempotency-Key must be sent once, with 1 to 255 visible ASCII characters.".to_owned()
@@ -197,7 +216,10 @@ impl Problem {
                 "Send the body with the header Content-Type: application/json and without a content encoding."
                     .to_owned()
             }
-            Self::PayloadTooLarge(limit) => format!("The body must not be larger than {limit} bytes."),
+            Self::PayloadTooLarge(limit) => format!(
+                "The body must not be larger than {limit} bytes, where each quote, backslash, line break and tab counts \
+                 as two."
+            ),
             Self::IdempotencyKeyReused => {
                 "This Idempotency-Key belongs to an earlier request that asked for something else, or that came when \
                  another model was the default. Use a new key for a new request, and the same key only to send the \
@@ -225,5 +247,40 @@ impl Problem {
             }
             Self::Internal => "The fault is on our side and was recorded.".to_owned(),
         }
+    }
+}
+
+impl From<Unreadable> for Problem {
+    fn from(why: Unreadable) -> Self {
+        match why {
+            Unreadable::NotJson(why) => Self::InvalidJson(why),
+            Unreadable::TooManyValues => Self::field("", format!("must not have more than {MAX_VALUES} values")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        for (name, told) in [
+            ("🎬".repeat(100), "🎬".repeat(100)),
+            ("🎬".repeat(101), "🎬".repeat(100) + "…"),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(cut(&name), told);
+        }
+    }
+
+    #[test]
+    fn a_problem_names_a_hundred_faults_and_says_when_there_may_be_more() {
+        let faults = |count| {
+            Problem::faults(vec![FieldError::new("/x", "is not a field of this request".to_owned()); count]).details()
+        };
+        assert!(!faults(99).detail.contains("more"));
+        assert_eq!(faults(300_000).errors.len(), 100);
+        assert!(faults(300_000).detail.ends_with("; there may be more faults than these hundred."));
     }
 }

@@ -56,10 +56,77 @@ async fn bad_requests_are_told_the_field_and_the_rule() {
         let (status, problem) = refused(&pipeline, kind, r#"{"prompt":"x"}"#).await;
         assert_eq!((status, &problem["code"]), (415, &json!("unsupported_media_type")));
     }
-    for size in [6_000_000, 11_000_000] {
-        let (status, problem) = refused(&pipeline, json, format!(r#"{{"prompt":"{}"}}"#, "x".repeat(size))).await;
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0, "nothing was taken in");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_is_as_large_as_it_is_in_the_event_of_a_function() {
+    let pipeline = Pipeline::start().await;
+    let json = Some("application/json");
+    let body = |text: &str, bytes: usize| format!(r#"{{"prompt":"{}"}}"#, text.repeat(bytes / text.len()));
+    // Each of the two bytes \" and \n is two bytes in the event, and each byte of raw white space is as well.
+    for large in [
+        body("x", 5_500_000),
+        body(r#"\""#, 2_750_000),
+        body(r"\n", 3_700_000),
+        "\t".repeat(2_750_000) + &body("x", 1),
+        // More than Lambda takes, and more than API Gateway takes.
+        body("x", 6_300_000),
+        body(r#"\""#, 3_200_000),
+        body("x", 11_000_000),
+    ] {
+        let (status, problem) = refused(&pipeline, json, large).await;
         assert_eq!((status, &problem["code"]), (413, &json!("payload_too_large")));
     }
+    for (large, rule) in [
+        (body("x", 5_499_900), "has 5499900"),
+        (body(r#"\""#, 2_749_900), "has 1374950"),
+        (body("影", 5_499_900), "has 1833300"),
+    ] {
+        let (status, problem) = refused(&pipeline, json, large).await;
+        assert_eq!(status, 400, "{rule}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(rule)), "{problem}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn however_many_faults_a_body_has_the_answer_is_small() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let fields = |count: usize| (0..count).map(|i| format!(r#","a{i}":1"#)).collect::<String>();
+    let (name, twice) = ("n".repeat(5_400_000), "\u{200b}".repeat(400_000));
+    let credits = format!("[{}]", vec![format!(r#"{{"name":"A"{}}}"#, fields(90)); 16].join(","));
+    let job = format!(r#"{{"prompt":"x","{name}":1}}"#);
+    for (path, body, count) in [
+        ("jobs", format!(r#"{{"prompt":"x"{}}}"#, fields(60_000)), 100),
+        ("jobs", format!(r#"{{"prompt":"x"{}}}"#, fields(300_000)), 1),
+        ("jobs", format!(r#"{{"prompt":"x","list":[{}1]}}"#, "1,".repeat(2_700_000)), 1),
+        ("jobs", job.clone(), 1),
+        ("jobs", format!(r#"{{"prompt":"x","{twice}":1,"{twice}":1}}"#), 0),
+        ("jobs", format!(r#"{{"prompt":"x","metadata":{{"{name}":1}}}}"#), 1),
+        ("jobs", format!(r#"{{"prompt":"x","metadata":{{"{twice}\u0000":"1"}}}}"#), 1),
+        ("jobs", format!(r#"{{"prompt":"x","poster":{{"title":"A","credits":{credits}}}}}"#), 100),
+        ("batches", format!(r#"{{"jobs":[{job}]}}"#), 1),
+        ("batches", format!(r#"{{"jobs":[{{"prompt":"x"{}}}]}}"#, fields(60_000)), 100),
+        ("batches", format!(r#"{{"defaults":{{"a":1{}}},"jobs":[]}}"#, fields(60_000)), 100),
+        ("batches", format!(r#"{{"jobs":[{}7]}}"#, "7,".repeat(900)), 100),
+        ("batches", format!(r#"{{"jobs":[{{"prompt":"x"}}]{}}}"#, fields(60_000)), 100),
+    ] {
+        let post = pipeline.http.post(format!("{}/{path}", pipeline.ready().api)).body(body.clone());
+        let response = post.header(CONTENT_TYPE, "application/json").send().await.expect("the API answers");
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{body:.80}");
+        let answer = response.bytes().await.expect("a body");
+        assert!(answer.len() < 60_000, "{} bytes to {body:.80}", answer.len());
+        let problem: Value = serde_json::from_slice(&answer).expect("a problem");
+        assert_eq!(problem["errors"].as_array().map_or(0, Vec::len), count, "{body:.80}");
+        let more = problem["detail"].as_str().is_some_and(|detail| detail.contains("may be more faults"));
+        assert_eq!(more, count == 100, "{body:.80}");
+    }
+    let query = (0..3000).map(|i| format!("a{i}&")).collect::<String>();
+    let response = pipeline.get(&format!("/jobs?{query}")).await;
+    let problem: Value = response.json().await.expect("a problem");
+    assert_eq!(problem["errors"].as_array().map(Vec::len), Some(100));
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0, "nothing was taken in");
     pipeline.stop().await;
 }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use shared::api::ROUTES;
+use shared::order::{is_forbidden, is_invisible};
 use shared::poster::is_covered;
 use tests::pipeline::Pipeline;
 use tokio::process::Command;
@@ -59,22 +60,42 @@ async fn openapi_the_template_and_the_code_name_the_same_routes() {
     pipeline.stop().await;
 }
 
+/// The ranges of a regular expression's class that has just these characters. Those beyond U+FFFF stand there themselves,
+/// because regular expressions have no common escape for them.
+fn class(has: &dyn Fn(char) -> bool) -> String {
+    let mut ranges: Vec<(char, char)> = Vec::new();
+    for c in ('\0'..=char::MAX).filter(|c| has(*c)) {
+        match ranges.last_mut() {
+            Some((_, last)) if u32::from(*last) + 1 == u32::from(c) => *last = c,
+            _ => ranges.push((c, c)),
+        }
+    }
+    let spelled = |c: char| if c > '\u{ffff}' { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    let range = |(first, last)| match first == last {
+        true => spelled(first),
+        false => format!("{}-{}", spelled(first), spelled(last)),
+    };
+    ranges.into_iter().map(range).collect()
+}
+
+#[test]
+fn openapi_lets_through_just_the_texts_that_have_something_to_see() {
+    let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
+    let space = class(&char::is_whitespace);
+    let forbidden = class(&is_forbidden);
+    let unseen = class(&|c| is_forbidden(c) || is_invisible(c));
+    let prompt = format!("^[{space}]*[^{forbidden}]*[^{unseen}][^{forbidden}]*[{space}]*$");
+    let forbidden = class(&|c| is_forbidden(c) || c.is_control());
+    let label = format!("^[^{forbidden}]*[^{unseen}][^{forbidden}]*$");
+    for (name, pattern) in [("Prompt", prompt), ("Label", label)] {
+        let documented = openapi["components"]["schemas"][name]["pattern"].as_str().expect("a pattern");
+        assert!(documented == pattern, "the pattern of {name} is to be\n{}", pattern.escape_unicode());
+    }
+}
+
 #[test]
 fn openapi_lets_through_just_the_characters_that_the_fonts_have() {
     let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
-    let class = |has: &dyn Fn(char) -> bool| {
-        let mut ranges: Vec<(u32, u32)> = Vec::new();
-        for code in ('\0'..=char::MAX).filter(|c| has(*c)).map(u32::from) {
-            match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == code => *last = code,
-                _ => ranges.push((code, code)),
-            }
-        }
-        let range = |(first, last)| {
-            if first == last { format!("\\u{first:04x}") } else { format!("\\u{first:04x}-\\u{last:04x}") }
-        };
-        ranges.into_iter().map(range).collect::<String>()
-    };
     let space = class(&char::is_whitespace);
     let any = class(&|c| is_covered(c) && !c.is_control());
     let seen = class(&|c| is_covered(c) && !c.is_whitespace() && c != '\u{ad}');

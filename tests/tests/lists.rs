@@ -1,10 +1,15 @@
 //! Lists of jobs, and the cursors that page through them.
 
+use std::collections::{BTreeSet, HashMap};
+
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
+use aws_lambda_events::encodings::Body;
 use reqwest::StatusCode;
 use reqwest::header::LINK;
 use serde_json::{Value, json};
 use shared::api::JobsView;
 use shared::job::Status;
+use tests::events::get;
 use tests::pipeline::{Pipeline, ticket};
 
 async fn page(pipeline: &Pipeline, path: &str) -> JobsView {
@@ -61,6 +66,90 @@ async fn an_owners_jobs_are_listed_newest_first_page_by_page() {
         assert_eq!(response.json::<Value>().await.expect("a problem")["code"], "invalid_cursor", "{path}");
     }
     pipeline.stop().await;
+}
+
+/// The largest answer that Lambda takes from a function, in bytes.
+const LARGEST_ANSWER: usize = 6_291_556;
+
+/// The pages of a list, each with the largest limit, as the function hands them to API Gateway.
+async fn pages(pipeline: &Pipeline, resource: &str, id: Option<String>) -> Vec<JobsView> {
+    let mut pages: Vec<JobsView> = Vec::new();
+    loop {
+        let mut event = get(resource, id.clone());
+        let cursor = pages.last().and_then(|page| page.next_cursor.clone());
+        let query = [("limit", Some("100".to_owned())), ("cursor", cursor)];
+        let query = query.into_iter().filter_map(|(name, value)| Some((name.to_owned(), vec![value?])));
+        event.payload.multi_value_query_string_parameters = query.collect::<HashMap<_, _>>().into();
+        let answer: ApiGatewayProxyResponse =
+            status::handle(&pipeline.stack.apps().status, event).await.expect("the function answers");
+        let size = serde_json::to_vec(&answer).expect("it is JSON").len();
+        assert!(size < LARGEST_ANSWER, "{size} bytes");
+        let Some(Body::Text(body)) = answer.body else { panic!("a body") };
+        assert_eq!(answer.status_code, 200, "{body:.200}");
+        pages.push(serde_json::from_str(&body).expect("a page"));
+        if pages.last().is_some_and(|page| page.next_cursor.is_none()) {
+            return pages;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_the_largest_jobs_is_an_answer_that_lambda_takes() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let notes = |text: &str| (0..16).map(|i| (format!("{i:064}"), text.repeat(512))).collect::<HashMap<_, _>>();
+    let credit = json!({ "role": "\"".repeat(32), "name": "\"".repeat(48) });
+    let quoted = json!({ "title": "\"".repeat(80), "tagline": "\\".repeat(120), "credits": vec![credit; 16] });
+    let (mut all, mut grouped, mut group) = (BTreeSet::new(), BTreeSet::new(), None);
+    for (prompt, unwanted, defaults) in [
+        ("x".to_owned(), "🎬".repeat(10_000), json!({ "metadata": notes("🎬") })),
+        ("影".repeat(10_000), "片".repeat(10_000), json!({ "metadata": notes("海") })),
+        ("\"\n\t\\".repeat(2500), "\"".repeat(9941), json!({ "metadata": notes("\""), "poster": quoted })),
+    ] {
+        let mut defaults = defaults;
+        defaults["negative_prompt"] = json!(unwanted);
+        let name = (prompt != "x").then_some("friday");
+        // A body has room for a hundred of these prompts only in parts.
+        let mut ids = Vec::new();
+        for part in 0..4 {
+            let jobs: Vec<_> =
+                (0..25).map(|i| json!({ "prompt": prompt, "custom_id": format!("{part}-{i}") })).collect();
+            let batch = json!({ "group": name, "defaults": defaults, "jobs": jobs });
+            let batch = pipeline.submit_batch(&batch).await;
+            group = group.or(batch.group_id);
+            ids.extend(batch.jobs.expect("names").into_iter().map(|job| job.id));
+        }
+        if name.is_some() {
+            grouped.extend(&ids);
+        }
+        all.extend(ids);
+    }
+    let listed =
+        |pages: &[JobsView]| -> Vec<_> { pages.iter().flat_map(|page| &page.jobs).map(|job| job.id).collect() };
+
+    let owned = pages(&pipeline, "/jobs", None).await;
+    let ids = listed(&owned);
+    assert_eq!((ids.len(), ids.into_iter().collect()), (300, all));
+    assert!(owned[..owned.len() - 1].iter().all(|page| page.jobs.len() < 100), "every page was cut");
+    assert!(owned.len() <= 9, "{} pages", owned.len());
+    let of_group = pages(&pipeline, "/batches/{id}/jobs", group.map(|id| id.to_string())).await;
+    let ids = listed(&of_group);
+    assert_eq!((ids.len(), ids.into_iter().collect()), (200, grouped));
+
+    // A single batch, whose pages are cut in its middle.
+    let jobs: Vec<_> = (0..100).map(|_| json!({ "prompt": "x" })).collect();
+    let defaults = json!({ "negative_prompt": "🎬".repeat(10_000), "metadata": notes("🎬") });
+    let batch = pipeline.submit_batch(&json!({ "defaults": defaults, "jobs": jobs })).await;
+    let of_batch = pages(&pipeline, "/batches/{id}/jobs", Some(batch.id.to_string())).await;
+    let ids = listed(&of_batch);
+    assert_eq!(ids.len(), 100);
+    assert_eq!(
+        ids.into_iter().collect::<BTreeSet<_>>(),
+        batch.jobs.expect("names").into_iter().map(|job| job.id).collect()
+    );
+    assert_eq!(of_batch.len(), 2);
+    let canceled = pipeline.post(&format!("/batches/{}/cancel", batch.id), &json!(null)).await;
+    assert_eq!(canceled.status(), StatusCode::OK);
+    pipeline.stack.stop().await;
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use shared::api::JobView;
 use shared::job::{ErrorCode, Status};
 use shared::poster::{NO_LETTERING, Placement, Style, is_covered};
+use tests::interceptor::Action;
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
-use typography::{Raster, contrast, covers, luminance};
+use typography::{Format, Raster, contrast, covers, luminance};
 
 /// The calls that a worker makes for a poster, in their order: read, claim, paint, and these.
 const STORE_ARTWORK: usize = 3;
@@ -233,6 +234,44 @@ async fn a_picture_that_cannot_be_set_fails_its_job_and_is_not_kept() {
     assert_eq!(retried.status(), StatusCode::ACCEPTED);
     assert!(work_again(&pipeline, &job).await);
     assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_breaks_off_is_a_failed_attempt_with_lettering_and_without() {
+    let parameters = [("MaxAttempts".to_owned(), "1".to_owned())].into();
+    let options = Options { event_sources: false, parameters, ..Options::default() };
+    let pipeline = Pipeline::with(options).await;
+    let raster = Raster { width: 96, height: 144, pixels: [30, 40, 60].repeat(96 * 144), notes: Vec::new() };
+    let plain = json!({ "prompt": "A heist on the moon" });
+    for format in [Format::Png, Format::Jpeg, Format::Webp] {
+        let whole = raster.encode(format).expect("it fits");
+        let padded = [&whole[..], &[0; 16]].concat();
+        for (file, succeeds) in
+            [(&whole[..whole.len() / 2], false), (&whole[..33], false), (&whole, true), (&padded, true)]
+        {
+            let image = base64_simd::STANDARD.encode_to_string(file);
+            let answer = json!({ "seeds": [7], "finish_reasons": [null], "images": [image] }).to_string();
+            let (_, apps) =
+                pipeline.intercept(
+                    move |call| {
+                        if call.is_to_model() { Action::Answer(200, answer.clone()) } else { Action::Pass }
+                    },
+                );
+            for order in [&plain, &heist()] {
+                let job = submit(&pipeline, order).await;
+                worker::handle(&apps.worker, ticket(job.id, 1)).await.expect("the worker answers");
+                let job = pipeline.job(job.id).await;
+                let case = format!("{format:?}, {} of {} bytes, {order}: {job:?}", file.len(), whole.len());
+                if succeeds {
+                    assert_eq!(job.status, Status::Succeeded, "{case}");
+                } else {
+                    let error = job.error.expect(&case);
+                    assert_eq!((error.code, error.billed, job.attempts), (ErrorCode::ModelError, true, 1), "{case}");
+                }
+            }
+        }
+    }
     pipeline.stop().await;
 }
 

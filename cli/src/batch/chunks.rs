@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::api::MAX_BODY_BYTES;
+use shared::json::escaped_len;
 use shared::order::hex;
 use shared::problem::FieldError;
 use tokio::sync::mpsc;
@@ -176,11 +177,11 @@ fn body(header: &Header, number: usize, lines: &[Line]) -> String {
 /// Cuts the input into pieces that each make a request, and hands them to `sender`. The places depend on the header and
 /// the input alone.
 fn cut(input: &Input, header: &Header, sender: &mpsc::Sender<Chunk>) -> Result<(), Failure> {
-    let room_of = |number| MAX_BODY_BYTES - body(header, number, &[]).len();
+    let room_of = |number| MAX_BODY_BYTES - escaped_len(body(header, number, &[]).as_bytes());
     let (mut lines, mut bytes, mut number, mut room) = (Vec::new(), 0, 0, room_of(0));
     let mut changed = Ok(());
     input.lines(|line| {
-        let length = line.job.len() + 1;
+        let length = escaped_len(line.job.as_bytes()) + 1;
         if lines.len() >= header.chunk || (bytes + length > room && !lines.is_empty()) {
             number += 1;
             (bytes, room) = (0, room_of(number));

@@ -46,8 +46,8 @@ const BAD_SHOWN: usize = 20;
 /// The longest name of a batch, in characters. A digest comes behind it, in what the service may call a group.
 const MAX_NAME: usize = 100;
 
-/// The version of the state file.
-const VERSION: u32 = 1;
+/// The version of the state file, and of how the input is cut into requests.
+const VERSION: u32 = 2;
 
 /// Submits the file's lines, waits, downloads, and reports; or goes on where an earlier run was stopped. A group on the
 /// service gets at most `parts_per_group` parts.

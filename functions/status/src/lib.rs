@@ -162,15 +162,15 @@ async fn cancel_job(app: &App, request: &Request) -> Result<Answer, Problem> {
 async fn list_jobs(app: &App, request: &Request) -> Result<Answer, Problem> {
     let owner = request.owner();
     let filter = Filter::of(request)?;
-    let (jobs, next_cursor) = app.list_owned(&owner, &filter).await?;
-    Ok(page(request, "/jobs", &filter, &jobs, next_cursor))
+    let jobs = app.list_owned(&owner, &filter, &request.base_url()).await?;
+    Ok(page(request, "/jobs", &filter, &jobs))
 }
 
 async fn list_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
     let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
-    let (jobs, next_cursor) = app.list_batch(&batch, &filter).await?;
-    Ok(page(request, &format!("/batches/{}/jobs", batch.id()), &filter, &jobs, next_cursor))
+    let jobs = app.list_batch(&batch, &filter, &request.base_url()).await?;
+    Ok(page(request, &format!("/batches/{}/jobs", batch.id()), &filter, &jobs))
 }
 
 async fn get_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
@@ -215,11 +215,10 @@ async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
 }
 
 /// A page of a list, with the address of the next one.
-fn page(request: &Request, path: &str, filter: &Filter, jobs: &[Job], next_cursor: Option<String>) -> Answer {
+fn page(request: &Request, path: &str, filter: &Filter, jobs: &JobsView) -> Answer {
     let base = request.base_url();
-    let next = next_cursor.as_ref().map(|cursor| format!("<{base}{path}?{}>; rel=\"next\"", filter.query(cursor)));
-    let jobs = jobs.iter().map(|job| JobView::new(job, &base)).collect();
-    let answer = Answer::json(200, &JobsView { jobs, next_cursor });
+    let next = jobs.next_cursor.as_ref().map(|cursor| format!("<{base}{path}?{}>; rel=\"next\"", filter.query(cursor)));
+    let answer = Answer::json(200, jobs);
     match next {
         Some(next) => answer.header(header::LINK, next),
         None => answer,

@@ -1,10 +1,12 @@
 //! Listing jobs, page by page.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::api::{JobView, JobsView};
 use shared::aws::gateway::Request;
 use shared::aws::{List, Page};
 use shared::batch::Whole;
 use shared::job::Status;
+use shared::json::escaped_len_of;
 use shared::problem::FieldError;
 use shared::{BatchId, Job, Owner, Problem};
 
@@ -15,6 +17,10 @@ const DEFAULT_LIMIT: usize = 20;
 
 /// How many jobs a page has at the most.
 const MAX_LIMIT: usize = 100;
+
+/// How many bytes the jobs of a page have at the most, as they stand in the answer to API Gateway; a single job has fewer.
+/// Lambda lets an answer have 6 MB, see <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const MAX_PAGE_BYTES: usize = 4_000_000;
 
 /// How many parts of a group one page may look into. A filter that few jobs pass would otherwise read all of them.
 const PARTS_PER_PAGE: usize = 8;
@@ -45,7 +51,7 @@ impl Filter {
         });
         match limit {
             Some(limit) if errors.is_empty() => Ok(Self { status, limit, cursor: query.get("cursor").cloned() }),
-            _ => Err(Problem::InvalidRequest(errors)),
+            _ => Err(Problem::faults(errors)),
         }
     }
 
@@ -63,24 +69,17 @@ impl Filter {
 
 impl App {
     /// A page of the owner's jobs, and the cursor of the next one. A cursor works only for the same list and filter.
-    pub(crate) async fn list_owned(
-        &self,
-        owner: &Owner,
-        filter: &Filter,
-    ) -> Result<(Vec<Job>, Option<String>), Problem> {
+    pub(crate) async fn list_owned(&self, owner: &Owner, filter: &Filter, base: &str) -> Result<JobsView, Problem> {
         let scope = filter.scope(["owner", owner.as_str()]);
         let after = self.place(&scope, filter)?;
         let page = self.table.list(List::OfOwner(owner), self.candidates(filter), filter.limit, after).await;
         let page = page.map_err(unread("list"))?;
-        self.shown(page, filter, &scope).await
+        let (jobs, next) = self.shown(page, filter, &scope).await?;
+        Ok(self.fitting(&jobs, next, &scope, base, |last| List::OfOwner(owner).place_after(last)))
     }
 
     /// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
-    pub(crate) async fn list_batch(
-        &self,
-        batch: &Whole,
-        filter: &Filter,
-    ) -> Result<(Vec<Job>, Option<String>), Problem> {
+    pub(crate) async fn list_batch(&self, batch: &Whole, filter: &Filter, base: &str) -> Result<JobsView, Problem> {
         let id = batch.id().to_string();
         let scope = filter.scope(["batch", &id]);
         // A place is the part in which the page begins, and the place there, if it is not its beginning.
@@ -114,13 +113,40 @@ impl App {
                 break;
             }
         }
-        self.shown(page, filter, &scope).await
+        let (jobs, next) = self.shown(page, filter, &scope).await?;
+        Ok(self.fitting(&jobs, next, &scope, base, |last| {
+            let part = last.membership.as_ref().map_or(batch.id(), |membership| membership.batch);
+            format!("{part} {}", List::OfBatch(part).place_after(last))
+        }))
     }
 
     /// The jobs that a page may show: those of the state that is asked for, and those that have yet to be ended.
     fn candidates(&self, filter: &Filter) -> impl Fn(&Job) -> bool + use<> {
         let (status, now) = (filter.status, self.clock.now());
         move |job| job.expires_at > now && (job.is_overdue(now) || status.is_none_or(|status| job.status() == status))
+    }
+
+    /// As many of a page's jobs as one answer holds, one at least. `place_after` tells where the list goes on after a job.
+    fn fitting(
+        &self,
+        jobs: &[Job],
+        next: Option<String>,
+        scope: &[&str],
+        base: &str,
+        place_after: impl Fn(&Job) -> String,
+    ) -> JobsView {
+        let (mut views, mut bytes, mut last) = (Vec::with_capacity(jobs.len()), 0, None);
+        for job in jobs {
+            let view = JobView::new(job, base);
+            bytes += escaped_len_of(&view);
+            if let Some(last) = last.filter(|_| bytes > MAX_PAGE_BYTES) {
+                let next = self.cursors.seal(scope, &place_after(last));
+                return JobsView { jobs: views, next_cursor: Some(next) };
+            }
+            views.push(view);
+            last = Some(job);
+        }
+        JobsView { jobs: views, next_cursor: next }
     }
 
     /// The place where the page begins that is asked for.

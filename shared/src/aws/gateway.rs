@@ -18,7 +18,7 @@ use crate::api::MAX_BODY_BYTES;
 use crate::job::Owner;
 use crate::json;
 use crate::order::IdempotencyKey;
-use crate::problem::{FieldError, Problem};
+use crate::problem::{FieldError, Problem, cut};
 
 /// A caller's request.
 pub struct Request {
@@ -73,7 +73,7 @@ impl Request {
     /// The body, read as JSON.
     ///
     /// # Errors
-    /// When the body is not declared to be JSON, is too large, or is not JSON.
+    /// When the body is not declared to be JSON, is too large, is not JSON, or has too many values.
     pub fn json(&self) -> Result<Value, Problem> {
         let kind = self.texts(header::CONTENT_TYPE.as_str()).last().unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -90,10 +90,10 @@ impl Request {
         } else {
             Cow::Borrowed(body.as_bytes())
         };
-        if body.len() > MAX_BODY_BYTES {
+        if json::escaped_len(&body) > MAX_BODY_BYTES {
             return Err(Problem::PayloadTooLarge(MAX_BODY_BYTES));
         }
-        json::parse(&body).map_err(Problem::InvalidJson)
+        Ok(json::parse(&body)?)
     }
 
     /// The key with which the caller may send the request again.
@@ -154,9 +154,9 @@ impl Request {
             } else {
                 continue;
             };
-            errors.push(FieldError::new(&format!("?{name}"), fault.to_owned()));
+            errors.push(FieldError::new(&format!("?{}", cut(name)), fault.to_owned()));
         }
-        if errors.is_empty() { Ok(query) } else { Err(Problem::InvalidRequest(errors)) }
+        if errors.is_empty() { Ok(query) } else { Err(Problem::faults(errors)) }
     }
 
     /// The values of a header, one for each time that it was sent: `multiValueHeaders` has all of them, `headers` only the

@@ -37,6 +37,16 @@ pub enum List<'a> {
     OfBatch(BatchId),
 }
 
+impl List<'_> {
+    /// The place behind `job`, where a page begins that goes on after it.
+    pub fn place_after(self, job: &Job) -> String {
+        match self {
+            Self::OfOwner(_) => format!("{} {}", job.id, job.created_at.ms()),
+            Self::OfBatch(_) => format!("{} ", job.id),
+        }
+    }
+}
+
 /// A part of a list.
 #[derive(Debug)]
 pub struct Page {
