@@ -23,10 +23,6 @@ use crate::template::GatewayResponse;
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// The largest answer that Lambda takes from a function, in bytes, see
-/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>. It is 6 MB and a little for the envelope.
-const MAX_ANSWER_BYTES: usize = 6_291_556;
-
 /// A function behind a route.
 pub(crate) type Handler = Arc<
     dyn Fn(LambdaEvent<ApiGatewayProxyRequest>) -> BoxFuture<'static, Result<ApiGatewayProxyResponse, Error>>
