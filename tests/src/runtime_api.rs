@@ -39,7 +39,16 @@ struct Api {
 /// # Panics
 /// When the binary cannot be started, or does not answer within half a minute.
 pub async fn invoke(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> Outcome {
-    overhear(name, variables, event).await.0
+    run(name, variables, event).await.outcome
+}
+
+/// As [`invoke`], with the most memory that the binary had at once, in bytes.
+///
+/// # Panics
+/// When the binary cannot be started, does not answer within half a minute, or the system does not tell its memory.
+pub async fn weigh(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> (Outcome, usize) {
+    let run = run(name, variables, event).await;
+    (run.outcome, run.peak.expect("Linux tells the memory of a process"))
 }
 
 /// As [`invoke`], with what the binary wrote to its standard output, which is its log.
@@ -47,6 +56,18 @@ pub async fn invoke(name: &str, variables: &BTreeMap<String, String>, event: &Va
 /// # Panics
 /// When the binary cannot be started, or does not answer within half a minute.
 pub async fn overhear(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> (Outcome, String) {
+    let run = run(name, variables, event).await;
+    (run.outcome, run.log)
+}
+
+/// What came of an invocation.
+struct Run {
+    outcome: Outcome,
+    log: String,
+    peak: Option<usize>,
+}
+
+async fn run(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> Run {
     let (sender, mut outcomes) = mpsc::channel(4);
     let api = Api { event: Arc::new(Mutex::new(Some(event.to_string()))), outcome: sender };
     let router = Router::new()
@@ -66,11 +87,19 @@ pub async fn overhear(name: &str, variables: &BTreeMap<String, String>, event: &
         .spawn()
         .expect("the binary starts");
     let outcome = tokio::time::timeout(Duration::from_secs(30), outcomes.recv()).await;
+    let peak = child.id().and_then(peak);
     child.start_kill().expect("the binary can be stopped");
     let output = child.wait_with_output().await.expect("the binary ends");
     server.abort();
     let outcome = outcome.expect("the binary answers in time").expect("the runtime API stays up");
-    (outcome, String::from_utf8_lossy(&output.stdout).into_owned())
+    Run { outcome, log: String::from_utf8_lossy(&output.stdout).into_owned(), peak }
+}
+
+/// The most memory that a process had at once, in bytes, where the system tells it.
+fn peak(process: u32) -> Option<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
+    kibibytes.parse::<usize>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 /// The binary of the function `name`, with the variables that Lambda itself sets and no others.

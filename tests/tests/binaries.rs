@@ -8,7 +8,7 @@ use shared::JobId;
 use shared::job::Status;
 use shared::ticket::Ticket;
 use tests::pipeline::Pipeline;
-use tests::runtime_api::{Outcome, command, invoke};
+use tests::runtime_api::{Outcome, command, invoke, weigh};
 
 /// What Lambda would set for the function: what the template says, credentials, and the addresses of the services.
 pub(crate) fn variables(pipeline: &Pipeline, function: &str) -> BTreeMap<String, String> {
@@ -142,4 +142,25 @@ async fn a_function_with_missing_settings_does_not_start_and_names_them_all() {
             assert!(told.contains(&format!("{setting} is not set")), "{function}: {told}");
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_worst_of_bodies_fit_the_memory_of_the_function() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let variables = variables(&pipeline, "submit");
+    let fields = (0..300_000).map(|i| format!(r#","a{i}":1"#)).collect::<String>();
+    for body in [
+        format!(r#"{{"prompt":"x"{fields}}}"#),
+        format!(r#"{{"prompt":"x","list":[{}1]}}"#, "1,".repeat(2_700_000)),
+        format!(r#"{{"prompt":"x","list":[{}1]}}"#, r#"{"a":""},"#.repeat(49_000)),
+        format!(r#"{{"prompt":"x","{}":1}}"#, "n".repeat(5_400_000)),
+    ] {
+        let (outcome, peak) =
+            weigh("submit", &variables, &request("POST", "/jobs", &json!({}), "/v1/jobs", Some(&body))).await;
+        let Outcome::Response(answer) = outcome else { panic!("{body:.80}: {outcome:?}") };
+        assert_eq!(answer["statusCode"], 400, "{body:.80}");
+        assert!(peak < 128 << 20, "{} MiB for {body:.80}", peak >> 20);
+    }
+    pipeline.stop().await;
 }
