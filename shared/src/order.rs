@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
 use icu_properties::{CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -104,10 +105,10 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// A text for the model: trimmed, with something to see in it, and safe to show.
 ///
-/// What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Prompt(String);
+/// What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable. Copies share the
+/// text, because a thousand jobs are held several times while their batch is taken in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Prompt(Arc<str>);
 
 impl Prompt {
     /// The model's limit, in Unicode scalar values.
@@ -126,13 +127,25 @@ impl Prompt {
         }
         match text.chars().find(|&c| is_forbidden(c)) {
             Some(c) => Err(format!("must not contain the character U+{:04X}", c as u32)),
-            None => Ok(Self(text.to_owned())),
+            None => Ok(Self(text.into())),
         }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Prompt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
     }
 }
 
@@ -336,10 +349,9 @@ impl Seed {
     }
 }
 
-/// The caller's own notes on a job.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Metadata(BTreeMap<String, String>);
+/// The caller's own notes on a job. Copies share them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Metadata(Arc<BTreeMap<String, String>>);
 
 impl Metadata {
     /// How many pairs there may be.
@@ -372,12 +384,24 @@ impl Metadata {
             }
             pairs.insert(key, value);
         }
-        Ok(Self(pairs))
+        Ok(Self(pairs.into()))
     }
 
     /// The pairs, in the order of their keys.
     pub fn pairs(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+}
+
+impl Serialize for Metadata {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(|pairs| Self(Arc::new(pairs)))
     }
 }
 
