@@ -165,6 +165,53 @@ fn a_claim_is_refused_for_the_right_reason() {
 }
 
 #[test]
+fn a_job_says_how_long_its_worker_may_be_at_it() {
+    let start = Timestamp::from_ms(0);
+    let (later, until) = (start + Duration::from_secs(1), start + Duration::from_secs(90));
+    let claimed = job().claim(Lease::new(until), MAX_ATTEMPTS, start).expect("a fresh job can be claimed");
+    assert_eq!((job().held_until, claimed.held_until), (None, Some(until)));
+    // The worker of a canceled job learns of that only when it comes to record its picture.
+    assert_eq!(claimed.cancel(later).map(|canceled| canceled.held_until), Ok(Some(until)));
+    let ended = [
+        claimed.abandon(later).expect("its lease lives"),
+        claimed.clone().succeed(image(), later),
+        claimed.clone().fail(ErrorCode::ContentFiltered, "No.".to_owned(), Attempt::NeverBegan, later),
+        claimed.release(last_error(ErrorCode::Throttled, later), Attempt::NeverBegan),
+    ];
+    for job in ended {
+        assert_eq!(job.held_until, None, "{:?}", job.state);
+    }
+}
+
+#[test]
+fn a_retried_job_is_like_a_new_one_but_for_its_name_its_age_and_its_version() {
+    let (start, retention) = (Timestamp::from_ms(0), Duration::from_secs(5_000));
+    let claimed = job().claim(Lease::new(start + Duration::from_secs(90)), 2, start).expect("a fresh job");
+    let released = claimed.release(last_error(ErrorCode::Throttled, start), Attempt::NeverBegan);
+    let now = start + DEADLINE;
+    let failed = released.give_up(ErrorCode::DeadlineExceeded, now).expect("nobody works on it");
+    let retried = failed.retry(None, now, DEADLINE, retention).expect("it failed");
+    let new = Job::new(failed.id, failed.owner.clone(), failed.order.clone(), now, DEADLINE, retention);
+    assert_eq!(retried, Job { created_at: start, fence: failed.fence + 1, ..new });
+}
+
+#[test]
+fn only_a_model_that_is_too_busy_throttles() {
+    let start = Timestamp::from_ms(0);
+    for &code in ErrorCode::ALL {
+        let claimed = job().claim(Lease::new(start + Duration::from_secs(90)), 2, start).expect("a fresh job");
+        let released = claimed.release(last_error(code, start), Attempt::NeverBegan);
+        assert_eq!(released.throttles, u32::from(code == ErrorCode::Throttled), "{code}");
+    }
+}
+
+#[test]
+fn only_what_the_order_itself_is_to_blame_for_is_not_worth_a_retry() {
+    let hopeless: Vec<_> = ErrorCode::ALL.iter().copied().filter(|code| !code.may_pass()).collect();
+    assert_eq!(hopeless, [ErrorCode::ContentFiltered, ErrorCode::InvalidRequest]);
+}
+
+#[test]
 fn an_abandoned_job_is_free_at_once_and_its_attempt_still_counts() {
     let start = Timestamp::from_ms(0);
     let later = start + Duration::from_secs(1);
