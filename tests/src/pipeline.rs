@@ -9,8 +9,10 @@ use local::{Options, Ready, Stack};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobView};
+use shared::aws::{Saved, Table};
+use shared::job::{Claimed, Lease};
 use shared::ticket::Ticket;
-use shared::{BatchId, Clock, JobId};
+use shared::{BatchId, Clock, Job, JobId};
 
 /// Few tests look at a picture, so most do not wait for one to be painted.
 const PLAIN: Behaviour = Behaviour { latency: Duration::ZERO, faults: Faults::NONE, plain: true };
@@ -119,6 +121,30 @@ impl Pipeline {
             assert!(tokio::time::Instant::now() < patience, "the job stays as it is: {job:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The table of jobs.
+    pub fn table(&self) -> Table {
+        self.stack.aws().table(self.ready().table.clone())
+    }
+
+    /// The job's record, even when its retention has ended.
+    pub async fn record(&self, id: JobId) -> Job {
+        self.table().get(id).await.expect("the table answers").expect("the job has a record")
+    }
+
+    /// Delivers the job's ticket to a worker. The answer tells whether the ticket is deleted.
+    pub async fn work(&self, job: JobId, receives: u32) -> bool {
+        let answer = worker::handle(&self.stack.apps().worker, ticket(job, receives)).await;
+        answer.expect("the worker answers").batch_item_failures.is_empty()
+    }
+
+    /// Claims the job for `lease`, as a worker does that then does nothing more.
+    pub async fn claim(&self, id: JobId, lease: Duration) -> Claimed {
+        let now = self.clock.now();
+        let claimed = self.record(id).await.claim(Lease::new(now + lease), 3, now).expect("the job can be claimed");
+        assert!(matches!(self.table().save(&claimed).await, Ok(Saved::Stored)), "somebody else moved the job on");
+        claimed
     }
 
     /// Changes how the model behaves.

@@ -23,6 +23,7 @@ mod preflight;
 mod races;
 mod refusals;
 mod restart;
+mod retention;
 mod simulation;
 mod soak;
 mod steering;

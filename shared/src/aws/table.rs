@@ -75,9 +75,9 @@ impl Table {
             .put_item()
             .table_name(&self.name)
             .set_item(Some(item))
-            // DynamoDB may take days to delete what has expired.
+            // DynamoDB may take days to delete what has expired. That is at a full second, so until then a record stands.
             .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
-            .expression_attribute_values(":now", AttributeValue::N(now.secs().to_string()))
+            .expression_attribute_values(":now", AttributeValue::N(now.ms().div_euclid(1000).to_string()))
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()
             .await;
