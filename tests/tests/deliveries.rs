@@ -1,11 +1,15 @@
 //! What becomes of tickets: delivered twice, late, in bad shape, or for the last time.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_lambda_events::sqs::SqsBatchResponse;
 use lambda_runtime::LambdaEvent;
+use serde_json::json;
 use shared::JobId;
 use shared::job::{ErrorCode, Status};
 use shared::ticket::Ticket;
+use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::wire::{Disturbance, Wire};
 
@@ -45,6 +49,128 @@ async fn what_is_no_ticket_is_parked_and_its_neighbours_are_unharmed() {
     for job in [one, two] {
         assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
     }
+    pipeline.stop().await;
+}
+
+/// The messages that come back.
+fn back(answer: &SqsBatchResponse) -> Vec<&str> {
+    answer.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_parked_comes_back() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let rule = |call: &Call<'_>| match call.operation {
+        "SendMessage" => Action::Answer(400, r#"{"__type":"AccessDeniedException"}"#.to_owned()),
+        _ => Action::Pass,
+    };
+    let (_, apps) = pipeline.intercept(rule);
+    let job = pipeline.submit("A heist on the moon").await;
+    let messages = || delivery(&["not a ticket"], 1);
+    let answer = worker::handle(&apps.worker, messages()).await.expect("it answers");
+    assert_eq!(back(&answer), ["message-0"], "it would be lost");
+    let answer = dead_letter::handle(&apps.dead_letter, messages()).await.expect("it answers");
+    assert_eq!(back(&answer), ["message-0"], "it would be lost");
+    let answer = worker::handle(&apps.worker, delivery(&["not a ticket", &body(job.id)], 1)).await.expect("it answers");
+    assert_eq!(back(&answer), ["message-0"]);
+    assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded, "its neighbor is unharmed");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_whose_work_panics_comes_back_and_its_neighbor_is_done_with() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let (poison, neighbor) = (pipeline.submit("One").await, pipeline.submit("Two").await);
+    let id = poison.id.to_string();
+    let (_, apps) = pipeline.intercept(move |call| {
+        assert!(call.operation != "GetItem" || !call.text().contains(&id), "a fault in the code");
+        Action::Pass
+    });
+    let tickets = || delivery(&[&body(poison.id), &body(neighbor.id)], 1);
+    let answer = worker::handle(&apps.worker, tickets()).await.expect("it answers");
+    assert_eq!(back(&answer), ["message-0"]);
+    assert_eq!(pipeline.job(neighbor.id).await.status, Status::Succeeded);
+    let answer = dead_letter::handle(&apps.dead_letter, tickets()).await.expect("it answers");
+    assert_eq!(back(&answer), ["message-0"]);
+    assert!(pipeline.work(poison.id, 2).await, "without the fault the ticket is worked off");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_whose_job_cannot_be_read_comes_back() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await;
+    for status in [400, 500] {
+        let (_, apps) = pipeline.intercept(move |call| match call.operation {
+            "GetItem" => Action::Answer(status, "{}".to_owned()),
+            _ => Action::Pass,
+        });
+        let answer = worker::handle(&apps.worker, ticket(job.id, 1)).await.expect("it answers");
+        assert_eq!(back(&answer), ["message-0"], "{status}");
+        let answer = dead_letter::handle(&apps.dead_letter, ticket(job.id, 1)).await.expect("it answers");
+        assert_eq!(back(&answer), ["message-0"], "{status}");
+    }
+    assert!(pipeline.work(job.id, 2).await);
+    assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
+    pipeline.stop().await;
+}
+
+/// For how many seconds each of these jobs' tickets is hidden that comes back when it is delivered for the first time.
+async fn hidden(
+    pipeline: &Pipeline,
+    jobs: &[JobId],
+    rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 'static,
+) -> Vec<u64> {
+    let hidden = Arc::new(Mutex::new(Vec::new()));
+    let seen = hidden.clone();
+    let (_, apps) = pipeline.intercept(move |call| match call.operation {
+        "ChangeMessageVisibility" => {
+            let secs = call.json()["VisibilityTimeout"].as_u64().expect("whole seconds");
+            seen.lock().expect("no one panicked").push(secs);
+            Action::Answer(200, "{}".to_owned())
+        }
+        _ => rule(call),
+    });
+    let bodies: Vec<_> = jobs.iter().map(|&job| body(job)).collect();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
+    let answer = worker::handle(&apps.worker, delivery(&bodies, 1)).await.expect("the worker answers");
+    assert_eq!(back(&answer).len(), jobs.len(), "every ticket comes back");
+    let hidden = hidden.lock().expect("no one panicked").clone();
+    assert_eq!(hidden.len(), jobs.len(), "each is hidden for its own wait, not for as long as the queue says");
+    hidden
+}
+
+#[tokio::test]
+async fn a_ticket_that_comes_back_for_the_first_time_is_hidden_for_seconds() {
+    let pipeline = Pipeline::without_event_sources().await;
+    // The waits are random below their limit, so it takes many to see that there is one.
+    let jobs: Vec<_> = (0..40).map(|i| json!({ "prompt": format!("The heist, part {i}") })).collect();
+    let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await;
+    let jobs: Vec<_> = batch.jobs.expect("names").into_iter().map(|job| job.id).collect();
+    let unread = hidden(&pipeline, &jobs, |call| match call.operation {
+        "GetItem" => Action::Answer(400, r#"{"__type":"ValidationException"}"#.to_owned()),
+        _ => Action::Pass,
+    })
+    .await;
+    assert!(unread.iter().all(|secs| (1..=4).contains(secs)), "while the table does not answer: {unread:?}");
+    pipeline.model("throttle=1");
+    let throttled = hidden(&pipeline, &jobs, |_| Action::Pass).await;
+    assert!(throttled.iter().all(|secs| (1..=2).contains(secs)), "while the model is busy: {throttled:?}");
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_that_comes_before_its_record_waits_for_it() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut event = ticket(JobId::new(), 1);
+    let sent_at = pipeline.clock.now().ms().to_string();
+    event.payload.records[0].attributes.insert("SentTimestamp".to_owned(), sent_at);
+    let worker = &pipeline.stack.apps().worker;
+    let early = worker::handle(worker, event.clone()).await.expect("the worker answers");
+    assert_eq!(back(&early), ["message-0"]);
+    pipeline.clock.advance(Duration::from_secs(120));
+    let late = worker::handle(worker, event).await.expect("the worker answers");
+    assert!(late.batch_item_failures.is_empty(), "there never was a record");
     pipeline.stop().await;
 }
 
