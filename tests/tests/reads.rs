@@ -1,0 +1,93 @@
+//! Reads of the table that lag behind it, or that leave something out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use shared::job::Status;
+use tests::events::{answer, get};
+use tests::interceptor::{Action, Call};
+use tests::pipeline::{Pipeline, ticket};
+
+/// Whether the call reads items and may be a moment behind, see
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html>.
+fn may_lag(call: &Call<'_>) -> bool {
+    matches!(call.operation, "GetItem" | "BatchGetItem") && !call.text().contains(r#""ConsistentRead":true"#)
+}
+
+#[tokio::test]
+async fn a_job_that_was_submitted_just_now_is_found() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let (_, behind) =
+        pipeline.intercept(|call| if may_lag(call) { Action::Answer(200, "{}".to_owned()) } else { Action::Pass });
+    let job = pipeline.submit("A heist on the moon").await.id;
+    let look = get("/jobs/{id}", Some(job.to_string()));
+    let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
+    assert_eq!((code, &view["id"]), (200, &json!(job)));
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "A heist on Mars" }] })).await.id;
+    let look = get("/batches/{id}", Some(batch.to_string()));
+    let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
+    assert_eq!((code, &view["id"]), (200, &json!(batch)));
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn the_ticket_of_a_retry_outlives_a_worker_that_saw_the_job_end_before() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let (_, behind) = pipeline.intercept(|call| if may_lag(call) { Action::Stale } else { Action::Pass });
+    let job = pipeline.submit("A heist on the moon").await.id;
+    for action in ["cancel", "retry"] {
+        let response = pipeline.post(&format!("/jobs/{job}/{action}"), &Value::Null).await;
+        assert!(response.status().is_success(), "{action}");
+        worker::handle(&behind.worker, ticket(job, 1)).await.expect("the worker answers");
+    }
+    assert_eq!(pipeline.job(job).await.status, Status::Succeeded, "the ticket of the retry did nothing");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_shows_every_part_that_was_taken_in() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let (_, behind) = pipeline.intercept(|call| if may_lag(call) { Action::Stale } else { Action::Pass });
+    for parts in 1..=3 {
+        let order = json!({ "group": "friday", "jobs": [{ "prompt": "A heist on the moon" }] });
+        let group = pipeline.submit_batch(&order).await.group_id.expect("a group");
+        let look = get("/batches/{id}", Some(group.to_string()));
+        let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
+        assert_eq!((code, &view["parts"], &view["counts"]["total"]), (200, &json!(parts), &json!(parts)));
+    }
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_whose_record_was_not_there_a_moment_ago_counts() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let nothing = json!({ "Responses": {}, "UnprocessedKeys": {} }).to_string();
+    let (_, behind) = pipeline.intercept(move |call| match call.operation {
+        "BatchGetItem" if may_lag(call) => Action::Answer(200, nothing.clone()),
+        _ => Action::Pass,
+    });
+    let order = json!({ "group": "friday", "jobs": [{ "prompt": "A heist on the moon" }] });
+    let group = pipeline.submit_batch(&order).await.group_id.expect("a group");
+    let look = get("/batches/{id}", Some(group.to_string()));
+    let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
+    assert_eq!((code, &view["parts"], &view["counts"]["total"]), (200, &json!(1), &json!(1)));
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_read_leaves_out_is_asked_for_again() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await.id;
+    let once = AtomicBool::new(false);
+    let (_, apps) = pipeline.intercept(move |call| match call.operation {
+        "BatchGetItem" if !once.swap(true, Ordering::SeqCst) => {
+            let left_out = json!({ "Responses": {}, "UnprocessedKeys": call.json()["RequestItems"] });
+            Action::Answer(200, left_out.to_string())
+        }
+        _ => Action::Pass,
+    });
+    let listed = status::handle(&apps.status, get("/jobs", None)).await.expect("the function answers");
+    let (code, page) = answer(listed);
+    assert_eq!((code, &page["jobs"][0]["id"]), (200, &json!(job)));
+    pipeline.stack.stop().await;
+}
