@@ -1,13 +1,16 @@
 //! Each adapter against the embedded service that it speaks to.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
+use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+use serde_json::{Value, json};
 use shared::aws::{Aws, Created, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
 use shared::job::{ErrorCode, ImageFacts, Lease, Variant};
 use shared::order::{Model, Order, OutputFormat};
 use shared::poster::{Lettering, Placement, Style};
 use shared::{Job, JobId, Owner, Timestamp};
+use tests::interceptor::{Action, Call, Interceptor};
 use tests::pipeline::Pipeline;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
@@ -23,6 +26,13 @@ fn picture(seed: u32) -> File {
     let (format, seed, lettering) = (OutputFormat::Png, Some(seed), None);
     let facts = ImageFacts { format, bytes: 1000, width: 832, height: 1216, seed, lettering };
     File { facts, bytes: vec![7; 1000].into() }
+}
+
+/// The bucket and the queues over this rule.
+fn over(pipeline: &Pipeline, rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 'static) -> Aws {
+    let config = pipeline.stack.config().to_builder().http_client(Interceptor::new(pipeline, rule)).build();
+    let (s3, sqs) = (Some(pipeline.ready().s3.clone()), Some(pipeline.ready().sqs.clone()));
+    Aws::new(config, Endpoints { s3, sqs, ..Endpoints::default() })
 }
 
 #[tokio::test]
@@ -52,7 +62,7 @@ async fn the_table_lets_only_the_next_version_in() {
 }
 
 #[tokio::test]
-async fn a_url_ends_with_the_credentials_that_signed_it() {
+async fn a_url_ends_with_the_credentials_of_a_function_that_has_run_for_long() {
     let pipeline = Pipeline::without_event_sources().await;
     let start = pipeline.clock.now();
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
@@ -103,6 +113,41 @@ async fn the_first_picture_stays_and_is_found_again() {
     let lost = pipeline.stack.aws().images("no-such-bucket".to_owned());
     assert!(lost.put(&job, Variant::Image, &picture(1)).await.is_err_and(|error| error.kind == Kind::Missing));
     assert!(lost.check().await.is_err_and(|error| error.kind == Kind::Missing));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_picture_that_is_there_counts_as_stored() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = job(pipeline.clock.now());
+    for (status, code, kind) in [
+        (400, "InvalidRequest", Kind::Rejected),
+        (403, "AccessDenied", Kind::Denied),
+        (404, "NoSuchBucket", Kind::Missing),
+        (409, "ConditionalRequestConflict", Kind::Unavailable),
+    ] {
+        let answer = format!("<Error><Code>{code}</Code></Error>");
+        let images = over(&pipeline, move |_| Action::Answer(status, answer.clone())).images("pictures".to_owned());
+        let stored = images.put(&job, Variant::Image, &picture(1)).await;
+        assert!(stored.as_ref().is_err_and(|error| error.kind == kind), "{code}: {stored:?}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_url_ends_with_the_credentials_that_signed_it() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let now = pipeline.clock.now();
+    let life = Duration::from_secs(3600);
+    for (left, works_for) in [(Duration::from_secs(120), Duration::from_secs(120)), (2 * life, life)] {
+        let end = Some((now + left).to_system());
+        let credentials = Credentials::new("key", "secret", Some("token".to_owned()), end, "test");
+        let provider = SharedCredentialsProvider::new(credentials);
+        let config = pipeline.stack.config().to_builder().credentials_provider(provider).build();
+        let images = Aws::new(config, Endpoints::default()).images("pictures".to_owned());
+        let signed = images.sign(&job(now), Variant::Image, now, life).await.expect("it is signed");
+        assert_eq!(signed.expires_at, now + works_for);
+    }
     pipeline.stop().await;
 }
 
@@ -269,5 +314,52 @@ async fn a_ticket_is_sent_with_its_owners_group_and_trace() {
     queue.hide(message.receipt_handle().expect("a handle"), Duration::ZERO).await.expect("the queue answers");
     let again = pipeline.sqs().receive_message().queue_url(url).send().await.expect("the queue answers");
     assert_eq!(again.messages().len(), 1, "a message that is hidden for no time is there at once");
+    pipeline.stop().await;
+}
+
+/// The bodies of the calls that `work` makes of a queue, each of which is answered as if it had been done.
+async fn said(pipeline: &Pipeline, work: impl AsyncFnOnce(shared::aws::Queue)) -> Vec<Value> {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let aws = over(pipeline, move |call| {
+        heard.lock().expect("no one panicked").push(call.json());
+        Action::Answer(200, "{}".to_owned())
+    });
+    work(aws.queue(pipeline.ready().queue_url.clone())).await;
+    said.lock().expect("no one panicked").clone()
+}
+
+#[tokio::test]
+async fn a_message_is_hidden_no_shorter_than_asked_and_no_longer_than_sqs_allows() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let waits = [0, 1, 300, 1_000, 1_001, 43_200_000, 43_200_001, 86_400_000];
+    let said = said(&pipeline, async |queue| {
+        for wait in waits {
+            queue.hide("receipt", Duration::from_millis(wait)).await.expect("the queue answers");
+        }
+    });
+    let hidden: Vec<_> = said.await.iter().map(|body| body["VisibilityTimeout"].as_u64()).collect();
+    assert_eq!(hidden, [0, 1, 1, 1, 2, 43_200, 43_200, 43_200].map(Some));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn each_owner_has_a_message_group_of_its_own() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let ticket = || shared::ticket::Ticket { job: JobId::new(), trace: None };
+    let said = said(&pipeline, async |queue| {
+        for owner in ["alice", "bob"].map(Owner::new) {
+            queue.send(&ticket(), &owner).await.expect("the queue answers");
+            queue.send_all(&[ticket()], &owner).await.expect("the queue answers");
+        }
+    });
+    let groups: Vec<_> = said
+        .await
+        .into_iter()
+        .map(|body| if body["Entries"].is_array() { body["Entries"][0].clone() } else { body })
+        .map(|message| message["MessageGroupId"].as_str().expect("a group").to_owned())
+        .collect();
+    assert_eq!((&groups[0], &groups[2]), (&groups[1], &groups[3]), "alone or among many");
+    assert_ne!(groups[0], groups[2], "the tickets of one owner must not keep those of another waiting");
     pipeline.stop().await;
 }
