@@ -102,6 +102,32 @@ async fn only_what_failed_is_retried_and_only_what_waits_is_canceled() {
 }
 
 #[tokio::test]
+async fn the_retry_of_a_batch_sends_the_tickets_of_what_failed() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "nsfw" }, { "prompt": "A heist" }] })).await;
+    for job in batch.jobs.expect("names") {
+        assert!(pipeline.work(job.id, 1).await);
+    }
+    let before = pipeline.messages(&pipeline.ready().queue_url).await;
+    let response = pipeline.post(&format!("/batches/{}/retry", batch.id), &json!(null)).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, before + 1);
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_past_their_deadline_do_not_keep_their_batch_open() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submitted = pipeline.submit_batch(&batch(2)).await;
+    let started = submitted.jobs.expect("names")[0].id;
+    pipeline.claim(started, std::time::Duration::from_secs(90)).await;
+    pipeline.clock.advance(std::time::Duration::from_secs(2 * 86_400));
+    let view: BatchView = pipeline.get(&format!("/batches/{}", submitted.id)).await.json().await.expect("a batch");
+    assert_eq!((view.status, view.counts.failed), (BatchStatus::CompletedWithErrors, 2));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn identical_batches_at_once_are_one_batch() {
     let pipeline = Pipeline::start().await;
     let post = || {

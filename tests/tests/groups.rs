@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobsView};
-use shared::batch::BatchStatus;
+use shared::batch::{BatchStatus, Group};
 use shared::job::Status;
 use shared::{BatchId, Owner};
+use tests::events::{answer, post};
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
 
@@ -125,6 +127,61 @@ async fn a_part_whose_submission_died_is_in_its_group_once() {
     }
     steer(&pipeline, &format!("/batches/{group}/cancel")).await;
     pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_takes_as_many_parts_as_it_may_have_and_one_that_is_finished_late() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submission = |key: &'static str| post("/batches", None, Some(key), &part("friday", 0, 1));
+    let submit = async |key: &'static str| {
+        let submitted = submit::handle(&pipeline.stack.apps().submit, submission(key)).await;
+        answer(submitted.expect("the function answers"))
+    };
+    // One dies before it is in the group, and one when it is in it.
+    for (key, disturbance) in [("before", Disturbance::CrashBefore), ("after", Disturbance::CrashAfter)] {
+        let http = pipeline.stack.config().http_client().expect("the stack has a client");
+        let wire = Wire::new(http, 1, disturbance);
+        let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+        assert!(wire.run(submit::handle(&apps.submit, submission(key))).await.is_none(), "the submission dies");
+    }
+    pipeline.clock.advance(std::time::Duration::from_secs(60));
+    let (code, last) = submit("last").await;
+    assert_eq!(code, 202);
+    let group: BatchId = last["group_id"].as_str().expect("a group").parse().expect("a name");
+    let end = view(&pipeline, group).await.expires_at;
+
+    // Both are finished when a part has come whose retention ends later.
+    assert_eq!(submit("before").await.0, 202);
+    let with_late_part = view(&pipeline, group).await;
+    assert_eq!((with_late_part.parts, with_late_part.expires_at), (Some(3), end));
+
+    let add = async |count: usize| {
+        let names = (0..count).map(|_| BatchId::new().to_string()).collect();
+        let update = pipeline.dynamodb().update_item().table_name(&pipeline.ready().table);
+        let update =
+            update.key("pk", AttributeValue::S(format!("BATCH#{group}"))).update_expression("ADD parts :parts");
+        let update = update.expression_attribute_values(":parts", AttributeValue::Ss(names));
+        update.send().await.expect("the table answers");
+    };
+    add(Group::MAX_PARTS - 4).await;
+    assert_eq!(submit("most").await.0, 202, "there is room for one more");
+    let (code, problem) = submit("one-more").await;
+    assert_eq!((code, &problem["errors"][0]["pointer"]), (400, &json!("/group")));
+    assert_eq!(submit("after").await.0, 202, "it is one of the parts already");
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_whose_record_is_gone_does_not_count() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let gone = pipeline.submit_batch(&part("friday", 0, 3)).await.id;
+    let group = pipeline.submit_batch(&part("friday", 1, 2)).await.group_id.expect("a group");
+    // DynamoDB deletes each record on its own, and a part's before its jobs'.
+    let delete = pipeline.dynamodb().delete_item().table_name(&pipeline.ready().table);
+    delete.key("pk", AttributeValue::S(format!("BATCH#{gone}"))).send().await.expect("the table answers");
+    let whole = view(&pipeline, group).await;
+    assert_eq!((whole.parts, whole.counts.total, whole.counts.queued), (Some(1), 2, 2));
+    pipeline.stack.stop().await;
 }
 
 #[tokio::test]

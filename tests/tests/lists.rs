@@ -135,6 +135,29 @@ async fn a_page_of_the_largest_jobs_is_an_answer_that_lambda_takes() {
 }
 
 #[tokio::test]
+async fn a_page_of_what_passes_a_filter_is_no_longer_than_its_limit() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let prompts = ["nsfw", "nsfw", "nsfw", "nsfw", "A heist on the moon", "A heist on Mars", "nsfw"];
+    let jobs: Vec<_> = prompts.iter().map(|prompt| json!({ "prompt": prompt })).collect();
+    let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await;
+    for job in batch.jobs.expect("names") {
+        assert!(pipeline.work(job.id, 1).await);
+    }
+    for list in ["/jobs".to_owned(), format!("/batches/{}/jobs", batch.id)] {
+        let (mut listed, mut path) = (0, format!("{list}?status=failed&limit=3"));
+        loop {
+            let page = page(&pipeline, &path).await;
+            assert!(page.jobs.len() <= 3, "{} jobs at {path}", page.jobs.len());
+            listed += page.jobs.len();
+            let Some(cursor) = page.next_cursor else { break };
+            path = format!("{list}?status=failed&limit=3&cursor={cursor}");
+        }
+        assert_eq!(listed, 5, "{list}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_query_that_breaks_a_rule_is_told_which() {
     let pipeline = Pipeline::without_event_sources().await;
     for (query, pointers) in [

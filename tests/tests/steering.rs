@@ -8,8 +8,11 @@ use reqwest::StatusCode;
 use reqwest::header::{ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
-use shared::api::JobView;
-use shared::job::Status;
+use shared::api::{HealthView, JobView, JobsView};
+use shared::aws::Saved;
+use shared::job::{Image, ImageFacts, SignedUrl, Status};
+use shared::order::OutputFormat;
+use shared::{Clock, JobId, Timestamp};
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
 
@@ -200,6 +203,88 @@ async fn a_queued_job_is_told_how_far_it_has_to_go() {
     for job in jobs {
         worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
     }
+    pipeline.stop().await;
+}
+
+/// A pipeline whose clock moves only when the test moves it, and stands at a full hour.
+async fn at_a_full_hour() -> Pipeline {
+    let clock = Clock::still(Timestamp::from_ms(1_795_500_000_000).round_down(Duration::from_secs(3600)));
+    Pipeline::with(Options { event_sources: false, clock, ..Options::default() }).await
+}
+
+/// After how many seconds another look at the job is worthwhile.
+async fn next_look(pipeline: &Pipeline, job: JobId) -> u64 {
+    let response = pipeline.get(&format!("/jobs/{job}")).await;
+    response.headers()[RETRY_AFTER].to_str().expect("text").parse().expect("a number")
+}
+
+/// A job that was painted in this time, and that somebody has looked at since.
+async fn painted_in(pipeline: &Pipeline, took: Duration) {
+    let job = pipeline.submit("A heist on the moon").await.id;
+    let claimed = pipeline.claim(job, Duration::from_secs(90)).await;
+    pipeline.clock.advance(took);
+    let now = pipeline.clock.now();
+    let (format, seed, lettering) = (OutputFormat::Png, None, None);
+    let facts = ImageFacts { format, bytes: 1, width: 1, height: 1, seed, lettering };
+    let url = SignedUrl { url: "https://example.com".to_owned(), expires_at: now + Duration::from_secs(3600) };
+    let done = claimed.succeed(Image { facts, url, artwork: None }, now);
+    assert!(matches!(pipeline.table().save(&done).await, Ok(Saved::Stored)));
+    assert_eq!(pipeline.job(job).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn an_estimate_is_a_whole_painting_at_least_and_no_odd_one_misleads_it() {
+    let pipeline = at_a_full_hour().await;
+    let job = pipeline.submit("A heist on the moon").await.id;
+    assert_eq!(next_look(&pipeline, job).await, 5, "nobody is ahead of it, but it has to be painted itself");
+    pipeline.claim(job, Duration::from_secs(90)).await;
+    assert_eq!(next_look(&pipeline, job).await, 5, "it has just begun");
+    for _ in 0..15 {
+        painted_in(&pipeline, Duration::from_secs(10)).await;
+    }
+    painted_in(&pipeline, Duration::from_secs(80)).await;
+    let job = pipeline.submit("A heist on Mars").await.id;
+    pipeline.claim(job, Duration::from_secs(90)).await;
+    let estimate = next_look(&pipeline, job).await;
+    assert!((10..25).contains(&estimate), "{estimate} s, when all but one took 10 s");
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn the_depth_of_the_queue_is_no_older_than_seconds() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let waiting = async || pipeline.get("/health").await.json::<HealthView>().await.expect("health").queue.waiting;
+    assert_eq!(waiting().await, 0);
+    let submitted = Instant::now();
+    pipeline.submit("A heist on the moon").await;
+    while waiting().await == 0 {
+        assert!(submitted.elapsed() < Duration::from_secs(20), "it is still said to be empty");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_signed_anew_stays_the_same_for_a_while() {
+    let pipeline = at_a_full_hour().await;
+    let job = pipeline.submit("A heist on the moon").await.id;
+    assert!(pipeline.work(job, 1).await);
+    let look = async || {
+        let response = pipeline.get(&format!("/jobs/{job}")).await;
+        let version = response.headers()[ETAG].clone();
+        let url = response.json::<JobView>().await.expect("a job").image.expect("a picture").url;
+        let page: JobsView = pipeline.get("/jobs").await.json().await.expect("a page");
+        assert_eq!(page.jobs[0].image.as_ref().map(|image| &image.url), Some(&url), "a list shows the same");
+        (version, url)
+    };
+    let stored = look().await;
+    pipeline.clock.advance(Duration::from_secs(3600));
+    let signed = look().await;
+    assert_ne!(signed, stored, "the stored one has expired");
+    pipeline.clock.advance(Duration::from_secs(1799));
+    assert_eq!(look().await, signed, "it works for half an hour more");
+    pipeline.clock.advance(Duration::from_secs(1));
+    assert_ne!(look().await, signed);
     pipeline.stop().await;
 }
 
