@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use shared::api::{BatchView, JobsView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
+use tests::events::{answer, get};
+use tests::interceptor::Action;
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
 
@@ -125,6 +127,26 @@ async fn jobs_past_their_deadline_do_not_keep_their_batch_open() {
     let view: BatchView = pipeline.get(&format!("/batches/{}", submitted.id)).await.json().await.expect("a batch");
     assert_eq!((view.status, view.counts.failed), (BatchStatus::CompletedWithErrors, 2));
     pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_record_is_gone_does_not_keep_its_batch_open() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submitted = pipeline.submit_batch(&batch(2)).await;
+    let ids: Vec<_> = submitted.jobs.expect("names").into_iter().map(|job| job.id).collect();
+    assert!(pipeline.work(ids[0], 1).await);
+    pipeline.clock.advance(std::time::Duration::from_secs(2 * 3600));
+    // The index still shows it.
+    let gone = ids[1].to_string();
+    let (_, apps) = pipeline.intercept(move |call| match call.operation {
+        "GetItem" if call.text().contains(&gone) => Action::Answer(200, "{}".to_owned()),
+        _ => Action::Pass,
+    });
+    let look = get("/batches/{id}", Some(submitted.id.to_string()));
+    let (code, view) = answer(status::handle(&apps.status, look).await.expect("the function answers"));
+    let view: BatchView = serde_json::from_value(view).expect("a batch");
+    assert_eq!((code, view.status, view.counts.total), (200, BatchStatus::Completed, 1));
+    pipeline.stack.stop().await;
 }
 
 #[tokio::test]
