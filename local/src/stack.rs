@@ -362,18 +362,18 @@ impl Stack {
     /// # Errors
     /// When the template's settings are bad.
     pub fn apps_over(&self, http: impl HttpClient + 'static) -> Result<Apps, StartError> {
-        self.apps_with(self.config.to_builder().http_client(http).build())
+        self.apps_with(self.config.to_builder().http_client(http).build(), &self.clock)
     }
 
-    /// Functions of their own, over the same services, whose clients are made from `config`. A test's calls are tried
-    /// again at once, because nothing is won by waiting.
+    /// Functions of their own, over the same services, whose clients are made from `config` and which tell the time by
+    /// `clock`. A test's calls are tried again at once, because nothing is won by waiting.
     ///
     /// # Errors
     /// When the template's settings are bad.
-    pub fn apps_with(&self, config: SdkConfig) -> Result<Apps, StartError> {
+    pub fn apps_with(&self, config: SdkConfig, clock: &Clock) -> Result<Apps, StartError> {
         let retries = RetryConfig::standard().with_initial_backoff(Duration::ZERO);
         let config = config.into_builder().retry_config(retries).build();
-        apps(&self.deployment, &Aws::new(config, endpoints(&self.ready)), &self.clock)
+        apps(&self.deployment, &Aws::new(config, endpoints(&self.ready)), clock)
     }
 
     /// The services as the functions reach them.

@@ -2,24 +2,31 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
-use aws_lambda_events::http::Method;
 use aws_sdk_sqs::config::{AsyncSleep, Sleep};
 use lambda_runtime::Error;
 use local::Apps;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::api::JobView;
-use shared::{JobId, Timestamp};
+use shared::{Clock, JobId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Bug;
 use super::gate::Gate;
-use super::scene::Fate;
+use super::observer::Sight;
+use super::scene::{CLOCKS_DIFFER, Fate};
+use super::versions::Version;
 use super::world::World;
+use crate::events;
+
+/// The most that Lambda takes for an answer, see
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const MOST_BYTES: usize = 6_291_556;
 
 /// What an actor tells the scheduler.
 pub(super) enum News {
@@ -54,8 +61,10 @@ impl AsyncSleep for Timeless {
 pub(super) enum Role {
     /// Somebody who submits the jobs of the order with this number.
     Submitter { order: usize },
-    /// Somebody who cancels or retries this job.
-    Steersman { job: JobId, action: &'static str },
+    /// Somebody who cancels or retries these jobs.
+    Steersman { jobs: Vec<JobId>, action: &'static str },
+    /// Somebody who looks.
+    Observer(Sight),
     /// A worker, or the function of dead letters, with these tickets.
     Worker { tickets: Vec<usize>, began: Timestamp },
 }
@@ -64,7 +73,17 @@ pub(super) struct Actor {
     pub(super) role: Role,
     pub(super) task: JoinHandle<()>,
     pub(super) waiting: Option<oneshot::Sender<Fate>>,
+    process: Process,
 }
+
+/// The functions as one machine runs them, with a clock of its own. They serve one actor after another, and are frozen
+/// between two of them.
+pub(super) struct Process {
+    pub(super) apps: Apps,
+    pub(super) clock: Clock,
+    actor: Arc<AtomicUsize>,
+}
+
 impl World<'_> {
     /// Lets the waiting calls be made, and those that follow from them.
     pub(super) async fn release_all(&mut self) {
@@ -81,19 +100,32 @@ impl World<'_> {
             return;
         }
         let id = waiting[self.pick(waiting.len())];
+        // A call takes its time, so that no two lives of a job begin in one moment.
+        self.advance(Duration::from_millis(1)).await;
         if let Some(told) = self.actors.get_mut(&id).and_then(|actor| actor.waiting.take()) {
             let _ = told.send(fate);
             self.listen().await;
         }
     }
 
-    pub(super) async fn act(&mut self, id: usize, role: Role, work: impl Future<Output = Outcome> + Send + 'static) {
-        let news = self.sender.clone();
+    /// Lets somebody act, by functions that were frozen or new ones.
+    pub(super) async fn act<F>(&mut self, role: Role, work: impl FnOnce(Apps) -> F)
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let id = self.next_actor;
+        self.next_actor += 1;
+        let process = self.process();
+        process.actor.store(id, Ordering::Relaxed);
+        if let Role::Worker { began, .. } = role {
+            self.scene().alive.insert(id, began);
+        }
+        let (news, work) = (self.sender.clone(), work(process.apps.clone()));
         let task = tokio::spawn(async move {
             let outcome = work.await;
             let _ = news.send(News::Done { actor: id, outcome });
         });
-        self.actors.insert(id, Actor { role, task, waiting: None });
+        self.actors.insert(id, Actor { role, task, waiting: None, process });
         self.listen().await;
     }
 
@@ -103,7 +135,6 @@ impl World<'_> {
             match self.news.recv().await.expect("the world holds a sender itself") {
                 News::Call { actor, fate } => {
                     if let Some(actor) = self.actors.get_mut(&actor) {
-                        assert!(actor.waiting.is_none(), "an actor makes one call at a time");
                         actor.waiting = Some(fate);
                         return;
                     }
@@ -134,19 +165,26 @@ impl World<'_> {
     }
 
     pub(super) fn note_unanswered(&mut self, role: &Role) {
-        if let Role::Steersman { job, action: "retry" } = role {
-            self.unanswered.insert(*job);
+        if let Role::Steersman { jobs, action } = role
+            && action.ends_with("retry")
+        {
+            self.unanswered.extend(jobs);
         }
     }
 
     pub(super) fn done(&mut self, id: usize, actor: Actor, outcome: Outcome) {
+        self.frozen.push(actor.process);
         match (actor.role, outcome) {
             (Role::Submitter { order }, Outcome::Answer(202, _)) => {
                 self.orders[order].accepted = true;
                 for job in self.orders[order].jobs.clone() {
-                    self.scene().ledger(&job.to_string()).accepted = true;
+                    // Of a batch whose record lives on, a job's may have been deleted.
+                    let ledger = &mut *self.scene();
+                    let ledger = ledger.ledger(&job.to_string());
+                    ledger.accepted = ledger.status.is_some() || !ledger.aged;
                 }
             }
+            (Role::Observer(sight), Outcome::Answer(status, body)) => self.seen(sight, status, body),
             (Role::Steersman { .. }, Outcome::Answer(200 | 202, body)) => {
                 if let Ok(view) = serde_json::from_value::<JobView>(body) {
                     let known = self.scene().ledger(&view.id.to_string()).status;
@@ -166,7 +204,10 @@ impl World<'_> {
             (Role::Worker { tickets, .. }, Outcome::ComeBack(mut back)) => {
                 self.scene().history.push(format!("{id}: is done; of {tickets:?} come back {back:?}"));
                 let mut scene = self.scene();
-                if scene.bug == Some(Bug::BusyTicketDeleted) {
+                let panicked = scene.panicked.contains(&id);
+                if scene.bug == Some(Bug::BusyTicketDeleted)
+                    || scene.bug == Some(Bug::PanickedTicketDeleted) && panicked
+                {
                     back.clear();
                 }
                 for ticket in tickets {
@@ -180,43 +221,100 @@ impl World<'_> {
         self.scene().forget(id);
     }
 
-    /// Functions of an actor's own, over its own gate.
-    pub(super) fn apps(&mut self, hurried: bool) -> (usize, Apps) {
-        let actor = self.next_actor;
-        self.next_actor += 1;
+    /// Functions that serve nobody: some that were frozen, or new ones.
+    fn process(&mut self) -> Process {
+        if !self.frozen.is_empty() && self.pick(3) > 0 {
+            let index = self.pick(self.frozen.len());
+            return self.frozen.swap_remove(index);
+        }
         let config = self.universe.stack.config();
         let inner = config.http_client().expect("the stack has a client");
-        let (news, scene) = (self.sender.clone(), self.scene.clone());
-        let gate = Gate { actor, hurried, inner, turn: Arc::default(), news, scene };
+        let (news, scene, actor) = (self.sender.clone(), self.scene.clone(), Arc::new(AtomicUsize::new(0)));
+        let version = match self.pick(8) {
+            0 => Version::Former,
+            1 => Version::Newer,
+            _ => Version::Present,
+        };
+        if version != Version::Present {
+            self.scene().fault("functions of another version");
+        }
+        let gate = Gate { actor: actor.clone(), turn: Arc::default(), version, inner, news, scene };
         let config = config.to_builder().http_client(gate).sleep_impl(Timeless).build();
-        (actor, self.universe.stack.apps_with(config).expect("the settings are good"))
+        let clock = Clock::still(self.universe.clock.now());
+        self.set_off(&clock);
+        let apps = self.universe.stack.apps_with(config, &clock).expect("the settings are good");
+        Process { apps, clock, actor }
+    }
+
+    /// Sets a clock so much fast or slow as clocks are.
+    fn set_off(&self, clock: &Clock) {
+        let off = Duration::from_secs(self.pick(5) as u64);
+        if self.scene().calm {
+            return;
+        }
+        clock.advance(off);
+        clock.set_back(CLOCKS_DIFFER / 2);
+        self.scene().fault("clock that is off");
+    }
+
+    /// Lets time pass for everybody, and late calls take effect whose time has come.
+    pub(super) async fn advance(&mut self, span: Duration) {
+        let until = self.universe.clock.now() + span;
+        self.arrive(until).await;
+        self.universe.clock.advance(span);
+        for process in self.actors.values().map(|actor| &actor.process).chain(&self.frozen) {
+            process.clock.advance(span);
+        }
+    }
+
+    /// A clock steps, back most times, as clocks do that are set anew.
+    pub(super) fn step_a_clock(&mut self) {
+        let now = self.universe.clock.now();
+        let clocks: Vec<_> = self.actors.values().map(|actor| &actor.process).chain(&self.frozen).collect();
+        if clocks.is_empty() {
+            return;
+        }
+        let clock = clocks[self.pick(clocks.len())].clock.clone();
+        let before = clock.now();
+        clock.set_back(before.since(now) + Duration::from_secs(3600));
+        clock.advance(now.since(clock.now()));
+        self.set_off(&clock);
+        self.scene().fault("clock that steps");
+    }
+
+    /// Late calls take effect that are due by then.
+    pub(super) async fn arrive(&mut self, until: Timestamp) {
+        loop {
+            let late = {
+                let mut scene = self.scene();
+                let due = scene.late.iter().position(|late| late.due <= until);
+                due.map(|index| scene.late.remove(index))
+            };
+            let Some(late) = late else { return };
+            late.arrive().await;
+        }
     }
 
     pub(super) fn request(
         &self,
         path: &str,
-        id: Option<JobId>,
+        id: Option<String>,
         key: Option<&str>,
         body: &Value,
     ) -> ApiGatewayProxyRequest {
-        let mut request = ApiGatewayProxyRequest::default();
-        request.resource = Some(path.to_owned());
-        request.http_method = Method::POST;
+        let mut request = events::post(path, id, key, body).payload;
         request.request_context.identity.api_key_id = Some(self.owner.as_str().to_owned());
-        request.path_parameters.extend(id.map(|id| ("id".to_owned(), id.to_string())));
-        if let Some(key) = key {
-            request.headers.insert("idempotency-key", key.parse().expect("a header"));
-        }
-        if !body.is_null() {
-            request.headers.insert("content-type", "application/json".parse().expect("a header"));
-            request.body = Some(body.to_string());
-        }
         request
     }
 }
 
 pub(super) fn http(answer: Result<ApiGatewayProxyResponse, Error>) -> Outcome {
     let answer = answer.expect("a function always answers");
+    let size = serde_json::to_vec(&answer).map_or(0, |answer| answer.len());
+    // API Gateway's callers are told nothing else of an answer that Lambda does not take.
+    if size > MOST_BYTES {
+        return Outcome::Answer(502, json!({ "message": "Internal server error" }));
+    }
     let body = match &answer.body {
         Some(Body::Text(text)) => serde_json::from_str(text).unwrap_or_default(),
         _ => Value::Null,

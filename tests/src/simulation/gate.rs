@@ -1,7 +1,9 @@
 //! The gate at which every call of an actor stops.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
@@ -11,29 +13,56 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
+use shared::Timestamp;
 use shared::job::Status;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Bug;
 use super::actors::News;
-use super::scene::{Fate, Scene};
+use super::scene::{CLOCKS_DIFFER, Fate, Scene, answer};
+use super::versions::{NEWER, Version};
+use crate::interceptor::refuse;
 
 /// The gate at which every call of an actor stops.
 #[derive(Clone)]
 pub(super) struct Gate {
-    pub(super) actor: usize,
-    /// Whether the actor makes several calls at once; its calls then pass, each with a fate of its own.
-    pub(super) hurried: bool,
-    pub(super) inner: SharedHttpClient,
-    /// Which of several calls is under way. They are made one after the other, so that a seed makes the same history.
+    /// Who acts: a function serves one actor after another.
+    pub(super) actor: Arc<AtomicUsize>,
+    /// Whose turn it is of the calls that an actor makes at once: one at a time goes through.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Which version the functions are of.
+    pub(super) version: Version,
+    pub(super) inner: SharedHttpClient,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) scene: Arc<Mutex<Scene>>,
 }
 
+/// A call that takes effect later.
+pub(super) struct Late {
+    pub(super) due: Timestamp,
+    actor: usize,
+    gate: Gate,
+    inner: SharedHttpConnector,
+    request: HttpRequest,
+}
+
+impl Late {
+    /// It takes effect now.
+    pub(super) async fn arrive(self) {
+        let Self { actor, gate, inner, request, .. } = self;
+        gate.scene().history.push(format!(
+            "{actor}: a late call takes effect: {} {}",
+            request.method(),
+            name(&request)
+        ));
+        // Nobody waits for the answer.
+        let _ = gate.make(actor, &inner, request).await;
+    }
+}
+
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gate({})", self.actor)
+        write!(f, "Gate({})", self.actor.load(Ordering::Relaxed))
     }
 }
 
@@ -59,6 +88,12 @@ impl HttpConnector for Connector {
     }
 }
 
+/// The operation of DynamoDB or SQS, or else the path.
+fn name(request: &HttpRequest) -> &str {
+    let path = request.uri().splitn(4, '/').last().unwrap_or_default().split('?').next().unwrap_or_default();
+    request.headers().get("x-amz-target").unwrap_or(path)
+}
+
 impl Gate {
     pub(super) fn scene(&self) -> MutexGuard<'_, Scene> {
         self.scene.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,121 +105,193 @@ impl Gate {
         request: HttpRequest,
     ) -> Result<HttpResponse, ConnectorError> {
         let _turn = self.turn.lock().await;
-        let fate = if self.hurried { self.scene().fate() } else { self.ask().await };
+        let actor = self.actor.load(Ordering::Relaxed);
+        let mut fate = self.ask(actor).await;
+        let to_model = request.uri().contains("/model/");
+        // What becomes of a message after its work is the delivery's affair, and a panic there is the invocation's end.
+        if fate == Fate::Panic && (name(&request).starts_with("AmazonSQS") || !self.scene().alive.contains_key(&actor))
+        {
+            fate = Fate::CrashAfter;
+        }
+        // A painting that nobody waits for any longer is none that anybody could come to have.
+        if fate == Fate::Late && (to_model || request.method() == "GET" || request.method() == "HEAD") {
+            fate = Fate::AnswerLost;
+        }
         {
             let mut scene = self.scene();
             scene.tally.calls += 1;
-            let path = request.uri().splitn(4, '/').last().unwrap_or_default().split('?').next().unwrap_or_default();
-            let what = request.headers().get("x-amz-target").unwrap_or(path);
-            let call = format!("{}: {fate:?}: {} {what}", self.actor, request.method());
+            let call = format!("{actor}: {fate:?}: {} {}", request.method(), name(&request));
             scene.history.push(call);
         }
-        if fate == Fate::Refused {
-            return Err(ConnectorError::io("the service does not answer".into()));
-        }
-        if fate == Fate::CrashBefore {
-            return self.die().await;
-        }
-        let response = self.make(inner, request).await;
         match fate {
-            Fate::CrashAfter => self.die().await,
+            Fate::Refused => return refuse(inner, request).await,
+            Fate::CrashBefore => return self.die(actor).await,
+            Fate::Late => {
+                let mut scene = self.scene();
+                // A file that comes after its worker's lease would outlive the job that it was painted for; a request that
+                // is signed is not taken long after.
+                let most = if request.uri().contains("/images/") { CLOCKS_DIFFER.as_secs() - 1 } else { 600 };
+                let due = scene.clock.now() + Duration::from_secs(scene.random.u64(0..most));
+                scene.late.push(Late { due, actor, gate: self.clone(), inner: inner.clone(), request });
+                return Err(ConnectorError::io("the connection broke off".into()));
+            }
+            _ => {}
+        }
+        let body = if to_model { body_of(request.body()) } else { Value::Null };
+        let response = self.make(actor, inner, request).await;
+        if fate == Fate::AnswerLost && to_model {
+            self.scene().may_be_paid(&body);
+        }
+        match fate {
+            Fate::CrashAfter => self.die(actor).await,
             Fate::AnswerLost => Err(ConnectorError::io("the answer was lost".into())),
+            Fate::Panic => {
+                self.scene().panic(actor);
+                // It unwinds as any panic does, but is not printed.
+                std::panic::resume_unwind(Box::new("the work of a ticket panics"))
+            }
             _ => response,
         }
     }
 
-    pub(super) async fn ask(&self) -> Fate {
+    async fn ask(&self, actor: usize) -> Fate {
         let (fate, told) = oneshot::channel();
         // The scheduler is there as long as the actors are.
-        let _ = self.news.send(News::Call { actor: self.actor, fate });
+        let _ = self.news.send(News::Call { actor, fate });
         told.await.unwrap_or(Fate::CrashBefore)
     }
 
-    pub(super) async fn die(&self) -> Result<HttpResponse, ConnectorError> {
-        let _ = self.news.send(News::Died { actor: self.actor });
+    async fn die(&self, actor: usize) -> Result<HttpResponse, ConnectorError> {
+        let _ = self.news.send(News::Died { actor });
         std::future::pending().await
     }
 
     /// Makes the call: plays the queue and the model, and watches the table and the bucket.
     pub(super) async fn make(
         &self,
+        actor: usize,
         inner: &SharedHttpConnector,
         request: HttpRequest,
     ) -> Result<HttpResponse, ConnectorError> {
-        let body: Value = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+        let body = body_of(request.body());
         let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
-        match target.rsplit('.').next().unwrap_or_default() {
-            "SendMessage" => Ok(self.scene().send(&body)),
-            "SendMessageBatch" => Ok(self.scene().send_batch(&body)),
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        if matches!(operation, "PutItem" | "UpdateItem") && self.scene().is_throttled() {
+            let code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
+            let message = "The level of configured provisioned throughput for one or more global secondary indexes of the \
+                           table was exceeded.";
+            return Ok(answer(400, &json!({ "__type": code, "message": message })));
+        }
+        match operation {
+            "SendMessage" => Ok(self.scene().send(self.version, &body)),
+            "SendMessageBatch" => Ok(self.scene().send_batch(self.version, &body)),
             "ChangeMessageVisibility" => Ok(self.scene().hide(&body)),
             "GetQueueAttributes" => Ok(answer(200, &json!({ "Attributes": {} }))),
-            "PutItem" => self.put_item(inner, request, body).await,
-            "UpdateItem" => self.update_item(inner, request, body).await,
+            "PutItem" => self.put_item(actor, inner, request, body).await,
+            "UpdateItem" => self.update_item(actor, inner, request, body).await,
+            "GetItem" => self.get_item(inner, request, body).await,
+            "BatchGetItem" => self.batch_get(inner, request, body).await,
+            "Query" => self.query(inner, request).await,
             _ if request.uri().contains("/model/") => {
-                let ailment = self.scene().ailment();
+                let ailment = self.scene().ailment(&body);
                 match ailment {
                     Some(ailment) => ailment.answer(inner, request).await,
-                    None => Ok(self.scene().paint(self.actor, &body)),
+                    None => {
+                        let painted = self.scene().paint(actor, &body);
+                        match painted {
+                            Some(answer) => answer,
+                            None => refuse(inner, request).await,
+                        }
+                    }
                 }
             }
-            _ if request.uri().contains("/images/") => self.object(inner, request).await,
+            _ if request.uri().contains("/images/") => self.object(actor, inner, request).await,
             _ => inner.call(request).await,
         }
     }
 
-    pub(super) async fn put_item(
+    /// Watches what is stored.
+    fn stored(&self, actor: usize, item: Value) {
+        let mut scene = self.scene();
+        if let Some(job) = item["pk"]["S"].as_str().and_then(|pk| pk.strip_prefix("JOB#")) {
+            let job = job.to_owned();
+            let newer = |item: &Value| item.get(NEWER).is_some();
+            let before = scene.versions.get(&format!("JOB#{job}")).is_some_and(|(_, now, _)| newer(now));
+            if before && !newer(&item) && item["fence"]["N"] != json!("0") {
+                scene.violation(format!("job {job} lost an attribute of a newer version"));
+            }
+            scene.written(actor, &job, &item);
+        }
+        scene.stored(item);
+    }
+
+    async fn put_item(
         &self,
+        actor: usize,
         inner: &SharedHttpConnector,
         mut request: HttpRequest,
         mut body: Value,
     ) -> Result<HttpResponse, ConnectorError> {
-        let pk = body["Item"]["pk"]["S"].as_str().unwrap_or_default().to_owned();
         if self.scene().bug == Some(Bug::CreateWithoutCondition) {
             strip_condition(&mut request, &mut body);
         }
+        self.version.write(&mut body["Item"]);
+        replace_body(&mut request, &body);
         let response = inner.call(request).await?;
-        if let Some(job) = pk.strip_prefix("JOB#").filter(|_| response.status().is_success()) {
-            self.scene().written(self.actor, job, Status::Queued, true);
+        if response.status().is_success() {
+            self.stored(actor, body["Item"].take());
         }
         Ok(response)
     }
 
-    pub(super) async fn update_item(
+    async fn update_item(
         &self,
+        actor: usize,
         inner: &SharedHttpConnector,
         mut request: HttpRequest,
         mut body: Value,
     ) -> Result<HttpResponse, ConnectorError> {
-        let pk = body["Key"]["pk"]["S"].as_str().unwrap_or_default().to_owned();
-        let status = body["ExpressionAttributeValues"][":status"]["S"].as_str().and_then(|text| text.parse().ok());
-        let (Some(job), Some(status)) = (pk.strip_prefix("JOB#"), status) else { return inner.call(request).await };
+        let values = &mut body["ExpressionAttributeValues"];
+        let status = values[":status"]["S"].as_str().and_then(|text| text.parse().ok());
         let bug = self.scene().bug;
+        let released = status == Some(Status::Running) && values[":held_until"]["NULL"] == json!(true);
         match (bug, status) {
-            (Some(Bug::ClaimWithoutCondition), Status::Running)
-            | (Some(Bug::FinishWithoutCondition), Status::Succeeded | Status::Failed) => {
-                strip_condition(&mut request, &mut body);
+            (Some(Bug::AttemptsUncounted), Some(Status::Running)) => values[":attempts"]["N"] = "1".into(),
+            (Some(Bug::EverySetbackCounts), Some(Status::Running)) if released => {
+                let attempts = values[":attempts"]["N"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+                values[":attempts"]["N"] = (attempts + 1).to_string().into();
             }
-            (Some(Bug::AttemptsUncounted), Status::Running) => {
-                body["ExpressionAttributeValues"][":attempts"]["N"] = "1".into();
-                replace_body(&mut request, &body);
+            (Some(Bug::LeaseWithoutMargin), Some(Status::Running)) if !released => {
+                let until = &mut values[":lease"]["M"]["until"]["N"];
+                let ms: i64 = until.as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
+                *until = (ms - CLOCKS_DIFFER.as_millis() as i64).to_string().into();
             }
             _ => {}
         }
+        match (bug, status) {
+            (Some(Bug::ClaimWithoutCondition), Some(Status::Running))
+            | (Some(Bug::FinishWithoutCondition), Some(Status::Succeeded | Status::Failed))
+            | (Some(Bug::CancelWithoutCondition), Some(Status::Canceled)) => strip_condition(&mut request, &mut body),
+            _ => {}
+        }
+        self.version.update(&mut body);
+        if bug == Some(Bug::NewerAttributesDropped) && status.is_some() {
+            body["UpdateExpression"] =
+                format!("{} REMOVE {NEWER}", body["UpdateExpression"].as_str().unwrap_or_default()).into();
+        }
+        // The functions ask for nothing back; the world wants to know what is stored now.
+        body["ReturnValues"] = "ALL_NEW".into();
+        replace_body(&mut request, &body);
         let response = inner.call(request).await?;
         if response.status().is_success() {
-            let mut scene = self.scene();
-            let holder = scene.ledger(job).holder;
-            if status == Status::Running && holder.is_some_and(|holder| holder != self.actor) {
-                // The worker before was slower than its lease allows; what it paints is paid for in vain.
-                scene.ledger(job).excused += 1;
-            }
-            scene.written(self.actor, job, status, false);
+            self.stored(actor, body_of(response.body())["Attributes"].take());
         }
         Ok(response)
     }
 
-    pub(super) async fn object(
+    async fn object(
         &self,
+        actor: usize,
         inner: &SharedHttpConnector,
         request: HttpRequest,
     ) -> Result<HttpResponse, ConnectorError> {
@@ -194,20 +301,32 @@ impl Gate {
             ("DELETE", Some(Bug::LatePictureKept)) => return Ok(answer(204, &Value::Null)),
             _ => {}
         }
-        let put = request.method() == "PUT";
+        let method = request.method().to_owned();
+        let put = method == "PUT";
+        let path = name(&request).to_owned();
         let response = inner.call(request).await?;
+        let Some((job, queued_at)) = path.split_once("/images/").and_then(|(_, key)| key.split_once('/')) else {
+            // It is the bucket that is asked after, and no file.
+            return Ok(response);
+        };
+        if method != "GET" && method != "HEAD" && response.status().is_success() {
+            self.scene().ledger(job).file(queued_at, put);
+        }
         if put && response.status().is_success() {
-            self.scene().in_hand.remove(&self.actor);
+            self.scene().in_hand.remove(&actor);
         } else if put && response.status().as_u16() == 412 {
-            self.scene().forget_picture(self.actor);
+            self.scene().forget_picture(actor);
+            if bug == Some(Bug::FirstFileIgnored) {
+                return Ok(answer(200, &Value::Null));
+            }
         }
         Ok(response)
     }
 }
-pub(super) fn answer(status: u16, body: &Value) -> HttpResponse {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let status = status.try_into().expect("a good status");
-    HttpResponse::new(status, SdkBody::from(body))
+
+/// A body as JSON, or null.
+pub(super) fn body_of(body: &SdkBody) -> Value {
+    body.bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
 }
 
 pub(super) fn strip_condition(request: &mut HttpRequest, body: &mut Value) {

@@ -10,8 +10,12 @@
 
 mod actors;
 mod gate;
+mod model;
+mod observer;
 mod outage;
+mod reads;
 mod scene;
+mod versions;
 mod world;
 
 use std::collections::BTreeMap;
@@ -30,8 +34,14 @@ const MAX_ATTEMPTS: u32 = 2;
 /// How long an invocation of the worker lasts at the most, and so how long a call of it can be outstanding.
 const INVOCATION: Duration = Duration::from_secs(90);
 
+/// How long the model's bad times last.
+const SPELL: Duration = Duration::from_secs(600);
+
 /// How long a ticket stays away when nobody says how long.
 const VISIBILITY: Duration = Duration::from_secs(540);
+
+/// How many steps a world takes in disorder before everything is let to settle.
+const STEPS: usize = 85;
 
 /// A rule that the code under test might have left out. Each is left out at the gate, and each must be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +64,28 @@ pub enum Bug {
     BusyTicketDeleted,
     /// Entries that a batch of messages left out are not sent again.
     PartialFailureIgnored,
+    /// An attempt counts in which the model never began.
+    EverySetbackCounts,
+    /// The tickets of a delivery are deleted in which the work of one has panicked.
+    PanickedTicketDeleted,
+    /// Consistent reads are made as eventually consistent ones.
+    ReadsBehind,
+    /// Keys that a batch of reads left out are not asked for again.
+    UnprocessedKeysIgnored,
+    /// A lease ends when its worker's invocation does, by the clock of whoever asks.
+    LeaseWithoutMargin,
+    /// A file that was there before is taken for one's own.
+    FirstFileIgnored,
+    /// A job is canceled even after it has moved on.
+    CancelWithoutCondition,
+    /// A batch has as many jobs as the index shows.
+    TotalFromIndex,
+    /// The function of dead letters takes no notice of a worker's lease.
+    DeadLetterTakesAll,
+    /// Records are shown whose time is over and that are not deleted yet.
+    ExpiredShown,
+    /// Attributes of a newer version go when a job is moved on.
+    NewerAttributesDropped,
 }
 
 impl Bug {
@@ -68,6 +100,17 @@ impl Bug {
         Self::TicketNotSent,
         Self::BusyTicketDeleted,
         Self::PartialFailureIgnored,
+        Self::EverySetbackCounts,
+        Self::PanickedTicketDeleted,
+        Self::ReadsBehind,
+        Self::UnprocessedKeysIgnored,
+        Self::LeaseWithoutMargin,
+        Self::FirstFileIgnored,
+        Self::CancelWithoutCondition,
+        Self::TotalFromIndex,
+        Self::DeadLetterTakesAll,
+        Self::ExpiredShown,
+        Self::NewerAttributesDropped,
     ];
 }
 
@@ -111,6 +154,7 @@ impl fmt::Display for Tally {
 pub struct Universe {
     stack: Stack,
     clock: Clock,
+    max_attempts: u32,
 }
 
 impl Universe {
@@ -129,7 +173,7 @@ impl Universe {
             parameters: parameters.map(|(name, value)| (name.to_owned(), value)).into(),
             ..Options::default()
         };
-        Self { stack: Stack::start(options).await.expect("the stack starts"), clock }
+        Self { stack: Stack::start(options).await.expect("the stack starts"), clock, max_attempts }
     }
 
     /// Lets the world of a seed happen, with one rule left out or none.
@@ -155,9 +199,15 @@ impl Universe {
 
     async fn happen(&self, seed: u64, bug: Option<Bug>) -> World<'_> {
         let mut world = World::new(self, seed, bug);
-        world.disorder().await;
+        world.disorder(STEPS).await;
         world.settle().await;
         world.check().await;
+        if world.pick(6) == 0 {
+            world.age().await;
+            world.disorder(STEPS / 2).await;
+            world.settle().await;
+            world.check().await;
+        }
         world
     }
 

@@ -7,11 +7,10 @@ use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Universe;
-use super::gate::answer;
-use super::scene::Scene;
+use super::scene::{Scene, answer};
 use super::world::World;
 use crate::interceptor::refuse;
 
@@ -50,11 +49,14 @@ impl Ailment {
 
 impl Scene {
     /// What ails the model at present, which is counted as a call that came to nothing.
-    pub(super) fn ailment(&mut self) -> Option<Ailment> {
+    pub(super) fn ailment(&mut self, body: &Value) -> Option<Ailment> {
         let (ailment, until) = self.outage?;
         let ails = self.clock.now() < until;
         if ails {
             self.fault("model away");
+            if matches!(ailment, Ailment::Failed | Ailment::Slow) {
+                self.may_be_paid(body);
+            }
         }
         ails.then_some(ailment)
     }

@@ -1,24 +1,20 @@
-//! What the gate and the scheduler share: the queue and the model, which are played, and what was seen of the jobs.
+//! What the gate and the scheduler share: the queue, which is played, and what was seen of the jobs.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use shared::job::Status;
 use shared::{Clock, Timestamp};
-use typography::{Format, Raster};
 
-use super::gate::answer;
-use super::{Ailment, Bug, Tally};
+use super::gate::Late;
+use super::versions::Version;
+use super::{Ailment, Bug, INVOCATION, Tally};
 
-/// What the model paints: a small picture, so that setting a title over it takes no time.
-static PICTURE: LazyLock<String> = LazyLock::new(|| {
-    let pixels = [200, 150, 90].repeat(96 * 144);
-    let picture = Raster { width: 96, height: 144, pixels, notes: Vec::new() };
-    base64_simd::STANDARD.encode_to_string(picture.encode(Format::Png).expect("it fits"))
-});
+/// By how much the clocks of two machines differ at the most.
+pub(super) const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +29,23 @@ pub(super) enum Fate {
     CrashBefore,
     /// It is made, and its caller dies.
     CrashAfter,
+    /// It is made, and the work of the one ticket that it was made for panics.
+    Panic,
+    /// Its connection breaks off, and it takes effect later, when its caller may have ended: it lay in the network, or in
+    /// a function that was frozen.
+    Late,
 }
+
+/// What goes wrong with the calls of any service: how often in a thousand, what, and its name in the reports.
+const FATES: &[(u32, Fate, &str)] = &[
+    (30, Fate::AnswerLost, "answer lost"),
+    (30, Fate::Refused, "no answer"),
+    (30, Fate::CrashBefore, "crash before a call"),
+    (30, Fate::CrashAfter, "crash after a call"),
+    (15, Fate::Panic, "panic in the work of a ticket"),
+    (15, Fate::Late, "call that took effect later"),
+];
+
 /// A ticket in the queue.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
@@ -48,15 +60,44 @@ pub(super) struct Message {
 pub(super) struct Ledger {
     /// The state that was written last.
     pub(super) status: Option<Status>,
+    /// When the record may be deleted.
+    pub(super) expires_at: Option<Timestamp>,
     /// Pictures painted.
     pub(super) pictures: u32,
     /// Pictures that were painted once too often for a good reason.
     pub(super) excused: u32,
+    /// Attempts that may have been paid for, or whose worker was lost.
+    pub(super) counted: u32,
+    /// When the job was queued, by which the files of its lives are told apart.
+    pub(super) queued_at: i64,
+    /// Whether a file of this life is in the bucket, and whether one was when a worker last took the job up.
+    pub(super) stored: bool,
+    pub(super) was_stored: bool,
+    /// Whether an attempt is under way that is not among them.
+    pub(super) under_way: bool,
     /// Who holds the job, as far as the writes tell.
     pub(super) holder: Option<usize>,
-    /// Whether somebody has retried it, which begins the count anew.
-    pub(super) retried: bool,
+    /// How many times somebody has retried it, which begins the count anew.
+    pub(super) retries: u32,
+    /// Whether its ticket has gone to the dead-letter queue.
+    pub(super) given_up: bool,
     pub(super) accepted: bool,
+    /// Whether the time has come to delete its record and its files, which may have been.
+    pub(super) aged: bool,
+}
+
+impl Ledger {
+    /// A file of the life that was queued then was stored or deleted.
+    pub(super) fn file(&mut self, queued_at: &str, stored: bool) {
+        if queued_at.trim_end_matches("-artwork") == self.queued_at.to_string() {
+            self.stored = stored;
+        }
+    }
+
+    /// The attempt that is under way may have been paid for, or its worker is lost.
+    pub(super) fn count(&mut self) {
+        self.counted += u32::from(std::mem::take(&mut self.under_way));
+    }
 }
 
 /// What the gate shares with the scheduler.
@@ -69,8 +110,24 @@ pub(super) struct Scene {
     pub(super) most_receives: u32,
     /// What ails the model, and until when.
     pub(super) outage: Option<(Ailment, Timestamp)>,
+    /// What each call of the model comes to, and until when.
+    pub(super) spell: Option<(usize, Timestamp)>,
+    /// How many of the next writes to the table are throttled.
+    pub(super) throttled_writes: u32,
+    /// What lay under each key of the table before the last write and lies there since, and when that was.
+    pub(super) versions: BTreeMap<String, (Value, Value, Timestamp)>,
+    /// Calls that take effect later.
+    pub(super) late: Vec<Late>,
+    /// Workers whose invocations are under way, and since when.
+    pub(super) alive: BTreeMap<usize, Timestamp>,
+    /// Those of them that are the function of dead letters.
+    pub(super) dead_letters: BTreeSet<usize>,
+    /// Workers in which the work of a ticket has panicked.
+    pub(super) panicked: BTreeSet<usize>,
     pub(super) queue: Vec<Option<Message>>,
     pub(super) jobs: BTreeMap<String, Ledger>,
+    /// The jobs that were seen to end, how, and with which deadline, which a retry moves.
+    pub(super) ended: BTreeMap<String, (Status, Timestamp)>,
     /// Pictures that an actor has been given and has not stored.
     pub(super) in_hand: BTreeMap<usize, String>,
     pub(super) prompts: BTreeMap<String, String>,
@@ -95,32 +152,54 @@ impl Scene {
 
     /// An actor is gone; a picture that it had in its hand was paid for in vain.
     pub(super) fn forget(&mut self, actor: usize) {
-        if let Some(job) = self.in_hand.remove(&actor) {
-            self.ledger(&job).excused += 1;
+        self.forget_picture(actor);
+        self.alive.remove(&actor);
+        self.panicked.remove(&actor);
+        for ledger in self.jobs.values_mut().filter(|ledger| ledger.holder == Some(actor)) {
+            ledger.holder = None;
+            ledger.count();
         }
-        for ledger in self.jobs.values_mut() {
-            if ledger.holder == Some(actor) {
-                ledger.holder = None;
-            }
-        }
+    }
+
+    /// Whether a worker holds the job within the time of its invocation.
+    fn is_held(&mut self, job: &str) -> Option<usize> {
+        let holder = self.ledger(job).holder?;
+        let began = *self.alive.get(&holder)?;
+        (self.clock.now().since(began) < INVOCATION && !self.panicked.contains(&holder)).then_some(holder)
     }
 
     pub(super) fn ledger(&mut self, job: &str) -> &mut Ledger {
         self.jobs.entry(job.to_owned()).or_default()
     }
 
-    /// Watches a job's record being written: nobody may move a job on that has ended, but by a retry.
-    pub(super) fn written(&mut self, actor: usize, job: &str, status: Status, created: bool) {
+    /// Watches a job's record being written: nobody may move a job on that has ended, but by a retry, and nobody but its
+    /// owner may take a job from a worker that is at it.
+    pub(super) fn written(&mut self, actor: usize, job: &str, item: &Value) {
+        let Some(status) = item["status"]["S"].as_str().and_then(|text| text.parse().ok()) else { return };
+        let now = self.clock.now();
+        let number = |value: &Value| value["N"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0_i64);
         let before = self.ledger(job).status;
         let ended = |status: Status| status > Status::Running;
+        if let Some(holder) = self.is_held(job)
+            && holder != actor
+            && !matches!(status, Status::Queued | Status::Canceled)
+        {
+            self.violation(format!("job {job} was made {status} while a worker was at it"));
+        }
         match (before, status) {
-            (Some(before), Status::Queued) if created => {
-                self.violation(format!("job {job} was {before} and was overwritten"));
+            (Some(before), Status::Queued) if number(&item["fence"]) == 0 => {
+                let ledger = self.ledger(job);
+                let alive = ledger.expires_at.is_some_and(|end| end > now);
+                // A write whose answer was lost is made again, which is harmless while nobody has moved the job on.
+                if alive && !(before == Status::Queued && ledger.retries == 0) {
+                    self.violation(format!("job {job} was {before} and was overwritten"));
+                }
+                let accepted = alive && self.ledger(job).accepted;
+                *self.ledger(job) = Ledger { accepted, ..Ledger::default() };
             }
             (Some(Status::Failed | Status::Canceled), Status::Queued) => {
-                let ledger = self.ledger(job);
-                ledger.retried = true;
-                ledger.holder = None;
+                let Ledger { retries, accepted, pictures, aged, .. } = std::mem::take(self.ledger(job));
+                *self.ledger(job) = Ledger { retries: retries + 1, accepted, pictures, aged, ..Ledger::default() };
             }
             (Some(before), after) if ended(before) && before != after => {
                 self.violation(format!("job {job} was {before} and became {after}"));
@@ -131,11 +210,25 @@ impl Scene {
             _ => {}
         }
         self.history.push(format!("{actor}: job {job} becomes {status}"));
+        // A claim brings a lease of its own; who releases the job leaves the lease's name.
+        let lease = |item: &Value| item["lease"]["M"]["id"].clone();
+        let known = self.versions.get(&format!("JOB#{job}")).map(|(_, now, _)| lease(now)).unwrap_or_default();
+        let held = status == Status::Running && lease(item) != known;
+        let panicked = self.panicked.contains(&actor);
         let ledger = self.ledger(job);
-        ledger.status = Some(status);
-        if status == Status::Running {
-            ledger.holder = Some(actor);
+        if held && ledger.holder.is_some_and(|holder| holder != actor) {
+            // The worker before was slower than its lease allows; what it paints is paid for in vain.
+            ledger.excused += 1;
+            ledger.count();
         }
+        ledger.status = Some(status);
+        ledger.queued_at = number(&item["queued_at"]);
+        if held {
+            ledger.was_stored = ledger.stored;
+        }
+        ledger.expires_at = Some(Timestamp::from_ms(number(&item["expires_at"]) * 1000));
+        ledger.under_way = held;
+        ledger.holder = held.then_some(actor).filter(|_| !panicked);
     }
 }
 impl Scene {
@@ -143,15 +236,45 @@ impl Scene {
         if self.calm {
             return Fate::Made;
         }
-        let (fate, kind) = match self.random.u32(..1000) {
-            0..30 => (Fate::AnswerLost, "answer lost"),
-            30..60 => (Fate::Refused, "no answer"),
-            60..90 => (Fate::CrashBefore, "crash before a call"),
-            90..120 => (Fate::CrashAfter, "crash after a call"),
-            _ => return Fate::Made,
-        };
-        self.fault(kind);
-        fate
+        let mut dice = self.random.u32(..1000);
+        for &(rate, fate, kind) in FATES {
+            if dice < rate {
+                self.fault(kind);
+                return fate;
+            }
+            dice -= rate;
+        }
+        Fate::Made
+    }
+
+    /// Whether a write to the table is throttled: an index that cannot keep up throttles the table, for a while.
+    pub(super) fn is_throttled(&mut self) -> bool {
+        if self.throttled_writes == 0 && self.chance(0.01) {
+            self.throttled_writes = self.random.u32(1..=8);
+        }
+        let throttled = self.throttled_writes > 0;
+        if throttled {
+            self.throttled_writes -= 1;
+            self.fault("write throttled by an index");
+        }
+        throttled
+    }
+
+    /// The work of one ticket that an actor has panics; what it had painted is lost, and what it holds is held by nobody.
+    pub(super) fn panic(&mut self, actor: usize) {
+        self.forget_picture(actor);
+        for ledger in self.jobs.values_mut().filter(|ledger| ledger.holder == Some(actor)) {
+            ledger.count();
+        }
+        self.panicked.insert(actor);
+    }
+
+    /// A call of the model came to what may have been paid for, as far as its caller knows.
+    pub(super) fn may_be_paid(&mut self, body: &Value) {
+        let job = body["prompt"].as_str().and_then(|prompt| self.prompts.get(prompt)).cloned();
+        if let Some(job) = job {
+            self.ledger(&job).count();
+        }
     }
 
     pub(super) fn forget_picture(&mut self, actor: usize) {
@@ -160,21 +283,21 @@ impl Scene {
         }
     }
 
-    pub(super) fn send(&mut self, body: &Value) -> HttpResponse {
+    pub(super) fn send(&mut self, version: Version, body: &Value) -> HttpResponse {
         if self.bug != Some(Bug::TicketNotSent) || self.random.f64() < 0.7 {
-            self.enqueue(body);
+            self.enqueue(version, body);
         }
         answer(200, &json!({ "MessageId": "m" }))
     }
 
-    pub(super) fn send_batch(&mut self, body: &Value) -> HttpResponse {
+    pub(super) fn send_batch(&mut self, version: Version, body: &Value) -> HttpResponse {
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
         for entry in body["Entries"].as_array().cloned().unwrap_or_default() {
             if self.chance(0.1) {
                 self.fault("entry of a batch failed");
                 failed.push(json!({ "Id": entry["Id"], "SenderFault": false, "Code": "InternalError" }));
             } else {
-                self.enqueue(&json!({ "MessageBody": entry["MessageBody"] }));
+                self.enqueue(version, &json!({ "MessageBody": entry["MessageBody"] }));
                 successful.push(json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "" }));
             }
         }
@@ -184,8 +307,8 @@ impl Scene {
         answer(200, &json!({ "Successful": successful, "Failed": failed }))
     }
 
-    pub(super) fn enqueue(&mut self, body: &Value) {
-        let body = body["MessageBody"].as_str().unwrap_or_default().to_owned();
+    pub(super) fn enqueue(&mut self, version: Version, body: &Value) {
+        let body = version.ticket(body["MessageBody"].as_str().unwrap_or_default());
         let visible_at = self.clock.now();
         self.queue.push(Some(Message { body, receives: 0, visible_at, dead: false }));
     }
@@ -199,41 +322,10 @@ impl Scene {
         }
         answer(200, &json!({}))
     }
+}
 
-    pub(super) fn paint(&mut self, actor: usize, body: &Value) -> HttpResponse {
-        let error = |status, code: &str| {
-            let mut response = answer(status, &json!({ "message": code }));
-            response.headers_mut().insert("x-amzn-errortype", code.to_owned());
-            response
-        };
-        let prompt = body["prompt"].as_str().unwrap_or_default().to_owned();
-        if prompt.contains("nsfw") {
-            return answer(200, &json!({ "finish_reasons": ["Filter reason: prompt"] }));
-        }
-        if self.chance(0.15) {
-            self.fault("model throttled");
-            return error(429, "ThrottlingException");
-        }
-        if self.chance(0.05) {
-            self.fault("model failed");
-            return error(500, "InternalServerException");
-        }
-        if self.chance(0.03) {
-            self.fault("model's inference failed");
-            return answer(200, &json!({ "finish_reasons": ["Inference error"] }));
-        }
-        let Some(job) = self.prompts.get(&prompt).cloned() else {
-            self.violation(format!("a prompt was painted that nobody submitted: {prompt}"));
-            return error(500, "InternalServerException");
-        };
-        self.tally.pictures += 1;
-        let seed = self.tally.pictures;
-        self.history.push(format!("{actor}: job {job} is painted"));
-        self.ledger(&job).pictures += 1;
-        // What an actor had in its hand before, it has let go of: the answer was lost, or the bucket did not take it.
-        if let Some(before) = self.in_hand.insert(actor, job) {
-            self.ledger(&before).excused += 1;
-        }
-        answer(200, &json!({ "seeds": [seed], "finish_reasons": [null], "images": [*PICTURE] }))
-    }
+pub(super) fn answer(status: u16, body: &Value) -> HttpResponse {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let status = status.try_into().expect("a good status");
+    HttpResponse::new(status, SdkBody::from(body))
 }

@@ -5,21 +5,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
-use aws_lambda_events::http::Method;
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use lambda_runtime::{Context, LambdaEvent};
+use local::Apps;
 use serde_json::{Value, json};
 use shared::aws::Files;
-use shared::job::{Status, Variant};
-use shared::{BatchId, Job, JobId, JobState, Owner};
+use shared::job::{ErrorCode, Status, Variant};
+use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp};
 use tokio::sync::mpsc;
 
-use super::actors::{Actor, News, Outcome, Role, http};
-use super::scene::{Ledger, Message, Scene};
-use super::{Bug, INVOCATION, MAX_ATTEMPTS, Tally, Universe, VISIBILITY};
+use super::actors::{Actor, News, Outcome, Process, Role, http};
+use super::scene::{CLOCKS_DIFFER, Ledger, Message, Scene};
+use super::{Bug, INVOCATION, Tally, Universe, VISIBILITY};
 
-/// How many steps a world takes in disorder before everything is let to settle.
-const STEPS: usize = 70;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long records are kept, as the template has it.
+const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many times tickets come due before a world counts as one that never ends.
 const MOST_DELIVERIES: usize = 100_000;
@@ -32,15 +34,20 @@ pub(super) struct World<'a> {
     pub(super) news: mpsc::UnboundedReceiver<News>,
     pub(super) sender: mpsc::UnboundedSender<News>,
     pub(super) actors: BTreeMap<usize, Actor>,
+    /// Functions that serve nobody at the moment.
+    pub(super) frozen: Vec<Process>,
     pub(super) next_actor: usize,
     /// What was ordered, in its order.
     pub(super) orders: Vec<Ordered>,
+    /// Whether the time has come in which records are deleted.
+    pub(super) aged: bool,
     /// Jobs of which a retry was not answered, which may have queued them and sent no ticket.
     pub(super) unanswered: BTreeSet<JobId>,
 }
 
 /// A request that may be sent again, because it has a key.
 pub(super) struct Ordered {
+    pub(super) batch: Option<BatchId>,
     pub(super) jobs: Vec<JobId>,
     pub(super) request: ApiGatewayProxyRequest,
     pub(super) accepted: bool,
@@ -48,6 +55,9 @@ pub(super) struct Ordered {
 
 impl<'a> World<'a> {
     pub(super) fn new(universe: &'a Universe, seed: u64, bug: Option<Bug>) -> Self {
+        // Each world begins at a full second, so that what is counted in seconds comes to the same each time.
+        let now = universe.clock.now();
+        universe.clock.advance(now.whole_secs().since(now));
         let (sender, news) = mpsc::unbounded_channel();
         let scene = Scene {
             random: fastrand::Rng::with_seed(seed),
@@ -56,8 +66,16 @@ impl<'a> World<'a> {
             calm: false,
             most_receives: 0,
             outage: None,
+            spell: None,
+            throttled_writes: 0,
+            versions: BTreeMap::new(),
+            late: Vec::new(),
+            alive: BTreeMap::new(),
+            dead_letters: BTreeSet::new(),
+            panicked: BTreeSet::new(),
             queue: Vec::new(),
             jobs: BTreeMap::new(),
+            ended: BTreeMap::new(),
             in_hand: BTreeMap::new(),
             prompts: BTreeMap::new(),
             violations: Vec::new(),
@@ -77,8 +95,10 @@ impl<'a> World<'a> {
             news,
             sender,
             actors: BTreeMap::new(),
+            frozen: Vec::new(),
             next_actor: 0,
             orders: Vec::new(),
+            aged: false,
             unanswered: BTreeSet::new(),
         }
     }
@@ -92,16 +112,22 @@ impl<'a> World<'a> {
     }
 
     /// One step after another, of whatever kind the seed says.
-    pub(super) async fn disorder(&mut self) {
-        for _ in 0..STEPS {
+    pub(super) async fn disorder(&mut self, steps: usize) {
+        self.scene().calm = false;
+        for _ in 0..steps {
             let dice = self.pick(100);
             match dice {
-                0..8 if self.orders.len() < 4 => self.submit_new().await,
-                0..8 => self.submit_again().await,
-                8..12 => self.steer("cancel").await,
-                12..15 => self.steer("retry").await,
-                15..35 => self.deliver().await,
-                35..45 => self.pass_time(),
+                0..7 if self.orders.len() < 4 => self.submit_new().await,
+                0..7 => self.submit_again().await,
+                7..10 => self.steer("/jobs/{id}/cancel").await,
+                10..13 => self.steer("/jobs/{id}/retry").await,
+                13..15 => self.steer_batch().await,
+                15..32 => self.deliver().await,
+                32..41 => self.pass_time().await,
+                41..46 => self.observe().await,
+                46 => self.redrive(),
+                47 => self.step_a_clock(),
+                48 if self.pick(4) == 0 => self.scene().begin_spell(),
                 _ => {
                     let fate = self.scene().fate();
                     self.release(fate).await;
@@ -110,12 +136,67 @@ impl<'a> World<'a> {
         }
     }
 
+    /// The time comes to delete what has ended: DynamoDB does so a day early or days late, the bucket before the table or
+    /// after it, each record and each file for itself.
+    pub(super) async fn age(&mut self) {
+        let stack = &self.universe.stack;
+        let images = stack.aws().images(stack.ready().bucket.clone());
+        let table = stack.aws().table(stack.ready().table.clone());
+        let days = [RETENTION - DAY, RETENTION + DAY][self.pick(2)];
+        self.advance(days).await;
+        for id in self.jobs() {
+            let Some(job) = table.get(id).await.expect("the table answers") else { continue };
+            if self.pick(2) == 0 {
+                images.delete(&job).await.expect("the bucket answers");
+                self.scene().fault("file deleted by its lifecycle");
+            }
+            let mut scene = self.scene();
+            scene.ended.remove(&id.to_string());
+            *scene.ledger(&id.to_string()) = Ledger {
+                status: Some(job.status()),
+                expires_at: Some(job.expires_at),
+                aged: true,
+                ..Ledger::default()
+            };
+        }
+        let keys = self.jobs().into_iter().map(|id| format!("JOB#{id}"));
+        let keys: Vec<_> = keys.chain(self.batches().into_iter().map(|(id, _)| format!("BATCH#{id}"))).collect();
+        for key in keys {
+            if self.pick(2) == 0 {
+                self.delete(&key).await;
+                let mut scene = self.scene();
+                scene.fault("record deleted by its time to live");
+                if let Some(job) = key.strip_prefix("JOB#") {
+                    *scene.ledger(job) = Ledger { aged: true, ..Ledger::default() };
+                }
+                scene.stored(json!({ "pk": { "S": key }, "deleted": true }));
+            }
+        }
+        self.aged = true;
+        self.unanswered.clear();
+        self.scene().history.push(format!("{} days pass", days.as_secs() / 86_400));
+    }
+
+    /// Deletes a record as DynamoDB does whose time to live is over.
+    async fn delete(&self, key: &str) {
+        let stack = &self.universe.stack;
+        let config = aws_sdk_dynamodb::config::Builder::from(stack.config()).endpoint_url(&stack.ready().dynamodb);
+        let client = aws_sdk_dynamodb::Client::from_conf(config.build());
+        let key = aws_sdk_dynamodb::types::AttributeValue::S(key.to_owned());
+        client.delete_item().table_name(&stack.ready().table).key("pk", key).send().await.expect("the table answers");
+    }
+
     /// Nothing goes wrong any more, and everything comes to its end.
     pub(super) async fn settle(&mut self) {
-        self.scene().calm = true;
+        {
+            let mut scene = self.scene();
+            scene.calm = true;
+            scene.throttled_writes = 0;
+        }
         self.release_all().await;
+        self.arrive(Timestamp::from_ms(i64::MAX)).await;
         // Whoever got no answer asks again, once a writer that died can no longer be at it.
-        self.universe.clock.advance(Duration::from_secs(60));
+        self.advance(Duration::from_secs(60)).await;
         for order in 0..self.orders.len() {
             if !self.orders[order].accepted {
                 self.submit(order).await;
@@ -126,11 +207,13 @@ impl<'a> World<'a> {
         for job in self.unanswered.clone() {
             if self.pick(2) == 0 {
                 self.unanswered.remove(&job);
-                self.steer_this(job, "retry").await;
+                self.steer_this(vec![job], "/jobs/{id}/retry", job.to_string()).await;
                 self.release_all().await;
             }
         }
         self.work_off(1).await;
+        self.read_list().await;
+        self.release_all().await;
     }
 
     /// Lets time pass until no ticket is left, which are delivered so many at once.
@@ -139,7 +222,7 @@ impl<'a> World<'a> {
             let mut due: Vec<_> = self.scene().queue.iter().flatten().map(|message| message.visible_at).collect();
             due.sort_unstable();
             let Some(&next) = due.get(at_once - 1).or(due.last()) else { return };
-            self.universe.clock.advance(next.since(self.universe.clock.now()));
+            self.advance(next.since(self.universe.clock.now())).await;
             self.deliver_all(at_once).await;
         }
         self.scene().violation("tickets are left that nobody is done with".to_owned());
@@ -153,12 +236,23 @@ impl<'a> World<'a> {
             let mut job = table.get(id).await.expect("the table answers");
             if let Some(left) = job.as_ref().filter(|job| self.unanswered.contains(&id) && job.finished_at().is_none())
             {
-                self.universe.clock.advance(left.deadline_at.since(self.universe.clock.now()));
+                // The clocks of those who look may be slow.
+                self.advance(left.deadline_at.since(self.universe.clock.now()) + CLOCKS_DIFFER).await;
                 self.look(id).await;
+                self.release_all().await;
                 job = table.get(id).await.expect("the table answers");
             }
             let Some(job) = self.check_ledger(id, job) else { continue };
-            let stored = images.find(&job).await.expect("the bucket answers");
+            if self.scene().ledger(&id.to_string()).aged {
+                continue;
+            }
+            let stored = match images.find(&job).await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    self.scene().violation(format!("the files of job {id} cannot be read: {error}"));
+                    continue;
+                }
+            };
             let recorded = match &job.state {
                 JobState::Succeeded { image, .. } => {
                     Some(Files { image: image.facts, artwork: image.artwork.as_ref().map(|artwork| artwork.facts) })
@@ -169,29 +263,20 @@ impl<'a> World<'a> {
                 let what = format!("job {id} is {}; its record says {recorded:?}, the bucket {stored:?}", job.status());
                 self.scene().violation(what);
             }
-            let artwork = images.read(&job, Variant::Artwork).await.expect("the bucket answers");
+            let artwork = images.read(&job, Variant::Artwork).await.is_ok_and(|artwork| artwork.is_some());
             let wanted = job.order.poster.is_some() && job.status() == Status::Succeeded;
-            if job.finished_at().is_some() && artwork.is_some() != wanted {
-                self.scene().violation(format!("job {id} is {}; artwork: {}", job.status(), artwork.is_some()));
+            if job.finished_at().is_some() && artwork != wanted {
+                self.scene().violation(format!("job {id} is {}; artwork: {artwork}", job.status()));
             }
         }
     }
 
-    /// Asks for a job as its owner does.
-    async fn look(&mut self, id: JobId) {
-        let mut request = self.request("/jobs/{id}", Some(id), None, &Value::Null);
-        request.http_method = Method::GET;
-        let (actor, apps) = self.apps(false);
-        let event = LambdaEvent::new(request, Context::default());
-        let work = async move { http(status::handle(&apps.status, event).await) };
-        self.act(actor, Role::Steersman { job: id, action: "look" }, work).await;
-        self.release_all().await;
-    }
-
     /// Holds what was seen of a job against the rules, and its record against what was seen.
     fn check_ledger(&self, id: JobId, job: Option<Job>) -> Option<Job> {
+        let most = self.universe.max_attempts;
         let mut scene = self.scene();
-        let &mut Ledger { pictures, excused, accepted, retried, .. } = scene.ledger(&id.to_string());
+        let &mut Ledger { pictures, excused, counted, accepted, retries, given_up, aged, .. } =
+            scene.ledger(&id.to_string());
         let Some(job) = job else {
             if accepted {
                 scene.violation(format!("job {id} was accepted and has no record"));
@@ -202,17 +287,44 @@ impl<'a> World<'a> {
         if accepted && job.finished_at().is_none() {
             scene.violation(format!("job {id} was accepted and is still {}", job.status()));
         }
-        if pictures > 1 + excused && !retried {
+        if pictures > 1 + excused && retries == 0 {
             scene.violation(format!("job {id} was painted {pictures} times, {excused} of them for a reason"));
         }
-        if pictures > MAX_ATTEMPTS && !retried {
+        if pictures > most && retries == 0 {
             scene.violation(format!("job {id} was painted {pictures} times, more than is allowed"));
+        }
+        if counted > most && retries == 0 {
+            scene.violation(format!("job {id} was attempted {counted} times, more than is allowed"));
+        }
+        if let JobState::Failed { error, finished_at } = &job.state
+            && !aged
+        {
+            let attempted = counted >= most;
+            let deserved = match error.code {
+                ErrorCode::ContentFiltered => job.order.prompt.as_str().contains("nsfw"),
+                ErrorCode::ModelError => attempted,
+                ErrorCode::AttemptsExhausted => attempted || given_up,
+                ErrorCode::DeadlineExceeded => *finished_at + CLOCKS_DIFFER >= job.deadline_at,
+                _ => false,
+            };
+            if !deserved {
+                let code = error.code;
+                scene.violation(format!("job {id} failed as {code} after {counted} attempts that count"));
+            }
+            if error.billed != (counted > 0) && retries == 0 {
+                scene.violation(format!("job {id} says billed: {}, with {counted} attempts that count", error.billed));
+            }
         }
         Some(job)
     }
 
-    fn jobs(&self) -> Vec<JobId> {
+    pub(super) fn jobs(&self) -> Vec<JobId> {
         self.orders.iter().flat_map(|order| order.jobs.clone()).collect()
+    }
+
+    /// The batches, with their jobs.
+    pub(super) fn batches(&self) -> Vec<(BatchId, Vec<JobId>)> {
+        self.orders.iter().filter_map(|order| Some((order.batch?, order.jobs.clone()))).collect()
     }
 
     /// Submits one job, or a batch of three.
@@ -224,10 +336,9 @@ impl<'a> World<'a> {
     pub(super) async fn submit_jobs(&mut self, count: usize) {
         let key = format!("{}-{}", self.seed, self.orders.len());
         let idempotency = key.parse().expect("a good key");
-        let batch = count > 1;
+        let batch = (count > 1).then(|| BatchId::from_key(&self.owner, &idempotency));
         let mut jobs = Vec::new();
-        if batch {
-            let id = BatchId::from_key(&self.owner, &idempotency);
+        if let Some(id) = batch {
             jobs.extend((0..count).map(|index| JobId::in_batch(id, index)));
         } else {
             jobs.push(JobId::from_key(&self.owner, &idempotency));
@@ -241,51 +352,58 @@ impl<'a> World<'a> {
             let poster = job.to_string().ends_with(['0', '3', '6', '9', 'c', 'f']).then(|| json!({ "title": "Heist" }));
             prompts.push(json!({ "prompt": prompt, "poster": poster }));
         }
-        let (path, body) = if batch { ("/batches", json!({ "jobs": prompts })) } else { ("/jobs", prompts.remove(0)) };
+        let (path, body) =
+            if batch.is_some() { ("/batches", json!({ "jobs": prompts })) } else { ("/jobs", prompts.remove(0)) };
         let request = self.request(path, None, Some(&key), &body);
-        self.orders.push(Ordered { jobs, request, accepted: false });
+        self.orders.push(Ordered { batch, jobs, request, accepted: false });
         self.submit(self.orders.len() - 1).await;
     }
 
     /// Sends a request again that was sent before, whether or not it was answered.
     async fn submit_again(&mut self) {
         let order = self.pick(self.orders.len());
-        // A second request for a batch would wait for the first one, and with it this world.
-        if self.orders[order].jobs.len() == 1 {
+        // A second request for a batch waits for the first one by the machine's clock, so there are few of them.
+        if self.orders[order].jobs.len() == 1 || self.pick(10) == 0 {
             self.scene().fault("request sent again");
             self.submit(order).await;
         }
     }
 
     async fn submit(&mut self, order: usize) {
-        let Ordered { jobs, request, .. } = &self.orders[order];
-        let (hurried, event) = (jobs.len() > 1, LambdaEvent::new(request.clone(), Context::default()));
-        let (actor, apps) = self.apps(hurried);
-        self.act(actor, Role::Submitter { order }, async move { http(submit::handle(&apps.submit, event).await) })
-            .await;
+        let event = LambdaEvent::new(self.orders[order].request.clone(), Context::default());
+        let work = |apps: Apps| async move { http(submit::handle(&apps.submit, event).await) };
+        self.act(Role::Submitter { order }, work).await;
     }
 
     async fn steer(&mut self, action: &'static str) {
         let jobs = self.jobs();
         if !jobs.is_empty() {
             let job = jobs[self.pick(jobs.len())];
-            self.steer_this(job, action).await;
+            self.steer_this(vec![job], action, job.to_string()).await;
         }
     }
 
-    async fn steer_this(&mut self, job: JobId, action: &'static str) {
-        let request = self.request(&format!("/jobs/{{id}}/{action}"), Some(job), None, &Value::Null);
-        let (actor, apps) = self.apps(false);
+    /// Somebody cancels or retries a whole batch.
+    async fn steer_batch(&mut self) {
+        let batches = self.batches();
+        if !batches.is_empty() {
+            let (batch, jobs) = batches[self.pick(batches.len())].clone();
+            let action = ["/batches/{id}/cancel", "/batches/{id}/retry"][self.pick(2)];
+            self.steer_this(jobs, action, batch.to_string()).await;
+        }
+    }
+
+    async fn steer_this(&mut self, jobs: Vec<JobId>, action: &'static str, id: String) {
+        let request = self.request(action, Some(id), None, &Value::Null);
         let event = LambdaEvent::new(request, Context::default());
-        let retry = action == "retry";
-        let work = async move {
-            if retry {
+        let work = move |apps: Apps| async move {
+            if action.ends_with("retry") {
                 http(submit::handle(&apps.submit, event).await)
             } else {
                 http(status::handle(&apps.status, event).await)
             }
         };
-        self.act(actor, Role::Steersman { job, action }, work).await;
+        self.act(Role::Steersman { jobs, action }, work).await;
     }
 
     /// Delivers one or two tickets, whose time may not have come, to a worker, or one to the function of dead letters.
@@ -335,10 +453,6 @@ impl<'a> World<'a> {
             }
             // A delivery comes from one of the two queues.
             tickets.retain(|&ticket| scene.queue[ticket].as_ref().is_some_and(|message| message.dead) == was_dead);
-            if dead {
-                // The function of dead letters looks at its tickets side by side; an actor makes one call at a time.
-                tickets.truncate(1);
-            }
             let mut event = SqsEvent::default();
             for &ticket in &tickets {
                 let newer = scene.chance(0.02);
@@ -357,20 +471,25 @@ impl<'a> World<'a> {
                 if newer {
                     scene.fault("ticket of a newer version");
                 }
+                let job = message_job(record.body.as_deref().unwrap_or_default());
+                scene.ledger(&job).given_up |= dead;
                 scene.most_receives = scene.most_receives.max(receives);
                 event.records.push(record);
             }
             (dead, event)
         };
-        let (actor, apps) = self.apps(false);
         let kind = if dead { "dead letters" } else { "tickets" };
-        self.scene().history.push(format!("{actor}: is delivered the {kind} {tickets:?}"));
+        self.scene().history.push(format!("{}: is delivered the {kind} {tickets:?}", self.next_actor));
         let mut context = Context::default();
         let end = std::time::SystemTime::now() + INVOCATION;
         context.deadline = end.duration_since(std::time::UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
+        if dead {
+            let actor = self.next_actor;
+            self.scene().dead_letters.insert(actor);
+        }
         let role = Role::Worker { tickets, began: self.universe.clock.now() };
         let event = LambdaEvent::new(event, context);
-        let work = async move {
+        let work = move |apps: Apps| async move {
             let answer = if dead {
                 dead_letter::handle(&apps.dead_letter, event).await
             } else {
@@ -381,17 +500,32 @@ impl<'a> World<'a> {
                 failures.iter().filter_map(|failure| failure.item_identifier.strip_prefix("message-")?.parse().ok());
             Outcome::ComeBack(back.collect())
         };
-        self.act(actor, role, work).await;
+        self.act(role, work).await;
+    }
+
+    /// Somebody has the messages of the dead-letter queue moved back that are not hidden. They count as new ones.
+    fn redrive(&mut self) {
+        let mut scene = self.scene();
+        let now = scene.clock.now();
+        for place in 0..scene.queue.len() {
+            let Some(message) = scene.queue[place].take_if(|message| message.dead && message.visible_at <= now) else {
+                continue;
+            };
+            scene.fault("dead letter moved back");
+            scene.queue.push(Some(Message { receives: 0, dead: false, ..message }));
+        }
     }
 
     /// Time passes: a little, or more than a lease lasts. Lambda stops an invocation whose time is over, most times.
-    fn pass_time(&mut self) {
-        let secs = match self.pick(10) {
-            0..6 => self.pick(10),
-            6..9 => 97 + self.pick(600),
+    async fn pass_time(&mut self) {
+        let secs = match self.pick(20) {
+            0..11 => self.pick(10),
+            // A worker that is still at it, while the clock of another one says that its time is over.
+            11..13 => INVOCATION.as_secs() as usize - 1 - self.pick(3),
+            13..18 => 97 + self.pick(600),
             _ => 7_200,
         };
-        self.universe.clock.advance(Duration::from_secs(secs as u64));
+        self.advance(Duration::from_secs(secs as u64)).await;
         self.scene().history.push(format!("{secs} seconds pass"));
         let now = self.universe.clock.now();
         let mut over = Vec::new();
@@ -411,4 +545,10 @@ impl<'a> World<'a> {
             }
         }
     }
+}
+
+/// The job that a ticket is about.
+fn message_job(body: &str) -> String {
+    let ticket: Value = serde_json::from_str(body).unwrap_or_default();
+    ticket["job"].as_str().unwrap_or_default().to_owned()
 }

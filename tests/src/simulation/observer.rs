@@ -1,0 +1,169 @@
+//! Those who look: at a job, at a batch, at lists page by page; and what they must not see.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aws_lambda_events::http::Method;
+use lambda_runtime::{Context, LambdaEvent};
+use local::Apps;
+use serde_json::{Value, json};
+use shared::api::{BatchView, JobView};
+use shared::batch::BatchStatus;
+use shared::job::Status;
+use shared::{BatchId, JobId, Timestamp};
+
+use super::actors::{Outcome, Role, http};
+use super::scene::CLOCKS_DIFFER;
+use super::world::World;
+
+/// How many jobs of a list are on a page.
+const LIMIT: usize = 2;
+
+/// What somebody looks at, and what was known before.
+pub(super) struct Sight {
+    what: What,
+    /// The jobs that had been seen to end, how, and with which deadline, which a retry moves.
+    ended: BTreeMap<JobId, (Status, Timestamp)>,
+    /// The jobs that had been accepted.
+    accepted: BTreeSet<JobId>,
+    began: Timestamp,
+}
+
+enum What {
+    Job(JobId),
+    Batch(Vec<JobId>),
+    List(Option<Status>),
+    /// The list of all jobs, when nothing goes wrong any more.
+    Everything,
+}
+
+impl World<'_> {
+    /// Somebody looks at something.
+    pub(super) async fn observe(&mut self) {
+        let (jobs, batches) = (self.jobs(), self.batches());
+        match self.pick(4) {
+            0 if !batches.is_empty() => {
+                let (id, jobs) = batches[self.pick(batches.len())].clone();
+                self.look_at(What::Batch(jobs), "/batches/{id}", Some(id.to_string())).await;
+            }
+            1 => {
+                let of_batch = if batches.is_empty() { None } else { batches.get(self.pick(batches.len() + 1)) };
+                let path = if of_batch.is_some() { "/batches/{id}/jobs" } else { "/jobs" };
+                let status = Status::ALL.get(self.pick(Status::ALL.len() + 1)).copied();
+                self.look_at(What::List(status), path, of_batch.map(|(id, _): &(BatchId, _)| id.to_string())).await;
+            }
+            _ if !jobs.is_empty() => self.look(jobs[self.pick(jobs.len())]).await,
+            _ => {}
+        }
+    }
+
+    /// Somebody looks at a job.
+    pub(super) async fn look(&mut self, id: JobId) {
+        self.look_at(What::Job(id), "/jobs/{id}", Some(id.to_string())).await;
+    }
+
+    /// Somebody reads the list of all jobs.
+    pub(super) async fn read_list(&mut self) {
+        self.look_at(What::Everything, "/jobs", None).await;
+    }
+
+    async fn look_at(&mut self, what: What, path: &str, id: Option<String>) {
+        let mut request = self.request(path, id, None, &Value::Null);
+        request.http_method = Method::GET;
+        let mut query = HashMap::new();
+        if matches!(what, What::List(_) | What::Everything) {
+            query.insert("limit".to_owned(), LIMIT.to_string());
+        }
+        if let What::List(Some(status)) = what {
+            query.insert("status".to_owned(), status.to_string());
+        }
+        let known = |id: &JobId| self.scene().ended.get(&id.to_string()).copied();
+        let ended = self.jobs().into_iter().filter_map(|id| Some((id, known(&id)?))).collect();
+        let is_accepted = |id: &JobId| self.scene().ledger(&id.to_string()).accepted;
+        let accepted = self.jobs().into_iter().filter(is_accepted).collect();
+        let work = |apps: Apps| async move {
+            let mut jobs = Vec::new();
+            loop {
+                let mut request = request.clone();
+                request.multi_value_query_string_parameters = query.clone().into();
+                let outcome = http(status::handle(&apps.status, LambdaEvent::new(request, Context::default())).await);
+                let Outcome::Answer(200, mut body) = outcome else { return outcome };
+                let Some(page) = body["jobs"].as_array_mut().map(std::mem::take) else {
+                    return Outcome::Answer(200, body);
+                };
+                jobs.extend(page);
+                match body["next_cursor"].as_str() {
+                    Some(cursor) => query.insert("cursor".to_owned(), cursor.to_owned()),
+                    None => return Outcome::Answer(200, json!({ "jobs": jobs })),
+                };
+            }
+        };
+        self.act(Role::Observer(Sight { what, ended, accepted, began: self.universe.clock.now() }), work).await;
+    }
+
+    /// Holds what somebody saw against the rules.
+    pub(super) fn seen(&mut self, sight: Sight, status: u16, body: Value) {
+        let Sight { what, ended, accepted, began } = &sight;
+        match (what, status) {
+            (_, 503) => {}
+            (What::Job(id), 404) if accepted.contains(id) => {
+                self.scene().violation(format!("job {id} was accepted and is not found"));
+            }
+            (_, 404) => {}
+            (What::Job(_), 200) => {
+                let view: JobView = serde_json::from_value(body).expect("it is a job");
+                self.seen_job(ended, *began, &view);
+                let mut scene = self.scene();
+                if view.finished_at.is_some() {
+                    scene.ended.insert(view.id.to_string(), (view.status, view.deadline_at));
+                }
+            }
+            (What::Batch(jobs), 200) => {
+                let view: BatchView = serde_json::from_value(body).expect("it is a batch");
+                let mut scene = self.scene();
+                let states: Vec<_> = jobs.iter().filter_map(|id| scene.ledger(&id.to_string()).status).collect();
+                // Of a batch that was canceled in time no job need be written.
+                let none = states.is_empty() && view.status != BatchStatus::Canceled;
+                let over = !none && states.iter().all(|status| *status > Status::Running);
+                let retried = jobs.iter().any(|id| scene.ledger(&id.to_string()).retries > 0);
+                let aged = jobs.iter().any(|id| scene.ledger(&id.to_string()).aged);
+                if view.status != BatchStatus::InProgress && !over && !retried && !aged {
+                    scene.violation(format!("batch {} is {} while its jobs are {states:?}", view.id, view.status));
+                }
+            }
+            (What::List(_) | What::Everything, 200) => {
+                let jobs: Vec<JobView> = serde_json::from_value(body["jobs"].clone()).expect("they are jobs");
+                let mut met = BTreeSet::new();
+                for view in jobs {
+                    self.seen_job(ended, *began, &view);
+                    let (id, status) = (view.id, view.status);
+                    if matches!(what, What::List(Some(wanted)) if *wanted != status) {
+                        self.scene().violation(format!("job {id} is {status} in a list of another state"));
+                    }
+                    if !met.insert(id) {
+                        self.scene().violation(format!("job {id} is twice in a list"));
+                    }
+                }
+                let missing = accepted.iter().find(|id| matches!(what, What::Everything) && !met.contains(id));
+                if let Some(id) = missing {
+                    self.scene().violation(format!("job {id} was accepted and is in no list"));
+                }
+            }
+            (_, status) => self.scene().violation(format!("a look was answered with {status}: {body}")),
+        }
+    }
+
+    /// Who has seen a job end does not see it otherwise afterwards, unless it was retried.
+    fn seen_job(&self, ended: &BTreeMap<JobId, (Status, Timestamp)>, began: Timestamp, view: &JobView) {
+        let mut scene = self.scene();
+        let expires_at = scene.ledger(&view.id.to_string()).expires_at;
+        if expires_at.is_some_and(|end| end + CLOCKS_DIFFER < began) {
+            scene.violation(format!("job {} was shown after its time", view.id));
+        }
+        if let Some((before, deadline_at)) = ended.get(&view.id)
+            && *deadline_at == view.deadline_at
+            && *before != view.status
+        {
+            scene.violation(format!("job {} was seen {before}, and {} afterwards", view.id, view.status));
+        }
+    }
+}
