@@ -138,7 +138,8 @@ fn decode_png(file: &[u8]) -> Result<Raster, Unreadable> {
 }
 
 fn decode_jpeg(file: &[u8]) -> Result<Raster, Unreadable> {
-    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
+    // Strictly, or what a cut file lacks would be gray.
+    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB).set_strict_mode(true);
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(file), options);
     decoder.decode_headers().map_err(|error| Unreadable::new(format_args!("{error:?}")))?;
     let (width, height) = decoder.dimensions().ok_or_else(|| Unreadable::new("it does not tell its size"))?;
@@ -223,7 +224,9 @@ mod tests {
             for end in [0, 3, 12, 20, 33, file.len() / 2] {
                 let _ = Raster::decode(&file[..end]);
             }
-            assert!(Raster::decode(&file[..20]).is_err(), "{format:?}");
+            for end in [20, file.len() / 2, file.len() * 3 / 4] {
+                assert!(Raster::decode(&file[..end]).is_err(), "{format:?} to {end} of {}", file.len());
+            }
         }
         assert!(Raster::decode(b"<html>").is_err());
         // A header that promises four thousand million pixels is not believed.
