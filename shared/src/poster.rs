@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::decompose_canonical;
 
 use crate::json::{Fields, kind, string};
 use crate::order::{check_visible, is_forbidden, spelled};
@@ -134,6 +136,10 @@ pub struct Lettering {
     pub placement: Placement,
     /// The contrast of the title.
     pub contrast: Contrast,
+    /// Whether the title's letters are large enough to be read on the whole poster. Nobody measured it on posters that
+    /// were set before this was told.
+    #[serde(default)]
+    pub legible: Option<bool>,
 }
 
 /// The least contrast between a title and the pixels of the box that it stands in, from 1 to 21 as WCAG 2 defines it,
@@ -158,7 +164,8 @@ impl From<Contrast> for f64 {
 }
 
 /// Words to set on a poster: on one line, with something to see in them, at most `MAX` characters, each of which the
-/// fonts have.
+/// fonts have. A letter and its marks are one character where the fonts have it as one, and several elsewhere, so that a
+/// text is the same whichever of Unicode's forms a caller's keyboard or file system writes it in.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Words<const MAX: usize>(String);
@@ -173,10 +180,10 @@ impl<const MAX: usize> Words<MAX> {
         Self::of(&string(value)?)
     }
 
-    /// Trims and checks a text.
+    /// Trims, normalizes and checks a text.
     fn of(text: &str) -> Result<Self, Fault> {
-        let text = text.trim();
-        check_visible(text)?;
+        let text: String = text.trim().nfc().collect();
+        check_visible(&text)?;
         let chars = text.chars().count();
         if chars > MAX {
             return Err(Fault::from(format!("must have at most {MAX} characters, but has {chars}")));
@@ -184,14 +191,34 @@ impl<const MAX: usize> Words<MAX> {
         if let Some(c) = text.chars().find(|&c| is_forbidden(c) || c.is_control()) {
             return Err(Fault::from(format!("must not contain the character U+{:04X}", u32::from(c))));
         }
-        match text.chars().find(|&c| !is_covered(c)) {
-            Some(c) => Err(Fault {
-                detail: format!("has the character {c} (U+{:04X}), which the fonts do not have", u32::from(c)),
-                kind: FaultKind::Character,
-            }),
-            None => Ok(Self(text.to_owned())),
+        let mut spelled = String::with_capacity(text.len());
+        for c in text.chars() {
+            if !spell(c, &mut spelled) {
+                return Err(Fault {
+                    detail: format!("has the character {c} (U+{:04X}), which the fonts do not have", u32::from(c)),
+                    kind: FaultKind::Character,
+                });
+            }
         }
+        Ok(Self(spelled))
     }
+}
+
+/// Adds a character as the fonts have it: as it is, or as a letter and its marks. Whether they have it at all.
+fn spell(c: char, text: &mut String) -> bool {
+    if is_covered(c) {
+        text.push(c);
+        return true;
+    }
+    let (start, mut covered) = (text.len(), true);
+    decompose_canonical(c, |part| {
+        covered &= is_covered(part);
+        text.push(part);
+    });
+    if !covered {
+        text.truncate(start);
+    }
+    covered
 }
 
 impl<const MAX: usize> TryFrom<String> for Words<MAX> {
@@ -217,7 +244,7 @@ impl<const MAX: usize> fmt::Debug for Words<MAX> {
 /// The characters that the fonts have, white space aside: as ranges, first and last. The fonts themselves are linked into
 /// the worker alone, and a test holds this table against them.
 #[rustfmt::skip]
-const COVERED: [(char, char); 76] = [
+const COVERED: [(char, char); 77] = [
     ('\u{21}', '\u{7e}'), ('\u{a1}', '\u{b4}'), ('\u{b6}', '\u{17f}'), ('\u{18f}', '\u{18f}'),
     ('\u{1a0}', '\u{1a1}'), ('\u{1af}', '\u{1b0}'), ('\u{1b7}', '\u{1b7}'), ('\u{1cd}', '\u{1ce}'),
     ('\u{1d3}', '\u{1d4}'), ('\u{1e4}', '\u{1e9}'), ('\u{1ee}', '\u{1ef}'), ('\u{1f4}', '\u{1f5}'),
@@ -229,17 +256,18 @@ const COVERED: [(char, char); 76] = [
     ('\u{490}', '\u{493}'), ('\u{496}', '\u{497}'), ('\u{49a}', '\u{49b}'), ('\u{4a2}', '\u{4a3}'),
     ('\u{4ae}', '\u{4b1}'), ('\u{4ba}', '\u{4bb}'), ('\u{4c9}', '\u{4ca}'), ('\u{4d8}', '\u{4d9}'),
     ('\u{4e8}', '\u{4e9}'), ('\u{1e80}', '\u{1e85}'), ('\u{1e9e}', '\u{1e9e}'), ('\u{1ea0}', '\u{1ef9}'),
-    ('\u{2010}', '\u{2010}'), ('\u{2013}', '\u{2014}'), ('\u{2018}', '\u{201a}'), ('\u{201c}', '\u{201e}'),
+    ('\u{2010}', '\u{2011}'), ('\u{2013}', '\u{2014}'), ('\u{2018}', '\u{201a}'), ('\u{201c}', '\u{201e}'),
     ('\u{2020}', '\u{2022}'), ('\u{2026}', '\u{2026}'), ('\u{2030}', '\u{2030}'), ('\u{2032}', '\u{2033}'),
-    ('\u{2039}', '\u{203a}'), ('\u{2044}', '\u{2044}'), ('\u{2052}', '\u{2052}'), ('\u{20ac}', '\u{20ac}'),
-    ('\u{20b9}', '\u{20b9}'), ('\u{2105}', '\u{2105}'), ('\u{2116}', '\u{2116}'), ('\u{2122}', '\u{2122}'),
-    ('\u{212a}', '\u{212b}'), ('\u{2153}', '\u{2154}'), ('\u{2190}', '\u{2194}'), ('\u{2196}', '\u{2199}'),
-    ('\u{2202}', '\u{2202}'), ('\u{220f}', '\u{220f}'), ('\u{2211}', '\u{2212}'), ('\u{221a}', '\u{221a}'),
-    ('\u{221e}', '\u{221e}'), ('\u{222b}', '\u{222b}'), ('\u{2248}', '\u{2248}'), ('\u{2260}', '\u{2260}'),
-    ('\u{2264}', '\u{2265}'), ('\u{25a0}', '\u{25a1}'), ('\u{25ca}', '\u{25ca}'), ('\u{fb01}', '\u{fb02}'),
+    ('\u{2039}', '\u{203a}'), ('\u{2044}', '\u{2044}'), ('\u{2052}', '\u{2052}'), ('\u{2060}', '\u{2060}'),
+    ('\u{20ac}', '\u{20ac}'), ('\u{20b9}', '\u{20b9}'), ('\u{2105}', '\u{2105}'), ('\u{2116}', '\u{2116}'),
+    ('\u{2122}', '\u{2122}'), ('\u{212a}', '\u{212b}'), ('\u{2153}', '\u{2154}'), ('\u{2190}', '\u{2194}'),
+    ('\u{2196}', '\u{2199}'), ('\u{2202}', '\u{2202}'), ('\u{220f}', '\u{220f}'), ('\u{2211}', '\u{2212}'),
+    ('\u{221a}', '\u{221a}'), ('\u{221e}', '\u{221e}'), ('\u{222b}', '\u{222b}'), ('\u{2248}', '\u{2248}'),
+    ('\u{2260}', '\u{2260}'), ('\u{2264}', '\u{2265}'), ('\u{25a0}', '\u{25a1}'), ('\u{25ca}', '\u{25ca}'),
+    ('\u{fb01}', '\u{fb02}'),
 ];
 
-/// Whether the fonts have a character.
+/// Whether the fonts have a character, or a text can be set without it: a word joiner shows nothing.
 pub fn is_covered(c: char) -> bool {
     let before = COVERED.partition_point(|(_, last)| *last < c);
     c.is_whitespace() || COVERED.get(before).is_some_and(|(first, _)| *first <= c)
@@ -292,6 +320,33 @@ mod tests {
     }
 
     #[test]
+    fn letters_and_their_marks_are_spelled_as_the_fonts_have_them() {
+        let words = |text: &str| Words::<80>::try_from(text.to_owned()).map(String::from);
+        for (written, spelled) in [
+            // U+031B, the horn, is in no font by itself, and no font has U+01EB or U+1E3E as one.
+            ("Ngu\u{31b}o\u{31b}\u{300}i", "Người"),
+            ("Vo\u{328}luspa\u{301}", "Vo\u{328}luspá"),
+            ("V\u{1eb}luspá", "Vo\u{328}luspá"),
+            ("Ḿ", "M\u{301}"),
+            ("Spin\u{308}al", "Spin\u{308}al"),
+            ("\u{2126}", "Ω"),
+            ("Spider\u{2011}Man", "Spider\u{2011}Man"),
+            ("Pourquoi\u{202f}?", "Pourquoi\u{202f}?"),
+            ("A\u{2060}B", "A\u{2060}B"),
+        ] {
+            assert_eq!(words(written), Ok(spelled.to_owned()), "{written:?}");
+            assert_eq!(words(spelled), Ok(spelled.to_owned()), "{spelled:?} reads back");
+        }
+        for marked in ["e\u{301}", "M\u{304}"] {
+            assert_eq!(words(&marked.repeat(80)).is_ok(), marked.starts_with('e'), "80 letters, or 160 characters");
+        }
+        assert!(words("\u{2060}").is_err(), "a word joiner shows nothing");
+        for (text, named) in [("x\u{31b}", "U+031B"), ("한", "U+D55C")] {
+            assert!(words(text).is_err_and(|fault| fault.contains(named)), "{text}");
+        }
+    }
+
+    #[test]
     fn the_table_is_in_order_and_knows_its_ends() {
         assert!(COVERED.iter().all(|(first, last)| first <= last));
         assert!(COVERED.windows(2).all(|pair| pair[0].1 < pair[1].0));
@@ -300,6 +355,13 @@ mod tests {
         {
             assert_eq!(is_covered(c), covered, "{c}");
         }
+    }
+
+    #[test]
+    fn lettering_of_an_older_record_does_not_say_whether_it_is_legible() {
+        let old = json!({ "style": "noir", "placement": "top", "contrast": 7.02 });
+        let lettering: Lettering = serde_json::from_value(old).expect("it reads");
+        assert_eq!((lettering.style, lettering.legible), (Style::Noir, None));
     }
 
     #[test]

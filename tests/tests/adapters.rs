@@ -160,7 +160,7 @@ async fn a_poster_and_its_artwork_lie_side_by_side_and_tell_how_they_were_made()
     let order = Order::parse(order, "", Model::Core).expect("a good order");
     let job = Job { order, ..job(now) };
     let contrast = 7.02.into();
-    let lettering = Some(Lettering { style: Style::Noir, placement: Placement::Top, contrast });
+    let lettering = Some(Lettering { style: Style::Noir, placement: Placement::Top, contrast, legible: Some(false) });
     let artwork = picture(1);
     let poster = File { facts: ImageFacts { lettering, ..artwork.facts }, ..artwork.clone() };
     assert_eq!(images.read(&job, Variant::Artwork).await, Ok(None));

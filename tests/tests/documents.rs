@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use shared::api::ROUTES;
 use shared::order::{is_forbidden, is_invisible};
-use shared::poster::is_covered;
+use shared::poster::Words;
 use tests::pipeline::Pipeline;
 use tokio::process::Command;
 
@@ -97,8 +97,10 @@ fn openapi_lets_through_just_the_texts_that_have_something_to_see() {
 fn openapi_lets_through_just_the_characters_that_the_fonts_have() {
     let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
     let space = class(&char::is_whitespace);
-    let any = class(&|c| is_covered(c) && !c.is_control());
-    let seen = class(&|c| is_covered(c) && !c.is_whitespace() && c != '\u{ad}');
+    // Some are only taken beside others: the horn of Vietnamese makes a letter of the one before it.
+    let taken = |text: String| Words::<9>::try_from(text).is_ok();
+    let any = class(&|c| !c.is_control() && taken(format!("o{c}o")));
+    let seen = class(&|c| taken(c.to_string()));
     let pattern = format!("^[{space}]*[{any}]*[{seen}][{any}]*[{space}]*$");
     assert_eq!(openapi["components"]["schemas"]["Words"]["pattern"], pattern);
 }

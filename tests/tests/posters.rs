@@ -71,6 +71,7 @@ async fn a_poster_comes_with_the_picture_beneath_it() {
     assert_eq!(lettering.style, Style::Noir, "a heist is set as one");
     assert_ne!(lettering.placement, Placement::Auto);
     assert!(f64::from(lettering.contrast) >= 7.0, "{lettering:?}");
+    assert_eq!(lettering.legible, Some(true));
     let artwork = image.artwork.clone().expect("the picture beneath it");
     assert_eq!((image.seed, artwork.width, artwork.height), (Some(7), image.width, image.height));
 
@@ -107,9 +108,11 @@ async fn a_poster_is_of_the_format_that_was_asked_for() {
     for (format, ratio) in [("jpeg", "16:9"), ("webp", "1:1")] {
         let job = json!({
             "prompt": "A heist", "output_format": format, "aspect_ratio": ratio, "model": "stability.sd3-5-large-v1:0",
-            "poster": { "title": "Łódź & Ünï", "credits": [{ "role": "directed by", "name": "Åsa Žuk" }] }
+            "poster": { "title": "Ngu\u{31b}o\u{31b}\u{300}i & Ünï", "credits": [{ "role": "directed by", "name": "Åsa Žuk" }] }
         });
         let job = pipeline.ended(submit(&pipeline, &job).await.id).await;
+        let title = job.poster.expect("its lettering").title;
+        assert_eq!(title.as_str(), "Người & Ünï", "letters that came in parts are composed");
         let image = job.image.expect("a poster");
         assert_eq!(image.content_type, format!("image/{format}"));
         let file = download(&pipeline, &image.url).await;

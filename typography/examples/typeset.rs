@@ -48,10 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             let millis = |time: Duration| time.as_secs_f64() * 1000.0;
             let (whole, decode, set, encode) = times[TURNS / 2];
             eprintln!(
-                "{output}: {:?} {:?} contrast {:.2}, {} kB, {:.1} ms (decode {:.1}, typeset {:.1}, encode {:.1})",
+                "{output}: {:?} {:?} contrast {:.2}{}, {} kB, {:.1} ms (decode {:.1}, typeset {:.1}, encode {:.1})",
                 poster.look,
                 poster.place,
                 poster.contrast,
+                if poster.legible { "" } else { ", too small to be read" },
                 bytes.len() / 1000,
                 millis(whole),
                 millis(decode),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tiny_skia::{Color, Path, PathBuilder, PixmapMut};
+use tiny_skia::{Color, Path, PathBuilder, PixmapMut, Rect};
 
 use crate::face::Face;
 use crate::line::{Align, Line, Style, fill, shifted};
@@ -10,8 +10,15 @@ use crate::line::{Align, Line, Style, fill, shifted};
 /// The most lines that a title is broken into.
 const TITLE_LINES: usize = 3;
 
-/// The gap between title lines, in ems.
+/// The gap between the capitals of a title's lines, in ems.
 const TITLE_GAP: f32 = 0.16;
+
+/// The least gap between the ink of one line and that of the next, in ems: an accent comes close to the line above it
+/// before it pushes the lines apart.
+const INK_GAP: f32 = 0.09;
+
+/// How much larger a title must become for a word of it to be broken at its hyphens.
+const WORTH_A_BREAK: f32 = 1.3;
 
 /// Lines of text set together. Its top is at y = 0 and x = 0 is where it is aligned.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +31,8 @@ pub struct Block {
     pub width: f32,
     /// The height from the top of the first line to the bottom of the last.
     pub height: f32,
+    /// The height of the capitals in `main`.
+    pub letters: f32,
 }
 
 impl Block {
@@ -43,63 +52,141 @@ impl Block {
 
 /// Set a title as large as a box of `width` by `height` allows, but not larger than `style.size`,
 /// on up to three lines. The title is set as given: upper-case it first if that is wanted.
+///
+/// Lines end at spaces, no-break spaces aside, and where that makes the title much larger also
+/// after the hyphens of a compound and at soft hyphens. Punctuation stays with its word, also where
+/// a space stands before it, as in French.
 pub fn fit_title(title: &str, style: Style, width: f32, height: f32, align: Align) -> Block {
-    let words: Vec<&str> = title.split_whitespace().collect();
-    let most = TITLE_LINES.min(words.len());
-    let set = |count| set_title(&balanced(&words, style, count), style, width, height, align);
-    // Of settings that are equally large, the one with the fewest lines comes last and is taken.
-    let settings = (1..=most).rev().map(set);
-    let largest = settings.max_by(|(a, _), (b, _)| a.total_cmp(b));
-    largest.map(|(_, block)| block).unwrap_or_default()
+    let largest = |pieces: &[Piece]| {
+        let most = TITLE_LINES.min(pieces.len());
+        let set = |count| set_title(&balanced(pieces, style, count), style, width, height, align);
+        // Of settings that are equally large, the one with the fewest lines comes last and is taken.
+        (1..=most).rev().map(set).max_by(|one, other| one.letters.total_cmp(&other.letters)).unwrap_or_default()
+    };
+    let words = words(title);
+    let whole = largest(&words);
+    let parts: Vec<Piece> = words.iter().flat_map(Piece::parts).collect();
+    if parts.len() == words.len() {
+        return whole;
+    }
+    let broken = largest(&parts);
+    if broken.letters > WORTH_A_BREAK * whole.letters { broken } else { whole }
 }
 
-/// Set these lines at the largest size that fits, and say which size that is.
-fn set_title(lines: &[String], style: Style, width: f32, height: f32, align: Align) -> (f32, Block) {
-    let inks = lines.iter().filter_map(|text| Line::new(text, style).ink());
-    let (mut widest, mut tall) = (1.0_f32, -TITLE_GAP * style.size);
-    for ink in inks {
-        widest = widest.max(ink.width());
-        tall += ink.height() + TITLE_GAP * style.size;
+/// What stays together on a line, and what follows it: on the same line, and where a line ends with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Piece {
+    text: String,
+    joint: &'static str,
+    ending: &'static str,
+}
+
+impl Piece {
+    /// The parts that a word falls into when it is broken at its hyphens. A hyphen beside a digit is no place to break:
+    /// `Catch-22` stays whole.
+    fn parts(&self) -> Vec<Piece> {
+        let chars: Vec<char> = self.text.chars().collect();
+        let letter = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| c.is_alphabetic());
+        let mut parts = Vec::new();
+        let mut text = String::new();
+        for (at, &c) in chars.iter().enumerate() {
+            let ending = match c {
+                '-' | '\u{2010}' | '\u{2013}' | '\u{2014}' => {
+                    text.push(c);
+                    ""
+                }
+                SOFT_HYPHEN => "-",
+                _ => {
+                    text.push(c);
+                    continue;
+                }
+            };
+            if letter(at.checked_sub(1)) && letter(Some(at + 1)) {
+                parts.push(Piece { text: std::mem::take(&mut text), joint: "", ending });
+            }
+        }
+        parts.push(Piece { text, ..self.clone() });
+        parts
     }
+}
+
+/// Shows nothing, unless the line ends with it.
+const SOFT_HYPHEN: char = '\u{ad}';
+
+/// The words of a title, each with the punctuation that belongs to it.
+fn words(title: &str) -> Vec<Piece> {
+    let space = |c: char| c.is_whitespace() && !matches!(c, '\u{a0}' | '\u{2007}' | '\u{202f}');
+    let closes = |word: &str| word.chars().all(|c| "!?:;.,…»›”’)]%–—-‐\u{2011}".contains(c));
+    let opens = |word: &str| word.chars().all(|c| "«‹“„‘([¿¡".contains(c));
+    let mut words: Vec<Piece> = Vec::new();
+    let mut open = false;
+    for word in title.split(space).filter(|word| !word.is_empty()) {
+        match words.last_mut() {
+            Some(last) if open || closes(word) => {
+                last.text.push(' ');
+                last.text.push_str(word);
+            }
+            _ => words.push(Piece { text: word.to_owned(), joint: " ", ending: "" }),
+        }
+        open = opens(word);
+    }
+    words
+}
+
+/// Set these lines at the largest size that fits. Their baselines are evenly spaced.
+fn set_title(lines: &[String], style: Style, width: f32, height: f32, align: Align) -> Block {
+    let inks: Vec<Rect> = lines.iter().filter_map(|text| Line::new(text, style).ink()).collect();
+    let (Some(first), Some(last)) = (inks.first(), inks.last()) else { return Block::default() };
+    let capitals = style.face.capitals() * style.size;
+    let apart = inks.windows(2).map(|pair| pair[0].bottom() - pair[1].top() + INK_GAP * style.size);
+    let leading = apart.fold(capitals + TITLE_GAP * style.size, f32::max);
+    let tall = last.bottom() - first.top() + leading * (inks.len() - 1) as f32;
+    let widest = inks.iter().map(Rect::width).fold(1.0, f32::max);
     let scale = (width / widest).min(height / tall.max(1.0)).min(1.0);
     let style = Style { size: style.size * scale, ..style };
     let mut path = PathBuilder::new();
-    let mut y = 0.0;
+    let mut baseline = -first.top() * scale;
     for line in lines.iter().map(|text| Line::new(text, style)) {
-        let Some(ink) = line.ink() else { continue };
-        if let Some(outline) = line.at(0.0, y - ink.top(), align) {
+        if let Some(outline) = line.at(0.0, baseline, align) {
             path.push_path(&outline);
+            baseline += leading * scale;
         }
-        y += ink.height() + TITLE_GAP * style.size;
     }
-    let height = (y - TITLE_GAP * style.size).max(0.0);
-    let block = Block { main: path.finish(), small: None, width: widest * scale, height };
-    (style.size, block)
+    Block { main: path.finish(), small: None, width: widest * scale, height: tall * scale, letters: capitals * scale }
 }
 
-/// Break words into at most `count` lines of as even a width as their order allows.
-fn balanced(words: &[&str], style: Style, count: usize) -> Vec<String> {
-    let space = Line::new(" ", style).advance() + 2.0 * style.tracking * style.size;
-    let widths: Vec<f32> = words.iter().map(|word| Line::new(word, style).advance()).collect();
-    even_rows(&widths, space, count).into_iter().map(|row| words[row].join(" ")).collect()
+/// Break pieces into at most `count` lines of as even a width as their order allows.
+fn balanced(pieces: &[Piece], style: Style, count: usize) -> Vec<String> {
+    let tracking = style.tracking * style.size;
+    let space = Line::new(" ", style).advance() + 2.0 * tracking;
+    let gap = |joint: &str| if joint.is_empty() { tracking } else { space };
+    let gaps = std::iter::once(0.0).chain(pieces.iter().map(|piece| gap(piece.joint)));
+    let sizes = gaps.zip(pieces).map(|(gap, piece)| (gap, Line::new(&piece.text, style).advance())).collect::<Vec<_>>();
+    let line = |row: Range<usize>| {
+        let (last, before) = pieces[row].split_last().expect("a row has a piece");
+        let before: String = before.iter().flat_map(|piece| [piece.text.as_str(), piece.joint]).collect();
+        before + &last.text + last.ending
+    };
+    even_rows(&sizes, count).into_iter().map(line).collect()
 }
 
-/// Break items of these widths into at most `count` rows of as even a width as their order allows.
-fn even_rows(widths: &[f32], gap: f32, count: usize) -> Vec<Range<usize>> {
+/// Break items into at most `count` rows of as even a width as their order allows. Each has the gap before it, which
+/// counts within a row, and its width.
+fn even_rows(items: &[(f32, f32)], count: usize) -> Vec<Range<usize>> {
     // The narrowest measure that needs no more rows gives rows of even width.
-    let (mut narrow, mut wide) = (0.0, widths.iter().map(|width| width + gap).sum());
+    let (mut narrow, mut wide) = (0.0, items.iter().map(|(gap, width)| gap + width).sum());
     for _ in 0..16 {
         let middle = (narrow + wide) / 2.0;
-        if filled_rows(widths, gap, middle).len() > count { narrow = middle } else { wide = middle }
+        if filled_rows(items, middle).len() > count { narrow = middle } else { wide = middle }
     }
-    filled_rows(widths, gap, wide)
+    filled_rows(items, wide)
 }
 
 /// Fill rows up to a measure, in order. An item wider than the measure has a row of its own.
-fn filled_rows(widths: &[f32], gap: f32, measure: f32) -> Vec<Range<usize>> {
+fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
     let mut rows: Vec<Range<usize>> = Vec::new();
     let mut used = f32::INFINITY;
-    for (i, width) in widths.iter().enumerate() {
+    for (i, (gap, width)) in items.iter().enumerate() {
         used += gap + width;
         match rows.last_mut() {
             Some(row) if used <= measure => row.end = i + 1,
@@ -117,9 +204,9 @@ fn filled_rows(widths: &[f32], gap: f32, measure: f32) -> Vec<Range<usize>> {
 /// pixels per em. A role may be empty. Pairs whose letters no bundled face has are left out.
 pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) -> Block {
     let credits: Vec<Credit> = credits.iter().filter_map(|(role, name)| Credit::new(role, name, size)).collect();
-    let widths: Vec<f32> = credits.iter().map(|credit| credit.width).collect();
     let gap = size * 0.42;
-    let rows = even_rows(&widths, gap, filled_rows(&widths, gap, width).len());
+    let sizes: Vec<(f32, f32)> = credits.iter().map(|credit| (gap, credit.width)).collect();
+    let rows = even_rows(&sizes, filled_rows(&sizes, width).len());
     let (mut main, mut small) = (PathBuilder::new(), PathBuilder::new());
     let (mut widest, mut baseline) = (0.0_f32, size * 0.74);
     let leading = size * 1.14;
@@ -139,7 +226,8 @@ pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) ->
         baseline += leading;
     }
     let height = (baseline - leading).max(0.0);
-    Block { main: main.finish(), small: small.finish(), width: widest, height }
+    let letters = Face::LeagueGothic.capitals() * size;
+    Block { main: main.finish(), small: small.finish(), width: widest, height, letters }
 }
 
 /// One role with its name.
@@ -194,8 +282,66 @@ mod tests {
 
     #[test]
     fn a_title_breaks_into_even_lines() {
-        let lines = balanced(&["THE", "LAST", "LIGHTHOUSE"], STYLE, 2);
+        let lines = balanced(&words("THE LAST LIGHTHOUSE"), STYLE, 2);
         assert_eq!(lines, ["THE LAST", "LIGHTHOUSE"]);
+    }
+
+    #[test]
+    fn a_line_ends_at_spaces_but_at_no_no_break_space_and_not_before_punctuation() {
+        let texts = |title: &str| words(title).into_iter().map(|word| word.text).collect::<Vec<_>>();
+        for kept in [
+            "Pourquoi\u{a0}?",
+            "Apollo\u{202f}13",
+            "Apollo\u{2007}13",
+            "Apollo\u{2060}13",
+            "Pourquoi ?",
+            "« Non »",
+            "Spider\u{2011}Man",
+        ] {
+            assert_eq!(texts(kept), [kept]);
+        }
+        assert_eq!(texts("Mais  pourquoi\u{2003}? Oui !"), ["Mais", "pourquoi ?", "Oui !"]);
+        assert_eq!(texts("Tom & Jerry – again"), ["Tom", "&", "Jerry –", "again"]);
+    }
+
+    #[test]
+    fn a_compound_is_broken_at_its_hyphens_and_a_soft_hyphen_shows_where_a_line_ends() {
+        let lines = |title: &str, count| {
+            let parts: Vec<Piece> = words(title).iter().flat_map(Piece::parts).collect();
+            balanced(&parts, STYLE, count)
+        };
+        assert_eq!(lines("WELL-BEHAVED", 2), ["WELL-", "BEHAVED"]);
+        assert_eq!(lines("LIGHT\u{ad}HOUSE", 2), ["LIGHT-", "HOUSE"]);
+        assert_eq!(lines("LIGHT\u{ad}HOUSE", 1), ["LIGHTHOUSE"]);
+        for kept in ["CATCH-22", "-A-", "A\u{2011}B", "A-\u{2060}B"] {
+            assert_eq!(lines(kept, 3), [kept]);
+        }
+    }
+
+    #[test]
+    fn a_word_is_broken_only_where_its_letters_become_much_larger() {
+        let wide = |title: &str| fit_title(title, STYLE, 300.0, 400.0, Align::Centre);
+        let long = "SPIDER-MAN-AND-THE-EXTRAORDINARY-WELL-BEHAVED-CAT";
+        assert!(wide(long).letters > 2.0 * wide(&long.replace('-', "\u{2011}")).letters);
+        // Three lines would make this one larger, but not by much.
+        assert_eq!(wide("A-B CAR").height, wide("A\u{2011}B CAR").height);
+    }
+
+    #[test]
+    fn baselines_are_evenly_spaced_whatever_accents_stand_above() {
+        for title in ["EEEE EEEE ÉEEE", "EEEE ÉEEE EEEE", "ÉEEE EEEE EEEE"] {
+            let style = Style { face: Face::Orbitron, size: 100.0, tracking: 0.12 };
+            let block = fit_title(title, style, 350.0, 1000.0, Align::Left);
+            let outline = block.main.expect("the title is inked");
+            let has = |y: f32| outline.points().iter().any(|point| (point.y - y).abs() < 0.1);
+            // An E has points at its foot and, as high as a capital is, at its head; an accent has no such pair.
+            let mut feet: Vec<f32> = outline.points().iter().map(|point| point.y).collect();
+            feet.retain(|foot| has(foot - block.letters));
+            feet.sort_by(f32::total_cmp);
+            feet.dedup_by(|one, other| (*one - *other).abs() < 0.1);
+            let [first, second, third] = feet[..] else { panic!("{title}: {feet:?}") };
+            assert!((third - 2.0 * second + first).abs() < 0.2, "{title}: {feet:?}");
+        }
     }
 
     #[test]

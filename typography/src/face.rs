@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use harfrust::{Buffer, Font, ShapeOptions, ShaperFont, shape};
-use skrifa::FontRef;
+use skrifa::instance::{LocationRef, Size};
+use skrifa::{FontRef, MetadataProvider};
 
 /// A bundled typeface, licensed under the SIL Open Font License (see `fonts/`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +33,16 @@ impl Face {
     /// The text is shaped to find out, so a letter that the face only has in its composed form is
     /// not missing when it is spelt with a combining mark. White space is never missing.
     pub fn missing(self, text: &str) -> Option<char> {
-        let text = spaced(text);
+        let text = plain(text);
         let shaped = self.shape(&text);
         let absent = shaped.glyph_infos().iter().find(|glyph| glyph.glyph_id == 0)?;
         text.get(absent.cluster as usize..)?.chars().next()
     }
 
-    /// Whether the face has a glyph of its own for this character.
+    /// Whether the face has a glyph of its own for this character, or sets it as another that it has.
     pub(crate) fn has(self, c: char) -> bool {
-        use skrifa::MetadataProvider;
-        self.outlines().charmap().map(c).is_some()
+        let charmap = self.outlines().charmap();
+        plain(c.encode_utf8(&mut [0; 4])).chars().all(|c| charmap.map(c).is_some())
     }
 
     /// This face if it renders all of `text`, else the first other face that does.
@@ -63,6 +64,12 @@ impl Face {
     /// The number of font units in an em.
     pub(crate) fn units_per_em(self) -> f32 {
         self.font().units_per_em() as f32
+    }
+
+    /// The height of a capital, in ems.
+    pub(crate) fn capitals(self) -> f32 {
+        let metrics = self.outlines().metrics(Size::unscaled(), LocationRef::default());
+        metrics.cap_height.unwrap_or(0.7 * self.units_per_em()) / self.units_per_em()
     }
 
     pub(crate) fn outlines(self) -> FontRef<'static> {
@@ -87,10 +94,16 @@ impl Face {
     }
 }
 
-/// `text` with every white-space and control character as a plain space, which all faces have.
-pub(crate) fn spaced(text: &str) -> String {
-    let blank = |c: char| c.is_whitespace() || c.is_control();
-    text.chars().map(|c| if blank(c) { ' ' } else { c }).collect()
+/// `text` in characters that all faces have: white space and controls as a plain space, the hyphens of Unicode as that of
+/// ASCII, and without word joiners and soft hyphens, which only say where a line ends.
+pub(crate) fn plain(text: &str) -> String {
+    let plain = |c: char| match c {
+        '\u{ad}' | '\u{2060}' => None,
+        '\u{2010}' | '\u{2011}' => Some('-'),
+        c if c.is_whitespace() || c.is_control() => Some(' '),
+        c => Some(c),
+    };
+    text.chars().filter_map(plain).collect()
 }
 
 #[cfg(test)]

@@ -27,5 +27,5 @@ pub use colour::{contrast, luminance};
 pub use face::Face;
 pub use line::{Align, Line, Style};
 pub use look::Look;
-pub use poster::{NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};
+pub use poster::{LEGIBLE, NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};
 pub use raster::{Format, Raster, Unreadable};

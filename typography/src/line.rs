@@ -5,7 +5,7 @@ use skrifa::outline::{DrawSettings, OutlinePen};
 use skrifa::{GlyphId, MetadataProvider};
 use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, PixmapMut, Rect, Transform};
 
-use crate::face::{Face, spaced};
+use crate::face::{Face, plain};
 
 /// How a line is set.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,24 +39,28 @@ pub struct Line {
 impl Line {
     /// Shape `text` on one line. Line breaks and tabs count as spaces.
     pub fn new(text: &str, style: Style) -> Line {
-        let shaped = style.face.shape(&spaced(text));
+        let shaped = style.face.shape(&plain(text));
         let scale = style.size / style.face.units_per_em();
         let font = style.face.outlines();
         let glyphs = font.outline_glyphs();
         let settings = || DrawSettings::unhinted(Size::new(style.size), LocationRef::default());
         let mut pen = Pen { path: PathBuilder::new(), x: 0.0, y: 0.0 };
         let mut cursor = 0.0;
-        for (glyph, position) in shaped.glyph_infos().iter().zip(shaped.glyph_positions()) {
+        let infos = shaped.glyph_infos();
+        for (at, (glyph, position)) in infos.iter().zip(shaped.glyph_positions()).enumerate() {
             pen.x = cursor + position.x_offset as f32 * scale;
             pen.y = -(position.y_offset as f32) * scale;
             if let Some(outline) = glyphs.get(GlyphId::new(glyph.glyph_id)) {
                 // A glyph that fails to draw leaves a gap, which is the best a poster can do.
                 let _ = outline.draw(settings(), &mut pen);
             }
-            cursor += position.x_advance as f32 * scale + style.tracking * style.size;
+            cursor += position.x_advance as f32 * scale;
+            // A letter and its marks are one cluster, which tracking must not tear apart.
+            if infos.get(at + 1).is_some_and(|next| next.cluster != glyph.cluster) {
+                cursor += style.tracking * style.size;
+            }
         }
-        let trailing = if shaped.is_empty() { 0.0 } else { style.tracking * style.size };
-        Line { outline: pen.path.finish(), advance: cursor - trailing }
+        Line { outline: pen.path.finish(), advance: cursor }
     }
 
     /// The width of the line including its side bearings.
@@ -145,6 +149,25 @@ mod tests {
         let tracked = Line::new("ABC", Style { tracking: 0.1, ..STYLE });
         let plain = Line::new("ABC", STYLE);
         assert!((tracked.advance() - plain.advance() - 20.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn tracking_lies_between_a_letter_with_its_marks_and_the_next() {
+        // No composed letter exists of either.
+        for face in Face::ALL.into_iter().filter(|face| face.missing("N\u{308}M\u{304}").is_none()) {
+            let style = Style { face, ..STYLE };
+            let advance = |tracking| Line::new("SPIN\u{308}AM\u{304}", Style { tracking, ..style }).advance();
+            assert!((advance(0.3) - advance(0.0) - 5.0 * 30.0).abs() < 0.01, "{face:?}");
+            let ink = |tracking| Line::new("N\u{308}", Style { tracking, ..style }).ink();
+            assert_eq!(ink(0.3), ink(0.0), "{face:?}: the mark stays where it is");
+        }
+    }
+
+    #[test]
+    fn what_only_says_where_a_line_ends_takes_no_room() {
+        let advance = |text| Line::new(text, Style { tracking: 0.3, ..STYLE }).advance();
+        assert_eq!(advance("SOFT\u{ad}LY"), advance("SOFTLY"));
+        assert_eq!(advance("A\u{2060}B"), advance("AB"));
     }
 
     #[test]

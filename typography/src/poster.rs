@@ -16,6 +16,11 @@ pub const TITLE_CONTRAST: f32 = 7.0;
 /// The same for the smaller words, at the level below.
 const SMALL_CONTRAST: f32 = 4.5;
 
+/// The least height of a title's capitals that counts as legible, as a share of the picture's mean side: 25 pixels of
+/// 832 × 1216. A poster is seen at about a fifth of such a size where many hang side by side, and there a capital of five
+/// pixels is the smallest that is still read.
+pub const LEGIBLE: f32 = 1.0 / 40.0;
+
 /// The whole of a scrim: nothing is seen through it.
 const OPAQUE: u32 = 256;
 
@@ -54,6 +59,8 @@ pub struct Poster {
     pub place: Place,
     /// The least contrast between the title and the pixels of the box that it stands in, as measured before it was drawn.
     pub contrast: f32,
+    /// Whether the title's capitals are at least [`LEGIBLE`] high. A title that is too long for its place is not.
+    pub legible: bool,
 }
 
 /// Why a picture has no lettering.
@@ -101,7 +108,9 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     let title = light.luminance(composition.title_ink);
     let brightest = pixels_in(&picture, composition.title).map(|rgb| light.luminance(rgb)).fold(0.0, f32::max);
     composition.draw(&mut picture, |kind| kind != Kind::Shadow);
-    Ok(Poster { picture, look, place, contrast: contrast(title, brightest) })
+    let side = mean_side(picture.width as f32, picture.height as f32);
+    let legible = composition.letters >= LEGIBLE * side;
+    Ok(Poster { picture, look, place, contrast: contrast(title, brightest), legible })
 }
 
 /// Shapes and where they lie.
@@ -110,6 +119,8 @@ struct Composition {
     /// The box of the title's ink.
     title: Rect,
     title_ink: Rgb,
+    /// The height of the title's capitals.
+    letters: f32,
     /// The box of title, tagline and ornament.
     head: Rect,
     /// The box of the billing block.
@@ -158,7 +169,7 @@ struct Item {
 impl Composition {
     fn new(sheet: &Sheet<'_>, design: &Design, width: f32, height: f32, place: Place) -> Result<Self, NotSet> {
         // All lengths follow from the picture's mean side, so that a poster looks alike in every shape.
-        let side = (width * height).sqrt();
+        let side = mean_side(width, height);
         let margin = (0.058 * side).min(0.09 * width);
         let measure = (width - 2.0 * margin).min(1.12 * side);
         let x = match design.align {
@@ -167,8 +178,9 @@ impl Composition {
             Align::Right => width - margin,
         };
         let inks = &design.inks;
+        let title_ink = inks.title;
         let mut composition =
-            Self { pieces: Vec::new(), title: unit(), title_ink: inks.title, head: unit(), billing: None };
+            Self { pieces: Vec::new(), title: unit(), title_ink, letters: 0.0, head: unit(), billing: None };
 
         let edge = 0.05 * height.min(1.2 * side);
         let mut bottom = height - edge;
@@ -191,6 +203,7 @@ impl Composition {
                 head = Some(head.and_then(|head| head.join(&placed)).unwrap_or(placed));
                 if item.kind == Kind::Title {
                     composition.title = placed;
+                    composition.letters = item.block.letters;
                     composition.cast_shadow(&item.block, design, x, y, side);
                 }
             }
@@ -288,6 +301,11 @@ impl Composition {
     }
 }
 
+/// The side of a square as large as the picture.
+fn mean_side(width: f32, height: f32) -> f32 {
+    (width * height).sqrt()
+}
+
 /// Title, tagline and ornament, from the top to the bottom.
 fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f32) -> Vec<Item> {
     let inks = &design.inks;
@@ -372,7 +390,7 @@ fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Optio
     } else {
         Rect::from_xywh(left, 0.0, width, height).map(PathBuilder::from_rect)
     };
-    Some(Block { main, small: None, width, height })
+    Some(Block { main, small: None, width, height, letters: 0.0 })
 }
 
 /// Two lines that taper to their ends, and a diamond between them.

@@ -65,6 +65,7 @@ fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File
             Place::Bottom => Placement::Bottom,
         },
         contrast: Contrast::from(f64::from(set.contrast)),
+        legible: Some(set.legible),
     };
     let bytes = set.picture.encode(match format {
         OutputFormat::Png => Format::Png,

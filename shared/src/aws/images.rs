@@ -282,10 +282,13 @@ fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
     if let Some(seed) = facts.seed {
         keep("seed", seed.to_string());
     }
-    if let Some(Lettering { style, placement, contrast }) = facts.lettering {
+    if let Some(Lettering { style, placement, contrast, legible }) = facts.lettering {
         keep("style", style.to_string());
         keep("placement", placement.to_string());
         keep("contrast", f64::from(contrast).to_string());
+        if let Some(legible) = legible {
+            keep("legible", legible.to_string());
+        }
     }
     metadata
 }
@@ -301,7 +304,8 @@ fn facts(
     let lettering = || {
         let contrast: f64 = text("contrast")?.parse().ok()?;
         let (style, placement) = (text("style")?.parse().ok()?, text("placement")?.parse().ok()?);
-        Some(Lettering { style, placement, contrast: contrast.into() })
+        let legible = text("legible").and_then(|legible| legible.parse().ok());
+        Some(Lettering { style, placement, contrast: contrast.into(), legible })
     };
     Some(ImageFacts {
         format: OutputFormat::ALL.iter().copied().find(|format| Some(format.content_type()) == content_type)?,

@@ -194,3 +194,17 @@ fn many_names_take_no_more_room_than_a_seventh() {
     let block = fitted_billing(&credits, 1000.0, 700.0, Align::Centre);
     assert!(block.height <= 140.0 && block.width <= 700.0, "{block:?}");
 }
+
+#[test]
+fn a_title_too_long_to_be_read_is_told() {
+    let legible = |title: &str, look| {
+        let sheet = Sheet { title, look: Some(look), ..SHEET };
+        typeset(white(416, 608), &sheet).expect("it is set").legible
+    };
+    let long = "Spider-Man and the Extraordinary Well-Behaved Cat of Rome";
+    assert!(legible(long, Look::Noir) && !legible(long, Look::Scifi), "it depends on the width of the face");
+    for look in Look::ALL {
+        assert!(legible("The Bridge of Sighs", look), "{look:?}");
+        assert!(!legible(&"W".repeat(80), look), "{look:?}");
+    }
+}

@@ -298,7 +298,7 @@ mod tests {
         let url = SignedUrl { url: "https://example.com/?a=b".to_owned(), expires_at: now };
         let image = Image { facts, url: url.clone(), artwork: None };
         let contrast = Contrast::from(7.02);
-        let lettering = Lettering { style: Style::Noir, placement: Placement::Bottom, contrast };
+        let lettering = Lettering { style: Style::Noir, placement: Placement::Bottom, contrast, legible: Some(true) };
         let poster = Image {
             facts: ImageFacts { lettering: Some(lettering), ..facts },
             url: url.clone(),
