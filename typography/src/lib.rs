@@ -16,6 +16,7 @@
 mod block;
 mod colour;
 mod face;
+mod heads;
 mod line;
 mod look;
 mod poster;
@@ -25,6 +26,7 @@ mod survey;
 pub use block::{Block, billing, fit_title};
 pub use colour::{contrast, luminance};
 pub use face::Face;
+pub use heads::{Head, heads};
 pub use line::{Align, Line, Style};
 pub use look::Look;
 pub use poster::{LEGIBLE, NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};

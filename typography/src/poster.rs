@@ -1,10 +1,13 @@
 //! A title, a tagline and a billing block, set over a picture.
 
+use std::cmp::Ordering;
+
 use tiny_skia::{ColorU8, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
 
 use crate::block::{Block, billing, fit_title};
 use crate::colour::{Light, Rgb, contrast, ink};
 use crate::face::Face;
+use crate::heads::{Head, heads};
 use crate::line::{Align, Style};
 use crate::look::{Design, Look, Ornament, Setting};
 use crate::raster::Raster;
@@ -92,16 +95,7 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     let survey = Survey::of(&picture);
     let look = sheet.look.unwrap_or_else(|| Look::of(&survey));
     let design = look.design(&survey);
-    let compose = |place| Composition::new(sheet, &design, picture.width as f32, picture.height as f32, place);
-    let (place, composition) = match sheet.place {
-        Some(place) => (place, compose(place)?),
-        None => {
-            let (top, bottom) = (compose(Place::Top)?, compose(Place::Bottom)?);
-            let trouble = |composition: &Composition| survey.trouble(composition.head.top(), composition.head.bottom());
-            // Posters are used to carry their title at the bottom, so the top must be calmer by some way.
-            if trouble(&top) < 0.8 * trouble(&bottom) { (Place::Top, top) } else { (Place::Bottom, bottom) }
-        }
-    };
+    let (place, composition) = composed(&picture, sheet, &design, &survey)?;
     composition.shade(&mut picture, survey.dark, place);
     let light = Light::new();
     composition.draw(&mut picture, |kind| kind == Kind::Shadow);
@@ -113,6 +107,78 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     Ok(Poster { picture, look, place, contrast: contrast(title, brightest), legible })
 }
 
+/// Puts the words where the sheet wants them, or else where the picture is calm; but title and tagline on no face: they
+/// are shifted and made smaller until they stand beside all faces, or else on as little of them as can be.
+fn composed(
+    picture: &Raster,
+    sheet: &Sheet<'_>,
+    design: &Design,
+    survey: &Survey,
+) -> Result<(Place, Composition), NotSet> {
+    let heads = heads(picture);
+    let (width, height) = (picture.width as f32, picture.height as f32);
+    let best = |place| {
+        let compose = |fit| Composition::new(sheet, design, width, height, fit);
+        let mut best: Option<(Cost, Composition)> = None;
+        for scale in SCALES {
+            let fit = Fit { place, scale, shift: 0.0 };
+            let unshifted = compose(fit)?;
+            let cost = unshifted.least_cost(&heads, fit, width, height);
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                let shifted = cost.shift > 0.0;
+                let composition = if shifted { compose(Fit { shift: cost.shift, ..fit })? } else { unshifted };
+                best = Some((cost, composition));
+            }
+            if cost.is_least() {
+                break;
+            }
+        }
+        best.ok_or(NotSet::NoTitle)
+    };
+    if let Some(place) = sheet.place {
+        return Ok((place, best(place)?.1));
+    }
+    let ((top_cost, top), (bottom_cost, bottom)) = (best(Place::Top)?, best(Place::Bottom)?);
+    let trouble = |composition: &Composition| survey.trouble(composition.heading.top(), composition.heading.bottom());
+    // Posters are used to carry their title at the bottom, so the top must be calmer by some way.
+    let calmer = top_cost == bottom_cost && trouble(&top) < 0.8 * trouble(&bottom);
+    Ok(if calmer || top_cost < bottom_cost { (Place::Top, top) } else { (Place::Bottom, bottom) })
+}
+
+/// By how much of the picture's mean side title and tagline are shifted at once to spare a face.
+const SHIFT: f32 = 0.02;
+
+/// How small title and tagline may become to spare a face, as shares of their size.
+const SCALES: [f32; 6] = [1.0, 0.85, 0.72, 0.6, 0.5, 0.4];
+
+/// How title and tagline are fitted in.
+#[derive(Clone, Copy)]
+struct Fit {
+    place: Place,
+    /// How large they are, of what they could be.
+    scale: f32,
+    /// How far they are from where they would stand, towards the middle of the picture.
+    shift: f32,
+}
+
+/// What is wrong with a fit, worst first: the area of eyes and of whole faces that words stand on, how far the words are
+/// beyond the middle of the picture, how much smaller they are, and how far they are shifted.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Cost {
+    eyes: f32,
+    faces: f32,
+    beyond: f32,
+    shrunk: f32,
+    shift: f32,
+}
+
+impl Cost {
+    /// Whether smaller words could do no better.
+    fn is_least(self) -> bool {
+        self.faces == 0.0 && self.beyond == 0.0
+    }
+}
+
 /// Shapes and where they lie.
 struct Composition {
     pieces: Vec<Piece>,
@@ -121,8 +187,12 @@ struct Composition {
     title_ink: Rgb,
     /// The height of the title's capitals.
     letters: f32,
-    /// The box of title, tagline and ornament.
-    head: Rect,
+    /// The boxes of title, tagline and ornament.
+    words: Vec<Rect>,
+    /// The box of them all.
+    heading: Rect,
+    /// Whether they stand away from the picture's edge and from the billing block, so that a face may be in between.
+    shifted: bool,
     /// The box of the billing block.
     billing: Option<Rect>,
 }
@@ -167,7 +237,7 @@ struct Item {
 }
 
 impl Composition {
-    fn new(sheet: &Sheet<'_>, design: &Design, width: f32, height: f32, place: Place) -> Result<Self, NotSet> {
+    fn new(sheet: &Sheet<'_>, design: &Design, width: f32, height: f32, fit: Fit) -> Result<Self, NotSet> {
         // All lengths follow from the picture's mean side, so that a poster looks alike in every shape.
         let side = mean_side(width, height);
         let margin = (0.058 * side).min(0.09 * width);
@@ -179,10 +249,18 @@ impl Composition {
         };
         let inks = &design.inks;
         let title_ink = inks.title;
-        let mut composition =
-            Self { pieces: Vec::new(), title: unit(), title_ink, letters: 0.0, head: unit(), billing: None };
+        let mut composition = Self {
+            pieces: Vec::new(),
+            title: unit(),
+            title_ink,
+            letters: 0.0,
+            words: Vec::new(),
+            heading: unit(),
+            shifted: fit.shift > 0.0,
+            billing: None,
+        };
 
-        let edge = 0.05 * height.min(1.2 * side);
+        let edge = edge(width, height);
         let mut bottom = height - edge;
         if !sheet.credits.is_empty() {
             let block = fitted_billing(sheet.credits, side, measure, design.align);
@@ -192,15 +270,17 @@ impl Composition {
             bottom = top - 0.035 * side;
         }
 
-        let items = items(sheet, design, side, measure, height);
+        let items = items(sheet, design, side, measure, height, fit.scale);
         let tall = items.iter().map(|item| item.gap + item.block.height).sum::<f32>();
-        let mut y = if place == Place::Top { edge } else { bottom - tall };
-        let mut head: Option<Rect> = None;
+        let mut y = match fit.place {
+            Place::Top => edge + fit.shift,
+            Place::Bottom => bottom - tall - fit.shift,
+        };
         for item in items {
             y += item.gap;
             let placed = bounds(&item.block.at(x, y));
             if let Some(placed) = placed {
-                head = Some(head.and_then(|head| head.join(&placed)).unwrap_or(placed));
+                composition.words.push(placed);
                 if item.kind == Kind::Title {
                     composition.title = placed;
                     composition.letters = item.block.letters;
@@ -210,9 +290,43 @@ impl Composition {
             composition.push(&item.block, x, y, [item.ink; 2], item.kind);
             y += item.block.height;
         }
-        composition.head = head.ok_or(NotSet::NoTitle)?;
+        let heading = composition.words.iter().copied().reduce(|one, other| one.join(&other).unwrap_or(one));
+        composition.heading = heading.ok_or(NotSet::NoTitle)?;
         // A title of marks that no face inks, or on a picture of a few pixels, leaves nothing to read.
         if composition.title == unit() { Err(NotSet::NoTitle) } else { Ok(composition) }
+    }
+
+    /// The least cost of these words at any shift that leaves them in the picture and above the billing block.
+    fn least_cost(&self, heads: &[Head], Fit { place, scale, .. }: Fit, width: f32, height: f32) -> Cost {
+        let side = mean_side(width, height);
+        let heading = self.heading;
+        let middle = (heading.top() + heading.bottom() - height) / 2.0;
+        let (to_middle, room) = match place {
+            Place::Top => {
+                let end = self.billing.map_or(height - edge(width, height), |billing| billing.top() - 0.035 * side);
+                (-middle, end - heading.bottom())
+            }
+            Place::Bottom => (middle, heading.top() - edge(width, height)),
+        };
+        let steps = if heads.is_empty() { 0 } else { (room.max(0.0) / (SHIFT * side)) as usize };
+        let costs = (0..=steps).map(|step| {
+            let shift = step as f32 * SHIFT * side;
+            let down = if place == Place::Top { shift } else { -shift };
+            let common = |part: Rect| {
+                let words = self.words.iter().filter_map(|word| word.outset(0.01 * side, 0.01 * side));
+                let moved = words.filter_map(|word| {
+                    Rect::from_ltrb(word.left(), word.top() + down, word.right(), word.bottom() + down)
+                });
+                moved
+                    .filter_map(|word| word.intersect(&part))
+                    .map(|common| common.width() * common.height())
+                    .sum::<f32>()
+            };
+            let eyes = heads.iter().map(|head| common(head.eyes)).sum();
+            let faces = heads.iter().map(|head| common(head.area)).sum();
+            Cost { eyes, faces, beyond: (shift - to_middle.max(0.0)).max(0.0), shrunk: 1.0 - scale, shift }
+        });
+        costs.min_by(|one, other| one.partial_cmp(other).unwrap_or(Ordering::Equal)).expect("there is a first step")
     }
 
     fn push(&mut self, block: &Block, x: f32, y: f32, inks: [Rgb; 2], kind: Kind) {
@@ -238,31 +352,40 @@ impl Composition {
     fn shade(&self, picture: &mut Raster, dark: Rgb, place: Place) {
         let light = Light::new();
         let mut strengths = vec![0_u32; picture.height];
-        let mut band = |need: u32, area: Rect, place: Place, fade: f32| {
+        let mut band = |need: u32, area: Rect, dark_to: Option<Place>, fade: f32| {
             let (top, bottom) = (area.top() - 2.0, area.bottom() + 2.0);
             for (y, strength) in strengths.iter_mut().enumerate() {
-                let outside = match place {
-                    Place::Top => y as f32 - bottom,
-                    Place::Bottom => top - y as f32,
+                let (above, below) = (top - y as f32, y as f32 - bottom);
+                let outside = match dark_to {
+                    Some(Place::Top) => below,
+                    Some(Place::Bottom) => above,
+                    None => above.max(below),
                 };
                 let share = 1.0 - (outside / fade).clamp(0.0, 1.0);
                 let share = share * share * (3.0 - 2.0 * share);
                 *strength = (*strength).max((need as f32 * share).ceil() as u32);
             }
         };
-        let mut head = 0;
+        // Only words at the bottom, and in their usual place, share the scrim of the billing block.
+        let apart = place == Place::Top || self.shifted;
+        let fade = 0.09 * picture.height as f32;
+        let mut heading = 0;
         for piece in &self.pieces {
             let Some(least) = piece.kind.contrast() else { continue };
             let area = piece.path.bounds();
             let limit = (light.luminance(piece.ink) + 0.05) / least - 0.05;
             let need = needed(picture, area, limit, dark, &light);
-            match self.billing.filter(|billing| place == Place::Top && billing.top() <= area.top()) {
-                Some(billing) => band(need, billing, Place::Bottom, 0.09 * picture.height as f32),
-                None => head = head.max(need),
+            match self.billing.filter(|billing| apart && billing.top() <= area.top()) {
+                Some(billing) => band(need, billing, Some(Place::Bottom), fade),
+                None => heading = heading.max(need),
             }
         }
-        let area = self.billing.filter(|_| place == Place::Bottom).and_then(|billing| billing.join(&self.head));
-        band(head, area.unwrap_or(self.head), place, 0.2 * picture.height as f32);
+        if self.shifted {
+            band(heading, self.heading, None, fade);
+        } else {
+            let area = self.billing.filter(|_| !apart).and_then(|billing| billing.join(&self.heading));
+            band(heading, area.unwrap_or(self.heading), Some(place), 0.2 * picture.height as f32);
+        }
         for (row, strength) in picture.pixels.chunks_exact_mut(picture.width * 3).zip(strengths) {
             if strength > 0 {
                 row.chunks_exact_mut(3).for_each(|pixel| {
@@ -306,18 +429,25 @@ fn mean_side(width: f32, height: f32) -> f32 {
     (width * height).sqrt()
 }
 
+/// How far words stay from the upper and the lower edge.
+fn edge(width: f32, height: f32) -> f32 {
+    0.05 * height.min(1.2 * mean_side(width, height))
+}
+
 /// Title, tagline and ornament, from the top to the bottom.
-fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f32) -> Vec<Item> {
+fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f32, scale: f32) -> Vec<Item> {
     let inks = &design.inks;
     let gap = 0.026 * side;
     let set = |text: &str, setting: Setting, size: f32, tall: f32| {
         let (text, style) = styled(text, setting, size * setting.size);
         fit_title(&text, style, measure, tall, design.align)
     };
-    let title = set(sheet.title, design.title, 0.28 * side, (0.225 * side).min(0.30 * height));
+    let title = set(sheet.title, design.title, 0.28 * side * scale, (0.225 * side).min(0.30 * height) * scale);
     let title_width = title.width;
     let mut title = vec![Item { block: title, gap, ink: inks.title, kind: Kind::Title }];
-    let tagline = sheet.tagline.map(|text| set(text, design.tagline, 0.036 * side, 0.075 * side));
+    // A tagline is small as it is.
+    let small = scale.max(0.72);
+    let tagline = sheet.tagline.map(|text| set(text, design.tagline, 0.036 * side * small, 0.075 * side * small));
     let tagline = tagline.map(|block| Item { block, gap, ink: inks.tagline, kind: Kind::Small });
     let ornament = match design.ornament {
         Ornament::Rule | Ornament::Diamond | Ornament::Horizon if tagline.is_none() => None,

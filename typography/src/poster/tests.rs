@@ -208,3 +208,44 @@ fn a_title_too_long_to_be_read_is_told() {
         assert!(!legible(&"W".repeat(80), look), "{look:?}");
     }
 }
+
+/// A portrait, and the box of its face: left, top, right, bottom.
+fn portrait() -> (Raster, [usize; 4]) {
+    (Raster::decode(include_bytes!("../../pictures/astronaut.jpg")).expect("a picture"), [72, 37, 126, 103])
+}
+
+#[test]
+fn title_and_tagline_stand_on_no_face_wherever_they_are_asked_for() {
+    let credits = [("directed by", "Ada Marlowe")];
+    for look in Look::ALL {
+        for (place, credits) in [(None, &credits[..]), (Some(Place::Top), &credits), (Some(Place::Bottom), &[])] {
+            let (artwork, [left, top, right, bottom]) = portrait();
+            let sheet = Sheet { tagline: Some("She never came down"), credits, look: Some(look), place, ..SHEET };
+            let poster = typeset(artwork.clone(), &sheet).expect("it is set");
+            assert!(poster.contrast >= TITLE_CONTRAST && poster.legible, "{look:?} {place:?}");
+            // A scrim may darken a face a little where it fades out. Letters would be brighter.
+            for (x, y) in (top..bottom).flat_map(|y| (left..right).map(move |x| (x, y))) {
+                let (before, after) = (pixel(&artwork, x, y), pixel(&poster.picture, x, y));
+                let brighter = before.iter().zip(after).any(|(before, after)| after > *before);
+                assert!(!brighter, "{look:?} {place:?}: ink at {x} {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_all_is_face_the_eyes_at_least_are_seen() {
+    let (artwork, [left, top, right, bottom]) = portrait();
+    let rows = artwork.pixels.chunks_exact(artwork.width * 3).skip(top).take(bottom - top);
+    let pixels: Vec<u8> = rows.flat_map(|row| row[left * 3..right * 3].iter().copied()).collect();
+    let face = Raster { width: right - left, height: bottom - top, pixels, notes: Vec::new() };
+    let eyes = heads(&face).first().expect("it is a face").eyes;
+    for place in [None, Some(Place::Top), Some(Place::Bottom)] {
+        let poster = typeset(face.clone(), &Sheet { place, ..SHEET }).expect("it is set");
+        let rows = eyes.top().max(0.0) as usize..eyes.bottom() as usize;
+        for (x, y) in rows.flat_map(|y| (0..face.width).map(move |x| (x, y))) {
+            let (before, after) = (pixel(&face, x, y), pixel(&poster.picture, x, y));
+            assert!(after[0] <= before[0], "{place:?}: ink at {x} {y}");
+        }
+    }
+}
