@@ -1,5 +1,7 @@
 """What schemathesis cannot know of the API from its OpenAPI document."""
 
+import unicodedata
+
 import schemathesis
 
 # The cursors that the API gave out, by the list that they belong to.
@@ -20,24 +22,44 @@ def before_load_schema(context, raw_schema):
 
 @schemathesis.hook
 def filter_body(context, body):
-    """A text that is too long only until it is trimmed breaks its schema, and yet is accepted. It is not sent."""
+    """Leaves out bodies of which the document tells in words alone whether they are accepted."""
     orders = [body]
     if isinstance(body, dict):
         orders.append(body.get("defaults"))
         orders.extend(body["jobs"] if isinstance(body.get("jobs"), list) else [])
-    return not any(
-        isinstance(text, str) and len(text) > limit >= len(text.strip(SPACE))
-        for order in orders
-        for text, limit in texts(order)
-    )
+        if not all(is_plain(body.get(name)) for name in ("name", "group")):
+            return False
+    return all(is_told(order) for order in orders)
+
+
+def is_told(order):
+    """Whether a schema can tell of this job, or of these defaults, whether the server accepts it."""
+    if not isinstance(order, dict):
+        return True
+    for text, limit in texts(order):
+        # A text that is too long only until it is trimmed breaks its schema, and yet is accepted.
+        if isinstance(text, str) and (len(text) > limit >= len(text.strip(SPACE)) or not is_plain(text)):
+            return False
+    metadata = order.get("metadata")
+    if isinstance(metadata, dict) and not all(is_plain(text, True) for pair in metadata.items() for text in pair):
+        return False
+    # Only one of the models paints WebP, and in a batch the defaults may name either of the two.
+    return order.get("output_format") != "webp" or order.get("model") == "stability.sd3-5-large-v1:0"
+
+
+def is_plain(text, may_be_empty=False):
+    """Whether a text has only characters that are surely allowed, one of them surely visible."""
+    if not isinstance(text, str):
+        return True
+    is_allowed = all(c == " " or unicodedata.category(c)[0] not in "CZ" for c in text)
+    return is_allowed and (may_be_empty or any("!" <= c <= "~" for c in text))
 
 
 def texts(order):
     """The texts of a job that are trimmed, each with its limit."""
-    if not isinstance(order, dict):
-        return
     for name in ("prompt", "negative_prompt"):
         yield order.get(name), 10_000
+    yield order.get("custom_id"), 64
     poster = order.get("poster")
     if isinstance(poster, dict):
         yield poster.get("title"), 80
@@ -64,6 +86,14 @@ def before_call(context, case, kwargs):
         # A part of a group needs a key.
         if case.body.get("group") is not None and "Idempotency-Key" not in (case.headers or {}):
             case.body["group"] = None
+        # A job takes over what its batch's defaults say, and so the two must go together.
+        defaults = case.body.get("defaults") or {}
+        for job in case.body["jobs"]:
+            for name in ("model", "output_format"):
+                if job.get(name) is None and defaults.get(name) is not None:
+                    job[name] = defaults[name]
+            if job.get("output_format") == "webp":
+                job["model"] = "stability.sd3-5-large-v1:0"
         # No two jobs of a batch may have the same custom_id.
         seen = set()
         for job in case.body["jobs"]:

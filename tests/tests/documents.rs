@@ -1,13 +1,13 @@
 //! The documents against the code: one contract, told several times.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::api::ROUTES;
-use shared::order::{is_forbidden, is_invisible};
-use shared::poster::Words;
+use shared::batch::BatchOrder;
+use shared::order::{Model, Order};
 use tests::pipeline::Pipeline;
 use tokio::process::Command;
 
@@ -60,49 +60,176 @@ async fn openapi_the_template_and_the_code_name_the_same_routes() {
     pipeline.stop().await;
 }
 
-/// The ranges of a regular expression's class that has just these characters. Those beyond U+FFFF stand there themselves,
-/// because regular expressions have no common escape for them.
-fn class(has: &dyn Fn(char) -> bool) -> String {
-    let mut ranges: Vec<(char, char)> = Vec::new();
-    for c in ('\0'..=char::MAX).filter(|c| has(*c)) {
-        match ranges.last_mut() {
-            Some((_, last)) if u32::from(*last) + 1 == u32::from(c) => *last = c,
-            _ => ranges.push((c, c)),
+fn openapi() -> Value {
+    serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML")
+}
+
+/// Whether the service takes a job, and a batch of it, with this in place of what it usually has.
+fn is_taken(fields: Value) -> bool {
+    let mut job = json!({ "prompt": "A heist", "poster": { "title": "Heist" } });
+    let Value::Object(fields) = fields else { panic!("fields") };
+    job.as_object_mut().expect("a job").extend(fields);
+    Order::parse(job, "", Model::Sd35Large).is_ok()
+}
+
+fn is_batch_taken(batch: Value) -> bool {
+    BatchOrder::parse(batch, Model::Sd35Large).is_ok()
+}
+
+#[test]
+fn the_limits_of_the_documents_are_those_of_the_code() {
+    let schemas = &openapi()["components"]["schemas"];
+    let guide = read("docs/api.md");
+    let text = |length: usize| "x".repeat(length);
+    let poster = |field: &str, value: Value| {
+        let mut poster = json!({ "title": "Heist" });
+        poster[field] = value;
+        is_taken(json!({ "poster": poster }))
+    };
+    let credit = |role: usize, name: usize| poster("credits", json!([{ "role": text(role), "name": text(name) }]));
+    let metadata = |pairs: usize, key: usize, value: usize| {
+        let pairs = (0..pairs).map(|pair| (format!("{pair:0>key$}"), text(value).into()));
+        is_taken(json!({ "metadata": pairs.collect::<serde_json::Map<_, _>>() }))
+    };
+    let batch = |field: &str, length: usize| {
+        let mut batch = json!({ "jobs": [{ "prompt": "A heist" }] });
+        batch[field] = text(length).into();
+        is_batch_taken(batch)
+    };
+    let jobs = |jobs: usize| is_batch_taken(json!({ "jobs": vec![json!({ "prompt": "A heist" }); jobs] }));
+    let custom_id = |length: usize| is_batch_taken(json!({ "jobs": [{ "prompt": "x", "custom_id": text(length) }] }));
+
+    type Takes<'a> = &'a dyn Fn(usize) -> bool;
+    let limits: [(&str, &str, Takes<'_>, &str); 14] = [
+        (
+            "Prompt",
+            "maxLength",
+            &|n| is_taken(json!({ "prompt": text(n) })),
+            "| `prompt`, `negative_prompt` | 1 to {} char",
+        ),
+        (
+            "JobRequest/negative_prompt",
+            "maxLength",
+            &|n| is_taken(json!({ "negative_prompt": text(n), "poster": null })),
+            "`negative_prompt` | 1 to {} char",
+        ),
+        ("JobRequest/seed", "maximum", &|n| is_taken(json!({ "seed": n })), "1 to {}"),
+        ("Metadata", "maxProperties", &|n| metadata(n, 2, 1), "| `metadata` | {} pairs; keys"),
+        ("Metadata//propertyNames", "maxLength", &|n| metadata(1, n, 1), "keys of 1 to {} characters, values"),
+        ("Metadata//additionalProperties", "maxLength", &|n| metadata(1, 1, n), "values of at most {}; no such"),
+        (
+            "Lettering/title",
+            "maxLength",
+            &|n| poster("title", text(n).into()),
+            "| `title` | required; 1 to {} characters |",
+        ),
+        (
+            "Lettering/tagline",
+            "maxLength",
+            &|n| poster("tagline", text(n).into()),
+            "| `tagline` | 1 to {} characters |",
+        ),
+        (
+            "Lettering/credits",
+            "maxItems",
+            &|n| poster("credits", vec![json!({ "name": "x" }); n].into()),
+            "| `credits` | at most {} of",
+        ),
+        ("Credit/role", "maxLength", &|n| credit(n, 1), "the role of 1 to {} or"),
+        ("Credit/name", "maxLength", &|n| credit(1, n), "the name of 1 to {} char"),
+        ("BatchRequest/name", "maxLength", &|n| batch("name", n), "| `name` of a batch, `group` | 1 to {} char"),
+        ("BatchRequest/jobs", "maxItems", &jobs, "| jobs in a batch | 1 to {} |"),
+        ("BatchJobRequest/custom_id", "maxLength", &custom_id, "| `custom_id` | 1 to {} characters"),
+    ];
+    for (place, keyword, takes, told) in limits {
+        let (schema, rest) = place.split_once('/').unwrap_or((place, ""));
+        let schema = match rest.strip_prefix('/') {
+            Some(keyword) => &schemas[schema][keyword],
+            None if rest.is_empty() => &schemas[schema],
+            None => &schemas[schema]["properties"][rest],
+        };
+        let limit = schema[keyword].as_u64().unwrap_or_else(|| panic!("{place} has no {keyword}")) as usize;
+        assert!(takes(limit) && !takes(limit + 1), "{place}: {keyword} is {limit}");
+        let told = [limit.to_string(), grouped(limit)].map(|limit| told.replace("{}", &limit));
+        assert!(told.iter().any(|told| guide.contains(told)), "docs/api.md does not say {told:?}");
+    }
+}
+
+fn grouped(number: usize) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", grouped(number / 1000), number % 1000) }
+}
+
+#[test]
+fn each_problem_in_the_openapi_document_stands_at_its_status() {
+    let document = openapi();
+    let mut places: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    let paths = document["paths"].as_object().expect("it has paths").values();
+    let operations = paths.flat_map(|path| path.as_object().expect("a path").values());
+    for (status, response) in operations.filter_map(|operation| operation["responses"].as_object()).flatten() {
+        let response = resolved(&document, response);
+        let Some(problem) = response["content"].get("application/problem+json") else { continue };
+        assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem");
+        for example in problem["examples"].as_object().expect("examples").values() {
+            let problem = &resolved(&document, example)["value"];
+            let code = problem["code"].as_str().expect("a code").to_owned();
+            places.entry((code, problem["status"].to_string())).or_default().insert(status.clone());
         }
     }
-    let spelled = |c: char| if c > '\u{ffff}' { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
-    let range = |(first, last)| match first == last {
-        true => spelled(first),
-        false => format!("{}-{}", spelled(first), spelled(last)),
-    };
-    ranges.into_iter().map(range).collect()
+    for ((code, status), places) in &places {
+        assert!(places.contains(status), "{code} has the status {status}, and stands at {places:?}");
+    }
+    // These are answered to requests that no operation describes.
+    let others =
+        ["bad_request", "foreign_host", "foreign_origin", "invalid_host", "method_not_allowed", "no_such_route"];
+    let codes = document["components"]["schemas"]["ProblemCode"]["enum"].as_array().expect("codes");
+    let codes: BTreeSet<_> = codes.iter().filter_map(Value::as_str).collect();
+    let seen = places.keys().map(|(code, _)| code.as_str());
+    assert_eq!(codes, seen.chain(others).collect());
 }
 
-#[test]
-fn openapi_lets_through_just_the_texts_that_have_something_to_see() {
-    let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
-    let space = class(&char::is_whitespace);
-    let forbidden = class(&is_forbidden);
-    let unseen = class(&|c| is_forbidden(c) || is_invisible(c));
-    let prompt = format!("^[{space}]*[^{forbidden}]*[^{unseen}][^{forbidden}]*[{space}]*$");
-    let forbidden = class(&|c| is_forbidden(c) || c.is_control());
-    let label = format!("^[^{forbidden}]*[^{unseen}][^{forbidden}]*$");
-    for (name, pattern) in [("Prompt", prompt), ("Label", label)] {
-        let documented = openapi["components"]["schemas"][name]["pattern"].as_str().expect("a pattern");
-        assert!(documented == pattern, "the pattern of {name} is to be\n{}", pattern.escape_default());
+fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(place) => document.pointer(&place[1..]).unwrap_or_else(|| panic!("there is no {place}")),
+        None => value,
     }
 }
 
+/// Client generators read a part of JSON Schema. What they do not read they drop, and with it fields or whole answers.
 #[test]
-fn openapi_lets_through_just_the_characters_that_the_fonts_have() {
-    let openapi: Value = serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML");
-    let space = class(&char::is_whitespace);
-    // Some are only taken beside others: the horn of Vietnamese makes a letter of the one before it.
-    let taken = |text: String| Words::<9>::try_from(text).is_ok();
-    let any = class(&|c| !c.is_control() && taken(format!("o{c}o")));
-    let seen = class(&|c| taken(c.to_string()));
-    let pattern = format!("^[{space}]*[{any}]*[{seen}][{any}]*[{space}]*$");
-    assert_eq!(openapi["components"]["schemas"]["Words"]["pattern"], pattern);
+fn the_openapi_document_keeps_to_what_client_generators_read() {
+    let document = openapi();
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    for (name, schema) in schemas {
+        every(schema, &mut |part| {
+            let has = |keyword: &str| part.get(keyword).is_some();
+            assert!(!has("if") && !has("then") && !has("else"), "{name} has a condition");
+            assert!(
+                !(has("properties") && (has("anyOf") || has("oneOf"))),
+                "{name} has alternatives beside its properties"
+            );
+            // One that is sent in place of the batch's defaults, or of the deployment's model, asks for something else.
+            assert!(!has("default"), "{name} has a default");
+            let is_wide = part["maximum"].as_u64().is_some_and(|most| most > i32::MAX as u64);
+            assert!(!is_wide || part["format"] == "int64", "{name} has a number beyond 32 bits");
+            let pattern = part["pattern"].as_str().unwrap_or_default();
+            assert!(pattern.chars().all(|c| c <= '\u{ffff}'), "{name} has a pattern that is none without the flag u");
+        });
+        let inline = schema["properties"].as_object().into_iter().flatten();
+        for (field, part) in inline.filter(|(_, part)| part.get("enum").is_some()) {
+            panic!("the values of {name}.{field} have no name of their own: {part}");
+        }
+    }
+}
+
+fn every(schema: &Value, check: &mut impl FnMut(&Value)) {
+    match schema {
+        Value::Object(parts) => {
+            check(schema);
+            parts.values().for_each(|part| every(part, check));
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| every(part, check)),
+        _ => {}
+    }
 }
 
 #[test]

@@ -1,0 +1,56 @@
+"""What a caller writes with the client that openapi-python-client generates: python client.py ADDRESS KEY FILE"""
+
+import sys
+import time
+import urllib.request
+
+from movie_poster_creator_client import AuthenticatedClient
+from movie_poster_creator_client.api.batches import get_batch, list_batch_jobs, submit_batch
+from movie_poster_creator_client.api.jobs import get_job, submit_job
+from movie_poster_creator_client.models import (
+    AcceptedBatch,
+    AspectRatio,
+    BatchDefaults,
+    BatchJobRequest,
+    BatchRequest,
+    BatchStatus,
+    Job,
+    JobRequest,
+    Lettering,
+    Problem,
+    ProblemCode,
+    Status,
+)
+
+address, key, file = sys.argv[1:]
+client = AuthenticatedClient(base_url=address, token=key, prefix="", auth_header_name="x-api-key", timeout=30)
+
+request = JobRequest(prompt="A heist on the moon", poster=Lettering(title="Moonfall"))
+job = submit_job.sync(client=client, body=request)
+assert isinstance(job, Job) and job.prompt == request.prompt, job
+while job.finished_at is None:
+    job = get_job.sync(job.id, client=client, prefer="wait=20")
+    assert isinstance(job, Job), job
+assert job.status == Status.SUCCEEDED and job.image is not None, job
+urllib.request.urlretrieve(job.image.url, file)
+with open(file, "rb") as picture:
+    assert len(picture.read()) == job.image.bytes_
+
+# What a job leaves out is the batch's to say: a client that sends defaults of its own would ask for another shape.
+batch = submit_batch.sync(
+    client=client,
+    body=BatchRequest(
+        defaults=BatchDefaults(aspect_ratio=AspectRatio("1:1")),
+        jobs=[BatchJobRequest(prompt="A heist in Venice", custom_id="venice")],
+    ),
+)
+assert isinstance(batch, AcceptedBatch), batch
+while get_batch.sync(batch.id, client=client).status == BatchStatus.IN_PROGRESS:
+    time.sleep(0.2)
+page = list_batch_jobs.sync(batch.id, client=client, limit=1)
+assert [(job.custom_id, job.aspect_ratio) for job in page.jobs] == [("venice", AspectRatio("1:1"))], page
+
+problem = submit_job.sync(client=client, body=JobRequest(prompt=" "))
+assert isinstance(problem, Problem) and problem.code == ProblemCode.INVALID_REQUEST, problem
+assert problem.errors[0].pointer == "/prompt", problem
+print("python: submitted, waited, saved a picture, and read a problem.")
