@@ -96,6 +96,11 @@ fn a_seed_always_makes_the_same_history() {
     assert_eq!(once(), once());
 }
 
+/// Whether a planted bug is searched for: all are, unless `POSTER_BUG` names one.
+fn is_asked_for(bug: &Bug) -> bool {
+    std::env::var("POSTER_BUG").map_or(true, |name| name == format!("{bug:?}"))
+}
+
 #[test]
 fn every_rule_that_is_left_out_is_missed() {
     let search = async |universe: &Universe, bug| {
@@ -111,7 +116,7 @@ fn every_rule_that_is_left_out_is_missed() {
     let part = |part: usize| {
         in_universe(async |universe| {
             let mut unnoticed = Vec::new();
-            for &bug in Bug::ALL.iter().skip(part).step_by(UNIVERSES as usize) {
+            for &bug in Bug::ALL.iter().filter(|bug| is_asked_for(bug)).skip(part).step_by(UNIVERSES as usize) {
                 if !search(universe, bug).await {
                     unnoticed.push(bug);
                 }

@@ -17,10 +17,10 @@ use shared::Timestamp;
 use shared::job::Status;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Bug;
 use super::actors::News;
 use super::scene::{CLOCKS_DIFFER, Fate, Scene, answer};
 use super::versions::{NEWER, Version};
+use super::{Bug, INVOCATION};
 use crate::interceptor::refuse;
 
 /// The gate at which every call of an actor stops.
@@ -256,15 +256,16 @@ impl Gate {
         let bug = self.scene().bug;
         let released = status == Some(Status::Running) && values[":held_until"]["NULL"] == json!(true);
         match (bug, status) {
+            (Some(Bug::CleanedUpTooSoon), Some(Status::Canceled)) => values[":held_until"] = json!({ "NULL": true }),
             (Some(Bug::AttemptsUncounted), Some(Status::Running)) => values[":attempts"]["N"] = "1".into(),
             (Some(Bug::EverySetbackCounts), Some(Status::Running)) if released => {
                 let attempts = values[":attempts"]["N"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
                 values[":attempts"]["N"] = (attempts + 1).to_string().into();
             }
-            (Some(Bug::LeaseWithoutMargin), Some(Status::Running)) if !released => {
+            (Some(Bug::LeaseTooShort), Some(Status::Running)) if !released => {
                 let until = &mut values[":lease"]["M"]["until"]["N"];
                 let ms: i64 = until.as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
-                *until = (ms - CLOCKS_DIFFER.as_millis() as i64).to_string().into();
+                *until = (ms - INVOCATION.as_millis() as i64).to_string().into();
             }
             _ => {}
         }
@@ -316,9 +317,6 @@ impl Gate {
             self.scene().in_hand.remove(&actor);
         } else if put && response.status().as_u16() == 412 {
             self.scene().forget_picture(actor);
-            if bug == Some(Bug::FirstFileIgnored) {
-                return Ok(answer(200, &Value::Null));
-            }
         }
         Ok(response)
     }

@@ -72,10 +72,10 @@ pub enum Bug {
     ReadsBehind,
     /// Keys that a batch of reads left out are not asked for again.
     UnprocessedKeysIgnored,
-    /// A lease ends when its worker's invocation does, by the clock of whoever asks.
-    LeaseWithoutMargin,
-    /// A file that was there before is taken for one's own.
-    FirstFileIgnored,
+    /// A lease is shorter than its worker may be at it.
+    LeaseTooShort,
+    /// The files of a canceled job are deleted while its worker may still store some.
+    CleanedUpTooSoon,
     /// A job is canceled even after it has moved on.
     CancelWithoutCondition,
     /// A batch has as many jobs as the index shows.
@@ -104,8 +104,8 @@ impl Bug {
         Self::PanickedTicketDeleted,
         Self::ReadsBehind,
         Self::UnprocessedKeysIgnored,
-        Self::LeaseWithoutMargin,
-        Self::FirstFileIgnored,
+        Self::LeaseTooShort,
+        Self::CleanedUpTooSoon,
         Self::CancelWithoutCondition,
         Self::TotalFromIndex,
         Self::DeadLetterTakesAll,
