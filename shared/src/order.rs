@@ -160,7 +160,7 @@ pub(crate) fn check_visible(text: &str) -> Result<(), String> {
 
 /// Characters that show nothing by themselves: white space, control and format characters, those that Unicode has as
 /// `Default_Ignorable_Code_Point`, such as the Hangul fillers and the variation selectors, and the blank of Braille.
-pub fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
     c.is_whitespace()
@@ -171,7 +171,7 @@ pub fn is_invisible(c: char) -> bool {
 
 /// Characters that have no place in a prompt: controls other than line breaks and tabs, noncharacters, and those that
 /// make text look other than it is (bidirectional overrides and isolates, and tag characters).
-pub fn is_forbidden(c: char) -> bool {
+pub(crate) fn is_forbidden(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || (c as u32 & 0xfffe) == 0xfffe
         || matches!(
