@@ -256,7 +256,6 @@ impl Gate {
         let bug = self.scene().bug;
         let released = status == Some(Status::Running) && values[":held_until"]["NULL"] == json!(true);
         match (bug, status) {
-            (Some(Bug::CleanedUpTooSoon), Some(Status::Canceled)) => values[":held_until"] = json!({ "NULL": true }),
             (Some(Bug::AttemptsUncounted), Some(Status::Running)) => values[":attempts"]["N"] = "1".into(),
             (Some(Bug::EverySetbackCounts), Some(Status::Running)) if released => {
                 let attempts = values[":attempts"]["N"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -74,8 +74,6 @@ pub enum Bug {
     UnprocessedKeysIgnored,
     /// A lease is shorter than its worker may be at it.
     LeaseTooShort,
-    /// The files of a canceled job are deleted while its worker may still store some.
-    CleanedUpTooSoon,
     /// A job is canceled even after it has moved on.
     CancelWithoutCondition,
     /// A batch has as many jobs as the index shows.
@@ -105,7 +103,6 @@ impl Bug {
         Self::ReadsBehind,
         Self::UnprocessedKeysIgnored,
         Self::LeaseTooShort,
-        Self::CleanedUpTooSoon,
         Self::CancelWithoutCondition,
         Self::TotalFromIndex,
         Self::DeadLetterTakesAll,

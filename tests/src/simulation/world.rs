@@ -175,6 +175,9 @@ impl<'a> World<'a> {
         self.aged = true;
         self.unanswered.clear();
         self.scene().history.push(format!("{} days pass", days.as_secs() / 86_400));
+        for id in self.jobs() {
+            self.look(id).await;
+        }
     }
 
     /// Deletes a record as DynamoDB does whose time to live is over.
