@@ -15,6 +15,7 @@ const { createCollectionFromBrunoObject } = require("@usebruno/cli/src/utils/col
 
 const KNOWN = {
   "One poster/Ask for news only": "shows the empty body of a 304 as two quotation marks",
+  "Health/Ask without the body": "shows the empty body of an answer to HEAD as two quotation marks",
   "One poster/Find the picture": "follows the redirect",
   "One poster/Download the picture": "has no address, since it followed the redirect",
   "A poster with a title/Find the poster": "follows the redirect",
