@@ -43,8 +43,7 @@ def is_told(order):
     metadata = order.get("metadata")
     if isinstance(metadata, dict) and not all(is_plain(text, True) for pair in metadata.items() for text in pair):
         return False
-    # Only one of the models paints WebP, and in a batch the defaults may name either of the two.
-    return order.get("output_format") != "webp" or order.get("model") == "stability.sd3-5-large-v1:0"
+    return True
 
 
 def is_plain(text, may_be_empty=False):
@@ -82,18 +81,20 @@ def before_call(context, case, kwargs):
             del case.query["cursor"]
         else:
             case.query["cursor"] = cursor
+    if case.operation.path == "/jobs" and isinstance(case.body, dict):
+        paint_webp(case.body)
     if case.operation.path == "/batches":
         # A part of a group needs a key.
         if case.body.get("group") is not None and "Idempotency-Key" not in (case.headers or {}):
             case.body["group"] = None
         # A job takes over what its batch's defaults say, and so the two must go together.
         defaults = case.body.get("defaults") or {}
+        paint_webp(defaults)
         for job in case.body["jobs"]:
             for name in ("model", "output_format"):
                 if job.get(name) is None and defaults.get(name) is not None:
                     job[name] = defaults[name]
-            if job.get("output_format") == "webp":
-                job["model"] = "stability.sd3-5-large-v1:0"
+            paint_webp(job)
         # No two jobs of a batch may have the same custom_id.
         seen = set()
         for job in case.body["jobs"]:
@@ -102,6 +103,12 @@ def before_call(context, case, kwargs):
                 del job["custom_id"]
             elif custom_id is not None:
                 seen.add(custom_id)
+
+
+def paint_webp(order):
+    """Has the one model that paints WebP paint it."""
+    if order.get("output_format") == "webp":
+        order["model"] = "stability.sd3-5-large-v1:0"
 
 
 @schemathesis.hook
