@@ -38,7 +38,11 @@ async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>) -> (Tally
     for seed in seeds {
         match universe.world(seed, None).await {
             Ok(world) => tally.add(&world),
-            Err(happened) => violations.push(happened),
+            Err(happened) => {
+                // Thousands of worlds take their time, and nobody should wait for the last one to hear of the first.
+                eprintln!("{}", happened.lines().next().unwrap_or_default());
+                violations.push(happened);
+            }
         }
     }
     (tally, violations)

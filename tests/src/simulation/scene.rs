@@ -216,9 +216,9 @@ impl Scene {
         let held = status == Status::Running && lease(item) != known;
         let panicked = self.panicked.contains(&actor);
         let ledger = self.ledger(job);
-        if held && ledger.holder.is_some_and(|holder| holder != actor) {
+        if ledger.holder.is_some_and(|holder| holder != actor) {
             // The worker before was slower than its lease allows; what it paints is paid for in vain.
-            ledger.excused += 1;
+            ledger.excused += u32::from(held);
             ledger.count();
         }
         ledger.status = Some(status);
