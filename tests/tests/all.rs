@@ -26,6 +26,7 @@ mod reads;
 mod refusals;
 mod restart;
 mod retention;
+mod rights;
 mod simulation;
 mod soak;
 mod steering;

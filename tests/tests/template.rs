@@ -1,5 +1,4 @@
-//! The template's numbers against each other, its variables against what the functions read, and its rights against
-//! what they do.
+//! The template's numbers against each other, and its variables against what the functions read.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use local::template::{Deployment, Surroundings, TEMPLATE, TemplateError};
 use serde_json::Value;
 use shared::api::MAX_BODY_BYTES;
-use shared::order::Model;
 use shared::problem::ProblemDetails;
 use shared::{Clock, Problem};
 use tests::pipeline::Pipeline;
@@ -102,12 +100,12 @@ async fn each_function_reads_just_the_variables_that_it_is_given() {
 }
 
 /// The template, unresolved.
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     local::template::document(TEMPLATE).expect("the template is YAML")
 }
 
 /// The functions of the template: logical id, name of the binary, declaration.
-fn functions(template: &Value) -> Vec<(&str, &str, &Value)> {
+pub(crate) fn functions(template: &Value) -> Vec<(&str, &str, &Value)> {
     let resources = template["Resources"].as_object().expect("resources");
     let functions = resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function");
     let functions = functions.map(|(id, function)| {
@@ -158,207 +156,6 @@ fn a_parameter_that_changes_a_function_publishes_a_version_of_it() {
         references(&properties["VersionDescription"], &mut described);
         assert_eq!(described, used, "{id}");
         assert_eq!(properties["AutoPublishAliasAllProperties"], true, "{id}");
-    }
-}
-
-/// What a function may do, or does: an action and what it is done to.
-type Rights = BTreeSet<(String, String)>;
-
-fn right(action: &str, resource: &str) -> (String, String) {
-    (action.to_owned(), resource.to_owned())
-}
-
-/// The text of a resource in a policy: `JobsTable/index/by_owner` for an ARN made from a resource of the template, else
-/// what stands behind the ARN's account.
-fn resource(value: &Value) -> String {
-    match value {
-        Value::Object(map) if map.contains_key("Fn::GetAtt") => {
-            let path = &value["Fn::GetAtt"];
-            assert_eq!(path[1], "Arn", "{value}");
-            path[0].as_str().expect("a resource").to_owned()
-        }
-        Value::Object(_) => {
-            let text = value["Fn::Sub"].as_str().expect("an ARN");
-            let arn = text.strip_prefix("arn:${AWS::Partition}:bedrock:${BedrockRegion}::").map(str::to_owned);
-            arn.unwrap_or_else(|| text.replacen("${", "", 1).replacen(".Arn}", "", 1))
-        }
-        other => other.as_str().expect("a resource").to_owned(),
-    }
-}
-
-/// What the function's role allows.
-fn allowed(template: &Value, function: &Value) -> Rights {
-    let properties = &function["Properties"];
-    assert!(properties["Policies"].is_null(), "SAM leaves these out where there is a role");
-    let role = &template["Resources"][resource(&properties["Role"])]["Properties"];
-    assert!(role["ManagedPolicyArns"].is_null(), "a managed policy allows things on every resource");
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
-    let policies = role["Policies"].as_array().expect("policies");
-    let statements = policies.iter().flat_map(|policy| list(&policy["PolicyDocument"]["Statement"]));
-    let mut rights = Rights::new();
-    for statement in statements {
-        assert_eq!(statement["Effect"], "Allow", "{statement}");
-        for action in list(&statement["Action"]) {
-            for target in list(&statement["Resource"]) {
-                assert!(rights.insert(right(action.as_str().expect("an action"), &resource(&target))), "{statement}");
-            }
-        }
-    }
-    rights
-}
-
-/// Rust code without comments, and with each chain of calls on one line.
-fn code(text: &str) -> String {
-    let lines = text.lines().map(|line| line.split_once("// ").map_or(line, |(before, _)| before));
-    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ").replace(" .", ".")
-}
-
-/// The words that follow each `before` in `text`, as far as `after` follows them.
-fn words<'a>(text: &'a str, before: &str, after: &str) -> Vec<&'a str> {
-    let places = text.match_indices(before);
-    let places = places.filter(|(at, _)| !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
-    let words = places.filter_map(|(at, _)| {
-        let rest = &text[at + before.len()..];
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
-        rest[end..].starts_with(after).then_some(&rest[..end])
-    });
-    words.collect()
-}
-
-/// The methods of an adapter, each with its code.
-fn methods(files: &[String]) -> BTreeMap<String, String> {
-    let mut methods = BTreeMap::<String, String>::new();
-    for file in files {
-        let text = std::fs::read_to_string(file).expect("the adapter's code");
-        let text = text.split("#[cfg(test)]").next().expect("code");
-        let mut current = None;
-        for line in text.lines() {
-            let head = line.trim_start().trim_start_matches("pub").trim_start_matches("(super)").trim_start();
-            if let Some(rest) = head.trim_start_matches("async ").strip_prefix("fn ") {
-                current = rest.split(['(', '<']).next().map(str::to_owned);
-            }
-            if let Some(name) = &current {
-                let method = methods.entry(name.clone()).or_default();
-                method.push_str(line);
-                method.push('\n');
-            }
-        }
-    }
-    methods.into_iter().map(|(name, text)| (name, code(&text))).collect()
-}
-
-/// What the method of an adapter does to AWS, itself or through others of its methods: the SDK's operations, and the
-/// indexes that are queried.
-fn operations(methods: &BTreeMap<String, String>, method: &str, seen: &mut BTreeSet<String>) -> Vec<(String, String)> {
-    let Some(text) = methods.get(method).filter(|_| seen.insert(method.to_owned())) else { return Vec::new() };
-    let mut operations = Vec::new();
-    for operation in words(text, "client.", "()") {
-        let indexes: Vec<_> = text.split("index_name(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        match (operation, &indexes[..]) {
-            ("query", []) => panic!("{method} queries the table itself"),
-            ("query", indexes) => operations.extend(indexes.iter().map(|index| right(operation, index))),
-            _ => operations.push(right(operation, "")),
-        }
-    }
-    for other in words(text, "self.", "(") {
-        operations.extend(self::operations(methods, other, seen));
-    }
-    operations
-}
-
-/// The rights that an operation of the SDK takes, on what `holder` holds.
-fn needed(holder: &str, operation: &str, index: &str, queue: &str) -> Vec<(String, String)> {
-    let camel: String = operation
-        .split('_')
-        .map(|word| word[..1].to_uppercase() + &word[1..])
-        .collect::<String>()
-        .replace("SendMessageBatch", "SendMessage");
-    match (holder, operation) {
-        ("table", "query") => vec![right("dynamodb:Query", &format!("JobsTable/index/{index}"))],
-        ("table", _) => vec![right(&format!("dynamodb:{camel}"), "JobsTable")],
-        ("queue", _) => vec![right(&format!("sqs:{camel}"), queue)],
-        ("parked", _) => vec![right(&format!("sqs:{camel}"), "ParkedQueue")],
-        ("images", "list_objects_v2") => vec![right("s3:ListBucket", "ImageBucket")],
-        // A HEAD is a GET to IAM, and S3 tells only who may list that an object is not there.
-        ("images", "head_object" | "get_object") => {
-            vec![right("s3:GetObject", "ImageBucket/images/*"), right("s3:ListBucket", "ImageBucket")]
-        }
-        ("images", _) => vec![right(&format!("s3:{camel}"), "ImageBucket/images/*")],
-        ("painter", _) => Model::ALL
-            .iter()
-            .map(|model| right(&format!("bedrock:{camel}"), &format!("foundation-model/{model}")))
-            .collect(),
-        other => panic!("{other:?} is not known"),
-    }
-}
-
-/// What the function's code does: the calls that it makes on its adapters, and those that the shared code makes for it.
-fn done(template: &Value, binary: &str, function: &Value) -> Rights {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let read = |path: String| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let mut text = String::new();
-    let files = std::fs::read_dir(format!("{root}/functions/{binary}/src")).expect("the function's code");
-    for file in files {
-        text += &read(file.expect("a file").path().display().to_string());
-    }
-    for (mark, path) in [("give_up(", "giving_up.rs"), ("clean_up(", "cleaning_up.rs"), ("work_off(", "deliveries.rs")]
-    {
-        if text.contains(mark) {
-            text += &read(format!("{root}/shared/src/aws/{path}"));
-        }
-    }
-    let text = code(&text);
-
-    let adapter = |names: &[&str]| {
-        methods(&names.iter().map(|name| format!("{root}/shared/src/aws/{name}.rs")).collect::<Vec<_>>())
-    };
-    let queue = adapter(&["queue"]);
-    let adapters = [
-        ("table", adapter(&["table", "table/batches", "table/lists"])),
-        ("images", adapter(&["images"])),
-        ("painter", adapter(&["painter"])),
-        ("queue", queue.clone()),
-        ("parked", queue),
-    ];
-    let variables = &function["Properties"]["Environment"]["Variables"];
-    let own_queue = [&variables["QUEUE_URL"], &variables["DEAD_LETTER_QUEUE_URL"]];
-    let own_queue = own_queue.iter().find_map(|url| url["Ref"].as_str()).expect("each function has a queue");
-    let mut rights = Rights::new();
-    for (holder, methods) in &adapters {
-        for method in words(&text, &format!("{holder}."), "(") {
-            for (operation, index) in operations(methods, method, &mut BTreeSet::new()) {
-                rights.extend(needed(holder, &operation, &index, own_queue));
-            }
-        }
-    }
-
-    // What Lambda does in the function's name.
-    for event in function["Properties"]["Events"].as_object().expect("events").values() {
-        if event["Type"] == "SQS" {
-            let queue = resource(&event["Properties"]["Queue"]);
-            for action in ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"] {
-                rights.insert(right(action, &queue));
-            }
-        }
-    }
-    let logs = function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"].as_str().expect("a log group");
-    assert_eq!(template["Resources"][logs]["Type"], "AWS::Logs::LogGroup");
-    for action in ["logs:CreateLogStream", "logs:PutLogEvents"] {
-        rights.insert(right(action, logs));
-    }
-    for action in ["xray:PutTelemetryRecords", "xray:PutTraceSegments"] {
-        rights.insert(right(action, "*"));
-    }
-    rights
-}
-
-#[test]
-fn each_function_may_do_just_what_its_code_does() {
-    let template = document();
-    let functions = functions(&template);
-    assert_eq!(functions.len(), 4);
-    for (id, binary, function) in functions {
-        assert_eq!(allowed(&template, function), done(&template, binary, function), "{id}: allowed, and done");
     }
 }
 

@@ -1,0 +1,264 @@
+//! The rights of each function's role against the calls that the function makes.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use local::{Apps, Ready};
+use serde_json::{Value, json};
+use shared::JobId;
+use shared::order::Model;
+use shared::ticket::Ticket;
+use tests::events::{get, post};
+use tests::interceptor::{Action, Call};
+use tests::pipeline::{Pipeline, delivery, ticket};
+
+use crate::template::{document, functions};
+
+/// What a function may do, or does: actions, each with its resource.
+type Rights = BTreeSet<(String, String)>;
+
+fn right(action: &str, resource: &str) -> (String, String) {
+    (action.to_owned(), resource.to_owned())
+}
+
+/// The text of a resource in a policy: `JobsTable/index/by_owner` for an ARN made from a resource of the template, else
+/// what stands behind the ARN's account.
+fn resource(value: &Value) -> String {
+    match value {
+        Value::Object(map) if map.contains_key("Fn::GetAtt") => {
+            let path = &value["Fn::GetAtt"];
+            assert_eq!(path[1], "Arn", "{value}");
+            path[0].as_str().expect("a resource").to_owned()
+        }
+        Value::Object(_) => {
+            let text = value["Fn::Sub"].as_str().expect("an ARN");
+            let arn = text.strip_prefix("arn:${AWS::Partition}:bedrock:${BedrockRegion}::").map(str::to_owned);
+            arn.unwrap_or_else(|| text.replacen("${", "", 1).replacen(".Arn}", "", 1))
+        }
+        other => other.as_str().expect("a resource").to_owned(),
+    }
+}
+
+/// What the function's role allows.
+fn allowed(template: &Value, function: &Value) -> Rights {
+    let properties = &function["Properties"];
+    assert!(properties["Policies"].is_null(), "SAM leaves these out where there is a role");
+    let role = &template["Resources"][resource(&properties["Role"])]["Properties"];
+    assert!(role["ManagedPolicyArns"].is_null(), "a managed policy allows things on every resource");
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+    let policies = role["Policies"].as_array().expect("policies");
+    let statements = policies.iter().flat_map(|policy| list(&policy["PolicyDocument"]["Statement"]));
+    let mut rights = Rights::new();
+    for statement in statements {
+        assert_eq!(statement["Effect"], "Allow", "{statement}");
+        for action in list(&statement["Action"]) {
+            for target in list(&statement["Resource"]) {
+                assert!(rights.insert(right(action.as_str().expect("an action"), &resource(&target))), "{statement}");
+            }
+        }
+    }
+    rights
+}
+
+/// The rights that Lambda uses in the function's name: those of its event source, its logs and its traces.
+fn used_by_lambda(template: &Value, function: &Value) -> Rights {
+    let mut rights = Rights::new();
+    for event in function["Properties"]["Events"].as_object().expect("events").values() {
+        if event["Type"] == "SQS" {
+            let queue = resource(&event["Properties"]["Queue"]);
+            for action in ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"] {
+                rights.insert(right(action, &queue));
+            }
+        }
+    }
+    let logs = function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"].as_str().expect("a log group");
+    assert_eq!(template["Resources"][logs]["Type"], "AWS::Logs::LogGroup");
+    for action in ["logs:CreateLogStream", "logs:PutLogEvents"] {
+        rights.insert(right(action, logs));
+    }
+    for action in ["xray:PutTelemetryRecords", "xray:PutTraceSegments"] {
+        rights.insert(right(action, "*"));
+    }
+    rights
+}
+
+/// The rights that a call needs.
+fn needed(call: &Call<'_>, ready: &Ready) -> Vec<(String, String)> {
+    let target = call.request.headers().get("x-amz-target").unwrap_or_default();
+    let (body, operation) = (call.json(), call.operation);
+    match target.split_once('.') {
+        Some(("DynamoDB_20120810", _)) => {
+            let index = body["IndexName"].as_str().map(|index| format!("/index/{index}")).unwrap_or_default();
+            vec![right(&format!("dynamodb:{operation}"), &format!("JobsTable{index}"))]
+        }
+        Some(("AmazonSQS", _)) => {
+            let queues = [
+                (&ready.queue_url, "Queue"),
+                (&ready.dead_letter_queue_url, "DeadLetterQueue"),
+                (&ready.parked_queue_url, "ParkedQueue"),
+            ];
+            let queue = queues.iter().find(|(url, _)| body["QueueUrl"] == **url).expect("a queue of the template").1;
+            // IAM knows no right for the operations on several messages.
+            vec![right(&format!("sqs:{}", operation.trim_end_matches("Batch")), queue)]
+        }
+        Some(_) => panic!("{target} is not known"),
+        None => {
+            let uri: axum::http::Uri = call.request.uri().parse().expect("an address");
+            if let Some(model) = uri.path().strip_prefix("/model/").and_then(|path| path.strip_suffix("/invoke")) {
+                let model = model.replace("%3A", ":");
+                return vec![right("bedrock:InvokeModel", &format!("foundation-model/{model}"))];
+            }
+            let key = uri.path().trim_start_matches('/').trim_start_matches(&ready.bucket).trim_start_matches('/');
+            let file = |action: &str| {
+                assert!(key.starts_with("images/"), "{key}");
+                right(action, "ImageBucket/images/*")
+            };
+            match (call.request.method(), key) {
+                ("GET", "") => vec![right("s3:ListBucket", "ImageBucket")],
+                // A HEAD is a GET to IAM, and S3 tells only who may list that an object is not there.
+                ("HEAD" | "GET", _) => vec![file("s3:GetObject"), right("s3:ListBucket", "ImageBucket")],
+                ("PUT", _) => vec![file("s3:PutObject")],
+                ("DELETE", _) => vec![file("s3:DeleteObject")],
+                other => panic!("{other:?} is not known"),
+            }
+        }
+    }
+}
+
+/// The functions, and the rights that their calls have needed so far.
+fn recorded(pipeline: &Pipeline) -> (Apps, Arc<Mutex<Rights>>) {
+    let rights = Arc::new(Mutex::new(Rights::new()));
+    let (into, ready) = (rights.clone(), pipeline.ready().clone());
+    let (_, apps) = pipeline.intercept(move |call| {
+        into.lock().expect("no panic").extend(needed(call, &ready));
+        Action::Pass
+    });
+    (apps, rights)
+}
+
+/// Longer than a lease.
+const LEASE: Duration = Duration::from_secs(600);
+
+/// A job whose worker died after it had been paid for, and whose lease has ended.
+async fn abandoned(pipeline: &Pipeline) -> JobId {
+    let job = pipeline.submit("A heist on the moon").await.id;
+    drop(pipeline.claim(job, LEASE).await);
+    pipeline.clock.advance(LEASE);
+    job
+}
+
+/// A job that was canceled while its worker was painting, and whose worker has died.
+async fn canceled(pipeline: &Pipeline) -> JobId {
+    let job = pipeline.submit("A heist on the moon").await.id;
+    drop(pipeline.claim(job, LEASE).await);
+    pipeline.post(&format!("/jobs/{job}/cancel"), &Value::Null).await;
+    pipeline.clock.advance(LEASE);
+    job
+}
+
+/// A job that was canceled while its worker was painting, and then retried.
+async fn retried(pipeline: &Pipeline) -> JobId {
+    let job = canceled(pipeline).await;
+    assert_eq!(pipeline.post(&format!("/jobs/{job}/retry"), &Value::Null).await.status().as_u16(), 202);
+    job
+}
+
+/// A batch of a job that has failed.
+async fn failed_batch(pipeline: &Pipeline) -> String {
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "nsfw" }] })).await;
+    assert!(pipeline.work(batch.jobs.expect("its jobs")[0].id, 1).await);
+    batch.id.to_string()
+}
+
+/// All that callers ask of `submit`.
+async fn submit_all(pipeline: &Pipeline, app: &submit::App) {
+    let request = async |event| assert!(submit::handle(app, event).await.expect("an answer").status_code < 300);
+    for _ in 0..2 {
+        request(post("/jobs", None, Some("one"), &json!({ "prompt": "A heist" }))).await;
+        request(post("/batches", None, Some("two"), &json!({ "group": "g", "jobs": [{ "prompt": "A heist" }] }))).await;
+    }
+    let interrupted = post("/batches", None, Some("three"), &json!({ "jobs": [{ "prompt": "A heist" }] }));
+    let (_, without_queue) = pipeline.intercept(|call| match call.operation {
+        "SendMessageBatch" => Action::Refuse,
+        _ => Action::Pass,
+    });
+    let answer = submit::handle(&without_queue.submit, interrupted.clone()).await.expect("an answer");
+    assert_eq!(answer.status_code, 503);
+    pipeline.clock.advance(LEASE);
+    request(interrupted).await;
+    let job = canceled(pipeline).await;
+    request(post("/jobs/{id}/retry", Some(job.to_string()), None, &Value::Null)).await;
+    let batch = failed_batch(pipeline).await;
+    request(post("/batches/{id}/retry", Some(batch), None, &Value::Null)).await;
+}
+
+/// All that callers ask of `status`.
+async fn status_all(pipeline: &Pipeline, app: &status::App) {
+    let request = async |event| assert!(status::handle(app, event).await.expect("an answer").status_code < 400);
+    let overdue = abandoned(pipeline).await;
+    pipeline.clock.advance(Duration::from_secs(2 * 86_400));
+    request(get("/jobs/{id}", Some(overdue.to_string()))).await;
+    let (batch, waiting) = (failed_batch(pipeline).await, pipeline.submit("A heist").await.id.to_string());
+    request(get("/jobs/{id}", Some(waiting.clone()))).await;
+    request(get("/jobs", None)).await;
+    for resource in ["/batches/{id}", "/batches/{id}/jobs"] {
+        request(get(resource, Some(batch.clone()))).await;
+    }
+    request(post("/jobs/{id}/cancel", Some(waiting), None, &Value::Null)).await;
+    request(post("/batches/{id}/cancel", Some(batch), None, &Value::Null)).await;
+}
+
+/// All tickets that `worker` may meet.
+async fn worker_all(pipeline: &Pipeline, app: &worker::App) {
+    let work = async |event| drop(worker::handle(app, event).await.expect("an answer"));
+    for model in Model::ALL {
+        let body = json!({ "prompt": "A heist", "model": model.to_string(), "poster": { "title": "The Heist" } });
+        let response = pipeline.post("/jobs", &body).await;
+        let job: shared::api::JobView = response.json().await.expect("a job");
+        work(ticket(job.id, 1)).await;
+    }
+    let held = pipeline.submit("A heist").await.id;
+    drop(pipeline.claim(held, LEASE).await);
+    work(ticket(held, 1)).await;
+    for job in [abandoned(pipeline).await, canceled(pipeline).await, retried(pipeline).await] {
+        work(ticket(job, 2)).await;
+    }
+    work(delivery(&["not a ticket"], 1)).await;
+}
+
+/// All tickets that `dead_letter` may meet.
+async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
+    let end = async |event| drop(dead_letter::handle(app, event).await.expect("an answer"));
+    let held = pipeline.submit("A heist").await.id;
+    drop(pipeline.claim(held, LEASE).await);
+    end(ticket(held, 1)).await;
+    let retried = retried(pipeline).await;
+    assert!(pipeline.work(retried, 1).await);
+    for job in [abandoned(pipeline).await, canceled(pipeline).await, retried] {
+        end(ticket(job, 1)).await;
+    }
+    end(delivery(&["not a ticket", &Ticket { job: JobId::new(), trace: None }.to_body()], 1)).await;
+}
+
+#[tokio::test]
+async fn each_function_may_do_just_what_it_does() {
+    let template = document();
+    let functions = functions(&template);
+    assert_eq!(functions.len(), 4);
+    for (id, binary, function) in functions {
+        let pipeline = Pipeline::without_event_sources().await;
+        let (apps, used) = recorded(&pipeline);
+        match binary {
+            "submit" => submit_all(&pipeline, &apps.submit).await,
+            "status" => status_all(&pipeline, &apps.status).await,
+            "worker" => worker_all(&pipeline, &apps.worker).await,
+            "dead_letter" => dead_letter_all(&pipeline, &apps.dead_letter).await,
+            other => panic!("{other} is not known"),
+        }
+        let mut used = std::mem::take(&mut *used.lock().expect("no panic"));
+        used.extend(used_by_lambda(&template, function));
+        assert_eq!(allowed(&template, function), used, "{id}: allowed, and used");
+        pipeline.stack.stop().await;
+    }
+}
