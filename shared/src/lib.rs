@@ -1,9 +1,39 @@
-//! The vocabulary of the movie poster service.
+//! The vocabulary of the movie poster service: what a caller may ask for, and the life of a job.
 //!
-//! At the root of this crate stands what the service talks about, free of I/O: what a caller may ask for
-//! ([`order`], [`poster`], [`batch`]), the life of a job ([`job`]), the wire formats of the API ([`api`], [`problem`]), of the queue
-//! ([`ticket`]) and of the model ([`stability`]), and the mark in a picture's file that tells its [`origin`]. The module `aws`, behind the feature of the same name, carries
-//! these things to and from the AWS services.
+//! - A **job** ([`Job`]) is one picture that somebody asked for. Its record in the table is the truth about it. A job is
+//!   queued, then running, then succeeded, failed or canceled.
+//! - A **ticket** ([`ticket::Ticket`]) is a message in the queue that says: look at this job. Tickets can be late,
+//!   repeated or lost, so a worker always reads the record before it acts.
+//! - A **claim** ([`Job::claim`]) is a worker's conditional write that makes the job running. Of several workers with
+//!   the same ticket, one write succeeds, so one worker paints.
+//! - A **lease** ([`job::Lease`]) limits a claim in time. When a worker crashes, its lease ends by itself, and another
+//!   worker can claim the job.
+//! - The **fence** ([`Job::fence`]) numbers the versions of a record. Each transition raises it by one, and the table
+//!   stores a version only over the version before it. A worker that was too slow is refused, and changes nothing.
+//!
+//! A transition takes the present time and returns the next version of the job; it does no I/O, and it does not change
+//! the job that it is called on:
+//!
+//! ```
+//! use shared::{Job, JobId, JobState, Order, Owner, Timestamp, job::{ClaimRefused, Lease}, order::Model};
+//! use std::time::Duration;
+//!
+//! let (now, minute, day) = (Timestamp::from_ms(0), Duration::from_secs(60), Duration::from_secs(86_400));
+//! let order = Order::parse(serde_json::json!({ "prompt": "A heist on the moon" }), "", Model::Core).unwrap();
+//! let job = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
+//!
+//! let claimed = job.claim(Lease::new(now + minute), 3, now).unwrap();
+//! assert_eq!((claimed.attempts, claimed.fence), (1, job.fence + 1));
+//! // While the lease lasts nobody else gets the job. When it has ended, the next worker does.
+//! assert_eq!(claimed.claim(Lease::new(now + minute), 3, now), Err(ClaimRefused::Leased(now + minute)));
+//! assert!(claimed.claim(Lease::new(now + 2 * minute), 3, now + minute).is_ok());
+//! // Its owner may cancel it at any time. The worker's own next write then has a fence that is too low.
+//! assert!(matches!(claimed.cancel(now).unwrap().state, JobState::Canceled { .. }));
+//! ```
+//!
+//! The rules of a request are in [`order`], [`poster`] and [`batch`], the wire formats of the API in [`api`] and
+//! [`problem`], that of the model in [`stability`]. None of these does I/O. The module `aws`, behind the feature of the
+//! same name, has the adapters to DynamoDB, SQS, S3, Bedrock and API Gateway.
 
 #[cfg(feature = "aws")]
 pub mod aws;
