@@ -1,4 +1,4 @@
-// What .ci/page.mjs and .ci/pictures.mjs share: local stacks, a browser, and pages that are watched.
+// What .ci/page.mjs and .ci/pictures.mjs share: local stacks, a browser, and waiting for a condition.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -10,22 +10,22 @@ const tools = createRequire(join(process.env.NODE_TOOLS, "package.json"));
 const { chromium } = tools("playwright-core");
 export const axe = readFileSync(tools.resolve("axe-core/axe.min.js"), "utf8");
 
-/** What everything here may take at most, in milliseconds. Nothing waits so long unless something is broken. */
+/** The longest time to wait for anything, in milliseconds. It is reached only if something is broken. */
 export const PATIENCE = 30_000;
 
-/** Waits until `holds` gives something, asking again and again. */
+/** Polls `holds` until it returns a truthy value, and returns that value. */
 export async function until(what, holds) {
   for (const end = Date.now() + PATIENCE; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 50))) {
     const value = await holds();
     if (value) return value;
   }
-  throw new Error(`${what} did not come about.`);
+  throw new Error(`Timed out waiting for: ${what}.`);
 }
 
-/** A folder of the test's own. */
+/** Makes a temporary folder. */
 export const folder = () => mkdtempSync(join(tmpdir(), "movie-poster-page-"));
 
-/** Starts a local stack with these options, and gives its addresses and a way to stop it. */
+/** Starts a local stack with these options, and returns its addresses and a function that stops it. */
 export async function start(...options) {
   const work = folder();
   const file = join(work, "ready.json");
@@ -39,7 +39,7 @@ export async function start(...options) {
     return existsSync(file);
   });
   const stop = async () => {
-    // A stack that is asked to stop waits for pictures that are being painted. Here nobody wants them.
+    // A stack that is stopped politely waits for pictures that are being painted. The tests do not need these.
     stack.kill("SIGKILL");
     await ended;
     rmSync(work, { recursive: true });

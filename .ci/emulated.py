@@ -1,11 +1,11 @@
-"""What .ci/deploy asks of the emulator, through AWS's own client.
+"""The steps of .ci/deploy that use the emulator through boto3.
 
-Usage: emulated.py template SOURCE TARGET ZIPS       writes the template with the zips, and without what is not emulated
+Usage: emulated.py template SOURCE TARGET ZIPS       writes the template with the zips, without what is not emulated
        emulated.py bucket NAME                       creates the bucket that sam deploy uploads to
-       emulated.py api STACK                         prints the address of the API, and the key
-       emulated.py poster API KEY                    has a poster made and looks at it
-       emulated.py newman REPORT                     judges a report of newman
-       emulated.py setting STACK FUNCTION NAME VALUE looks at a variable of the version of a function that callers reach
+       emulated.py api STACK                         prints the address of the API and the key
+       emulated.py poster API KEY                    makes a poster and checks it
+       emulated.py newman REPORT                     checks a report of newman
+       emulated.py setting STACK FUNCTION NAME VALUE checks an environment variable of the function behind the alias
 """
 
 import json
@@ -20,8 +20,8 @@ import boto3
 
 ENDPOINT = os.environ.get("AWS_ENDPOINT_URL", "")
 
-# The requests of the Postman collection that the emulator answers otherwise than AWS, and why. Each must fail, so that
-# nothing stays here that has come to work.
+# The requests of the Postman collection that the emulator answers differently from AWS, and why. Each must fail, so
+# that a request is removed from this list when it starts to work.
 NOT_EMULATED = {
     "An unknown path": "its API Gateway does not take the gateway responses from the API's definition",
     "A wrong API key": "its API Gateway does not take the gateway responses from the API's definition",
@@ -30,16 +30,16 @@ NOT_EMULATED = {
 
 
 def outputs(stack: str) -> dict:
-    """Gives the outputs of a stack."""
+    """Returns the outputs of a stack."""
     described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
 
 
 def write_template(source: str, target: str, zips: str) -> None:
-    """Writes the template as sam build would, with each function's zip for its code.
+    """Writes the template as sam build would, with each function's zip as its code.
 
-    The emulator knows no alarms on more than one metric, so these are left out. An event source's concurrency must be a
-    number to it, and not the text that a parameter is. All else is deployed as it is.
+    The emulator does not support alarms on more than one metric, so these are left out. It accepts an event source's
+    concurrency only as a number, and not as the string that a parameter yields. Everything else is deployed as it is.
     """
     with open(source, encoding="utf-8") as file:
         text = re.sub(r"CodeUri: functions/(\w+)", rf"CodeUri: {zips}/\1/bootstrap.zip", file.read())
@@ -60,7 +60,7 @@ def create_bucket(name: str) -> None:
 
 
 def print_api(stack: str) -> None:
-    """Prints where the API answers, which is not where it would on AWS, and the key that its callers need."""
+    """Prints the address of the API, which differs from that on AWS, and the key that callers need."""
     told = outputs(stack)
     api = told["ApiUrl"].removeprefix("https://").split(".")[0]
     key = boto3.client("apigateway").get_api_key(apiKey=told["ApiKeyId"], includeValue=True)["value"]
@@ -68,7 +68,7 @@ def print_api(stack: str) -> None:
 
 
 def call(method: str, url: str, key: str | None = None, body: dict | None = None) -> tuple[int, bytes]:
-    """Gives status and body of an answer, whatever its status."""
+    """Returns the status and body of an answer, whatever the status is."""
     headers = {"Content-Type": "application/json"} | ({"x-api-key": key} if key else {})
     data = json.dumps(body).encode() if body is not None else None
     try:
@@ -79,13 +79,13 @@ def call(method: str, url: str, key: str | None = None, body: dict | None = None
 
 
 def check(holds: bool, what: str) -> None:
-    """Ends the program when something does not hold."""
+    """Ends the program if the condition does not hold."""
     if not holds:
         sys.exit(what)
 
 
 def make_poster(api: str, key: str) -> None:
-    """Submits a job, waits for it, and looks at the picture."""
+    """Submits a job, waits for it, and checks the picture."""
     order = {"prompt": "A noir detective thriller in 1940s Venice", "seed": 5}
     status, body = call("POST", f"{api}/jobs", body=order)
     check(status == 403, f"without a key the API answers {status}: {body!r}")
@@ -107,20 +107,20 @@ def make_poster(api: str, key: str) -> None:
 
 
 def judge_report(path: str) -> None:
-    """Holds what failed of the Postman collection against what is known to fail here."""
+    """Checks that exactly the requests of the Postman collection failed that are known to fail here."""
     with open(path, encoding="utf-8") as file:
         run = json.load(file)["run"]
     failed = {failure["source"]["name"] for failure in run["failures"]}
     check(run["stats"]["assertions"]["total"] > 200, "hardly anything was checked")
     check(failed == NOT_EMULATED.keys(), f"these failed: {sorted(failed)}; expected: {sorted(NOT_EMULATED)}")
     for name, why in NOT_EMULATED.items():
-        print(f"Failed as expected, because the emulator falls short: {name} ({why})")
+        print(f"Failed as expected, because of the emulator: {name} ({why})")
     assertions = run["stats"]["assertions"]
-    print(f"{assertions['total'] - assertions['failed']} of {assertions['total']} assertions hold; all others are these.")
+    print(f"{assertions['total'] - assertions['failed']} of {assertions['total']} assertions hold; the others are these.")
 
 
 def check_setting(stack: str, function: str, name: str, value: str) -> None:
-    """Looks at a variable of a function behind the alias that callers reach."""
+    """Checks an environment variable of a function, behind the alias that callers reach."""
     client = boto3.client("lambda")
     deployed = client.get_function_configuration(FunctionName=f"moviePosterDesign-{function}-{stack}", Qualifier="live")
     found = deployed["Environment"]["Variables"].get(name)

@@ -1,4 +1,4 @@
-// The page in a real browser, as people use it; .ci/page runs this. Nothing here sleeps: each step waits for what it needs.
+// Tests of the page in a real browser; .ci/page runs this. Nothing here sleeps: each step waits for a condition.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
@@ -11,7 +11,7 @@ const DESKTOP = { width: 1280, height: 900 };
 const PHONE = { width: 390, height: 844 };
 
 let browser, stack;
-/** What went wrong in the pages of the test that runs. */
+/** The faults that were seen in the pages of the current test. */
 let troubles = [];
 const cleanups = [];
 
@@ -28,7 +28,7 @@ afterEach(async () => {
   assert.deepEqual(troubles.splice(0), [], "errors in the console, or requests to others");
 });
 
-/** Opens the page and watches it: it may speak to its API and to the bucket alone, and must not complain. */
+/** Opens the page and watches it: it may send requests only to its API and to the bucket, and must log no errors. */
 async function open({ api, s3 }, { path = "/", expected = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, reducedMotion: "reduce", locale: "en-GB", ...options });
   cleanups.push(() => context.close());
@@ -37,7 +37,7 @@ async function open({ api, s3 }, { path = "/", expected = [], ...options } = {})
   const ours = [api, s3].map((address) => new URL(address).origin);
   page.on("pageerror", (error) => troubles.push(error.stack));
   page.on("console", (message) => {
-    // Chromium reports every 4xx as an error. The test says which it means to provoke.
+    // Chromium reports every 4xx as an error. The test names those that it expects.
     const meant = expected.some((text) => message.text().includes(text));
     if (["error", "warning"].includes(message.type()) && !meant) troubles.push(message.text());
   });
@@ -50,16 +50,16 @@ async function open({ api, s3 }, { path = "/", expected = [], ...options } = {})
   return page;
 }
 
-/** Fills the prompt in and sends it. */
+/** Fills in the prompt and submits it. */
 async function ask(page, prompt) {
   await page.getByLabel("What is the film about?").fill(prompt);
   await page.getByRole("button", { name: "Make the poster" }).click();
 }
 
-/** Waits until what hangs in `place` has come to `state`. */
+/** Waits until a poster in `place` is in `state`. */
 const state = (page, state, place = "#easel") => page.waitForSelector(`${place} [data-state=${state}]`);
 
-/** Looks at the page in both themes, on a desktop and on a phone: with axe, and for whoever looks at target/page. */
+/** Checks the page with axe in both themes, on a desktop and on a phone, and saves screenshots in target/page. */
 async function inspect(page, name, at = "body") {
   for (const [size, viewport] of Object.entries({ desktop: DESKTOP, phone: PHONE })) {
     for (const colorScheme of ["dark", "light"]) {
@@ -225,7 +225,7 @@ test("a batch of twelve is dropped as a file, counted while it runs, and its fai
   await state(page, "failed", "#poster");
   await page.keyboard.press("Escape");
 
-  // The address keeps what is looked at.
+  // The URL keeps what is shown.
   await page.waitForURL((url) => !url.hash.includes("job"));
   await page.reload();
   await page.locator("#counts", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
@@ -280,7 +280,7 @@ test("one poster fails, is retried, is canceled, and comes out well in the end",
   await page.close();
   await broken.stop();
 
-  // A model that never answers keeps the job running for as long as somebody needs to look at it.
+  // A model that never answers keeps the job running for as long as the test needs.
   const stuck = await phase("--model-faults", "hang=1");
   page = await open(stuck);
   await state(page, "failed");
@@ -374,7 +374,7 @@ test("the page works below the path of a stage, with and without its slash", asy
       outgoing.writeHead(answer.statusCode, answer.headers);
       answer.pipe(outgoing);
     });
-    // An answer that is held when the page goes is broken off.
+    // An answer that is still open when the page closes is aborted.
     inner.on("error", () => outgoing.destroy());
     return incoming.pipe(inner);
   });

@@ -1,17 +1,17 @@
-// Takes the pictures of the README: two of the page, and the posters. .ci/page --pictures runs this.
+// Takes the pictures for the README: two of the page, and the posters. .ci/page --pictures runs this.
 import { statSync, writeFileSync } from "node:fs";
 import { launch, start, until } from "./browser.mjs";
 
 const FOLDER = "docs/pictures";
-/** What a repository bears, in bytes a picture. */
+/** The largest picture that may go into the repository, in bytes. */
 const MOST = 300_000;
 
-/** The posters that hang alone in the README, by the names of their files. */
+/** The posters that the README shows by themselves, by the names of their files. */
 const POSTERS = {
   "the-last-signal": { prompt: '"The Last Signal": a lone astronaut on a moon of Saturn, a science fiction epic', seed: 7 },
   "venice-noir": { prompt: "A noir detective thriller in 1940s Venice", seed: 5 },
 };
-/** What else hangs on the wall, oldest first. */
+/** The other posters on the wall, oldest first. */
 const WALL = [
   { prompt: "Seven samurai in the rain", seed: 3 },
   { prompt: "A chase through neon Tokyo, a cyberpunk thriller", seed: 12, aspect_ratio: "16:9" },
@@ -22,7 +22,7 @@ const WALL = [
   { prompt: "A love story on a night train through the Alps", seed: 6, aspect_ratio: "3:2", poster: { title: "The Night Train to Bern" } },
   { prompt: "Une comédie à Paris au printemps", seed: 11, poster: { title: "Minuit moins le quart", tagline: "Rien ne sera plus comme avant." } },
 ];
-/** What stands on the easel. */
+/** The poster on the easel. */
 const EASEL = { ...POSTERS["venice-noir"], poster: { title: "Death in San Marco", tagline: "The truth keeps late hours" } };
 
 const stack = await start();
@@ -32,7 +32,7 @@ const call = async (path, body) => {
   return (await fetch(stack.api + path, options)).json();
 };
 
-/** Has a poster made, and gives its job once it has succeeded. */
+/** Makes a poster, and returns its job when it has succeeded. */
 async function poster(order) {
   const { id } = await call("/jobs", { output_format: "jpeg", ...order });
   return until(order.prompt, async () => {
@@ -50,7 +50,7 @@ function keep(name, bytes) {
   if (size > MOST) throw new Error(`${file} is larger than ${MOST} bytes`);
 }
 
-/** Opens the page, and waits until all that can be seen of it hangs. */
+/** Opens the page, waits for the poster on the easel, and fills in the form with its order. */
 async function page(options) {
   const context = await browser.newContext({ reducedMotion: "reduce", locale: "en-GB", ...options });
   const page = await context.newPage();
@@ -62,6 +62,7 @@ async function page(options) {
   return page;
 }
 
+/** Waits until all pictures within the window have loaded. */
 async function hung(page) {
   await page.waitForFunction((wanted) => {
     const pictures = [...document.querySelectorAll("#easel img, #posters img")];

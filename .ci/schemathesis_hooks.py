@@ -1,13 +1,13 @@
-"""What schemathesis cannot know of the API from its OpenAPI document."""
+"""What schemathesis cannot learn about the API from its OpenAPI document."""
 
 import unicodedata
 
 import schemathesis
 
-# The cursors that the API gave out, by the list that they belong to.
+# The cursors that the API has returned, by the list that they belong to.
 cursors = {}
 
-# Unicode's white space, which the API trims from both ends of a text before it counts.
+# Unicode's white space, which the API trims from both ends of a text before it counts the characters.
 SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -16,13 +16,13 @@ SPACE = (
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
-    """The server under test was given API keys, so that it must ask every caller for one."""
+    """Removes the access without a key: the server under test has API keys, so every caller must send one."""
     raw_schema["security"].remove({})
 
 
 @schemathesis.hook
 def filter_body(context, body):
-    """Leaves out bodies of which the document tells in words alone whether they are accepted."""
+    """Skips bodies for which only the document's prose, and not its schema, says whether they are accepted."""
     orders = [body]
     if isinstance(body, dict):
         orders.append(body.get("defaults"))
@@ -33,11 +33,11 @@ def filter_body(context, body):
 
 
 def is_told(order):
-    """Whether a schema can tell of this job, or of these defaults, whether the server accepts it."""
+    """Whether the schema can tell if the server accepts this job or these defaults."""
     if not isinstance(order, dict):
         return True
     for text, limit in texts(order):
-        # A text that is too long only until it is trimmed breaks its schema, and yet is accepted.
+        # A text that is too long only before it is trimmed breaks its schema, but is accepted.
         if isinstance(text, str) and (len(text) > limit >= len(text.strip(SPACE)) or not is_plain(text)):
             return False
     metadata = order.get("metadata")
@@ -47,7 +47,7 @@ def is_told(order):
 
 
 def is_plain(text, may_be_empty=False):
-    """Whether a text has only characters that are surely allowed, one of them surely visible."""
+    """Whether a text has only characters that are certainly allowed, at least one of them certainly visible."""
     if not isinstance(text, str):
         return True
     is_allowed = all(c == " " or unicodedata.category(c)[0] not in "CZ" for c in text)
@@ -71,10 +71,10 @@ def texts(order):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Makes a valid request keep the rules that no schema can express."""
+    """Makes a valid request follow the rules that no schema can express."""
     if not case.meta or not case.meta.generation.mode.is_positive:
         return
-    # A cursor is sealed: only the API can make one. The request takes the last one that its list gave out.
+    # A cursor is sealed: only the API can make one. The request uses the last one that its list returned.
     if case.query and "cursor" in case.query:
         cursor = cursors.get(list_of(case))
         if cursor is None:
@@ -84,10 +84,10 @@ def before_call(context, case, kwargs):
     if case.operation.path == "/jobs" and isinstance(case.body, dict):
         paint_webp(case.body)
     if case.operation.path == "/batches":
-        # A part of a group needs a key.
+        # A batch that is part of a group needs an idempotency key.
         if case.body.get("group") is not None and "Idempotency-Key" not in (case.headers or {}):
             case.body["group"] = None
-        # A job takes over what its batch's defaults say, and so the two must go together.
+        # A job inherits the defaults of its batch, so the two must be compatible.
         defaults = case.body.get("defaults") or {}
         paint_webp(defaults)
         for job in case.body["jobs"]:
@@ -106,7 +106,7 @@ def before_call(context, case, kwargs):
 
 
 def paint_webp(order):
-    """Has the one model that paints WebP paint it."""
+    """Selects the only model that returns WebP, if the order asks for it."""
     if order.get("output_format") == "webp":
         order["model"] = "stability.sd3-5-large-v1:0"
 

@@ -1,7 +1,8 @@
 // Runs the Postman collection in Bruno: node bruno.mjs FOLDER ADDRESS KEY
 //
-// Bruno's own converter takes the collection apart into FOLDER, and its command line runs it. What Bruno is known to do in
-// another way than Postman is listed here; anything else that fails, and anything listed that no longer does, is a fault.
+// Bruno's own converter writes the collection to FOLDER, and Bruno's command line runs it. KNOWN lists the requests
+// that Bruno is known to handle differently from Postman. Any other request that fails is a fault, and so is a listed
+// request that passes.
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-"""What a caller writes with the client that openapi-python-client generates: python client.py ADDRESS KEY FILE"""
+"""A caller's program with the client that openapi-python-client generates: python client.py ADDRESS KEY FILE"""
 
 import sys
 import time
@@ -36,7 +36,7 @@ urllib.request.urlretrieve(job.image.url, file)
 with open(file, "rb") as picture:
     assert len(picture.read()) == job.image.bytes_
 
-# What a job leaves out is the batch's to say: a client that sends defaults of its own would ask for another shape.
+# The batch's defaults apply to fields that a job leaves out. A client that sends its own defaults would override them.
 batch = submit_batch.sync(
     client=client,
     body=BatchRequest(

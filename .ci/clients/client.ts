@@ -1,4 +1,4 @@
-// What a caller writes with the types that openapi-typescript generates: node client.js ADDRESS KEY FILE
+// A caller's program with the types that openapi-typescript generates: node client.js ADDRESS KEY FILE
 
 import { writeFile } from "node:fs/promises";
 import createClient from "openapi-fetch";
@@ -29,7 +29,7 @@ const refused = await api.POST("/jobs", { body: { prompt: " " } });
 assert(refused.error?.code === "invalid_request", refused.data);
 assert(refused.error.errors?.[0]?.pointer === "/prompt", refused.error);
 
-// These must not compile, and tsc says so where one does.
+// These must not compile. If one does, tsc reports it.
 // @ts-expect-error A job needs a prompt.
 export const nothing: components["schemas"]["JobRequest"] = {};
 // @ts-expect-error A batch needs jobs.
