@@ -22,6 +22,7 @@ mod look;
 mod poster;
 mod raster;
 mod survey;
+mod thumbnail;
 
 pub use block::{Block, billing, fit_title};
 pub use colour::{contrast, luminance};
@@ -31,3 +32,4 @@ pub use line::{Align, Line, Style};
 pub use look::Look;
 pub use poster::{LEGIBLE, NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};
 pub use raster::{Format, Raster, Unreadable};
+pub use thumbnail::Thumbnail;

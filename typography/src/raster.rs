@@ -30,7 +30,7 @@ pub enum Format {
 pub struct Unreadable(String);
 
 impl Unreadable {
-    fn new(why: impl ToString) -> Self {
+    pub(crate) fn new(why: impl ToString) -> Self {
         Self(why.to_string())
     }
 }

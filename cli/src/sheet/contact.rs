@@ -1,14 +1,13 @@
 //! One picture of many.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use tiny_skia::{Color, Pixmap, PremultipliedColorU8, Rect, Transform};
-use typography::{Align, Face, Line, Style};
+use typography::{Align, Face, Line, Raster, Style};
 
 use super::catalog::Entry;
-use super::thumbnail;
 use crate::failure::Failure;
 
 /// The width of a whole sheet, in pixels, or less for few pictures.
@@ -19,6 +18,9 @@ const MAX_CELL: usize = 360;
 
 /// The least.
 const MIN_CELL: usize = 110;
+
+/// The greatest file that is read, in bytes; the service's are a few million.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The face of titles: a condensed one, as titles are long and cells narrow.
 const FACE: Face = Face::LeagueGothic;
@@ -103,7 +105,7 @@ pub(crate) fn draw(
     let mut unreadable = 0;
     for (place, entry) in entries.iter().enumerate() {
         let (left, top) = layout.corner(place);
-        match thumbnail::read(&directory.join(&entry.file), layout.cell, layout.tall) {
+        match read(&directory.join(&entry.file), layout.cell, layout.tall) {
             Some(picture) => paste(
                 &mut sheet,
                 &picture,
@@ -166,7 +168,14 @@ fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32
     line.draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
 }
 
-fn paste(sheet: &mut Pixmap, picture: &thumbnail::Picture, left: usize, top: usize) {
+/// The picture in this file, made small enough for a box; `None` when it is none that can be read.
+fn read(path: &Path, width: usize, height: usize) -> Option<Raster> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(Raster::decode(&bytes).ok()?.scaled(width, height))
+}
+
+fn paste(sheet: &mut Pixmap, picture: &Raster, left: usize, top: usize) {
     let width = sheet.width() as usize;
     let pixels = sheet.pixels_mut();
     for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
@@ -245,10 +254,13 @@ mod tests {
         poster.fill(Color::from_rgba8(200, 0, 0, 255));
         save(&poster, &directory.path().join("000001-a.png")).expect("it is saved");
         let missing = Entry { file: "missing.png".to_owned(), ..entry("Gone") };
+        let broken = Entry { file: "broken.png".to_owned(), ..entry("Broken") };
+        std::fs::write(directory.path().join("broken.png"), b"\x89PNG\r\n\x1a\nx").expect("it is written");
         let path = directory.path().join("sheet.png");
-        let unreadable = draw(directory.path(), &[entry("Red"), missing], "Two", &path, |_| {}).expect("it is drawn");
-        assert_eq!(unreadable, 1);
-        let sheet = thumbnail::read(&path, 10_000, 10_000).expect("it is a picture");
+        let unreadable =
+            draw(directory.path(), &[entry("Red"), missing, broken], "Three", &path, |_| {}).expect("it is drawn");
+        assert_eq!(unreadable, 2);
+        let sheet = read(&path, 10_000, 10_000).expect("it is a picture");
         assert!(sheet.pixels.chunks_exact(3).any(|pixel| pixel == [200, 0, 0]));
     }
 }

@@ -3,7 +3,6 @@
 mod catalog;
 mod contact;
 mod page;
-mod thumbnail;
 
 use std::path::Path;
 
