@@ -147,6 +147,9 @@ fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
             field("link", link)?;
         }
     }
+    if let Some(warning) = warning_of_title(job) {
+        field("warning", &warning)?;
+    }
     if let Some(error) = &job.error {
         field("error", &format_args!("{}: {}", error.code.as_str(), error.message))?;
     }
@@ -168,6 +171,12 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     terminal.show(format_args!("  {:9} {}", "jobs", line_of(&batch.counts)))?;
     terminal.show(format_args!("  {:9} {}", "created", batch.created_at))?;
     terminal.data(batch)
+}
+
+/// A warning where the job's poster has a title that is too small to read.
+pub(crate) fn warning_of_title(job: &JobView) -> Option<&'static str> {
+    let lettering = job.image.as_ref()?.poster?;
+    (lettering.legible == Some(false)).then_some("the title is too small to read; a shorter title is set larger")
 }
 
 /// What a person calls it.

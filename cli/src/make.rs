@@ -13,6 +13,7 @@ use crate::api::Api;
 use crate::arguments::Make;
 use crate::batch::fault;
 use crate::failure::{Failure, Outcome};
+use crate::jobs::warning_of_title;
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::{Terminal, quoted, span};
@@ -61,6 +62,9 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     let path = make.out.join(&picture.file);
     let size = format!("{} × {}, {} KB", picture.width, picture.height, picture.bytes.div_ceil(1000));
     terminal.say(format_args!("{}  ({size}, {})", path.display(), span(began.elapsed().max(Duration::from_secs(1)))));
+    if let Some(warning) = warning_of_title(&job) {
+        terminal.say(format_args!("warning: {warning}"));
+    }
     terminal.data(&json!({ "file": path, "job": job }))?;
     if !make.no_open && terminal.is_watched() {
         open(&path);

@@ -10,7 +10,7 @@ use crate::api::{Answer, Api, Found};
 use crate::arguments::Ids;
 use crate::batch::named;
 use crate::failure::{Failure, Outcome};
-use crate::jobs::{find_one_of, in_words};
+use crate::jobs::{find_one_of, in_words, warning_of_title};
 use crate::terminal::{Terminal, grouped, span};
 
 /// The longest that the service holds an answer.
@@ -38,6 +38,9 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
         let job = wait_for_job(api, terminal, id).await?;
         let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
         terminal.say(format_args!("job {id}: {}{why}", job.status));
+        if let Some(warning) = warning_of_title(&job) {
+            terminal.say(format_args!("  warning: {warning}"));
+        }
         terminal.data(&job)?;
         if job.status != Status::Succeeded {
             outcome = Outcome::SomeFailed;

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use local::Options;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
@@ -92,6 +92,29 @@ pub(crate) fn files(directory: &Path, ending: &str) -> Vec<String> {
     }
     files.sort();
     files
+}
+
+#[tokio::test]
+async fn a_title_that_is_too_small_to_read_is_warned_of() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let warning = "warning: the title is too small to read";
+    let long = "W".repeat(80);
+    let made = desk.poster(&["make", "A heist", "--title", &long, "--json"]).await;
+    assert_eq!(made.code, Some(0), "{}", made.words);
+    assert!(made.words.contains(warning), "{}", made.words);
+    let id = made.data[0]["job"]["id"].as_str().expect("an id");
+    assert!(desk.poster(&["watch", id]).await.words.contains(warning));
+    assert!(desk.poster(&["get", id]).await.shown.contains("warning   the title is too small to read"));
+
+    let jobs = ["Short", &long, &long]
+        .map(|title| format!("{}\n", json!({ "prompt": "A heist", "poster": { "title": title } })));
+    desk.write("jobs.ndjson", &jobs.concat());
+    let batch = desk.poster(&["batch", "jobs.ndjson"]).await;
+    assert_eq!(batch.code, Some(0), "{}", batch.words);
+    assert!(batch.words.contains("warning: 2 titles too small to read, of lines 2, 3."), "{}", batch.words);
+    let short = desk.poster(&["make", "A heist", "--title", "Short"]).await;
+    assert!(!short.words.contains("warning"), "{}", short.words);
+    desk.pipeline.stop().await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::journal::Part;
 use crate::api::{Api, PAGE};
 use crate::failure::Failure;
-use crate::jobs::Event;
+use crate::jobs::{Event, warning_of_title};
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
@@ -53,6 +53,8 @@ pub(crate) struct Collected {
     pub(crate) failed: Vec<u64>,
     /// Why they have none, by the code of the reason.
     pub(crate) reasons: BTreeMap<String, Reason>,
+    /// The lines whose posters this run has downloaded and whose titles are too small to read.
+    pub(crate) small_titles: Lines,
 }
 
 /// A reason for which jobs have no picture.
@@ -60,10 +62,26 @@ pub(crate) struct Collected {
 pub(crate) struct Reason {
     /// The words for it.
     pub(crate) message: String,
-    /// How many jobs it is that of.
-    pub(crate) jobs: u64,
-    /// The lines of the first of them.
-    pub(crate) lines: Vec<u64>,
+    /// The lines of these jobs.
+    pub(crate) lines: Lines,
+}
+
+/// Some lines of the input, of which only the first are told.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// How many they are.
+    pub(crate) count: u64,
+    /// The first of them.
+    pub(crate) first: Vec<u64>,
+}
+
+impl Lines {
+    fn add(&mut self, line: u64) {
+        self.count += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(line);
+        }
+    }
 }
 
 /// A group, and what is known of it.
@@ -400,6 +418,10 @@ impl<'a> Collector<'a> {
             self.open[place].part.ended[index] = true;
             self.collected.saved += 1;
             self.collected.downloaded += 1;
+            if warning_of_title(&job).is_some() {
+                let line = self.open[place].part.line_of(index);
+                self.collected.small_titles.add(line.unwrap_or_default());
+            }
             let fields = json!({
                 "file": out.join(&picture.file), "bytes": picture.bytes, "sha256": picture.sha256
             });
@@ -415,12 +437,8 @@ impl<'a> Collector<'a> {
         self.groups[open.group].failed += 1;
         let line = open.part.line_of(index).unwrap_or_default();
         self.collected.failed.push(line);
-        let new = || Reason { message: message.to_owned(), jobs: 0, lines: Vec::new() };
-        let reason = self.collected.reasons.entry(code.to_owned()).or_insert_with(new);
-        reason.jobs += 1;
-        if reason.lines.len() < SHOWN {
-            reason.lines.push(line);
-        }
+        let new = || Reason { message: message.to_owned(), lines: Lines::default() };
+        self.collected.reasons.entry(code.to_owned()).or_insert_with(new).lines.add(line);
     }
 
     /// Counts the jobs of a part that the service has no more as failed.

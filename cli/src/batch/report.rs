@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::chunks::completed;
-use super::collect::{Collected, Reason};
+use super::collect::{Collected, Lines};
 use super::groups::command;
 use super::input::Input;
 use super::journal::Header;
@@ -25,9 +25,13 @@ pub(crate) fn report(
     failed_file: &Path,
     written: bool,
 ) -> Result<Outcome, Failure> {
-    let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons } = collected;
+    let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons, small_titles } = collected;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
     terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), shown(&header.out).display()));
+    if small_titles.count > 0 {
+        let (titles, lines) = (many(small_titles.count, "title"), numbers(small_titles));
+        terminal.say(format_args!("warning: {titles} too small to read, of {lines}. A shorter title is set larger."));
+    }
     if *unfetched > 0 {
         let pictures = many(*unfetched, "picture");
         terminal.say(format_args!("{pictures} could not be downloaded. The same command tries again."));
@@ -35,7 +39,7 @@ pub(crate) fn report(
     if !failed.is_empty() {
         terminal.say(format_args!("{} failed:", many(failed.len() as u64, "poster")));
         for (code, reason) in reasons {
-            terminal.say(format_args!("  {} {code}: {}", grouped(reason.jobs), numbers(reason)));
+            terminal.say(format_args!("  {} {code}: {}", grouped(reason.lines.count), numbers(&reason.lines)));
             terminal.say_wrapped("    ", &reason.message);
         }
         if written {
@@ -56,14 +60,14 @@ pub(crate) fn report(
     Ok(if failed.is_empty() && *unfetched == 0 { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
-/// The first lines of a reason, in words.
-fn numbers(reason: &Reason) -> String {
-    let mut lines = reason.lines.clone();
-    lines.sort_unstable();
-    let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
-    let more = reason.jobs - reason.lines.len() as u64;
+/// The first of some lines, in words.
+fn numbers(lines: &Lines) -> String {
+    let mut first = lines.first.clone();
+    first.sort_unstable();
+    let first: Vec<_> = first.iter().map(ToString::to_string).collect();
+    let more = lines.count - lines.first.len() as u64;
     let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
-    format!("line{} {}{more}", if reason.jobs == 1 { "" } else { "s" }, lines.join(", "))
+    format!("line{} {}{more}", if lines.count == 1 { "" } else { "s" }, first.join(", "))
 }
 
 /// Writes the failed lines, each with the defaults filled in, and tells whether there are any. Where there are none, a
