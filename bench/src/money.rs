@@ -129,7 +129,8 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
         "\nPrices of us-west-2 and us-east-1, {}; 256 MB at arm64's price with the times of this machine, without the free \
          tiers; the model takes 1 s. One more second of it costs ${:.2} when ten posters share it, and ${:.2} when none does. A poster takes {:.1} write units \
          submitted alone and {:.1} in a batch, and {:.1} read units; its record ends with {} bytes: a prompt of 41 \
-         characters and no lettering. Longer prompts take more write units, and a poster with lettering stores two files. \
+         characters, no lettering and no thumbnail. Longer prompts take more write units, and so does a thumbnail; a poster \
+         with lettering stores two files. \
          Left out are the pictures' storage, ${storage:.2} for a month of 1.5 MB each; API Gateway's $3.50 for a million \
          calls, of which a batch of ten takes a tenth; logs, traces, and the table's storage and backups, which \
          [deploy.md](deploy.md) counts.",

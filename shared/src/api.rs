@@ -87,6 +87,9 @@ pub struct ImageView {
     pub poster: Option<Lettering>,
     /// The picture beneath the lettering of a poster.
     pub artwork: Option<ArtworkView>,
+    /// A presigned URL of a small copy of the file, which ends with the other one; `None` where there is no such copy.
+    #[serde(default)]
+    pub thumbnail: Option<String>,
 }
 
 /// The picture beneath the lettering of a poster, as the API shows it.
@@ -336,7 +339,7 @@ impl BatchView {
 }
 
 impl ImageView {
-    fn new(Image { facts, url, artwork }: &Image) -> Self {
+    fn new(Image { facts, url, artwork, thumbnail }: &Image) -> Self {
         Self {
             url: url.url.clone(),
             url_expires_at: url.expires_at,
@@ -347,6 +350,7 @@ impl ImageView {
             seed: facts.seed,
             poster: facts.lettering,
             artwork: artwork.as_ref().map(ArtworkView::new),
+            thumbnail: thumbnail.as_ref().map(|signed| signed.url.clone()),
         }
     }
 }

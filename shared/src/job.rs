@@ -195,6 +195,8 @@ pub struct Image {
     pub url: SignedUrl,
     /// The picture beneath the lettering of a poster.
     pub artwork: Option<Artwork>,
+    /// A presigned URL of the thumbnail, where there is one.
+    pub thumbnail: Option<SignedUrl>,
 }
 
 /// The picture beneath the lettering of a poster, as the model painted it.
@@ -215,6 +217,8 @@ spelled! {
     Image = "image",
     /// The picture beneath the lettering of a poster.
     Artwork = "artwork",
+    /// A small copy of what the job has to show.
+    Thumbnail = "thumbnail",
 }
 
 /// What is known of a stored picture, all of it read from the picture itself or from the model's answer.
@@ -390,7 +394,7 @@ impl Job {
         let key = format!("{}{}", self.files_prefix(), self.queued_at.ms());
         match variant {
             Variant::Image => key,
-            Variant::Artwork => format!("{key}-artwork"),
+            Variant::Artwork | Variant::Thumbnail => format!("{key}-{variant}"),
         }
     }
 
@@ -407,7 +411,10 @@ impl Job {
 
     /// The files that the job may have in the bucket.
     pub fn variants(&self) -> &'static [Variant] {
-        if self.order.poster.is_some() { &[Variant::Image, Variant::Artwork] } else { &[Variant::Image] }
+        match self.order.poster {
+            Some(_) => &[Variant::Image, Variant::Artwork, Variant::Thumbnail],
+            None => &[Variant::Image, Variant::Thumbnail],
+        }
     }
 
     /// Takes the job up for one painting, which is counted now, before the model is called.

@@ -55,7 +55,9 @@ pub async fn audit(pipeline: &Pipeline, accepted: &[Accepted]) -> Audit {
                 audit.violations.push(format!("job {id} was accepted and has no record"));
                 continue;
             };
-            audit.look_at(&job, pictures.remove(&job.image_key(Variant::Image)));
+            let [image, thumbnail] =
+                [Variant::Image, Variant::Thumbnail].map(|variant| pictures.remove(&job.image_key(variant)));
+            audit.look_at(&job, image, thumbnail);
             audit.jobs.push(job);
         }
         for id in records.keys() {
@@ -76,7 +78,7 @@ pub async fn audit(pipeline: &Pipeline, accepted: &[Accepted]) -> Audit {
 }
 
 impl Audit {
-    fn look_at(&mut self, job: &Job, picture: Option<i64>) {
+    fn look_at(&mut self, job: &Job, picture: Option<i64>, thumbnail: Option<i64>) {
         self.attempts += u64::from(job.attempts);
         self.throttles += u64::from(job.throttles);
         let mut broken = |what: String| self.violations.push(format!("job {}: {what}", job.id));
@@ -100,6 +102,10 @@ impl Audit {
                 self.lost += 1;
                 broken(format!("it has not ended: {:?}", job.state));
             }
+        }
+        let recorded = matches!(&job.state, JobState::Succeeded { image, .. } if image.thumbnail.is_some());
+        if thumbnail.is_some() != recorded {
+            broken(format!("its record tells of a thumbnail: {recorded}; there is one: {}", thumbnail.is_some()));
         }
         // Each claim raises the fence by one, and so does whatever ends that claim, if anything does. A second end would
         // raise it further.

@@ -153,7 +153,7 @@ impl Pipeline {
         self.stack.bedrock().behave(Behaviour { faults, ..PLAIN });
     }
 
-    /// The keys of all pictures in the bucket.
+    /// The keys of all files in the bucket: pictures, what lies beneath posters, and thumbnails.
     pub async fn pictures(&self) -> Vec<String> {
         let s3 = self.s3();
         let listed = s3.list_objects_v2().bucket(&self.ready().bucket).send().await.expect("the bucket answers");

@@ -106,7 +106,7 @@ async fn the_first_picture_stays_and_is_found_again() {
     assert_eq!(images.find(&job).await, Ok(None));
     assert_eq!(images.put(&job, Variant::Image, &picture(1)).await, Ok(Stored::New));
     assert_eq!(images.put(&job, Variant::Image, &picture(2)).await, Ok(Stored::Existing));
-    assert_eq!(images.find(&job).await, Ok(Some(Files { image: picture(1).facts, artwork: None })));
+    assert_eq!(images.find(&job).await, Ok(Some(Files { image: picture(1).facts, artwork: None, thumbnail: false })));
     images.delete(&job).await.expect("the bucket answers");
     assert_eq!(images.find(&job).await, Ok(None));
 
@@ -152,7 +152,7 @@ async fn a_url_ends_with_the_credentials_that_signed_it() {
 }
 
 #[tokio::test]
-async fn a_poster_and_its_artwork_lie_side_by_side_and_tell_how_they_were_made() {
+async fn the_files_of_a_poster_lie_side_by_side_and_tell_how_they_were_made() {
     let pipeline = Pipeline::without_event_sources().await;
     let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
     let now = pipeline.clock.now();
@@ -168,10 +168,16 @@ async fn a_poster_and_its_artwork_lie_side_by_side_and_tell_how_they_were_made()
     assert_eq!(images.find(&job).await, Ok(None), "the artwork alone is not what the job is about");
     assert_eq!(images.read(&job, Variant::Artwork).await, Ok(Some(artwork.clone())));
     assert_eq!(images.put(&job, Variant::Image, &poster).await, Ok(Stored::New));
-    let files = Files { image: poster.facts, artwork: Some(artwork.facts) };
+    let files = Files { image: poster.facts, artwork: Some(artwork.facts), thumbnail: false };
+    assert_eq!(images.find(&job).await, Ok(Some(files)));
+    assert_eq!(images.put(&job, Variant::Thumbnail, &picture(2)).await, Ok(Stored::New));
+    let files = Files { thumbnail: true, ..files };
     assert_eq!(images.find(&job).await, Ok(Some(files)));
     let image = images.publish(&job, files, now, Duration::from_secs(60)).await.expect("it is signed");
-    assert_ne!(image.url.url, image.artwork.expect("it has one").url.url);
+    assert_eq!(Files::from(&image), files);
+    let (artwork, thumbnail) = (image.artwork.expect("it has one").url, image.thumbnail.expect("it has one"));
+    assert!(image.url.url != artwork.url && artwork.url != thumbnail.url && thumbnail.url != image.url.url);
+    assert_eq!([artwork.expires_at, thumbnail.expires_at], [image.url.expires_at; 2]);
     images.delete(&job).await.expect("the bucket answers");
     assert_eq!(pipeline.pictures().await, Vec::<String>::new());
     let lost = pipeline.stack.aws().images("no-such-bucket".to_owned());

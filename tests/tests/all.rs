@@ -31,4 +31,5 @@ mod simulation;
 mod soak;
 mod steering;
 mod template;
+mod thumbnails;
 mod volume;

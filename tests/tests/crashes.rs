@@ -9,7 +9,7 @@ use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::wire::{Disturbance, Wire};
 
 /// More calls than a worker makes for one job, so that the last numbers disturb nothing.
-const CALLS: usize = 8;
+const CALLS: usize = 9;
 
 /// The lease of a worker that died lasts until its invocation would have ended, and a little longer.
 const LEASE: Duration = Duration::from_secs(96);
@@ -42,14 +42,16 @@ async fn disturb(disturbance: Disturbance) {
         assert_eq!(ended.status, Status::Succeeded, "call {number}: {ended:?}");
         let painted = pipeline.stack.bedrock().stats().images - before;
         assert!((1..=2).contains(&painted), "call {number}: painted {painted} times");
-        let url = ended.image.expect("a picture").url;
-        let download = pipeline.http.get(url).send().await.expect("S3 answers");
-        assert_eq!(download.status(), StatusCode::OK, "call {number}");
+        let image = ended.image.expect("a picture");
+        for url in [image.url, image.thumbnail.expect("a thumbnail")] {
+            let download = pipeline.http.get(url).send().await.expect("S3 answers");
+            assert_eq!(download.status(), StatusCode::OK, "call {number}");
+        }
     }
     assert!(calls < CALLS, "every call of a worker was disturbed once: it makes {calls}");
     let may_crash = disturbance != Disturbance::AnswerLost;
-    assert!(if may_crash { crashes >= 5 } else { crashes == 0 }, "{crashes} crashes");
-    assert_eq!(pipeline.pictures().await.len(), CALLS, "each job has one picture");
+    assert!(if may_crash { crashes >= 6 } else { crashes == 0 }, "{crashes} crashes");
+    assert_eq!(pipeline.pictures().await.len(), 2 * CALLS, "each job has one picture and its thumbnail");
     pipeline.stop().await;
 }
 
@@ -73,7 +75,7 @@ async fn a_picture_that_a_dead_worker_stored_is_not_paid_for_again() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
-    // Read, claim, paint and store come first; the record of the picture is the fifth call.
+    // Read, claim, paint and store come first; the fifth call stores the thumbnail.
     let wire = Wire::new(http, 4, Disturbance::CrashBefore);
     let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
     assert!(wire.run(worker::handle(&apps.worker, ticket(job.id, 1))).await.is_none(), "the worker dies");

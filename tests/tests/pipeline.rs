@@ -67,7 +67,7 @@ async fn every_aspect_ratio_and_format_comes_out_as_promised() {
         let bytes = pipeline.http.get(&image.url).send().await.expect("S3 answers").bytes().await.expect("a body");
         assert_eq!(bytes.len() as u64, image.bytes);
     }
-    assert_eq!(pipeline.pictures().await.len(), AspectRatio::ALL.len());
+    assert_eq!(pipeline.pictures().await.len(), 2 * AspectRatio::ALL.len());
     pipeline.stop().await;
 }
 
@@ -180,7 +180,7 @@ async fn any_aws_client_can_look_inside() {
     let tables = pipeline.dynamodb().list_tables().send().await.expect("DynamoDB answers");
     assert_eq!(tables.table_names(), [pipeline.ready().table.clone()]);
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
-    assert_eq!(pipeline.pictures().await.len(), 1);
+    assert_eq!(pipeline.pictures().await.len(), 2);
     let stats = pipeline.http.get(format!("{}/_stats", pipeline.ready().bedrock)).send().await.expect("it answers");
     let stats: serde_json::Value = stats.json().await.expect("counts");
     assert_eq!(stats, json!({ "invocations": 1, "images": 1, "throttled": 0, "errors": 0, "filtered": 0 }));

@@ -19,7 +19,8 @@ use typography::{Format, Raster, contrast, covers, luminance};
 /// The calls that a worker makes for a poster, in their order: read, claim, paint, and these.
 const STORE_ARTWORK: usize = 3;
 const STORE_POSTER: usize = 4;
-const RECORD: usize = 5;
+const STORE_THUMBNAIL: usize = 5;
+const RECORD: usize = 6;
 
 /// The lease of a worker that died lasts until its invocation would have ended, and a little longer.
 const LEASE: Duration = Duration::from_secs(96);
@@ -174,20 +175,21 @@ async fn a_picture_is_paid_for_once_whatever_happens_between_it_and_its_poster()
             for (url, bytes) in [(image.url, image.bytes), (artwork.url, artwork.bytes)] {
                 assert_eq!(download(&pipeline, &url).await.len() as u64, bytes);
             }
+            download(&pipeline, &image.thumbnail.expect("a thumbnail")).await;
             painted += 1;
             jobs += 1;
             assert_eq!(pipeline.stack.bedrock().stats().images, painted, "call {call}, {disturbance:?}");
         }
     }
-    assert_eq!(pipeline.pictures().await.len(), 2 * jobs);
+    assert_eq!(pipeline.pictures().await.len(), 3 * jobs);
     pipeline.stop().await;
 }
 
 #[tokio::test]
-async fn a_canceled_poster_leaves_neither_file() {
+async fn a_canceled_poster_leaves_no_file() {
     let pipeline = Pipeline::without_event_sources().await;
     // The worker is at it when the job is canceled.
-    for call in [STORE_ARTWORK, STORE_POSTER, RECORD] {
+    for call in STORE_ARTWORK..=RECORD {
         let job = submit(&pipeline, &heist()).await;
         let http = pipeline.stack.config().http_client().expect("the stack has a client");
         let wire = Wire::new(http, call, Disturbance::Pause);
@@ -203,7 +205,7 @@ async fn a_canceled_poster_leaves_neither_file() {
         assert_eq!(pipeline.pictures().await, Vec::<String>::new(), "call {call}");
     }
     // The worker has died when the job is canceled, and so it is the ticket that has the files deleted.
-    for (call, left) in [(STORE_POSTER, 1), (RECORD, 2)] {
+    for (call, left) in [(STORE_POSTER, 1), (STORE_THUMBNAIL, 2), (RECORD, 3)] {
         let job = submit(&pipeline, &heist()).await;
         assert!(!work_disturbed(&pipeline, &job, call, Disturbance::CrashBefore).await);
         assert_eq!(pipeline.pictures().await.len(), left);
@@ -303,7 +305,7 @@ async fn a_poster_that_is_given_up_leaves_no_artwork() {
 }
 
 #[tokio::test]
-async fn both_urls_are_signed_anew_before_they_end() {
+async fn all_urls_are_signed_anew_before_they_end() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = submit(&pipeline, &heist()).await;
     worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
@@ -314,6 +316,8 @@ async fn both_urls_are_signed_anew_before_they_end() {
     assert!(after.url_expires_at > pipeline.clock.now() && new.url_expires_at == after.url_expires_at);
     assert!(old.url_expires_at < pipeline.clock.now() && old.url != new.url && before.url != after.url);
     assert_eq!((before.poster, old.bytes), (after.poster, new.bytes));
+    let (old, new) = (before.thumbnail.expect("a thumbnail"), after.thumbnail.expect("a thumbnail"));
+    assert_ne!(old, new);
     pipeline.stop().await;
 }
 

@@ -47,7 +47,7 @@ async fn a_canceled_job_is_not_painted_and_stays_canceled() {
 async fn a_job_that_is_canceled_between_any_two_steps_leaves_no_picture_or_has_succeeded() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut canceled = 0;
-    for number in 1..8 {
+    for number in 1..9 {
         let job = pipeline.submit(&format!("The heist, part {number}")).await;
         let http = pipeline.stack.config().http_client().expect("the stack has a client");
         let wire = Wire::new(http, number, Disturbance::Pause);
@@ -72,7 +72,7 @@ async fn a_job_that_is_canceled_between_any_two_steps_leaves_no_picture_or_has_s
         assert_eq!(pipeline.job(job.id).await.status, Status::Canceled, "call {number}");
         assert_eq!(pipeline.pictures().await.len(), 0, "call {number} left a picture behind");
     }
-    assert_eq!(canceled, 4, "claim, painting, storing and recording were each met by a cancellation");
+    assert_eq!(canceled, 5, "claim, painting, storing both files and recording were each met by a cancellation");
     let left = worker::handle(&pipeline.stack.apps().worker, ticket(pipeline.submit("x").await.id, 1)).await;
     assert!(left.is_ok());
     pipeline.stack.stop().await;
@@ -227,7 +227,7 @@ async fn painted_in(pipeline: &Pipeline, took: Duration) {
     let (format, seed, lettering) = (OutputFormat::Png, None, None);
     let facts = ImageFacts { format, bytes: 1, width: 1, height: 1, seed, lettering };
     let url = SignedUrl { url: "https://example.com".to_owned(), expires_at: now + Duration::from_secs(3600) };
-    let done = claimed.succeed(Image { facts, url, artwork: None }, now);
+    let done = claimed.succeed(Image { facts, url, artwork: None, thumbnail: None }, now);
     assert!(matches!(pipeline.table().save(&done).await, Ok(Saved::Stored)));
     assert_eq!(pipeline.job(job).await.status, Status::Succeeded);
 }

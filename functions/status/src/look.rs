@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::api::QueueView;
 use shared::aws::{Files, ServiceError, giving_up::give_up};
-use shared::job::{ErrorCode, SignedUrl, Status, Variant};
+use shared::job::{ErrorCode, SignedUrl, Variant};
 use shared::{Job, JobId, JobState, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
@@ -29,18 +29,19 @@ impl App {
         }
     }
 
-    /// A URL of one of the job's files, signed now. A job without lettering has its picture for both of them.
+    /// A URL of one of the job's files, signed now. In place of one that the job does not have it is what the job has to
+    /// show.
     pub(crate) async fn image_url(&self, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
         let job = self.table.get_owned(id, owner, self.clock.now()).await.map_err(unread(id))?;
         let job = job.ok_or(Problem::NotFound)?;
-        match job.status() {
-            Status::Succeeded => {
-                let variant = if job.variants().contains(&variant) { variant } else { Variant::Image };
-                let signed = self.images.sign(&job, variant, self.clock.now(), self.url_life).await;
-                Ok(signed.map_err(unread(id))?.url)
-            }
-            status => Err(Problem::NotFinished(status)),
-        }
+        let JobState::Succeeded { image, .. } = &job.state else { return Err(Problem::NotFinished(job.status())) };
+        let variant = match variant {
+            Variant::Artwork if image.artwork.is_none() => Variant::Image,
+            Variant::Thumbnail if image.thumbnail.is_none() => Variant::Image,
+            variant => variant,
+        };
+        let signed = self.images.sign(&job, variant, self.clock.now(), self.url_life).await;
+        Ok(signed.map_err(unread(id))?.url)
     }
 
     /// Fails a job whose deadline has passed while nobody worked on it, so that nobody waits for a ticket that was lost.
@@ -67,9 +68,8 @@ impl App {
         match &job.state {
             JobState::Succeeded { finished_at, image } if !is_live(&image.url) => {
                 // Signed as of a round time, the URL stays the same for a while, and with it the job's version.
-                let files = Files { image: image.facts, artwork: image.artwork.as_ref().map(|artwork| artwork.facts) };
                 let signed_at = now.round_down(self.url_life / 2);
-                let image = self.images.publish(&job, files, signed_at, self.url_life).await?;
+                let image = self.images.publish(&job, Files::from(image), signed_at, self.url_life).await?;
                 let state = JobState::Succeeded { finished_at: *finished_at, image };
                 Ok(Job { state, ..job })
             }

@@ -1,6 +1,8 @@
-//! Has the model paint queued jobs, sets the lettering of posters, and stores both.
+//! Has the model paint queued jobs, sets the lettering of posters, makes thumbnails, and stores all of them.
 
+mod drawing;
 mod paint_job;
+mod thumbnail;
 mod typesetter;
 
 use std::time::Duration;
@@ -13,7 +15,7 @@ use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Timestamp};
 use tokio::time::Instant;
 
-use crate::typesetter::Typesetter;
+use crate::drawing::Drawing;
 
 /// What the function works with, made once at its start.
 #[derive(Clone, Debug)]
@@ -21,7 +23,7 @@ pub struct App {
     table: Table,
     images: Images,
     painter: Painter,
-    typesetter: Typesetter,
+    drawing: Drawing,
     queue: Queue,
     parked: Queue,
     clock: Clock,
@@ -31,6 +33,8 @@ pub struct App {
     in_flight: usize,
     /// How long a presigned URL works.
     url_life: Duration,
+    /// Whether pictures get thumbnails.
+    thumbnails: bool,
 }
 
 impl App {
@@ -57,18 +61,20 @@ impl App {
         let max_attempts = settings.number("MAX_ATTEMPTS", 1..=10);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
+        let thumbnails = settings.parse::<bool>("THUMBNAILS").unwrap_or_default();
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),
             images: aws.images(bucket),
             painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
-            typesetter: Typesetter::new(),
+            drawing: Drawing::new(),
             queue: aws.queue(queue),
             parked: aws.queue(parked),
             clock,
             max_attempts,
             in_flight: in_flight as usize,
             url_life: Duration::from_secs(u64::from(url_life)),
+            thumbnails,
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use shared::aws::cleaning_up::clean_up;
 use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
-use shared::aws::{File, Files, Kind, Meaning, PaintError, Saved, ServiceError};
+use shared::aws::{File, Files, Kind, Meaning, PaintError, Saved, ServiceError, Stored};
 use shared::backoff::{between, full_jitter};
 use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, ImageFacts, LastError, Lease, Variant};
 use shared::origin::{Origin, mark};
@@ -14,10 +15,14 @@ use shared::{Job, JobState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::App;
-use crate::typesetter::SetError;
+use crate::thumbnail::{NoThumbnail, thumbnail};
+use crate::typesetter::{SetError, typeset};
 
 /// What must be left of an invocation when a painting ends, to store the picture and record it.
 const TIME_TO_STORE: Duration = Duration::from_secs(20);
+
+/// How long the bucket may take to store a thumbnail, when the first request fails.
+const PATIENCE_WITH_THUMBNAILS: Duration = Duration::from_secs(5);
 
 /// How much the clocks of two machines may differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -105,12 +110,15 @@ impl App {
     /// Everything that the job has to show, stored: what an earlier attempt left in the bucket, and the rest made anew.
     async fn files(&self, job: &Claimed, end: Instant) -> Result<Files, Setback> {
         if let Some(files) = self.look_before_paying(job).await.map_err(unpaid)? {
-            return Ok(files);
+            let thumbnail = files.thumbnail || self.thumbnail(job, None, end).await;
+            return Ok(Files { thumbnail, ..files });
         }
         let Some(poster) = &job.order.poster else {
             let picture = self.picture(job, end).await?;
             let image = self.store(job, Variant::Image, picture, end).await;
-            return Ok(Files { image: image.map_err(|error| unstored(&error, Attempt::Counts))?.facts, artwork: None });
+            let File { facts, bytes } = image.map_err(|error| unstored(&error, Attempt::Counts))?;
+            let thumbnail = self.thumbnail(job, Some(bytes), end).await;
+            return Ok(Files { image: facts, artwork: None, thumbnail });
         };
         // The artwork is stored before its lettering is set, so that a crash meanwhile does not cost another painting.
         let (artwork, attempt) = match self.paid_artwork(job).await.map_err(unpaid)? {
@@ -122,11 +130,36 @@ impl App {
             }
         };
         let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
-        let set =
-            self.typesetter.set(&job.order, poster, artwork).await.map_err(|error| unset(job, &error, attempt))?;
+        let set = typeset(&self.drawing, &job.order, poster, artwork).await;
+        let set = set.map_err(|error| unset(job, &error, attempt))?;
         let set = marked(job, set, origin.with_lettering());
         let image = self.store(job, Variant::Image, set, end).await.map_err(|error| unstored(&error, attempt))?;
-        Ok(Files { image: image.facts, artwork: Some(facts) })
+        let thumbnail = self.thumbnail(job, Some(image.bytes), end).await;
+        Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
+    }
+
+    /// Stores a thumbnail of what the job has to show: of `picture`, or else of what is in the bucket. Tells whether it is
+    /// stored. The job does without one that cannot be made or stored in time.
+    async fn thumbnail(&self, job: &Claimed, picture: Option<Bytes>, end: Instant) -> bool {
+        if !self.thumbnails {
+            return false;
+        }
+        let stop = end - TIME_TO_STORE / 2;
+        let stored = timeout_at(stop, async {
+            let picture = match picture {
+                Some(picture) => picture,
+                None => self.images.read(job, Variant::Image).await?.map(|file| file.bytes).unwrap_or_default(),
+            };
+            let file = self.drawing.run(move || thumbnail(&picture)).await??;
+            let stop = stop.min(Instant::now() + PATIENCE_WITH_THUMBNAILS);
+            self.put(job, Variant::Thumbnail, &file, stop).await?;
+            Ok::<_, NoThumbnail>(())
+        });
+        let stored = stored.await.map_err(NoThumbnail::from).flatten();
+        if let Err(error) = &stored {
+            tracing::warn!(job.id = %job.id, attempt = job.attempts, %error, "a picture has no thumbnail");
+        }
+        stored.is_ok()
     }
 
     /// Whether the model can have all of its time and the picture still be stored. One that comes too late is paid for.
@@ -162,15 +195,21 @@ impl App {
         if job.attempts > 1 { self.images.read(job, Variant::Artwork).await } else { Ok(None) }
     }
 
-    /// Stores a file, again and again while there is time: painting it anew would cost more. Gives back what is stored.
+    /// Stores a file, for as long as there is time: painting it anew would cost more. Gives back what is stored.
     async fn store(&self, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
-        let stop = end - TIME_TO_STORE / 2;
+        match self.put(job, variant, &file, end - TIME_TO_STORE / 2).await? {
+            Stored::New => Ok(file),
+            // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
+            Stored::Existing => Ok(self.images.read(job, variant).await?.unwrap_or(file)),
+        }
+    }
+
+    /// Stores a file, again and again until `stop` if need be.
+    async fn put(&self, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored, ServiceError> {
         let mut tries = 0;
         loop {
-            match self.images.put(job, variant, &file).await {
-                Ok(shared::aws::Stored::New) => return Ok(file),
-                // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
-                Ok(shared::aws::Stored::Existing) => return Ok(self.images.read(job, variant).await?.unwrap_or(file)),
+            match self.images.put(job, variant, file).await {
+                Ok(stored) => return Ok(stored),
                 Err(error) => {
                     let wait = full_jitter(Duration::from_millis(500), Duration::from_secs(5), tries);
                     let may_pass = matches!(error.kind, Kind::Throttled | Kind::Unavailable);

@@ -1,20 +1,13 @@
 //! Setting the lettering of a poster over its picture.
 
-use std::sync::Arc;
-
 use shared::aws::File;
 use shared::job::ImageFacts;
 use shared::order::{Order, OutputFormat};
 use shared::poster::{Contrast, Credit, Lettering, Placement, Poster, Style, Words};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinError, spawn_blocking};
-use typography::{Format, Look, NotSet, Place, Raster, Sheet, Unreadable, typeset};
+use tokio::task::JoinError;
+use typography::{Format, Look, NotSet, Place, Raster, Sheet, Unreadable};
 
-/// Sets one poster at a time, beside everything else that the function does meanwhile.
-///
-/// A small function has a part of one core, so two at once would not be done sooner, but hold two pictures in memory.
-#[derive(Clone, Debug)]
-pub(crate) struct Typesetter(Arc<Semaphore>);
+use crate::drawing::Drawing;
 
 /// Why a picture has no lettering. It would come to the same each time.
 #[derive(Debug, thiserror::Error)]
@@ -27,19 +20,16 @@ pub(crate) enum SetError {
     BrokeOff(#[from] JoinError),
 }
 
-impl Typesetter {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-
-    /// Sets `poster` over `artwork`, in the format that the order asks for.
-    pub(crate) async fn set(&self, order: &Order, poster: &Poster, artwork: File) -> Result<File, SetError> {
-        let _turn = self.0.acquire().await.expect("nobody closes it");
-        let (look, format) = (look(order, poster), order.output_format);
-        let poster = poster.clone();
-        // On a thread of its own it holds up none of the function's calls, and a panic in it ends this one job alone.
-        spawn_blocking(move || set(&poster, look, format, &artwork)).await?
-    }
+/// Sets `poster` over `artwork`, in the format that the order asks for.
+pub(crate) async fn typeset(
+    drawing: &Drawing,
+    order: &Order,
+    poster: &Poster,
+    artwork: File,
+) -> Result<File, SetError> {
+    let (look, format) = (look(order, poster), order.output_format);
+    let poster = poster.clone();
+    drawing.run(move || set(&poster, look, format, &artwork)).await?
 }
 
 fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File) -> Result<File, SetError> {
@@ -57,7 +47,7 @@ fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File
             Placement::Bottom => Some(Place::Bottom),
         },
     };
-    let set = typeset(Raster::decode(&artwork.bytes)?, &sheet)?;
+    let set = typography::typeset(Raster::decode(&artwork.bytes)?, &sheet)?;
     let lettering = Lettering {
         style: style(set.look),
         placement: match set.place {

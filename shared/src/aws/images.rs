@@ -67,6 +67,15 @@ pub struct Files {
     pub image: ImageFacts,
     /// The picture beneath the lettering of a poster.
     pub artwork: Option<ImageFacts>,
+    /// Whether there is a thumbnail.
+    pub thumbnail: bool,
+}
+
+impl From<&Image> for Files {
+    fn from(Image { facts, artwork, thumbnail, .. }: &Image) -> Self {
+        let artwork = artwork.as_ref().map(|artwork| artwork.facts);
+        Self { image: *facts, artwork, thumbnail: thumbnail.is_some() }
+    }
 }
 
 impl Images {
@@ -92,7 +101,7 @@ impl Images {
         let File { facts, bytes } = file;
         let name = match variant {
             Variant::Image => "poster",
-            Variant::Artwork => "artwork",
+            Variant::Artwork | Variant::Thumbnail => variant.as_str(),
         };
         let result = self
             .client
@@ -123,7 +132,7 @@ impl Images {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// What is known of the files of a job that has everything in the bucket; `None` when it has not.
+    /// What is known of the files of a job that has what it has to show in the bucket; `None` when it has not.
     ///
     /// # Errors
     /// When the bucket does not answer as it should, or does not exist.
@@ -131,7 +140,8 @@ impl Images {
         let Some(image) = self.look(job, Variant::Image).await? else { return Ok(None) };
         let has_artwork = job.variants().contains(&Variant::Artwork);
         let artwork = if has_artwork { self.look(job, Variant::Artwork).await? } else { None };
-        Ok(Some(Files { image, artwork }))
+        let thumbnail = self.look(job, Variant::Thumbnail).await?.is_some();
+        Ok(Some(Files { image, artwork, thumbnail }))
     }
 
     async fn look(&self, job: &Job, variant: Variant) -> Result<Option<ImageFacts>, ServiceError> {
@@ -217,7 +227,8 @@ impl Images {
             Some(facts) => Some(Artwork { facts, url: self.sign(job, Variant::Artwork, now, life).await? }),
             None => None,
         };
-        Ok(Image { facts: files.image, url, artwork })
+        let thumbnail = if files.thumbnail { Some(self.sign(job, Variant::Thumbnail, now, life).await?) } else { None };
+        Ok(Image { facts: files.image, url, artwork, thumbnail })
     }
 
     /// Signs a URL of one of the job's files that works for `life` from `now`, and no longer than the credentials that

@@ -209,8 +209,10 @@ mod tests {
         let facts = ImageFacts { format, bytes: 1500, width: 832, height: 1216, seed: None, lettering };
         let url = SignedUrl { url: "https://example.com/?secret".to_owned(), expires_at: now };
         let end = start + Duration::from_millis(3_500);
-        let job =
-            job.claim(lease(start), 3, start).expect("it is free").succeed(Image { facts, url, artwork: None }, end);
+        let job = job
+            .claim(lease(start), 3, start)
+            .expect("it is free")
+            .succeed(Image { facts, url, artwork: None, thumbnail: None }, end);
         let document = metrics().document(&job).expect("it has ended");
         let pinned = json!({
             "_aws": {

@@ -27,6 +27,7 @@ fn image() -> Image {
         },
         url: SignedUrl { url: "https://example.com".to_owned(), expires_at: Timestamp::from_ms(1) },
         artwork: None,
+        thumbnail: None,
     }
 }
 
@@ -284,7 +285,7 @@ fn the_files_of_each_life_have_keys_of_their_own() {
     // A life in which nothing was painted forgets nothing of the one before.
     let fourth = retry(&third, start);
     assert_eq!(fourth.former_until, Some(until));
-    for variant in [Variant::Image, Variant::Artwork] {
+    for &variant in Variant::ALL {
         for earlier in [&second, &third] {
             assert!(fourth.is_earlier_file(&earlier.image_key(variant)));
             assert!(!earlier.is_earlier_file(&fourth.image_key(variant)));

@@ -257,19 +257,20 @@ impl<'a> World<'a> {
                 }
             };
             let recorded = match &job.state {
-                JobState::Succeeded { image, .. } => {
-                    Some(Files { image: image.facts, artwork: image.artwork.as_ref().map(|artwork| artwork.facts) })
-                }
+                JobState::Succeeded { image, .. } => Some(Files::from(image)),
                 _ => None,
             };
             if job.finished_at().is_some() && stored != recorded {
                 let what = format!("job {id} is {}; its record says {recorded:?}, the bucket {stored:?}", job.status());
                 self.scene().violation(what);
             }
-            let artwork = images.read(&job, Variant::Artwork).await.is_ok_and(|artwork| artwork.is_some());
-            let wanted = job.order.poster.is_some() && job.status() == Status::Succeeded;
-            if job.finished_at().is_some() && artwork != wanted {
-                self.scene().violation(format!("job {id} is {}; artwork: {artwork}", job.status()));
+            let artwork = job.order.poster.is_some() && job.status() == Status::Succeeded;
+            let thumbnail = recorded.is_some_and(|files| files.thumbnail);
+            for (variant, wanted) in [(Variant::Artwork, artwork), (Variant::Thumbnail, thumbnail)] {
+                let is_there = images.read(&job, variant).await.is_ok_and(|file| file.is_some());
+                if job.finished_at().is_some() && is_there != wanted {
+                    self.scene().violation(format!("job {id} is {}; {variant}: {is_there}", job.status()));
+                }
             }
         }
     }

@@ -92,6 +92,8 @@ struct ImageRow {
     url: SignedUrl,
     #[serde(default)]
     artwork: Option<Artwork>,
+    #[serde(default)]
+    thumbnail: Option<SignedUrl>,
 }
 
 impl From<&Job> for StateRow {
@@ -100,8 +102,9 @@ impl From<&Job> for StateRow {
         match &job.state {
             JobState::Queued | JobState::Canceled { .. } => {}
             JobState::Running(Lease { id, until }) => lease = Some(LeaseRow { id: id.to_string(), until: until.ms() }),
-            JobState::Succeeded { image: Image { facts, url, artwork }, .. } => {
-                image = Some(ImageRow { facts: *facts, url: url.clone(), artwork: artwork.clone() });
+            JobState::Succeeded { image: Image { facts, url, artwork, thumbnail }, .. } => {
+                let (url, artwork, thumbnail) = (url.clone(), artwork.clone(), thumbnail.clone());
+                image = Some(ImageRow { facts: *facts, url, artwork, thumbnail });
             }
             JobState::Failed { error: why, .. } => error = Some(why.clone()),
         }
@@ -141,8 +144,9 @@ impl StateRow {
                 })
             }
             Status::Succeeded => {
-                let ImageRow { facts, url, artwork } = self.image.as_ref()?;
-                let image = Image { facts: *facts, url: url.clone(), artwork: artwork.clone() };
+                let ImageRow { facts, url, artwork, thumbnail } = self.image.as_ref()?;
+                let (url, artwork, thumbnail) = (url.clone(), artwork.clone(), thumbnail.clone());
+                let image = Image { facts: *facts, url, artwork, thumbnail };
                 JobState::Succeeded { finished_at: finished_at?, image }
             }
             Status::Failed => JobState::Failed { finished_at: finished_at?, error: self.error.clone()? },
@@ -296,13 +300,14 @@ mod tests {
         let facts =
             ImageFacts { format: OutputFormat::Png, bytes: 5, width: 1, height: 2, seed: None, lettering: None };
         let url = SignedUrl { url: "https://example.com/?a=b".to_owned(), expires_at: now };
-        let image = Image { facts, url: url.clone(), artwork: None };
+        let image = Image { facts, url: url.clone(), artwork: None, thumbnail: Some(url.clone()) };
         let contrast = Contrast::from(7.02);
         let lettering = Lettering { style: Style::Noir, placement: Placement::Bottom, contrast, legible: Some(true) };
         let poster = Image {
             facts: ImageFacts { lettering: Some(lettering), ..facts },
             url: url.clone(),
             artwork: Some(Artwork { facts, url }),
+            thumbnail: None,
         };
         let last = LastError { code: ErrorCode::Throttled, message: "Busy.".to_owned(), at: now };
         vec![
@@ -359,6 +364,7 @@ mod tests {
                 facts.remove("lettering");
                 image.insert("facts".to_owned(), AttributeValue::M(facts));
                 image.remove("artwork");
+                image.remove("thumbnail");
                 item.insert("image".to_owned(), AttributeValue::M(image));
             }
             assert!(job_of(item).is_ok_and(|job| job.order.poster.is_none()));
