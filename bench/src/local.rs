@@ -34,7 +34,7 @@ impl Stack {
         let ready = directory.path().join("ready.json");
         let begun = Instant::now();
         let child = Command::new(binary)
-            .args(["--port", "0", "--ready-file"])
+            .args(["--parameter", "Thumbnails=false", "--port", "0", "--ready-file"])
             .arg(&ready)
             .args(flags)
             .stdout(Stdio::null())
@@ -138,7 +138,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     stack.stop().await?;
 
     let table = format!(
-        "| the local stack, as `cargo run` builds it | |\n|---|---|\n\
+        "| the local stack, as `cargo run` builds it, without thumbnails | |\n|---|---|\n\
          | from its start until everything answers | {} |\n\
          | memory at rest | {} |\n\
          | memory after {jobs} jobs | {}, at its peak {} |\n\

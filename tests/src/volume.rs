@@ -90,8 +90,11 @@ pub struct Report {
 pub async fn volume(plan: Plan) -> Report {
     let binary = binary(if plan.small_groups { "small_groups" } else { "poster" }).await;
     let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
-    let parameters = [("MaximumConcurrency".to_owned(), invocations), ("PostersInFlight".to_owned(), in_flight)];
-    let pipeline = Pipeline::with(Options { parameters: parameters.into(), ..Options::default() }).await;
+    // The command has nothing to do with thumbnails, which would take most of the time.
+    let parameters =
+        [("MaximumConcurrency", invocations), ("PostersInFlight", in_flight), ("Thumbnails", "false".to_owned())];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).into();
+    let pipeline = Pipeline::with(Options { parameters, ..Options::default() }).await;
     pipeline.stack.bedrock().behave(Behaviour { latency: plan.latency, faults: Faults::NONE, plain: true });
     let network = Network::start(&pipeline.ready().api, plan.busy).await;
 
