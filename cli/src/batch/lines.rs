@@ -82,15 +82,20 @@ fn skip_byte_order_mark(file: &mut impl BufRead) -> Result<(), Broken> {
     Ok(())
 }
 
-/// The job with `title` and `tagline`, which name a poster's fields in every format, where `POST /jobs` has them.
+/// The job with the fields of a poster where `POST /jobs` has them. In every format `title` and `tagline` name them, and
+/// so does `poster.title`, as a column may be called.
 fn with_poster(mut job: Value) -> Result<Value, String> {
     let Some(fields) = job.as_object_mut() else { return Ok(job) };
     for name in ["title", "tagline"] {
-        let Some(value) = fields.remove(name) else { continue };
-        let poster = fields.entry("poster").or_insert_with(|| Value::Object(Map::new()));
-        let Some(poster) = poster.as_object_mut() else { return Err(format!("has {name}, and poster is no object")) };
-        if poster.insert(name.to_owned(), value).is_some() {
-            return Err(format!("has both {name} and poster.{name}"));
+        for key in [name.to_owned(), format!("poster.{name}")] {
+            let Some(value) = fields.remove(&key) else { continue };
+            let poster = fields.entry("poster").or_insert_with(|| Value::Object(Map::new()));
+            let Some(poster) = poster.as_object_mut() else {
+                return Err(format!("has {key}, and poster is no object"));
+            };
+            if poster.insert(name.to_owned(), value).is_some() {
+                return Err(format!("has both {name} and poster.{name}"));
+            }
         }
     }
     Ok(job)
@@ -516,8 +521,12 @@ mod tests {
         assert_eq!(csv.map(|csv| jobs(Format::Csv, csv)), [[(2, Ok(job.clone()))], [(2, Ok(job.clone()))]]);
         let line = r#"{"prompt":"x","title":"T","poster":{"tagline":"t"},"metadata":{"Aa":"b"}}"#;
         assert_eq!(jobs(Format::Ndjson, line), [(1, Ok(job.clone()))]);
+        let dotted = r#"{"prompt":"x","poster.title":"T","poster":{"tagline":"t"},"metadata":{"Aa":"b"}}"#;
+        assert_eq!(jobs(Format::Ndjson, dotted), [(1, Ok(job.clone()))]);
         assert_eq!(jobs(Format::Json, &format!("\u{feff}[{line}]")), [(1, Ok(job))]);
         let twice = jobs(Format::Csv, "prompt,title,poster.title\nx,a,b\n").remove(0).1;
+        assert_eq!(twice, Err("has both title and poster.title".to_owned()));
+        let twice = jobs(Format::Ndjson, r#"{"prompt":"x","title":"a","poster.title":"b"}"#).remove(0).1;
         assert_eq!(twice, Err("has both title and poster.title".to_owned()));
     }
 
