@@ -34,7 +34,7 @@ pub struct Order {
     pub output_format: OutputFormat,
     /// The model that paints.
     pub model: Model,
-    /// The caller's own notes, handed back untouched.
+    /// The caller's own notes, handed back as they came.
     pub metadata: Metadata,
     /// The lettering; with `None` the picture is left as it is. It is not written where there is none, so that an order
     /// without it has the digest that it had before there was any.
@@ -114,11 +114,12 @@ impl Prompt {
     /// The model's limit, in Unicode scalar values.
     pub const MAX_CHARS: usize = 10_000;
 
-    /// Trims and checks a text.
+    /// Ends the lines of a text by LF, trims it and checks it.
     ///
     /// # Errors
     /// The rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let text = with_line_feeds(text);
         let text = text.trim();
         check_visible(text)?;
         let chars = text.chars().count();
@@ -147,6 +148,11 @@ impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self(text.into()))
     }
+}
+
+/// A text whose lines end in LF, whether they ended in LF, in CRLF or in CR.
+fn with_line_feeds(text: &str) -> Cow<'_, str> {
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
 }
 
 /// Makes sure that a trimmed text has something to see in it.
@@ -373,6 +379,7 @@ impl Metadata {
             let Value::String(value) = value else {
                 return Err(format!("must be an object of strings, but {:?} holds {}", cut(&key), kind(&value)));
             };
+            let value = with_line_feeds(&value);
             if !(1..=Self::MAX_KEY_CHARS).contains(&key.chars().count()) {
                 return Err(format!("must have keys of 1 to {} characters", Self::MAX_KEY_CHARS));
             }
@@ -382,7 +389,7 @@ impl Metadata {
             if key.chars().chain(value.chars()).any(is_forbidden) {
                 return Err(format!("must not contain control characters, but the pair {:?} does", cut(&key)));
             }
-            pairs.insert(key, value);
+            pairs.insert(key, value.into_owned());
         }
         Ok(Self(pairs.into()))
     }
@@ -471,11 +478,32 @@ mod tests {
     }
 
     #[test]
+    fn lines_end_in_lf_however_they_ended() {
+        for text in ["a\nb\n\nc", "a\r\nb\r\n\r\nc", "a\rb\r\rc", "\r\na\nb\r\n\nc\r"] {
+            assert_eq!(
+                Prompt::parse(text).map(|prompt| prompt.as_str().to_owned()),
+                Ok("a\nb\n\nc".to_owned()),
+                "{text:?}"
+            );
+            let order = json!({ "prompt": "x", "negative_prompt": text, "metadata": { "a": text.trim() } });
+            let order = Order::parse(order, "", Model::Core).expect("an order");
+            assert_eq!(order.negative_prompt.map(|prompt| prompt.as_str().to_owned()).as_deref(), Some("a\nb\n\nc"));
+            assert_eq!(order.metadata.pairs()["a"], "a\nb\n\nc", "{text:?}");
+        }
+        let half = Prompt::MAX_CHARS / 2;
+        assert!(Prompt::parse(&"a\r\n".repeat(half)).is_ok(), "an end of a line is one character");
+        assert!(Prompt::parse(&("a\r\n".repeat(half) + "ab")).is_err());
+        let value = |text: String| Metadata::parse(json!({ "a": text }));
+        assert!(value("\r\n".repeat(Metadata::MAX_VALUE_CHARS)).is_ok());
+        assert!(value("\r\n".repeat(Metadata::MAX_VALUE_CHARS) + "a").is_err());
+    }
+
+    #[test]
     fn prompts_that_break_a_rule_are_refused() {
         for prompt in [json!(null), json!(7), json!(["a"]), json!({}), json!(""), json!(" \n\u{200b}\u{feff}")] {
             assert_eq!(fault_of(json!({ "prompt": prompt })), "/prompt");
         }
-        for text in ["a\0b", "a\u{1b}[0m", "a\u{ffff}", "a\u{202e}b", "a\u{e0041}", "a\rb"] {
+        for text in ["a\0b", "a\u{1b}[0m", "a\u{ffff}", "a\u{202e}b", "a\u{e0041}"] {
             assert_eq!(fault_of(json!({ "prompt": text })), "/prompt", "{text:?}");
         }
         assert_eq!(fault_of(json!({})), "/prompt");

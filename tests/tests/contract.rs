@@ -205,6 +205,28 @@ async fn the_same_key_is_one_job_however_often_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_request_is_the_same_however_its_lines_end() {
+    let pipeline = Pipeline::start().await;
+    for (path, id) in [("jobs", "/id"), ("batches", "/jobs/0/id")] {
+        let mut ids = Vec::new();
+        for end in ["\r\n", "\n", "\r"] {
+            let lines = format!("A heist{end}on the moon");
+            let job = json!({ "prompt": lines, "negative_prompt": lines, "metadata": { "note": lines } });
+            let body = if path == "jobs" { job } else { json!({ "jobs": [job] }) };
+            let post = pipeline.http.post(format!("{}/{path}", pipeline.ready().api)).json(&body);
+            let answer = post.header("Idempotency-Key", "lines").send().await.expect("the API answers");
+            assert_eq!(answer.status(), StatusCode::ACCEPTED, "{path} {end:?}");
+            let answer: Value = answer.json().await.expect("JSON");
+            ids.push(answer.pointer(id).and_then(Value::as_str).expect("an id").to_owned());
+        }
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        let job = pipeline.ended(ids[0].parse().expect("an id")).await;
+        assert_eq!(job.prompt.as_str(), "A heist\non the moon");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_that_breaks_its_rule_is_refused() {
     let pipeline = Pipeline::start().await;
     for key in [String::new(), "a b".to_owned(), "é".to_owned(), "k".repeat(256)] {
