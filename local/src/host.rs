@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use shared::aws::gateway::Answer;
-use shared::problem::ProblemDetails;
+use shared::problem::{ProblemDetails, type_of};
 
 use crate::gateway::http_of;
 
@@ -91,7 +91,7 @@ impl IntoResponse for Refusal {
             ),
         };
         let problem = ProblemDetails {
-            kind: format!("urn:poster:problem:{code}"),
+            kind: type_of(code),
             title: title.to_owned(),
             status,
             detail: detail.to_owned(),

@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::job::Status;
 use crate::json::{MAX_VALUES, Unreadable};
 
+/// What the `type` of each problem begins with. A UUID names the set of problems, since `urn:uuid` is the one kind of URI
+/// that belongs to whoever makes it up, without a domain or a registration; the fragment names one of the set.
+const TYPES: &str = "urn:uuid:5fc6eb8f-32fb-4a1a-adb4-10acaec19e66#";
+
+/// The `type` of the problem with this code.
+pub fn type_of(code: &str) -> String {
+    format!("{TYPES}{code}")
+}
+
 /// How many faults a problem names.
 pub const MAX_FAULTS: usize = 100;
 
@@ -111,7 +120,7 @@ pub enum Problem {
 /// The body of a problem's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProblemDetails {
-    /// `urn:poster:problem:` and the code.
+    /// The URI that names the problem, see [`type_of`].
     #[serde(rename = "type")]
     pub kind: String,
     /// A short name of the problem, the same each time.
@@ -162,7 +171,7 @@ impl Problem {
     pub fn details(&self) -> ProblemDetails {
         let (status, code, title) = self.describe();
         ProblemDetails {
-            kind: format!("urn:poster:problem:{code}"),
+            kind: type_of(code),
             title: title.to_owned(),
             status,
             detail: self.detail(),

@@ -5,6 +5,7 @@ use reqwest::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use serde_json::{Value, json};
 use shared::JobId;
 use shared::job::Status;
+use shared::problem::type_of;
 use tests::pipeline::Pipeline;
 
 /// Posts a body as it is, with a content type if there is one, and gives back the status and the problem.
@@ -18,7 +19,7 @@ async fn refused(pipeline: &Pipeline, kind: Option<&str>, body: impl Into<reqwes
     let status = response.status().as_u16();
     let problem: Value = response.json().await.expect("a problem is JSON");
     assert_eq!(problem["status"], status);
-    assert_eq!(problem["type"], format!("urn:poster:problem:{}", problem["code"].as_str().expect("a code")));
+    assert_eq!(problem["type"], type_of(problem["code"].as_str().expect("a code")));
     (status, problem)
 }
 

@@ -81,7 +81,7 @@ async fn forward(State(way): State<Way>, request: Request) -> Response {
 fn not_found(answer: &mut Answer) {
     answer.status = StatusCode::NOT_FOUND;
     answer.body = json!({
-        "type": "urn:poster:problem:not_found", "title": "Not found", "status": 404, "code": "not_found",
+        "type": "urn:uuid:5fc6eb8f-32fb-4a1a-adb4-10acaec19e66#not_found", "title": "Not found", "status": 404, "code": "not_found",
         "detail": "There is no such job or batch.",
     });
 }

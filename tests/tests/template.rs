@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use local::template::{Deployment, Surroundings, TEMPLATE, TemplateError};
 use serde_json::Value;
 use shared::api::MAX_BODY_BYTES;
-use shared::problem::ProblemDetails;
+use shared::problem::{ProblemDetails, type_of};
 use shared::{Clock, Problem};
 use tests::pipeline::Pipeline;
 
@@ -58,7 +58,7 @@ fn what_api_gateway_answers_by_itself_is_a_problem_too() {
         let body = response.body.replace("$context.error.messageString", "\"its words\"");
         let problem: ProblemDetails = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(problem.status, response.status, "{kind}");
-        assert_eq!(problem.kind, format!("urn:poster:problem:{}", problem.code), "{kind}");
+        assert_eq!(problem.kind, type_of(&problem.code), "{kind}");
         assert!(!problem.title.is_empty() && !problem.detail.is_empty(), "{kind}");
         assert_eq!(response.headers["Content-Type"], "application/problem+json", "{kind}");
         assert_eq!(response.headers["Cache-Control"], "no-store", "{kind}");
