@@ -1,23 +1,27 @@
 //! Amazon API Gateway's part: turns HTTP requests into the events that the functions take, and their answers back.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use aws_lambda_events::encodings::Body::{Binary, Text};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::future::{BoxFuture, FutureExt};
 use lambda_runtime::{Error, LambdaEvent};
 use uuid::Uuid;
 
 use crate::host::Authority;
 use crate::invoke::{MAX_ANSWER_BYTES, MAX_EVENT_BYTES, context, fits};
-use crate::template::GatewayResponse;
+use crate::template::{Deployment, GatewayResponse};
 
 /// The largest body that API Gateway takes, in bytes, see
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
@@ -56,21 +60,47 @@ struct Api {
     routes: Vec<Route>,
     keys: ApiKeys,
     responses: GatewayResponses,
+    /// The origin whose pages may use the API beside its own, or `*` for any.
+    allowed_origin: Option<String>,
+    /// The least size of an answer that is compressed, in bytes.
+    minimum_compression_size: Option<usize>,
 }
 
-/// The API with these routes.
-pub(crate) fn router(routes: Vec<Route>, keys: ApiKeys, responses: GatewayResponses) -> Router {
-    Router::new().fallback(serve).with_state(Arc::new(Api { routes, keys, responses }))
+/// The API with these routes, and with what `deployment` says of all of them.
+pub(crate) fn router(routes: Vec<Route>, keys: ApiKeys, deployment: &Deployment) -> Router {
+    let allowed = deployment.functions.values().find_map(|function| function.environment.get("ALLOWED_ORIGIN"));
+    let api = Api {
+        routes,
+        keys,
+        responses: deployment.gateway_responses.clone(),
+        allowed_origin: allowed.filter(|origin| !origin.is_empty()).cloned(),
+        minimum_compression_size: deployment.minimum_compression_size,
+    };
+    Router::new().fallback(serve).with_state(Arc::new(api))
 }
 
 async fn serve(State(api): State<Arc<Api>>, Extension(authority): Extension<Authority>, request: Request) -> Response {
-    if let Err(refusal) = authority.refuse_other_origins(request.headers()) {
+    if let Err(refusal) = authority.refuse_other_origins(request.headers(), api.allowed_origin.as_deref()) {
         return refusal.into_response();
     }
+    let gzip = takes_gzip(request.headers());
     match api.pass_on(authority, request).await {
-        Ok(response) => response,
-        Err(kind) => api.responses.get(kind).map_or_else(|| StatusCode::BAD_GATEWAY.into_response(), http_of_gateway),
+        Ok(response) => http_of(if gzip { api.compressed(response) } else { response }),
+        Err(kind) => {
+            let response = api.responses.get(kind).cloned();
+            response.map_or_else(|| StatusCode::BAD_GATEWAY.into_response(), |response| http_of(response.into()))
+        }
     }
+}
+
+/// Whether the caller takes answers that are compressed by gzip (RFC 9110, section 12.5.3). API Gateway passes over `*`.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
+    })
 }
 
 impl Api {
@@ -79,7 +109,7 @@ impl Api {
     /// # Errors
     /// The type of the gateway response where API Gateway itself answers. Whatever a function does wrong is one of its own
     /// errors to API Gateway, and these have the default's response.
-    async fn pass_on(&self, authority: Authority, request: Request) -> Result<Response, &'static str> {
+    async fn pass_on(&self, authority: Authority, request: Request) -> Result<ApiGatewayProxyResponse, &'static str> {
         let (route, parameters) =
             self.find(request.method(), request.uri().path()).ok_or("MISSING_AUTHENTICATION_TOKEN")?;
         let caller = request.headers().get("x-api-key").and_then(|key| self.keys.get(key.to_str().ok()?)).cloned();
@@ -94,7 +124,7 @@ impl Api {
         let invocation = (route.handler)(LambdaEvent::new(event, context(route.timeout)));
         let invocation = tokio::time::timeout(route.timeout, AssertUnwindSafe(invocation).catch_unwind());
         let why = match invocation.await {
-            Ok(Ok(Ok(response))) if fits(&response, MAX_ANSWER_BYTES) => return Ok(http_of(response)),
+            Ok(Ok(Ok(response))) if fits(&response, MAX_ANSWER_BYTES) => return Ok(response),
             Ok(Ok(Ok(_))) => "its answer is larger than Lambda takes".to_owned(),
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(_)) => "it panicked".to_owned(),
@@ -102,6 +132,22 @@ impl Api {
         };
         tracing::error!(route = route.path, why, "a function failed");
         Err("DEFAULT_5XX")
+    }
+
+    /// The answer, compressed by gzip where it is large enough.
+    fn compressed(&self, mut response: ApiGatewayProxyResponse) -> ApiGatewayProxyResponse {
+        if let Some(Text(text)) = &response.body
+            && self.minimum_compression_size.is_some_and(|least| text.len() >= least)
+        {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+            if gzip.write_all(text.as_bytes()).is_ok()
+                && let Ok(bytes) = gzip.finish()
+            {
+                response.body = Some(Binary(bytes));
+                response.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+        }
+        response
     }
 
     /// The route of a path and a method, with the values of the path's parameters. A slash at the end is no part of a path
@@ -197,8 +243,8 @@ fn query_of(uri: &Uri) -> HashMap<String, Vec<String>> {
 
 pub(crate) fn http_of(response: ApiGatewayProxyResponse) -> Response {
     let body = match response.body {
-        Some(aws_lambda_events::encodings::Body::Text(text)) => Body::from(text),
-        Some(aws_lambda_events::encodings::Body::Binary(bytes)) => Body::from(bytes),
+        Some(Text(text)) => Body::from(text),
+        Some(Binary(bytes)) => Body::from(bytes),
         _ => Body::empty(),
     };
     let mut http = Response::new(body);
@@ -208,15 +254,18 @@ pub(crate) fn http_of(response: ApiGatewayProxyResponse) -> Response {
     http
 }
 
-fn http_of_gateway(response: &GatewayResponse) -> Response {
-    let mut http = Response::new(Body::from(response.body.clone()));
-    *http.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    for (name, value) in &response.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
-            http.headers_mut().insert(name, value);
+impl From<GatewayResponse> for ApiGatewayProxyResponse {
+    fn from(GatewayResponse { status, headers, body }: GatewayResponse) -> Self {
+        let mut response = Self::default();
+        response.status_code = status.into();
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
+                response.headers.insert(name, value);
+            }
         }
+        response.body = Some(Text(body));
+        response
     }
-    http
 }
 
 #[cfg(test)]
@@ -239,12 +288,16 @@ mod tests {
         }
     }
 
+    fn api(routes: Vec<Route>, responses: GatewayResponses) -> Api {
+        Api { routes, keys: ApiKeys::new(), responses, allowed_origin: None, minimum_compression_size: Some(1024) }
+    }
+
     fn found(path: &str) -> Option<(String, HashMap<String, String>)> {
         let good = || Ok(ApiGatewayProxyResponse::default());
         let paths = ["/", "/jobs", "/jobs/{id}", "/jobs/{id}/image", "/jobs/latest"];
         let mut routes: Vec<_> = paths.iter().map(|path| route(None, path, good)).collect();
         routes.push(route(Some(Method::POST), "/jobs/only/post", good));
-        let api = Api { routes, keys: ApiKeys::new(), responses: GatewayResponses::new() };
+        let api = api(routes, GatewayResponses::new());
         api.find(&Method::GET, path).map(|(route, parameters)| (route.path.clone(), parameters))
     }
 
@@ -267,13 +320,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn gzip_is_for_those_who_name_it() {
+        for (values, taken) in [
+            (&["gzip"][..], true),
+            (&["deflate, GZIP;q=0.5, br"], true),
+            (&["br", "gzip ; q=1.0"], true),
+            (&[], false),
+            (&["*"], false),
+            (&["br"], false),
+            (&["gzip;q=0"], false),
+            (&["x-gzip, gzip; q=0.000"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
+            }
+            assert_eq!(takes_gzip(&headers), taken, "{headers:?}");
+        }
+    }
+
     #[tokio::test]
     async fn whatever_a_function_does_wrong_is_told_as_a_problem() {
         let response = GatewayResponse { status: 502, headers: BTreeMap::new(), body: "a problem".to_owned() };
         let responses = BTreeMap::from([("DEFAULT_5XX".to_owned(), response)]);
         let large = || {
             let mut response = ApiGatewayProxyResponse::default();
-            response.body = Some(aws_lambda_events::encodings::Body::Text("\"".repeat(MAX_ANSWER_BYTES / 2)));
+            response.body = Some(Text("\"".repeat(MAX_ANSWER_BYTES / 2)));
             Ok(response)
         };
         let mut slow = route(None, "/slow", || Ok(ApiGatewayProxyResponse::default()));
@@ -285,7 +358,7 @@ mod tests {
             route(None, "/large", large),
             slow,
         ];
-        let api = Arc::new(Api { routes, keys: ApiKeys::new(), responses });
+        let api = Arc::new(api(routes, responses));
         for path in ["/error", "/panic", "/large", "/slow"] {
             let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
             let response = serve(State(api.clone()), Extension(Authority("localhost".to_owned())), request).await;

@@ -25,7 +25,7 @@ pub(crate) enum Refusal {
     NoHost,
     /// It names another host than this machine.
     ForeignHost,
-    /// A web page asks that is not the API's own.
+    /// A web page asks that is neither the API's own nor of the origin that may use it.
     ForeignOrigin,
 }
 
@@ -65,11 +65,13 @@ fn is_loopback(name: &str) -> bool {
 }
 
 impl Authority {
-    /// Refuses what a page of another origin asks for. A program that is no browser names no origin.
-    pub(crate) fn refuse_other_origins(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Refuses what a page of another origin than this and the allowed one asks for, unless `*` allows all of them. A
+    /// program that is no browser names no origin.
+    pub(crate) fn refuse_other_origins(&self, headers: &HeaderMap, allowed: Option<&str>) -> Result<(), Refusal> {
         let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
         let own = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(&self.0));
-        if origins.all(own) { Ok(()) } else { Err(Refusal::ForeignOrigin) }
+        let is_allowed = |origin: &str| allowed.is_some_and(|allowed| allowed == "*" || allowed == origin);
+        if origins.all(|origin| own(origin) || is_allowed(origin)) { Ok(()) } else { Err(Refusal::ForeignOrigin) }
     }
 }
 
@@ -87,7 +89,7 @@ impl IntoResponse for Refusal {
                 403,
                 "foreign_origin",
                 "The request comes from another site",
-                "Of web pages, only this server's own may use the API.",
+                "Of web pages, only this server's own and those of AllowedOrigin may use the API.",
             ),
         };
         let problem = ProblemDetails {
@@ -180,7 +182,21 @@ mod tests {
             (&[("origin", "http://localhost:3000"), ("origin", "http://evil.example")], false),
         ] {
             let request = asked(Version::HTTP_11, "/", origins);
-            assert_eq!(authority.refuse_other_origins(request.headers()).is_ok(), served, "{origins:?}");
+            assert_eq!(authority.refuse_other_origins(request.headers(), None).is_ok(), served, "{origins:?}");
+        }
+        for (origin, allowed, served) in [
+            ("https://app.example.com", "https://app.example.com", true),
+            ("http://localhost:3000", "https://app.example.com", true),
+            ("https://app.example.com:8443", "https://app.example.com", false),
+            ("http://app.example.com", "https://app.example.com", false),
+            ("https://app.example.com.evil.example", "https://app.example.com", false),
+            ("null", "https://app.example.com", false),
+            ("https://evil.example", "*", true),
+            ("null", "*", true),
+        ] {
+            let request = asked(Version::HTTP_11, "/", &[("origin", origin)]);
+            let told = authority.refuse_other_origins(request.headers(), Some(allowed));
+            assert_eq!(told.is_ok(), served, "{origin} where {allowed} is allowed");
         }
     }
 }

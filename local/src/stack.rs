@@ -15,7 +15,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, HttpClient, ProvideCredentials, SharedCredentialsProvider};
 use axum::http::Method;
 use axum::middleware::from_fn;
-use futures_util::future::FutureExt;
+use futures_util::future::{self, FutureExt};
 use serde::{Deserialize, Serialize};
 use shared::Clock;
 use shared::aws::{Aws, Endpoints, http_client};
@@ -271,7 +271,7 @@ impl Stack {
     }
 
     fn serve(&mut self, api: TcpListener, keys: &ApiKeys, event_sources: bool) {
-        let router = gateway::router(self.routes(), keys.clone(), self.deployment.gateway_responses.clone());
+        let router = gateway::router(self.routes(), keys.clone(), &self.deployment);
         self.front.spawn(services::serve_router(api, router, stopped(&self.stop).boxed().shared()).map(report));
         if event_sources {
             for source in self.event_sources() {
@@ -281,7 +281,17 @@ impl Stack {
     }
 
     fn routes(&self) -> Vec<Route> {
-        let mut routes = Vec::new();
+        let preflights = self.deployment.preflights.iter().map(|(path, response)| {
+            let response = response.clone();
+            Route {
+                path: path.clone(),
+                method: Some(Method::OPTIONS),
+                key_required: false,
+                handler: Arc::new(move |_| future::ready(Ok(response.clone().into())).boxed()),
+                timeout: Duration::from_secs(29),
+            }
+        });
+        let mut routes: Vec<_> = preflights.collect();
         for (binary, Function { routes: declared, timeout, .. }) in &self.deployment.functions {
             for route in declared {
                 let handler: gateway::Handler = match binary.as_str() {

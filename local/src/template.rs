@@ -15,6 +15,12 @@ pub const TEMPLATE: &str = include_str!("../../template.yaml");
 /// The account that the emulated resources belong to.
 pub const ACCOUNT: &str = "000000000000";
 
+/// Where the definition of an API says what serves a method.
+const INTEGRATION: &str = "x-amazon-apigateway-integration";
+
+/// How the definition of an API names every method that a path names nowhere else.
+const ANY_METHOD: &str = "x-amazon-apigateway-any-method";
+
 /// What stands outside the template and its parameters when it is deployed here.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -49,6 +55,10 @@ pub struct Deployment {
     pub functions: BTreeMap<String, Function>,
     /// What API Gateway answers by itself, by the type of the response.
     pub gateway_responses: BTreeMap<String, GatewayResponse>,
+    /// What API Gateway answers by itself to OPTIONS, by path.
+    pub preflights: BTreeMap<String, GatewayResponse>,
+    /// The least size of an answer that API Gateway compresses, in bytes.
+    pub minimum_compression_size: Option<usize>,
 }
 
 /// What API Gateway answers by itself.
@@ -213,7 +223,11 @@ impl Deployment {
             buckets: BTreeMap::new(),
             functions: BTreeMap::new(),
             gateway_responses: BTreeMap::new(),
+            preflights: BTreeMap::new(),
+            minimum_compression_size: None,
         };
+        let mut other_routes = Vec::new();
+        let mut binaries = BTreeMap::new();
         let globals = &template["Globals"]["Function"];
         for (id, resource) in resolver.resources {
             let place = format!("Resources/{id}/Properties");
@@ -235,16 +249,36 @@ impl Deployment {
                     let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str();
                     let binary = binary.ok_or_else(|| fault(&place, "the function names no Binary to build"))?;
                     let function = resolver.function(globals, properties, &place)?;
+                    binaries.insert(id.as_str(), binary);
                     deployment.functions.insert(binary.to_owned(), function);
                 }
                 Some("AWS::Serverless::Api") => {
                     for (kind, response) in properties["GatewayResponses"].as_object().into_iter().flatten() {
-                        let response = gateway_response(response, &format!("{place}/GatewayResponses/{kind}"))?;
+                        let place = format!("{place}/GatewayResponses/{kind}");
+                        let response = gateway_response(&resolver.resolve(response, &place)?, &place)?;
                         deployment.gateway_responses.insert(kind.clone(), response);
                     }
+                    for (path, methods) in properties["DefinitionBody"]["paths"].as_object().into_iter().flatten() {
+                        let place = format!("{place}/DefinitionBody/paths/{path}");
+                        let options = resolver.resolve(&methods["options"], &place)?;
+                        if !options.is_null() {
+                            deployment.preflights.insert(path.clone(), preflight(&options, &place)?);
+                        }
+                        other_routes.extend(methods.get(ANY_METHOD).map(|method| (path, method, place)));
+                    }
+                    let size = properties["MinimumCompressionSize"].as_u64();
+                    deployment.minimum_compression_size = size.and_then(|size| size.try_into().ok());
                 }
                 _ => {}
             }
+        }
+        for (path, method, place) in other_routes {
+            let id = method[INTEGRATION]["uri"]["Fn::Sub"][1]["Function"]["Ref"].as_str();
+            let binary = id.and_then(|id| binaries.get(id.strip_suffix(".Alias")?));
+            let function = binary.and_then(|&binary| deployment.functions.get_mut(binary));
+            let function = function.ok_or_else(|| fault(&place, "it invokes no function of this template"))?;
+            let route = Route { path: path.clone(), method: "ANY".to_owned(), auth: RouteAuth::default() };
+            function.routes.push(route);
         }
         Ok(deployment)
     }
@@ -308,12 +342,27 @@ fn gateway_response(declared: &Value, place: &str) -> Result<GatewayResponse, Te
     let status = declared["StatusCode"].as_u64().and_then(|status| status.try_into().ok());
     let body = declared["ResponseTemplates"]["application/json"].as_str();
     let (Some(status), Some(body)) = (status, body) else { return Err(fault(place, "it needs a status and a body")) };
-    // A value that is not taken from the request stands in quotes.
-    let header = |value: &Value| Some(value.as_str()?.strip_prefix('\'')?.strip_suffix('\'')?.to_owned());
-    let declared = declared["ResponseParameters"]["Headers"].as_object().into_iter().flatten();
-    let headers = declared.map(|(name, value)| Some((name.clone(), header(value)?)));
-    let headers = headers.collect::<Option<_>>().ok_or_else(|| fault(place, "a header is not understood"))?;
+    let headers = headers(&declared["ResponseParameters"]["Headers"], "", place)?;
     Ok(GatewayResponse { status, headers, body: body.to_owned() })
+}
+
+/// The answer of a mock integration.
+fn preflight(method: &Value, place: &str) -> Result<GatewayResponse, TemplateError> {
+    let declared = &method[INTEGRATION]["responses"]["default"];
+    let status = declared["statusCode"].as_str().and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| fault(place, "it needs a status"))?;
+    let headers = headers(&declared["responseParameters"], "method.response.header.", place)?;
+    Ok(GatewayResponse { status, headers, body: String::new() })
+}
+
+/// Headers whose values are not taken from the request, and so stand in quotes.
+fn headers(declared: &Value, prefix: &str, place: &str) -> Result<BTreeMap<String, String>, TemplateError> {
+    let header = |(name, value): (&String, &Value)| {
+        let value = value.as_str()?.strip_prefix('\'')?.strip_suffix('\'')?;
+        Some((name.strip_prefix(prefix)?.to_owned(), value.to_owned()))
+    };
+    let headers = declared.as_object().into_iter().flatten().map(header);
+    headers.collect::<Option<_>>().ok_or_else(|| fault(place, "a header is not understood"))
 }
 
 /// Resolves intrinsic functions.

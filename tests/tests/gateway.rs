@@ -1,10 +1,19 @@
 //! What holds for every request, whatever it asks for: paths, links, HEAD, and who may ask.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use local::Options;
 use local::bedrock::Behaviour;
-use reqwest::header::{ALLOW, CONTENT_LENGTH, DATE, HOST, IF_NONE_MATCH, LINK, LOCATION, ORIGIN};
+use reqwest::header::{
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderName,
+    IF_NONE_MATCH, LINK, LOCATION, ORIGIN, VARY,
+};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -171,6 +180,174 @@ async fn a_page_of_another_site_changes_nothing() {
     assert_eq!(pipeline.job(job.id).await.status, Status::Queued);
     let own = cancel(api).await.expect("the API answers");
     assert_eq!(own.json::<JobView>().await.expect("a job").status, Status::Canceled);
+    pipeline.stop().await;
+}
+
+/// The names in a header that lists some, in lower case.
+fn listed(response: &Response, name: HeaderName) -> Vec<String> {
+    let list = response.headers().get(&name).map(|value| value.to_str().expect("text").to_lowercase());
+    list.unwrap_or_default().split(',').map(|part| part.trim().to_owned()).collect()
+}
+
+/// What a page of `origin` asks before it sends a POST with an API key.
+async fn preflight(pipeline: &Pipeline, path: &str, origin: &str) -> Response {
+    let ask = pipeline.http.request(Method::OPTIONS, format!("{}{path}", pipeline.ready().api)).header(ORIGIN, origin);
+    let ask = ask.header(ACCESS_CONTROL_REQUEST_METHOD, "POST");
+    ask.header(ACCESS_CONTROL_REQUEST_HEADERS, "content-type,x-api-key").send().await.expect("the API answers")
+}
+
+fn allowing(origin: &str) -> Options {
+    Options {
+        parameters: [("AllowedOrigin".to_owned(), origin.to_owned())].into(),
+        api_keys: [("alice-key".to_owned(), "alice".to_owned())].into(),
+        ..Options::default()
+    }
+}
+
+const APP: &str = "https://app.example.com";
+
+#[tokio::test]
+async fn a_page_of_the_allowed_origin_may_ask_everything() {
+    let pipeline = Pipeline::with(allowing(APP)).await;
+    for (path, methods) in ROUTES {
+        let answer = preflight(&pipeline, &path.replace("{id}", "x"), APP).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{path}");
+        assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], APP, "{path}");
+        assert_eq!(answer.headers()[ACCESS_CONTROL_MAX_AGE], "7200", "{path}");
+        let allowed = listed(&answer, ACCESS_CONTROL_ALLOW_METHODS);
+        assert!(methods.iter().all(|method| allowed.contains(&method.to_lowercase())), "{path}: {allowed:?}");
+        let allowed = listed(&answer, ACCESS_CONTROL_ALLOW_HEADERS);
+        for name in ["content-type", "idempotency-key", "x-api-key", "authorization", "prefer", "if-none-match"] {
+            assert!(allowed.contains(&name.to_owned()), "{path}: {name}");
+        }
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_the_allowed_origin_may_read_every_answer_and_its_headers() {
+    let pipeline = Pipeline::with(allowing(APP)).await;
+    let client = Client::builder().redirect(Policy::none()).build().expect("a client");
+    let ask = |method: Method, path: &str| {
+        let ask = client.request(method, format!("{}{path}", pipeline.ready().api));
+        ask.header(ORIGIN, APP)
+            .header("x-api-key", "alice-key")
+            .header("idempotency-key", "a")
+            .header("prefer", "wait=20")
+    };
+    let heist = json!({ "prompt": "A heist on the moon" });
+    let submit = || ask(Method::POST, "/jobs").json(&heist).send();
+    let [first, again] = [submit().await.expect("it answers"), submit().await.expect("it answers")];
+    let job = again.headers()[LOCATION].to_str().expect("text").rsplit_once('/').expect("an id").1.to_owned();
+    let job = format!("/jobs/{job}");
+    ask(Method::POST, "/jobs").header("idempotency-key", "b").json(&heist).send().await.expect("it answers");
+    let mut answers = vec![(StatusCode::ACCEPTED, first), (StatusCode::ACCEPTED, again)];
+    for (status, request) in [
+        (StatusCode::OK, ask(Method::GET, &job)),
+        (StatusCode::NOT_MODIFIED, ask(Method::GET, &job).header(IF_NONE_MATCH, "*")),
+        (StatusCode::FOUND, ask(Method::GET, &format!("{job}/image"))),
+        (StatusCode::OK, ask(Method::GET, "/jobs?limit=1")),
+        (StatusCode::OK, ask(Method::GET, "/")),
+        (StatusCode::OK, ask(Method::GET, "/health")),
+        (StatusCode::BAD_REQUEST, ask(Method::POST, "/jobs").json(&json!({}))),
+        (StatusCode::METHOD_NOT_ALLOWED, ask(Method::DELETE, &job)),
+        (StatusCode::NOT_FOUND, ask(Method::GET, "/nowhere")),
+        (StatusCode::FORBIDDEN, client.get(format!("{}/jobs", pipeline.ready().api)).header(ORIGIN, APP)),
+    ] {
+        answers.push((status, request.send().await.expect("the API answers")));
+    }
+    // What a page may read in any case (Fetch, "CORS-safelisted response-header name"), and what no page needs.
+    let safe = ["cache-control", "content-length", "content-type", "access-control-allow-origin"];
+    let unneeded = ["access-control-expose-headers", "content-security-policy", "date", "referrer-policy", "vary"];
+    let unneeded = [&unneeded[..], &["x-content-type-options"]].concat();
+    for (status, answer) in answers {
+        assert_eq!(answer.status(), status, "{}", answer.url());
+        assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], APP, "{}", answer.url());
+        let exposed = listed(&answer, ACCESS_CONTROL_EXPOSE_HEADERS);
+        for name in answer.headers().keys().map(HeaderName::as_str) {
+            let known = safe.contains(&name) || unneeded.contains(&name) || exposed.contains(&name.to_owned());
+            assert!(known, "{} has {name}, which no page can read", answer.url());
+        }
+        // The answer is the same for every origin.
+        assert!(!listed(&answer, VARY).contains(&"origin".to_owned()), "{}", answer.url());
+    }
+    for foreign in ["https://app.example.com.evil.example", "http://app.example.com", "null"] {
+        let refused = preflight(&pipeline, "/jobs", foreign).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{foreign}");
+        assert!(!refused.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{foreign}");
+    }
+    pipeline.stop().await;
+
+    let open = Pipeline::with(allowing("*")).await;
+    let answer = preflight(&open, "/jobs", "https://evil.example").await;
+    assert_eq!(
+        (answer.status(), answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN].as_bytes()),
+        (StatusCode::NO_CONTENT, &b"*"[..])
+    );
+    open.stop().await;
+}
+
+#[tokio::test]
+async fn where_no_origin_is_allowed_no_answer_speaks_of_one() {
+    let pipeline = Pipeline::with(Options { parameters: [].into(), ..allowing("") }).await;
+    for (path, _) in ROUTES {
+        let address = format!("{}{}", pipeline.ready().api, path.replace("{id}", "x"));
+        for (method, key, status) in [
+            (Method::OPTIONS, "", Some(StatusCode::FORBIDDEN)),
+            (Method::OPTIONS, "alice-key", Some(StatusCode::METHOD_NOT_ALLOWED)),
+            (Method::GET, "", None),
+            (Method::GET, "alice-key", None),
+        ] {
+            let ask = pipeline.http.request(method.clone(), &address).header("x-api-key", key);
+            let answer = ask.send().await.expect("the API answers");
+            assert!(status.is_none_or(|status| answer.status() == status), "{method} {path}: {}", answer.status());
+            let mut names = answer.headers().keys().map(HeaderName::as_str);
+            assert!(!names.any(|name| name.starts_with("access-control-")), "{method} {path}");
+        }
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_take_it() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let jobs: Vec<_> = (0..100).map(|number| json!({ "prompt": format!("The heist, part {number}") })).collect();
+    let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await.id;
+    // What has ended is the same each time it is looked at.
+    let canceled = pipeline.post(&format!("/batches/{batch}/cancel"), &json!({})).await;
+    assert_eq!(canceled.status(), StatusCode::OK);
+    let ask = |method: Method, path: &str, coding: Option<&str>| {
+        let ask = pipeline.http.request(method, format!("{}{path}", pipeline.ready().api));
+        coding.map_or(ask.try_clone().expect("a request"), |coding| ask.header(ACCEPT_ENCODING, coding)).send()
+    };
+    for path in ["/jobs?limit=100", "/"] {
+        let packed = ask(Method::GET, path, Some("gzip, deflate, br")).await.expect("it answers");
+        assert_eq!(packed.headers()[CONTENT_ENCODING], "gzip", "{path}");
+        let without = ask(Method::HEAD, path, Some("gzip")).await.expect("it answers");
+        assert_eq!(head(&without), head(&packed), "{path}");
+        let packed = packed.bytes().await.expect("a body");
+        for coding in [None, Some("identity"), Some("br"), Some("gzip;q=0")] {
+            let plain = ask(Method::GET, path, coding).await.expect("it answers");
+            assert!(!plain.headers().contains_key(CONTENT_ENCODING), "{path}: {coding:?}");
+            let plain = plain.bytes().await.expect("a body");
+            let mut unpacked = Vec::new();
+            GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).expect("it is gzip");
+            assert_eq!(unpacked, plain, "{path}");
+            assert!(packed.len() * 3 < plain.len(), "{path}: {} of {}", packed.len(), plain.len());
+        }
+    }
+    let small = ask(Method::GET, "/health", Some("gzip")).await.expect("it answers");
+    assert!(!small.headers().contains_key(CONTENT_ENCODING));
+    // The page may be kept by caches, who must not give it compressed to those who cannot read it.
+    let page = ask(Method::GET, "/", None).await.expect("it answers");
+    assert_eq!(page.headers()[VARY], "Accept-Encoding");
+    assert!(page.headers()[ETAG].as_bytes().starts_with(b"W/"), "one tag is for two forms of the page");
+
+    let mut body = GzEncoder::new(Vec::new(), Compression::default());
+    body.write_all(br#"{"prompt":"A heist on the moon"}"#).expect("memory");
+    let post = pipeline.http.post(format!("{}/jobs", pipeline.ready().api)).body(body.finish().expect("memory"));
+    let post = post.header(CONTENT_TYPE, "application/json").header(CONTENT_ENCODING, "gzip");
+    assert_eq!(post.send().await.expect("it answers").status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     pipeline.stop().await;
 }
 

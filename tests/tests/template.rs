@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use local::template::{Deployment, Surroundings, TEMPLATE, TemplateError};
+use local::template::{Deployment, GatewayResponse, Surroundings, TEMPLATE, TemplateError};
 use serde_json::Value;
-use shared::api::MAX_BODY_BYTES;
+use shared::api::{MAX_BODY_BYTES, ROUTES};
 use shared::problem::{ProblemDetails, type_of};
 use shared::{Clock, Problem};
 use tests::pipeline::Pipeline;
@@ -67,10 +67,76 @@ fn what_api_gateway_answers_by_itself_is_a_problem_too() {
         // What a function refuses as well is told in the same words.
         let same = match kind.as_str() {
             "MISSING_AUTHENTICATION_TOKEN" => Problem::NoSuchRoute.details(),
+            "UNSUPPORTED_MEDIA_TYPE" => Problem::UnsupportedMediaType.details(),
             "REQUEST_TOO_LARGE" => Problem::PayloadTooLarge(MAX_BODY_BYTES).details(),
             _ => continue,
         };
         assert_eq!((problem.title, problem.detail, problem.code), (same.title, same.detail, same.code), "{kind}");
+    }
+}
+
+/// Whether an answer lets pages of other origins read it.
+fn says_cors(response: &GatewayResponse) -> bool {
+    response.headers.keys().any(|name| name.starts_with("Access-Control-"))
+}
+
+#[test]
+fn what_api_gateway_answers_by_itself_is_for_pages_of_the_allowed_origin_too() {
+    let none = deployment();
+    assert!(none.preflights.is_empty(), "anybody may call a method that nobody needs");
+    assert!(!none.gateway_responses.values().any(says_cors));
+
+    let origin = "https://app.example.com";
+    let allowing = read(BTreeMap::from([("AllowedOrigin".to_owned(), origin.to_owned())])).expect("it is understood");
+    for (kind, response) in &allowing.gateway_responses {
+        assert_eq!(response.headers["Access-Control-Allow-Origin"], origin, "{kind}");
+        let [exposed, told] = ["Access-Control-Expose-Headers", "Retry-After"].map(|name| response.headers.get(name));
+        assert_eq!(exposed.map(String::as_str), told.map(|_| "Retry-After"), "{kind}");
+    }
+    let paths: BTreeSet<_> = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(allowing.preflights.keys().cloned().collect::<BTreeSet<_>>(), paths);
+}
+
+#[test]
+fn what_needs_no_key_is_limited_to_a_few_requests_a_second() {
+    let template = document();
+    let api = &template["Resources"]["Api"]["Properties"];
+    assert_eq!(api["Auth"]["AddApiKeyRequiredToCorsPreflight"], false);
+    let mut limited = BTreeSet::new();
+    for setting in api["MethodSettings"].as_array().expect("settings") {
+        let (setting, condition) = match setting["Fn::If"].as_array() {
+            Some(choice) => (&choice[1], choice[0].as_str()),
+            None => (setting, None),
+        };
+        let path = setting["ResourcePath"].as_str().expect("a path").replacen('/', "", 1).replace("~1", "/");
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        let method = setting["HttpMethod"].as_str().expect("a method").to_owned();
+        // API Gateway refuses settings of a method that is not there.
+        assert_eq!(condition, (method == "OPTIONS").then_some("AllowsOrigin"), "{method} {path}");
+        assert!(setting["MetricsEnabled"] == false && setting["DataTraceEnabled"] == false, "{method} {path}");
+        if method != "*" {
+            assert_eq!(setting["ThrottlingRateLimit"], 5, "{method} {path}");
+            limited.insert((method, path));
+        }
+    }
+    let deployment = deployment();
+    let routes = deployment.functions.values().flat_map(|function| &function.routes);
+    let open =
+        routes.filter(|route| !route.auth.api_key_required).map(|route| (route.method.clone(), route.path.clone()));
+    let preflights = ROUTES.iter().map(|(path, _)| ("OPTIONS".to_owned(), (*path).to_owned()));
+    assert_eq!(limited, open.chain(preflights).collect());
+}
+
+#[test]
+fn what_a_parameter_changes_of_the_api_is_deployed() {
+    let template = document();
+    // Otherwise SAM makes a deployment only when the template's text has changed.
+    assert_eq!(template["Resources"]["Api"]["Properties"]["AlwaysDeploy"], true);
+    // With MergeDefinitions, SAM writes such an event into the definition as "any", which is no method to API Gateway.
+    for (id, _, function) in functions(&template) {
+        for (name, event) in function["Properties"]["Events"].as_object().into_iter().flatten() {
+            assert_ne!(event["Properties"]["Method"], "ANY", "{id}: {name}");
+        }
     }
 }
 
@@ -272,29 +338,6 @@ fn a_failed_first_deployment_leaves_nothing_that_hinders_the_next() {
         ["ApiGatewayAccount", "ApiGatewayLogRoleForAccount", "ImageBucket"]
     );
     assert!(kept.values().all(|policy| *policy == "RetainExceptOnCreate"), "{kept:?}");
-}
-
-#[test]
-fn what_needs_no_key_is_limited_to_a_few_requests_a_second() {
-    let template = document();
-    let settings = template["Resources"]["Api"]["Properties"]["MethodSettings"].as_array().expect("method settings");
-    let limit = |path: &str, method: &str| {
-        // CloudFormation's own spelling: every slash but the first is `~1`, and the root is the first alone.
-        let path = if path == "/" { path.to_owned() } else { format!("/{}", path.replace('/', "~1")) };
-        let named = settings.iter().find(|one| one["ResourcePath"] == path.as_str() && one["HttpMethod"] == method)?;
-        named["ThrottlingRateLimit"].as_f64()
-    };
-    let mut open = BTreeSet::new();
-    for function in deployment().functions.into_values() {
-        for route in function.routes.into_iter().filter(|route| !route.auth.api_key_required) {
-            let rate = limit(&route.path, &route.method);
-            assert!(rate.is_some_and(|rate| rate <= 5.0), "{} {}: {rate:?}", route.method, route.path);
-            assert_ne!(route.method, "ANY", "{}", route.path);
-            open.insert((route.path, route.method));
-        }
-    }
-    assert_eq!(settings.len(), open.len() + 1, "no limit is for a method that is not there");
-    assert!(settings.iter().all(|one| one["MetricsEnabled"] == false && one["DataTraceEnabled"] == false));
 }
 
 #[test]

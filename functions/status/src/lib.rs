@@ -45,6 +45,8 @@ pub struct App {
     page: bool,
     /// The address that links begin with, where it is not the one under which a caller reached API Gateway.
     public_url: Option<String>,
+    /// The origin whose pages may read the answers, or `*` for any.
+    allowed_origin: Option<String>,
 }
 
 impl App {
@@ -73,6 +75,7 @@ impl App {
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
         let public_url = settings.optional("PUBLIC_URL");
+        let allowed_origin = settings.optional("ALLOWED_ORIGIN");
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),
@@ -84,6 +87,7 @@ impl App {
             max_wait: Duration::from_secs(u64::from(max_wait)),
             page,
             public_url,
+            allowed_origin,
         })
     }
 }
@@ -106,7 +110,7 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
         ("GET", "/health") => health(app, &request).await,
         (_, path) => Err(wrong_method(path)),
     };
-    Ok(Answer::from(answer).into())
+    Ok(Answer::from(answer).readable_by(app.allowed_origin.as_deref()).into())
 }
 
 /// The page. Its query is nobody's business: links to a page often carry one.

@@ -18,7 +18,8 @@ pub(crate) struct Page {
 }
 
 static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
-    etag: format!("\"{}\"", digest(HTML)),
+    // It is weak, because the page is sent compressed and as it is.
+    etag: format!("W/\"{}\"", digest(HTML)),
     script: digest(element(HTML, "<script>", "</script>")),
     style: digest(element(HTML, "<style>", "</style>")),
 });
@@ -38,6 +39,7 @@ impl Page {
         };
         answer
             .header(header::ETAG, &self.etag)
+            .header(header::VARY, "Accept-Encoding")
             .header(header::CONTENT_SECURITY_POLICY, self.policy(pictures))
             .header(header::REFERRER_POLICY, "no-referrer")
     }

@@ -35,6 +35,8 @@ pub struct App {
     retention: Duration,
     /// The address that links begin with, where it is not the one under which a caller reached API Gateway.
     public_url: Option<String>,
+    /// The origin whose pages may read the answers, or `*` for any.
+    allowed_origin: Option<String>,
 }
 
 impl App {
@@ -58,6 +60,7 @@ impl App {
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
         let public_url = settings.optional("PUBLIC_URL");
+        let allowed_origin = settings.optional("ALLOWED_ORIGIN");
         settings.finish(|| Self {
             table: aws.table(table),
             queue: aws.queue(queue),
@@ -66,6 +69,7 @@ impl App {
             deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
             retention: Duration::from_secs(u64::from(retention_days) * 86_400),
             public_url,
+            allowed_origin,
         })
     }
 }
@@ -84,7 +88,7 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
         ("POST", "/batches/{id}/retry") => retry_batch(app, &request, trace).await,
         (_, path) => Err(wrong_method(path)),
     };
-    Ok(Answer::from(answer).into())
+    Ok(Answer::from(answer).readable_by(app.allowed_origin.as_deref()).into())
 }
 
 async fn post_job(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {

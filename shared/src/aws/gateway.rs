@@ -173,6 +173,10 @@ impl Request {
     }
 }
 
+/// The headers of answers that are not on the list of those that a page of another origin may read in any case, see
+/// <https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name>.
+const EXPOSED: &str = "Allow, ETag, Idempotency-Replayed, Link, Location, Preference-Applied, Retry-After";
+
 /// An answer to a caller.
 pub struct Answer {
     status: u16,
@@ -214,6 +218,13 @@ impl Answer {
             self.headers.insert(name, value);
         }
         self
+    }
+
+    /// The same answer for pages of another origin to read, if the operator allows one. It is the same for every caller, so
+    /// it does not vary with the request's `Origin`.
+    pub fn readable_by(self, origin: Option<&str>) -> Self {
+        let Some(origin) = origin else { return self };
+        self.header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin).header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED)
     }
 
     /// The same answer with the time after which to ask again, in whole seconds: at least one, and at most thirty, so that
