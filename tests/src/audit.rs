@@ -130,9 +130,10 @@ impl Audit {
 async fn records(pipeline: &Pipeline, batch: BatchId) -> HashMap<JobId, Job> {
     let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
     let mut records = HashMap::new();
+    let batch = table.get_batch(batch).await.expect("the table answers").expect("the batch");
     let mut place = None;
     loop {
-        let page = table.list(List::OfBatch(batch), |_| true, JOBS_PER_PAGE, place).await.expect("the table answers");
+        let page = table.list(List::OfBatch(&batch), |_| true, JOBS_PER_PAGE, place).await.expect("the table answers");
         records.extend(page.jobs.into_iter().map(|job| (job.id, job)));
         place = page.next;
         if place.is_none() {

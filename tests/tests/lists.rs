@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use aws_lambda_events::encodings::Body;
 use reqwest::StatusCode;
-use reqwest::header::LINK;
+use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH, LINK};
 use serde_json::{Value, json};
 use shared::api::JobsView;
 use shared::job::Status;
@@ -66,6 +66,63 @@ async fn an_owners_jobs_are_listed_newest_first_page_by_page() {
         assert_eq!(response.json::<Value>().await.expect("a problem")["code"], "invalid_cursor", "{path}");
     }
     pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batchs_jobs_are_listed_in_the_order_of_its_request() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let prompts: Vec<_> = (0..30).map(|number| format!("Film {number}")).collect();
+    let jobs = |prompts: &[String]| prompts.iter().map(|prompt| json!({ "prompt": prompt })).collect::<Vec<_>>();
+    let single = pipeline.submit_batch(&json!({ "jobs": jobs(&prompts) })).await.id;
+    let mut group = None;
+    for part in prompts.chunks(10) {
+        let part = pipeline.submit_batch(&json!({ "group": "friday", "jobs": jobs(part) })).await;
+        group = group.or(part.group_id);
+    }
+    for id in [single, group.expect("a group")] {
+        for limit in [7, 100] {
+            let (mut listed, mut path) = (Vec::new(), format!("/batches/{id}/jobs?limit={limit}"));
+            loop {
+                let page = page(&pipeline, &path).await;
+                listed.extend(page.jobs.iter().map(|job| job.prompt.as_str().to_owned()));
+                let Some(cursor) = page.next_cursor else { break };
+                path = format!("/batches/{id}/jobs?limit={limit}&cursor={cursor}");
+            }
+            assert_eq!(listed, prompts, "{limit}");
+        }
+    }
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_is_sent_again_only_once_a_job_on_it_has_changed() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "One" }, { "prompt": "Two" }] })).await;
+    let [all, of_batch] = ["/jobs".to_owned(), format!("/batches/{}/jobs", batch.id)];
+    let look = async |path: &str, known: &HeaderValue| {
+        let request = pipeline.http.get(format!("{}{path}", pipeline.ready().api)).header(IF_NONE_MATCH, known);
+        let answer = request.send().await.expect("it answers");
+        (answer.status(), answer.headers()[ETAG].clone())
+    };
+    let none = HeaderValue::from_static("\"none\"");
+    let mut known = Vec::new();
+    for path in [&all, &of_batch] {
+        let (status, etag) = look(path, &none).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(look(path, &etag).await, (StatusCode::NOT_MODIFIED, etag.clone()));
+        known.push(etag);
+    }
+    assert!(pipeline.work(batch.jobs.expect("names")[1].id, 1).await);
+    let mut changed = Vec::new();
+    for (path, known) in [&all, &of_batch].into_iter().zip(&known) {
+        let (status, etag) = look(path, known).await;
+        assert_eq!(status, StatusCode::OK);
+        changed.push(etag);
+    }
+    pipeline.submit("Three").await;
+    assert_eq!(look(&all, &changed[0]).await.0, StatusCode::OK);
+    assert_eq!(look(&of_batch, &changed[1]).await.0, StatusCode::NOT_MODIFIED);
+    pipeline.stack.stop().await;
 }
 
 /// The largest answer that Lambda takes from a function, in bytes.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
-use shared::api::{BatchView, HealthView, JobView, JobsView, QueueHealthView, wrong_method};
+use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Request};
 use shared::aws::{Aws, Images, ServiceError, Table};
 use shared::batch::{BatchStatus, Steps};
@@ -21,7 +21,7 @@ use shared::job::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{BatchId, Clock, Job, JobId, JobState, Problem};
 
-use crate::lists::Filter;
+use crate::lists::{Filter, Listed};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
 use crate::page::Page;
@@ -166,15 +166,15 @@ async fn cancel_job(app: &App, request: &Request) -> Result<Answer, Problem> {
 async fn list_jobs(app: &App, request: &Request) -> Result<Answer, Problem> {
     let owner = request.owner();
     let filter = Filter::of(request)?;
-    let jobs = app.list_owned(&owner, &filter, &request.base_url()).await?;
-    Ok(page(request, "/jobs", &filter, &jobs))
+    let listed = app.list_owned(&owner, &filter, &request.base_url()).await?;
+    Ok(page(request, "/jobs", &filter, &listed))
 }
 
 async fn list_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
     let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
-    let jobs = app.list_batch(&batch, &filter, &request.base_url()).await?;
-    Ok(page(request, &format!("/batches/{}/jobs", batch.id()), &filter, &jobs))
+    let listed = app.list_batch(&batch, &filter, &request.base_url()).await?;
+    Ok(page(request, &format!("/batches/{}/jobs", batch.id()), &filter, &listed))
 }
 
 async fn get_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
@@ -219,10 +219,13 @@ async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
 }
 
 /// A page of a list, with the address of the next one.
-fn page(request: &Request, path: &str, filter: &Filter, jobs: &JobsView) -> Answer {
+fn page(request: &Request, path: &str, filter: &Filter, Listed { jobs, etag }: &Listed) -> Answer {
+    if request.has(etag) {
+        return Answer::empty(304).header(header::ETAG, etag);
+    }
     let base = request.base_url();
     let next = jobs.next_cursor.as_ref().map(|cursor| format!("<{base}{path}?{}>; rel=\"next\"", filter.query(cursor)));
-    let answer = Answer::json(200, jobs);
+    let answer = Answer::json(200, jobs).header(header::ETAG, etag);
     match next {
         Some(next) => answer.header(header::LINK, next),
         None => answer,

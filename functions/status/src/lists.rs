@@ -4,13 +4,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{JobView, JobsView};
 use shared::aws::gateway::Request;
 use shared::aws::{List, Page};
-use shared::batch::Whole;
+use shared::batch::{Batch, Whole};
 use shared::job::Status;
 use shared::json::escaped_len_of;
 use shared::problem::FieldError;
 use shared::{BatchId, Job, Owner, Problem};
 
-use crate::{App, unread};
+use crate::page::digest;
+use crate::{App, etag, unread};
 
 /// How many jobs a page has when nobody says how many.
 const DEFAULT_LIMIT: usize = 20;
@@ -24,6 +25,12 @@ const MAX_PAGE_BYTES: usize = 4_000_000;
 
 /// How many parts of a group one page may look into. A filter that few jobs pass would otherwise read all of them.
 const PARTS_PER_PAGE: usize = 8;
+
+/// A page of a list, and the tag of its version.
+pub(crate) struct Listed {
+    pub(crate) jobs: JobsView,
+    pub(crate) etag: String,
+}
 
 /// Which jobs of a list are asked for.
 pub(crate) struct Filter {
@@ -69,7 +76,7 @@ impl Filter {
 
 impl App {
     /// A page of the owner's jobs, and the cursor of the next one. A cursor works only for the same list and filter.
-    pub(crate) async fn list_owned(&self, owner: &Owner, filter: &Filter, base: &str) -> Result<JobsView, Problem> {
+    pub(crate) async fn list_owned(&self, owner: &Owner, filter: &Filter, base: &str) -> Result<Listed, Problem> {
         let scope = filter.scope(["owner", owner.as_str()]);
         let after = self.place(&scope, filter)?;
         let page = self.table.list(List::OfOwner(owner), self.candidates(filter), filter.limit, after).await;
@@ -79,7 +86,7 @@ impl App {
     }
 
     /// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
-    pub(crate) async fn list_batch(&self, batch: &Whole, filter: &Filter, base: &str) -> Result<JobsView, Problem> {
+    pub(crate) async fn list_batch(&self, batch: &Whole, filter: &Filter, base: &str) -> Result<Listed, Problem> {
         let id = batch.id().to_string();
         let scope = filter.scope(["batch", &id]);
         // A place is the part in which the page begins, and the place there, if it is not its beginning.
@@ -98,14 +105,14 @@ impl App {
         };
         let mut page = Page { jobs: Vec::new(), next: None };
         for place in begin..parts.len().min(begin + PARTS_PER_PAGE) {
-            let part = parts[place].id;
+            let part = &parts[place];
             let limit = filter.limit - page.jobs.len();
             let listed = self.table.list(List::OfBatch(part), self.candidates(filter), limit, after.take()).await;
             let Page { jobs, next } = listed.map_err(unread("list"))?;
             page.jobs.extend(jobs);
             let part_goes_on = next.is_some();
             page.next = match next {
-                Some(next) => Some(format!("{part} {next}")),
+                Some(next) => Some(format!("{} {next}", part.id)),
                 None => parts.get(place + 1).map(|next| format!("{} ", next.id)),
             };
             // Where a part's list has not ended, either the page is full or its reads have been enough.
@@ -115,8 +122,10 @@ impl App {
         }
         let (jobs, next) = self.shown(page, filter, &scope).await?;
         Ok(self.fitting(&jobs, next, &scope, base, |last| {
-            let part = last.membership.as_ref().map_or(batch.id(), |membership| membership.batch);
-            format!("{part} {}", List::OfBatch(part).place_after(last))
+            let of_last =
+                |part: &&Batch| last.membership.as_ref().is_some_and(|membership| membership.batch == part.id);
+            let part = parts.iter().find(of_last).unwrap_or(&parts[begin]);
+            format!("{} {}", part.id, List::OfBatch(part).place_after(last))
         }))
     }
 
@@ -130,23 +139,26 @@ impl App {
     fn fitting(
         &self,
         jobs: &[Job],
-        next: Option<String>,
+        mut next: Option<String>,
         scope: &[&str],
         base: &str,
         place_after: impl Fn(&Job) -> String,
-    ) -> JobsView {
+    ) -> Listed {
         let (mut views, mut bytes, mut last) = (Vec::with_capacity(jobs.len()), 0, None);
+        let mut versions = String::new();
         for job in jobs {
             let view = JobView::new(job, base);
             bytes += escaped_len_of(&view);
             if let Some(last) = last.filter(|_| bytes > MAX_PAGE_BYTES) {
-                let next = self.cursors.seal(scope, &place_after(last));
-                return JobsView { jobs: views, next_cursor: Some(next) };
+                next = Some(self.cursors.seal(scope, &place_after(last)));
+                break;
             }
+            versions.extend([&job.id.to_string(), &etag(job)].map(String::as_str));
             views.push(view);
             last = Some(job);
         }
-        JobsView { jobs: views, next_cursor: next }
+        versions.extend(next.as_deref());
+        Listed { etag: format!("W/\"{}\"", digest(&versions)), jobs: JobsView { jobs: views, next_cursor: next } }
     }
 
     /// The place where the page begins that is asked for.

@@ -61,6 +61,7 @@ fn element<'a>(html: &'a str, open: &str, close: &str) -> &'a str {
     content.expect("the page has one such element").0
 }
 
-fn digest(text: &str) -> String {
+/// The digest of a text, in Base64.
+pub(crate) fn digest(text: &str) -> String {
     base64_simd::STANDARD.encode_to_string(Sha256::digest(text))
 }

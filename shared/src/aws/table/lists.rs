@@ -33,8 +33,8 @@ const TRIES: u32 = 5;
 pub enum List<'a> {
     /// An owner's, newest first.
     OfOwner(&'a Owner),
-    /// A batch's, by their names.
-    OfBatch(BatchId),
+    /// A batch's, in the order of its request. Their names follow from the batch's, so no index is asked.
+    OfBatch(&'a Batch),
 }
 
 impl List<'_> {
@@ -42,7 +42,10 @@ impl List<'_> {
     pub fn place_after(self, job: &Job) -> String {
         match self {
             Self::OfOwner(_) => format!("{} {}", job.id, job.created_at.ms()),
-            Self::OfBatch(_) => format!("{} ", job.id),
+            Self::OfBatch(batch) => {
+                let index = (0..batch.total).position(|index| JobId::in_batch(batch.id, index) == job.id);
+                index.map_or(batch.total, |index| index + 1).to_string()
+            }
         }
     }
 }
@@ -60,8 +63,8 @@ pub struct Page {
 impl Table {
     /// At most `limit` jobs of a list that are `wanted`, from the place `after` on, which an earlier page has told.
     ///
-    /// The lists are indexes that lag behind the table by a moment, so a job submitted just now may be missing; what is
-    /// listed is read from the table itself, as it stands at that moment.
+    /// The list of an owner is an index that lags behind the table by a moment, so a job submitted just now may be missing;
+    /// what is listed is read from the table itself, as it stands at that moment.
     ///
     /// # Errors
     /// When the table does not answer as it should.
@@ -140,22 +143,30 @@ impl Table {
         limit: usize,
         after: Option<String>,
     ) -> Result<(Vec<(JobId, String)>, Option<String>), ServiceError> {
-        let query = self.client.query().table_name(&self.name).limit(i32::try_from(limit).unwrap_or(i32::MAX));
-        let query = match list {
-            List::OfOwner(owner) => query
-                .index_name("by_owner")
-                .key_condition_expression("#owner = :key")
-                .expression_attribute_names("#owner", "owner")
-                .expression_attribute_values(":key", AttributeValue::S(owner.as_str().to_owned()))
-                .scan_index_forward(false),
-            List::OfBatch(batch) => query
-                .index_name("by_batch")
-                .key_condition_expression("batch_id = :key")
-                .expression_attribute_values(":key", AttributeValue::S(batch.to_string())),
+        let owner = match list {
+            List::OfOwner(owner) => owner,
+            List::OfBatch(batch) => {
+                let first = after.map_or(Ok(0), |place| place.parse()).map_err(|_| ServiceError::corrupt(SERVICE))?;
+                let end = batch.total.min(first + limit);
+                let keys = (first..end).map(|index| (JobId::in_batch(batch.id, index), (index + 1).to_string()));
+                return Ok((keys.collect(), (end < batch.total).then(|| end.to_string())));
+            }
         };
-        let start = after.map(|place| start_key(list, &place)).transpose()?;
-        let output = query.set_exclusive_start_key(start).send().await;
-        let output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let start = after.map(|place| start_key(owner, &place)).transpose()?;
+        let output = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name("by_owner")
+            .key_condition_expression("#owner = :key")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":key", AttributeValue::S(owner.as_str().to_owned()))
+            .scan_index_forward(false)
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| ServiceError::new(SERVICE, &error))?;
         let key = |item: &Item| Some((job_id(item.get("pk")?.as_s().ok()?)?, place(item)?));
         let keys = output.items().iter().filter_map(key).collect();
         Ok((keys, output.last_evaluated_key().and_then(place)))
@@ -208,25 +219,18 @@ impl Table {
     }
 }
 
-/// A place in a list as text: the job's name and, in an owner's list, the time by which it is sorted.
+/// A place in an owner's list as text: the job's name and the time by which it is sorted.
 fn place(key: &Item) -> Option<String> {
     let id = job_id(key.get("pk")?.as_s().ok()?)?;
-    let created_at = key.get("created_at").and_then(|time| time.as_n().ok());
-    Some(format!("{id} {}", created_at.map_or("", String::as_str)))
+    Some(format!("{id} {}", key.get("created_at")?.as_n().ok()?))
 }
 
-fn start_key(list: List<'_>, place: &str) -> Result<Item, ServiceError> {
+fn start_key(owner: &Owner, place: &str) -> Result<Item, ServiceError> {
     let (id, created_at) = place.split_once(' ').ok_or_else(|| ServiceError::corrupt(SERVICE))?;
     let id: JobId = id.parse().map_err(|_| ServiceError::corrupt(SERVICE))?;
-    let mut key = HashMap::from([("pk".to_owned(), AttributeValue::S(job_key(id)))]);
-    match list {
-        List::OfOwner(owner) => {
-            key.insert("owner".to_owned(), AttributeValue::S(owner.as_str().to_owned()));
-            key.insert("created_at".to_owned(), AttributeValue::N(created_at.to_owned()));
-        }
-        List::OfBatch(batch) => {
-            key.insert("batch_id".to_owned(), AttributeValue::S(batch.to_string()));
-        }
-    }
-    Ok(key)
+    Ok(HashMap::from([
+        ("pk".to_owned(), AttributeValue::S(job_key(id))),
+        ("owner".to_owned(), AttributeValue::S(owner.as_str().to_owned())),
+        ("created_at".to_owned(), AttributeValue::N(created_at.to_owned())),
+    ]))
 }
