@@ -1,7 +1,7 @@
 // Tests of the page in a real browser; .ci/page runs this. Nothing here sleeps: each step waits for a condition.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
@@ -33,6 +33,11 @@ async function open({ api, s3 }, { path = "/", expected = [], ...options } = {})
   const context = await browser.newContext({ viewport: DESKTOP, reducedMotion: "reduce", locale: "en-GB", ...options });
   cleanups.push(() => context.close());
   context.setDefaultTimeout(PATIENCE);
+  // Somebody comes with a browser that is some years old.
+  await context.addInitScript(() => {
+    delete URLSearchParams.prototype.size;
+    for (const name of ["at", "findLast", "findLastIndex", "toSorted"]) delete Array.prototype[name];
+  });
   const page = await context.newPage();
   const ours = [api, s3].map((address) => new URL(address).origin);
   page.on("pageerror", (error) => troubles.push(error.stack));
@@ -82,12 +87,12 @@ const headers = { "Content-Type": "application/json" };
 
 test("a poster is made, told of, hung, downloaded and asked for again", async () => {
   const page = await open(stack, { permissions: ["clipboard-read", "clipboard-write"] });
-  await page.getByText("Nothing hangs here yet.").waitFor();
+  await page.getByText("No posters yet.").waitFor();
   await inspect(page, "empty");
 
   await page.evaluate(() => {
     window.seen = [];
-    const watch = () => seen.at(-1) !== document.querySelector("#live").textContent && seen.push(document.querySelector("#live").textContent);
+    const watch = () => seen[seen.length - 1] !== document.querySelector("#live").textContent && seen.push(document.querySelector("#live").textContent);
     new MutationObserver(watch).observe(document.querySelector("#live"), { childList: true });
   });
   await ask(page, "A noir detective thriller in 1940s Venice");
@@ -149,7 +154,7 @@ test("a title is set over the picture, and refused where the fonts cannot", asyn
   await page.getByLabel("Tagline").fill("Nobody is listening");
   const send = page.getByRole("button", { name: "Make the poster" });
   await send.click();
-  await page.locator("#title-fault", { hasText: "It is required." }).waitFor();
+  await page.locator("#title-fault", { hasText: "need a title." }).waitFor();
   await page.getByLabel("Title").fill("信号");
   await send.click();
   await page.locator("#title-fault", { hasText: "the character 信" }).waitFor();
@@ -158,7 +163,7 @@ test("a title is set over the picture, and refused where the fonts cannot", asyn
   await page.locator("#easel h3", { hasText: "The Last Signal" }).waitFor();
   await state(page, "succeeded");
   await inspect(page, "title");
-  const [artwork] = await Promise.all([page.waitForEvent("popup"), page.getByRole("link", { name: "Artwork" }).click()]);
+  const [artwork] = await Promise.all([page.waitForEvent("popup"), page.getByRole("link", { name: "Without the title" }).click()]);
   await artwork.waitForURL(/-artwork\?/);
   const { jobs: [job] } = await api("/jobs");
   assert.deepEqual([job.poster.title, job.poster.tagline], ["The Last Signal", "Nobody is listening"]);
@@ -188,15 +193,29 @@ const FILMS = ["The last signal", "A heist on the moon, a comedy", 'A western ca
   "A chase through neon Tokyo", "The forest that remembers, a fantasy", "Ein Krimi in Hamburg im Winter",
   "Une comédie à Paris", "A documentary about whales"];
 
-test("a batch of twelve is dropped as a file, counted while it runs, and its failed one retried", async () => {
+/** Drops files on the page, each with its name and its text or bytes. */
+async function drop(page, ...files) {
+  const sent = files.map(([name, content]) => [name, [...Buffer.from(content)]]);
+  await page.evaluate((files) => {
+    const dataTransfer = new DataTransfer();
+    for (const [name, bytes] of files) dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+    const event = (type) => document.body.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+    event("dragover");
+    window.target = getComputedStyle(document.body, "::after").content;
+    event("drop");
+  }, sent);
+}
+
+/** What the page says it has read. */
+const sheet = (page) => page.locator("#sheet tbody tr").evaluateAll((rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent)));
+
+test("a batch of twelve is dropped as a file, counted while it runs, and hangs in the order of the file", async () => {
   const page = await open(stack);
   const csv = ["prompt,aspect_ratio,seed", ...FILMS.map((film, index) => `"${film}",${["2:3", "16:9", "1:1"][index % 3]},${index + 1}`)].join("\r\n");
-  await page.evaluate((csv) => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File([csv], "festival.csv", { type: "text/csv" }));
-    window.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-  }, csv);
+  await drop(page, ["festival.csv", csv]);
   await page.getByText("12 posters.").waitFor();
+  assert.equal(await page.getByLabel("Name of the batch").inputValue(), "festival");
+  assert.deepEqual(await sheet(page).then((rows) => rows.slice(1, 3)), [["3", "", "A heist on the moon, a comedy", "16:9"], ["4", "", 'A western called "Dust"', "1:1"]]);
   await inspect(page, "batch-desk");
   await page.evaluate(() => {
     window.seen = new Set();
@@ -210,7 +229,8 @@ test("a batch of twelve is dropped as a file, counted while it runs, and its fai
   await page.waitForFunction(() => document.querySelector("#live").textContent.startsWith("The batch has ended."));
   assert.ok((await page.evaluate(() => [...seen])).length >= 2, "the counts move while the batch runs");
   assert.equal(await page.locator("#posters li").count(), 12);
-  await page.locator("#posters span", { hasText: 'A western called "Dust"' }).waitFor();
+  const films = FILMS.map((film) => film.replaceAll('""', '"'));
+  assert.deepEqual(await page.locator("#posters .caption span").allTextContents(), films, "they hang in the order of the file");
   await inspect(page, "batch-ended", "#wall");
 
   await page.getByRole("radio", { name: "Failed" }).check();
@@ -218,12 +238,11 @@ test("a batch of twelve is dropped as a file, counted while it runs, and its fai
   await page.getByRole("link", { name: /Something nsfw/ }).click();
   await state(page, "failed", "#poster");
   await inspect(page, "dialog-failed");
-  const retry = page.waitForResponse((response) => response.url().endsWith("/retry"));
-  await page.locator("#poster").getByRole("button", { name: "Retry" }).click();
-  assert.equal((await retry).status(), 202);
-  await page.locator("#poster [data-state=queued], #poster [data-state=running]").waitFor();
-  await state(page, "failed", "#poster");
+  // What the filter refuses it will refuse again.
+  assert.equal(await page.locator("#poster").getByRole("button", { name: "Retry" }).count(), 0);
   await page.keyboard.press("Escape");
+  assert.equal(await page.getByRole("button", { name: "Retry what failed" }).count(), 0);
+  assert.equal(await page.locator("#posters .why").textContent(), "The model's content filter refused it.");
 
   // The URL keeps what is shown.
   await page.waitForURL((url) => !url.hash.includes("job"));
@@ -241,7 +260,7 @@ test("a batch with faults says which line is at fault, and nothing is made of it
   await page.getByRole("button", { name: "Make 3 posters" }).click();
   await page.waitForSelector("#lines[aria-invalid=true]:focus");
   const fault = await page.locator("#lines-fault").textContent();
-  assert.match(fault, /Line 3, seed must be a whole number.*\n.*Line 4, colour is not a field/);
+  assert.match(fault, /Line 3: seed must be a whole number.*\nLine 4: colour is not a field/);
   await inspect(page, "batch-faults");
 });
 
@@ -255,8 +274,11 @@ test("the wall shows the newest first, and more of it when asked", async () => {
   const ids = () => page.locator("#posters li").evaluateAll((cards) => cards.map((card) => card.dataset.id));
   const { jobs } = await api("/jobs?limit=48");
   assert.deepEqual(await ids(), jobs.slice(0, 24).map((job) => job.id));
+  const asked = [];
+  page.on("request", (sent) => { if (sent.url().includes("/jobs")) asked.push(new URL(sent.url()).searchParams.get("cursor")); });
   await page.getByRole("button", { name: "Show more" }).click();
   await until("More posters", async () => (await count()) > 24);
+  assert.equal(asked.filter(Boolean).length, 1, "only the next part is asked for");
   assert.deepEqual(await ids(), jobs.slice(0, await count()).map((job) => job.id));
   await page.getByRole("radio", { name: "Ready" }).check();
   await until("Ready ones alone", async () => page.locator("#posters li:not([data-state=succeeded])").count().then((others) => others === 0));
@@ -312,24 +334,20 @@ test("everything can be done with the keyboard", async () => {
 
   await page.goto(stack.api);
   await page.waitForSelector("#posters li");
-  for (const stop of [".skip", "#key-button", "[name=mode]", "[name=prompt]"]) {
+  for (const stop of [".skip", "[name=mode]", "[name=prompt]"]) {
     await press("Tab");
     await focused(stop);
   }
   await page.keyboard.type("A film that was typed");
-  await press("Tab");
-  await press("Tab");
-  await press("Tab");
+  for (let stops = 0; stops < 7; stops++) await press("Tab");
   await press("ArrowRight");
   await page.waitForSelector("[value='4:5']:checked");
-  await press("Shift+Tab");
-  await press("Shift+Tab");
-  await press("Shift+Tab");
+  for (let stops = 0; stops < 7; stops++) await press("Shift+Tab");
   await press("Control+Enter");
   await page.locator("#easel h3", { hasText: "A film that was typed" }).waitFor();
   await focused("[name=prompt]");
 
-  const card = page.getByRole("link", { name: /A film that was typed/ });
+  const card = page.locator("#posters").getByRole("link", { name: /A film that was typed/ });
   await card.focus();
   await press("Enter");
   await page.waitForSelector("#poster[open] button:focus");
@@ -356,7 +374,7 @@ test("a key is asked for, checked, kept in the tab, and told to the API alone", 
   await page.getByText("The API does not know this key.").waitFor();
   await page.getByLabel("Key", { exact: true }).fill("alice-key");
   await page.keyboard.press("Enter");
-  await page.getByText("Nothing hangs here yet.").waitFor();
+  await page.getByText("No posters yet.").waitFor();
   assert.deepEqual(await page.evaluate(() => [{ ...localStorage }, { ...sessionStorage }, document.cookie]), [{}, { apiKey: "alice-key" }, ""]);
   await ask(page, "A film with a key");
   await state(page, "succeeded");
@@ -387,4 +405,315 @@ test("the page works below the path of a stage, with and without its slash", asy
     await ask(page, "A film on a stage");
     await page.locator("#easel h3", { hasText: "A film on a stage" }).waitFor();
   }
+});
+
+test("the wall shows what is made elsewhere, asks for what has changed alone, and for nothing in the background", async () => {
+  const own = await start("--model-plain");
+  cleanups.push(own.stop);
+  const submit = (prompt) => fetch(`${own.api}/jobs`, { method: "POST", headers, body: JSON.stringify({ prompt }) });
+  const page = await open(own);
+  await page.getByText("No posters yet.").waitFor();
+  await submit("A film that is made elsewhere");
+  await page.locator("#posters [data-state=succeeded]", { hasText: "made elsewhere" }).waitFor();
+
+  const looks = [];
+  page.on("response", (answer) => { if (new URL(answer.url()).pathname === "/jobs") looks.push(answer.status()); });
+  await until("Three looks", () => looks.length >= 3);
+  assert.deepEqual(looks.slice(-2), [304, 304]);
+
+  const turn = (hidden) => page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+  await turn(true);
+  await submit("A film that is made unseen");
+  const unseen = page.waitForRequest(() => true, { timeout: 10_000 }).then(() => "asked", () => "not asked");
+  // One look may be on its way when the tab goes into the background.
+  await until("The rest", async () => (await unseen) === "not asked" || (await page.waitForRequest(() => true, { timeout: 10_000 }).then(() => false, () => true)));
+  assert.equal(await page.locator("#posters li").count(), 1);
+  await turn(false);
+  await page.locator("#posters li", { hasText: "made unseen" }).waitFor({ timeout: 3000 });
+});
+
+test("the page says when the service is gone, goes on when it is back, and says what was lost", async () => {
+  const data = folder();
+  cleanups.push(() => rmSync(data, { recursive: true }));
+  let stack = await start("--data", data, "--model-faults", "hang=1");
+  cleanups.push(() => stack.stop());
+  const port = new URL(stack.api).port;
+  const s3 = stack.s3;
+  const page = await open({ api: stack.api, s3 }, { expected: ["ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE", "status of 404"] });
+  const { id } = await (await fetch(`${stack.api}/batches`, { method: "POST", headers, body: JSON.stringify({ name: "Lost", jobs: [{ prompt: "A film that is batched" }] }) })).json();
+  await ask(page, "A film that is painted for ever");
+  await state(page, "running");
+  await stack.stop();
+  const gone = "The service cannot be reached. Trying again.";
+  await page.locator("#easel .news", { hasText: gone }).waitFor();
+  await page.locator("#wall-fault", { hasText: gone }).waitFor();
+  assert.equal(await page.locator("#easel .busy").count(), 0);
+  assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector("#posters .busy"), "::after").display), "none");
+  await inspect(page, "gone");
+
+  stack = await start("--data", data, "--model-faults", "hang=1", "--port", port);
+  await page.locator("#easel .news", { hasText: "Painting for" }).waitFor();
+  await page.locator("#wall-fault", { hasText: /^$/ }).waitFor({ state: "attached" });
+  await stack.stop();
+  stack = await start("--port", port);
+  await page.locator("#easel .news", { hasText: "This poster is no longer there." }).waitFor();
+  for (const name of ["Cancel", "Retry", "Download"]) assert.equal(await page.locator("#easel").getByRole("button", { name }).count(), 0);
+  await page.getByText("No posters yet.").waitFor();
+
+  await page.goto(`${stack.api}/#batch=${id}`);
+  await page.reload();
+  await page.getByText("This batch is no longer there.").waitFor();
+  await inspect(page, "batch-lost", "#wall");
+  await page.getByRole("link", { name: "Show all posters" }).click();
+  await page.getByText("No posters yet.").waitFor();
+  const asked = [];
+  page.on("request", (sent) => asked.push(sent.url()));
+  await page.evaluate(() => { location.hash = "job=..%2F..%2Fhealth"; });
+  await page.locator("#poster", { hasText: "This poster is no longer there." }).waitFor();
+  assert.ok(!asked.some((url) => url.includes("health")), asked.join());
+});
+
+test("what is empty says why, and nothing old stands under a new filter", async () => {
+  const page = await open(stack);
+  await page.waitForSelector("#posters li");
+  const held = [];
+  await page.route("**/jobs?*status=canceled*", async (route) => { held.push(route); });
+  await page.getByRole("radio", { name: "Canceled" }).check();
+  await page.getByText("Loading …").waitFor();
+  assert.equal(await page.locator("#posters li").count(), 0);
+  await until("The list", () => held.length);
+  await held[0].continue();
+  await page.getByText("Nothing with this filter.").waitFor();
+});
+
+test("what is under way shows, a batch is not made twice unasked, and only what may fare better is retried", async () => {
+  const own = await start("--model-plain", "--model-faults", "error=1", "--parameter", "MaxAttempts=1");
+  cleanups.push(own.stop);
+  const page = await open(own);
+  await page.getByRole("radio", { name: "A batch" }).check();
+  await page.getByLabel("Films").fill("One\nTwo\nThree");
+  const sent = [];
+  page.on("request", (request) => { if (request.method() === "POST") sent.push(new URL(request.url()).pathname); });
+  const send = page.getByRole("button", { name: "Make 3 posters" });
+  await send.click();
+  await page.locator("#counts", { hasText: "3 failed." }).waitFor();
+  const asked = [];
+  page.on("dialog", (dialog) => { asked.push(dialog.message()); dialog.dismiss(); });
+  await send.click();
+  await until("The question", () => asked.length === 1);
+  assert.match(asked[0], /asked for already.*3 more/);
+  assert.deepEqual(sent.splice(0), ["/batches"]);
+
+  // One of the three is made to look like one that the filter refused.
+  await page.route("**/batches/*/jobs?*", async (route) => {
+    const answer = await route.fetch({ headers: { ...route.request().headers(), "if-none-match": "" } });
+    const body = await answer.json();
+    const second = body.jobs.find(({ prompt, error }) => prompt === "Two" && error);
+    if (second) Object.assign(second.error, { code: "content_filtered", retryable: false });
+    return route.fulfill({ response: answer, json: body });
+  });
+  await page.reload();
+  const retry = page.getByRole("button", { name: "Retry what failed" });
+  await retry.click();
+  await until("Two retries", () => sent.length === 2);
+  assert.ok(sent.every((path) => /^\/jobs\/.*\/retry$/.test(path)), sent.join());
+  await page.locator("#counts", { hasText: "3 failed." }).waitFor();
+  assert.equal(await page.locator("#posters li", { hasText: "Two" }).locator(".why").textContent(), "The model's content filter refused it.");
+  assert.equal(await page.locator("#posters li", { hasText: "One" }).locator(".why").textContent(), "The model failed.");
+
+  const held = [];
+  await page.route("**/jobs/*/retry", (route) => { held.push(route); });
+  await page.locator("#posters li a", { hasText: "One" }).click();
+  const button = page.locator("#poster [data-do=retry]");
+  await button.click();
+  await page.locator("#poster [data-do=retry][aria-disabled=true]", { hasText: "Retrying …" }).waitFor();
+  await button.dispatchEvent("click");
+  assert.equal(held.length, 1);
+  await held[0].continue();
+  await page.locator("#poster [data-do=retry]", { hasText: /^Retry$/ }).waitFor({ state: "attached" });
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+});
+
+const UTF16 = Buffer.from("\ufeffprompt,seed\nCaf\u00e9 noir,5\n", "utf16le");
+
+test("files are read for certain or refused by name, and what was read is shown before it is sent", async () => {
+  const page = await open(stack);
+  const posts = [];
+  page.on("request", (sent) => { if (sent.method() === "POST") posts.push(sent.url()); });
+  const fault = page.locator("#lines-fault");
+  for (const [name, content, said] of [
+    ["a.csv", "prompt\nA heist, on the moon", "Line 2: has 2 fields, but the first line names 1."],
+    ["b.csv", "prompt;seed\nA heist;7", "The columns are separated by semicolons. Save the file with commas."],
+    ["c.csv", "prompt\tseed\nA heist\t7", "The columns are separated by tabs. Save the file with commas."],
+    ["d.csv", "sep=,\nprompt,seed\nA heist,7", "“sep=”"],
+    ["e.csv", "A heist on the moon,5", "This is CSV, and its first line must name the columns, one of them prompt."],
+    ["f.csv", 'custom_id,prompt\n1,A spy\n2,"A heist\n3,Moon landing\n', "Line 3: has a quotation mark on line 3 that nothing closes."],
+    ["g.csv", 'prompt\n"A heist" on the moon', "Line 2: has text behind a quotation mark that closes."],
+    ["h.csv", Buffer.from("prompt\nCaf\u00e9 noir", "latin1"), "h.csv is not in UTF-8. Save it as UTF-8."],
+    ["i.txt", "Caf\ufffd noir", "Line 1: has the character U+FFFD, which stands for a letter that was lost."],
+    ["j.csv", "prompt,title,poster.title\nx,a,b", "has both title and poster.title"],
+    ["k.json", "[{]", "It looks like a JSON document, and is not JSON."],
+    ["l.ndjson", '{"prompt":"x"}\n{"prompt"}\n7', "Line 2: is not JSON.\nLine 3: is not an object."],
+    ["m.ndjson", '{"prompt":"x","prompt":"y"}', "Line 1: names a field twice."],
+    ["n.csv", `prompt,seed\n${"x\n".repeat(30)}`, "Lines 2, 3, 4, 5 and 26 more: has 1 field, but the first line names 2."],
+    ["o.csv", "prompt,seed\r\n\r\nA,1\r\nB\r\n", "Line 4: has 1 field"],
+    ["p.txt", "title\tA heist", "has a tab"],
+  ]) {
+    await drop(page, [name, content]);
+    await fault.filter({ hasText: said.split("\n")[0] }).waitFor();
+    assert.ok((await fault.textContent()).includes(said), `${name}: ${await fault.textContent()}`);
+    await page.locator("#send").click();
+    assert.ok((await fault.textContent()).includes(said), name);
+  }
+  assert.match(await page.evaluate(() => window.target), /Drop a file/);
+  assert.deepEqual(posts, []);
+  await inspect(page, "batch-unread");
+
+  for (const [name, content, rows] of [
+    ["a.csv", 'Prompt,SEED,Title\n"A heist, on\nthe moon",7,The Heist\nHe said "run" to her,5,\nThe 12" single,,', [["2", "The Heist", "A heist, on\nthe moon", "2:3"], ["4", "", 'He said "run" to her', "2:3"], ["5", "", 'The 12" single', "2:3"]]],
+    ["b.csv", '"prompt","seed"\r\n"A ""heist""","7"\r\n', [["2", "", 'A "heist"', "2:3"]]],
+    ["c.csv", "prompt,poster.title,aspect_ratio\nx,T,1:1\n", [["2", "T", "x", "1:1"]]],
+    ["d.csv", UTF16, [["2", "", "Caf\u00e9 noir", "2:3"]]],
+    ["e.json", JSON.stringify([{ prompt: "One", title: "T" }, { prompt: "Two", poster: { title: "U" } }], null, 2), [["1", "T", "One", "2:3"], ["2", "U", "Two", "2:3"]]],
+    ["f.json", JSON.stringify({ name: "Festival", defaults: { aspect_ratio: "1:1" }, jobs: [{ prompt: "One" }] }, null, 2), [["1", "", "One", "1:1"]]],
+    ["g.ndjson", '\ufeff{"prompt":"One","title":"T"}\r\n\r\n{"prompt":"Two"}', [["1", "T", "One", "2:3"], ["3", "", "Two", "2:3"]]],
+    ["h.txt", "A heist; on the moon\n\nA western, a sad one\n", [["1", "", "A heist; on the moon", "2:3"], ["3", "", "A western, a sad one", "2:3"]]],
+  ]) {
+    await drop(page, [name, content]);
+    await until(name, async () => JSON.stringify(await sheet(page)) === JSON.stringify(rows));
+    assert.equal(await fault.textContent(), "", name);
+    const expected = name === "f.json" ? "Festival" : name.replace(/\..*/, "");
+    assert.equal(await page.getByLabel("Name of the batch").inputValue(), expected);
+  }
+  await inspect(page, "batch-read");
+  await page.getByRole("button", { name: "Make 2 posters" }).click();
+  await until("The batch", () => posts.length === 1);
+  await page.locator("#posters li", { hasText: "A western, a sad one" }).waitFor();
+
+  await drop(page, ["a.txt", "x"], ["b.txt", "y"]);
+  await fault.filter({ hasText: "These are 2 files. One at a time can be read." }).waitFor();
+  const work = folder();
+  cleanups.push(() => rmSync(work, { recursive: true }));
+  const file = join(work, "again.txt");
+  for (const text of ["One", "One\nTwo"]) {
+    writeFileSync(file, text);
+    await page.locator("#file").setInputFiles(file);
+    await until(text, async () => (await page.getByLabel("Films").inputValue()) === text);
+  }
+  const stopped = await page.evaluate(() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.setData("text/plain", "dragged words");
+    return ["dragover", "drop"].map((type) => !document.querySelector("[name=prompt]").dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true })));
+  });
+  assert.deepEqual(stopped, [false, false], "text that is dragged belongs to the field");
+
+  // Much text is read once, and not at each key.
+  const long = `prompt\n${`"${"x".repeat(3000)}"\n`.repeat(999)}${"y".repeat(1500)} "z" y\n`;
+  await drop(page, ["long.csv", long]);
+  await page.getByText("1,000 posters.").waitFor();
+  const took = await page.evaluate(() => {
+    const name = document.querySelector("[name=name]"), begun = performance.now();
+    for (let key = 0; key < 10; key++) name.dispatchEvent(new Event("input", { bubbles: true }));
+    return performance.now() - begun;
+  });
+  assert.ok(took < 1000, `ten keys took ${took} ms`);
+  const reading = await page.evaluate((text) => { const begun = performance.now(); readFilms(text, "csv"); return performance.now() - begun; }, long);
+  assert.ok(reading < 1000, `reading took ${reading} ms`);
+});
+
+test("names are cut and saved by whole characters", async () => {
+  const page = await open(stack);
+  await ask(page, `${"x".repeat(59)}👩‍🚀🎬 and some more words behind it`);
+  await page.locator("#posters li .thumb p", { hasText: /👩‍🚀…$/u }).waitFor();
+  for (const [prompt, expected] of [["हिन्दी फ़िल्म", "हिन्दी-फ़िल्म.png"], ["?!?", "poster.png"]]) {
+    await ask(page, prompt);
+    await page.locator("#easel h3", { hasText: prompt }).waitFor();
+    await state(page, "succeeded");
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#easel [data-do=download]").click()]);
+    assert.equal(download.suggestedFilename().normalize(), expected.normalize());
+  }
+});
+
+test("all posters of a batch come in one ZIP file, in their order", async () => {
+  const jobs = ["One", "Zwei, drei", "Four"].map((prompt) => ({ prompt, output_format: "jpeg" }));
+  const { id } = await api("/batches", { method: "POST", headers, body: JSON.stringify({ name: "Kurz & gut", jobs }) });
+  await until("The end of the batch", async () => (await api(`/batches/${id}`)).status !== "in_progress");
+  const page = await open(stack, { path: `/#batch=${id}` });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download all" }).click()]);
+  await page.locator("#saved", { hasText: "3 posters saved." }).waitFor();
+  assert.equal(download.suggestedFilename(), "Kurz-gut.zip");
+  const list = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); print(z.testzip(), *(f'{i.filename}:{i.file_size}' for i in z.infolist()))";
+  const told = execFileSync("python3", ["-c", list, await download.path()]).toString().trim().split(" ");
+  const { jobs: made } = await api(`/batches/${id}/jobs`);
+  assert.deepEqual(told, ["None", ...["1-one", "2-zwei-drei", "3-four"].map((name, index) => `${name}.jpeg:${made[index].image.bytes}`)]);
+
+  await page.route(`${stack.s3}/**`, () => {});
+  await page.getByRole("button", { name: "Download all" }).click();
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.locator("#saved", { hasText: "Stopped." }).waitFor();
+});
+
+test("look, placement and credits are asked for, and a title that is too small is told", async () => {
+  const page = await open(stack);
+  await page.getByLabel("What is the film about?").fill("A lone astronaut");
+  await page.getByLabel("Title").fill("The Last Signal");
+  await page.getByText("Lettering", { exact: false }).first().click();
+  await page.getByLabel("Look").selectOption("scifi");
+  await page.getByLabel("Placement").selectOption("top");
+  await page.getByLabel("Credits").fill("directed by: Ada Marlowe\nInes Caruso");
+  await inspect(page, "lettering");
+  await page.getByRole("button", { name: "Make the poster" }).click();
+  await page.locator("#easel h3", { hasText: "The Last Signal" }).waitFor();
+  await state(page, "succeeded");
+  const { jobs: [job] } = await api("/jobs");
+  const { style, placement, credits } = job.poster;
+  assert.deepEqual({ style, placement, credits }, { style: "scifi", placement: "top", credits: [{ role: "directed by", name: "Ada Marlowe" }, { role: null, name: "Ines Caruso" }] });
+  await page.route(`**/jobs/${job.id}`, async (route) => {
+    const answer = await route.fetch();
+    const body = await answer.json();
+    body.image.poster.legible = false;
+    return route.fulfill({ response: answer, json: body });
+  });
+  await page.goto(`${stack.api}/#job=${job.id}`);
+  await page.reload();
+  await page.locator("#poster .news", { hasText: "The title is too small to read." }).waitFor();
+
+  // What was typed outlives a reload.
+  await page.keyboard.press("Escape");
+  await page.getByLabel("What is the film about?").fill("A half written");
+  await page.reload();
+  await until("The draft", async () => (await page.getByLabel("What is the film about?").inputValue()) === "A half written");
+});
+
+test("the dialog turns to the next poster, and nothing jumps when one is done", async () => {
+  const page = await open(stack);
+  await page.waitForSelector("#posters li:nth-child(3)");
+  await page.locator("#posters li:nth-child(2) a").click();
+  const ids = await page.locator("#posters li").evaluateAll((cards) => cards.map((card) => card.dataset.id));
+  const at = (id) => page.waitForURL((url) => url.hash === `#job=${id}`);
+  await at(ids[1]);
+  await page.getByRole("button", { name: "Next" }).click();
+  await at(ids[2]);
+  await page.keyboard.press("ArrowLeft");
+  await page.keyboard.press("ArrowLeft");
+  await at(ids[0]);
+  assert.equal(await page.getByRole("button", { name: "Previous" }).getAttribute("aria-disabled"), "true");
+  await page.goBack();
+  await page.waitForSelector("#poster:not([open])", { state: "attached" });
+
+  const edges = (selector) => page.locator(selector).evaluate((element) => { const { left, top } = element.getBoundingClientRect(); return [Math.round(left), Math.round(top + scrollY)]; });
+  const before = await edges("#send");
+  await ask(page, "A film that does not move");
+  await state(page, "running");
+  const card = page.locator("#posters li", { hasText: "does not move" });
+  const ratio = () => card.locator(".thumb").evaluate((thumb) => (thumb.clientWidth / thumb.clientHeight).toFixed(2));
+  assert.equal(await ratio(), "0.68", "the place of a picture has its shape");
+  await state(page, "succeeded");
+  await card.locator("img").waitFor();
+  assert.equal(await ratio(), "0.68");
+  assert.deepEqual(await edges("#send"), before);
+  assert.equal((await edges("#easel .frame"))[0], (await edges("#easel .about"))[0], "picture and words begin at one edge");
 });
