@@ -12,6 +12,9 @@ use crate::failure::{Failure, Outcome};
 use crate::terminal::{Terminal, beginning, grouped};
 use crate::watch::line_of;
 
+/// Up to how many columns a job takes two lines of a list.
+const NARROW: usize = 75;
+
 /// Lists jobs.
 pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
     let paths = match &list.batch {
@@ -27,7 +30,7 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
     {
         let page = api.jobs(path, list.status, left.min(PAGE), cursor.as_deref()).await?;
         for job in page.jobs.iter().take(left) {
-            if listed == 0 {
+            if listed == 0 && terminal.columns_of_output() > NARROW {
                 terminal.show(format_args!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"))?;
             }
             listed += 1;
@@ -51,8 +54,9 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
 fn row(job: &JobView, columns: usize) -> String {
     let created = job.created_at.to_string();
     let created = created.get(5..16).unwrap_or(&created).replace('T', " ");
-    let prompt = beginning(job.prompt.as_str(), columns.saturating_sub(63).max(12));
-    format!("{}  {:9}  {created:11}  {prompt}", job.id, job.status.as_str())
+    let (gap, taken) = if columns > NARROW { ("  ", 63) } else { ("\n  ", 27) };
+    let prompt = beginning(job.prompt.as_str(), columns.saturating_sub(taken).max(12));
+    format!("{}{gap}{:9}  {created:11}  {prompt}", job.id, job.status.as_str())
 }
 
 /// Shows jobs and batches.

@@ -13,6 +13,7 @@ use shared::api::{ImageView, JobView};
 use shared::backoff::full_jitter;
 use shared::job::Status;
 use shared::order::hex;
+use tempfile::TempPath;
 
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::Download;
@@ -21,13 +22,16 @@ use crate::failure::{Failure, Outcome};
 use crate::http::{Kind, piece};
 use crate::jobs::find_one_of;
 use crate::manifest::{self, Manifest, Picture, unnamed};
-use crate::terminal::{Terminal, beginning, many};
+use crate::terminal::{Terminal, many};
 
 /// How many pictures are downloaded at once.
 const AT_ONCE: usize = 8;
 
 /// How often a picture that does not come is asked for.
 const TRIES: u32 = 6;
+
+/// The longest that the words in a file's name are together, in characters.
+const MAX_NAME_CHARS: usize = 40;
 
 /// The longest prompt that is kept beside a picture, in characters.
 const MAX_PROMPT_CHARS: usize = 2000;
@@ -123,14 +127,17 @@ enum Store {
     Unwritten(std::io::Error),
 }
 
+/// Stores the picture, or nothing: half of it is deleted, also where the command is stopped meanwhile.
 async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, String), Store> {
     let mut file = std::fs::File::create(path).map_err(Store::Unwritten)?;
+    let mut half = TempPath::try_from_path(path).map_err(Store::Unwritten)?;
     let (mut bytes, mut digest) = (0, Sha256::new());
     while let Some(piece) = piece(&mut body).await.map_err(|error| Store::Broken(error.to_string()))? {
         digest.update(&piece);
         bytes += piece.len() as u64;
         file.write_all(&piece).map_err(Store::Unwritten)?;
     }
+    half.disable_cleanup(true);
     Ok((bytes, hex(&digest.finalize())))
 }
 
@@ -229,20 +236,22 @@ pub(crate) fn name_of(job: &JobView) -> String {
 
 /// A few words of a file name: the caller's name for the job, or else the beginning of its prompt.
 fn slug(job: &JobView) -> String {
-    let text = job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str());
-    let mut slug = String::new();
-    for c in beginning(text, 120).chars() {
-        if c.is_ascii_alphanumeric() {
-            slug.push(c.to_ascii_lowercase());
-        } else if !slug.ends_with('-') && !slug.is_empty() {
-            slug.push('-');
-        }
-        if slug.len() >= 40 {
+    words_of(job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str()))
+}
+
+/// The first words of a text, as long as they fit. Only a first word that is too long is cut.
+fn words_of(text: &str) -> String {
+    let mut name = String::new();
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        if name.is_empty() {
+            name.extend(word.chars().take(MAX_NAME_CHARS));
+        } else if name.len() + 1 + word.len() <= MAX_NAME_CHARS {
+            name = name + "-" + word;
+        } else {
             break;
         }
     }
-    let slug = slug.trim_matches('-');
-    if slug.is_empty() { "poster".to_owned() } else { slug.to_owned() }
+    if name.is_empty() { "poster".to_owned() } else { name.to_ascii_lowercase() }
 }
 
 fn ending(content_type: &str) -> &'static str {
@@ -250,5 +259,24 @@ fn ending(content_type: &str) -> &'static str {
         "image/jpeg" => "jpg",
         "image/webp" => "webp",
         _ => "png",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_end_with_a_whole_word() {
+        for (text, name) in [
+            ("A noir detective thriller in 1940s Venice with", "a-noir-detective-thriller-in-1940s"),
+            ("Exactly forty letters fit in this: a  name", "exactly-forty-letters-fit-in-this-a-name"),
+            ("../../etc/passwd", "etc-passwd"),
+            (&"long".repeat(20), &"long".repeat(10)),
+            ("月面の強盗団", "poster"),
+            ("?!", "poster"),
+        ] {
+            assert_eq!(words_of(text), name);
+        }
     }
 }

@@ -90,9 +90,11 @@ struct Group {
     id: BatchId,
     /// How many of its parts are not done.
     open: usize,
-    /// How many jobs the others have.
-    done: usize,
-    /// How many of its jobs have no picture and will have none.
+    /// How many jobs its parts have.
+    jobs: usize,
+    /// How many of these are known to have a picture.
+    succeeded: usize,
+    /// How many are known to have none, and will have none.
     failed: usize,
     /// Whether the service still has any of these that may succeed when it is queued again.
     to_retry: bool,
@@ -107,16 +109,18 @@ struct Group {
 impl Group {
     fn new(id: BatchId) -> Self {
         let looked = (Instant::now(), Duration::ZERO);
-        Self { id, open: 0, done: 0, failed: 0, to_retry: false, seen: None, looked, slowness: 1 }
+        Self { id, open: 0, jobs: 0, succeeded: 0, failed: 0, to_retry: false, seen: None, looked, slowness: 1 }
     }
 
-    /// How its jobs stand, as far as that is known.
+    /// How its jobs stand: as the last look has shown, and with those that were listed since as having ended.
     fn counts(&self) -> Counts {
-        if self.open > 0 {
-            return self.seen.unwrap_or_default();
-        }
-        let (total, failed) = (self.done, self.failed);
-        Counts { total, failed, succeeded: total - failed, ..Counts::default() }
+        let seen = self.seen.unwrap_or_default();
+        let total = seen.total.max(self.jobs);
+        let succeeded = seen.succeeded.max(self.succeeded);
+        let failed = seen.failed.max(self.failed.saturating_sub(seen.canceled));
+        let left = total.saturating_sub(succeeded + failed + seen.canceled);
+        let running = seen.running.min(left);
+        Counts { total, queued: left - running, running, succeeded, failed, canceled: seen.canceled }
     }
 }
 
@@ -188,10 +192,11 @@ impl<'a> Collector<'a> {
         });
         let open = Open { group, part, listings: 0 };
         self.collected.saved += open.known() as u64;
-        if open.is_done() {
-            self.groups[group].done += open.part.jobs();
-        } else {
-            self.groups[group].open += 1;
+        let group = &mut self.groups[group];
+        group.jobs += open.part.jobs();
+        group.succeeded += open.known();
+        if !open.is_done() {
+            group.open += 1;
             self.open.push(open);
         }
     }
@@ -268,8 +273,7 @@ impl<'a> Collector<'a> {
         }
         self.show();
         let mut pause = answer.retry_after;
-        let open = self.open.iter().filter(|open| open.group == group);
-        let known = self.groups[group].done + open.map(Open::known).sum::<usize>();
+        let known = self.groups[group].succeeded + self.groups[group].failed;
         let mut unseen = ended(&counts).saturating_sub(known);
         for place in 0..self.open.len() {
             if self.open[place].group != group {
@@ -307,11 +311,10 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Counts the parts that are done to those of their groups that are.
+    /// Lets go of the parts that are done.
     fn close(&mut self) {
         for open in self.open.extract_if(.., |open| open.is_done()) {
             self.groups[open.group].open -= 1;
-            self.groups[open.group].done += open.part.jobs();
         }
     }
 
@@ -406,7 +409,7 @@ impl<'a> Collector<'a> {
             let picture = match picture {
                 Ok(picture) => picture.keep(out, manifest)?,
                 Err(Unfetched::Picture(why)) => {
-                    self.open[place].part.ended[index] = true;
+                    self.count_success(place, index);
                     self.collected.unfetched += 1;
                     let message = format!("The picture: {why}.");
                     let error = json!({ "error": { "code": "picture_unavailable", "message": message } });
@@ -415,7 +418,7 @@ impl<'a> Collector<'a> {
                 }
                 Err(Unfetched::All(failure)) => return Err(failure),
             };
-            self.open[place].part.ended[index] = true;
+            self.count_success(place, index);
             self.collected.saved += 1;
             self.collected.downloaded += 1;
             if warning_of_title(&job).is_some() {
@@ -429,6 +432,12 @@ impl<'a> Collector<'a> {
             self.show();
         }
         Ok(())
+    }
+
+    fn count_success(&mut self, place: usize, index: usize) {
+        let open = &mut self.open[place];
+        open.part.ended[index] = true;
+        self.groups[open.group].succeeded += 1;
     }
 
     fn count_failure(&mut self, place: usize, index: usize, code: &str, message: &str) {
@@ -475,5 +484,23 @@ impl<'a> Collector<'a> {
     fn show(&self) {
         let saved = Some(self.collected.saved);
         self.terminal.status(self.progress.line(&self.counts(), Some(self.lines), saved, self.terminal.columns()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_counts_as_done_before_the_next_look() {
+        let seen = Counts { total: 30, queued: 4, running: 6, succeeded: 18, failed: 1, canceled: 1 };
+        let looked = Group { jobs: 30, seen: Some(seen), ..Group::new(BatchId::new()) };
+        assert_eq!(looked.counts(), seen);
+        let listed = Group { succeeded: 25, failed: 3, ..looked };
+        let counts = Counts { total: 30, queued: 0, running: 2, succeeded: 25, failed: 2, canceled: 1 };
+        assert_eq!(listed.counts(), counts);
+        // Another run goes on, and has not looked yet; a part that was just taken in is not among those seen either.
+        let unseen = Group { jobs: 30, succeeded: 12, ..Group::new(BatchId::new()) };
+        assert_eq!(unseen.counts(), Counts { total: 30, queued: 18, succeeded: 12, ..Counts::default() });
     }
 }

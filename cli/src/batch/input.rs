@@ -321,16 +321,9 @@ fn format_of_content(path: &Path) -> io::Result<Format> {
             _ => Format::Json,
         },
         // Reading it as CSV says what is wrong where it is separated otherwise than by commas.
-        _ if names_prompt(&String::from_utf8_lossy(first)) => Format::Csv,
+        _ if lines::separator(&String::from_utf8_lossy(first)).is_some() => Format::Csv,
         _ => Format::Text,
     })
-}
-
-/// Whether a line names columns, one of them `prompt`.
-fn names_prompt(line: &str) -> bool {
-    let is_prompt =
-        |name: &str| name.trim_matches(|c: char| c == '"' || c.is_whitespace()).eq_ignore_ascii_case("prompt");
-    line.split([',', ';', '\t', '|']).any(is_prompt)
 }
 
 /// A file that is digested as it is read.

@@ -155,7 +155,7 @@ fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Res
     let names = reader.byte_headers().map_err(broken)?;
     let names: Vec<_> = names.iter().map(|name| column(&String::from_utf8_lossy(name))).collect();
     if !names.iter().any(|name| name == "prompt") {
-        return Err(Broken::Form(match separator(&names) {
+        return Err(Broken::Form(match separator(&names.join(",")) {
             Some(separator) => format!("its columns are separated by {separator}; save it with commas"),
             None => "its first line must name the columns, one of them prompt".to_owned(),
         }));
@@ -187,12 +187,14 @@ fn column(name: &str) -> String {
     }
 }
 
-/// What separates the columns of a file whose columns are not separated by commas.
-fn separator(names: &[String]) -> Option<&'static str> {
-    let separated_by = |c| names.iter().any(|name| name.split(c).any(|part| part.trim_matches(['"', ' ']) == "prompt"));
-    [(';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")]
-        .into_iter()
-        .find_map(|(c, word)| separated_by(c).then_some(word))
+/// What separates the names of columns on this line, one of which is `prompt`; `None` where it does not name columns.
+pub(super) fn separator(line: &str) -> Option<&'static str> {
+    let others = [(';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")];
+    let is_prompt =
+        |name: &str| name.trim_matches(|c: char| c == '"' || c.is_whitespace()).eq_ignore_ascii_case("prompt");
+    let names_prompt = line.split([',', ';', '\t', '|']).any(is_prompt);
+    let other = others.iter().find(|(separator, _)| line.contains(*separator));
+    names_prompt.then(|| other.map_or("commas", |(_, word)| *word))
 }
 
 fn job_of(names: &[String], row: &::csv::ByteRecord) -> Result<Value, String> {

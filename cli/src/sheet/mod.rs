@@ -12,7 +12,7 @@ use crate::arguments::Sheet;
 use crate::failure::{Failure, Outcome};
 use crate::manifest;
 use crate::sheet::catalog::Catalog;
-use crate::terminal::{Terminal, grouped, many, quoted};
+use crate::terminal::{Terminal, grouped, many, quoted, shown};
 
 /// The beginning of the names of the sheets themselves, which are no posters.
 const SHEET: &str = "contact-sheet";
@@ -72,7 +72,7 @@ pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool)
     }
     let pages = page::write_all(directory, name, &catalog)?;
     terminal.clear();
-    terminal.say(format_args!("contact sheet: {}", sheets[0].display()));
+    terminal.say(format_args!("contact sheet: {}", shown(&sheets[0]).display()));
     if sheets.len() < sheets_in_all {
         let (first, of) = (grouped(PER_SHEET as u64), many(pictures as u64, "picture"));
         terminal.say(format_args!("  it shows the first {first} of {of}; all of them take {sheets_in_all} sheets:"));
@@ -81,7 +81,7 @@ pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool)
         terminal.say(format_args!("  and {}", many(sheets.len() as u64 - 1, "further sheet")));
     }
     let page = directory.join(PAGE);
-    terminal.say(format_args!("all posters:   {}", page.display()));
+    terminal.say(format_args!("all posters:   {}", shown(&page).display()));
     if pages > 1 {
         terminal.say(format_args!("  the first of {pages} pages, which lead to each other"));
     }
