@@ -79,6 +79,21 @@ impl Api {
         &self.service.address
     }
 
+    /// The service, and the key to it.
+    pub(crate) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The client that asks it.
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Asks once, and gives back whatever is answered.
+    pub(crate) async fn look(&self, path: &str) -> Result<(Head, Bytes), Unreachable> {
+        self.send(&Method::GET, path, Bytes::new(), None, None).await
+    }
+
     /// How long to wait before the next poll: a little longer than the service says, so that many callers do not come
     /// at once, and longer still when it is busy.
     pub(crate) fn pause(&self, retry_after: Option<Duration>) -> Duration {
@@ -209,11 +224,15 @@ impl Api {
                         Kind::NothingListens if self.service.is_local() => {
                             format!("nothing listens at {}; is `cargo run` serving there?", self.address())
                         }
+                        Kind::NoSuchName => {
+                            format!("{} does not answer: {error}; is the address right?", self.address())
+                        }
                         _ => format!("{} does not answer: {error}", self.address()),
                     };
                     let is_in_vain = match error.kind {
                         Kind::Lasting => true,
                         Kind::NothingListens => self.service.is_local() && self.patience == PATIENCE,
+                        Kind::NoSuchName => self.patience == PATIENCE,
                         Kind::MayPass => false,
                     };
                     if is_in_vain {
@@ -262,9 +281,13 @@ impl Api {
     }
 }
 
-struct Head {
-    status: u16,
-    headers: HeaderMap,
+/// What comes before the body of an answer.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The status.
+    pub(crate) status: u16,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
 }
 
 /// A key for a request that is made once.
@@ -287,7 +310,7 @@ fn read<T: DeserializeOwned>((headers, bytes): (HeaderMap, Bytes)) -> Result<Ans
 }
 
 /// What the service says is wrong, or the status alone where something else has answered.
-fn problem(status: u16, bytes: &[u8]) -> ProblemDetails {
+pub(crate) fn problem(status: u16, bytes: &[u8]) -> ProblemDetails {
     serde_json::from_slice(bytes).unwrap_or_else(|_| ProblemDetails {
         kind: "about:blank".to_owned(),
         title: String::new(),

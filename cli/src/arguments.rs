@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use serde_json::{Map, Value, json};
 use shared::job::Status;
@@ -22,6 +22,7 @@ Examples:
   poster batch prompts.ndjson       submit, wait, download; again to continue
   poster list --status failed
   poster sheet posters              one picture of all, and an index.html
+  poster doctor                     is the service all right?
 
 The service is the one at http://127.0.0.1:3000 (cargo run) unless told
 otherwise: by --api and --api-key, by the variables POSTER_API and
@@ -90,6 +91,8 @@ pub(crate) enum Command {
     Download(Download),
     /// Put the pictures of a directory on one sheet, and in an index.html
     Sheet(Sheet),
+    /// Check a service step by step, and say what to do about what fails
+    Doctor(Doctor),
     /// Print completions for a shell
     #[command(after_help = "\
 Examples:
@@ -286,7 +289,7 @@ pub(crate) struct List {
     pub(crate) status: Option<Status>,
 
     /// Those of this batch, or of the batch of this state file
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) batch: Option<String>,
 
     /// How many
@@ -301,14 +304,14 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Ids {
     /// The ids of jobs or batches; the state file of `poster batch` stands for its whole batch
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Download {
     /// The ids of jobs or batches; the state file of `poster batch` stands for its whole batch
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) ids: Vec<String>,
 
     /// Where the pictures are saved
@@ -337,6 +340,27 @@ pub(crate) struct Sheet {
     pub(crate) all: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The steps: the address, the name of its host, a connection to it or to the
+proxy, TLS, the health of the service, the clock, the key, and with --paint one
+picture from its submission to its download. A line tells of each, with what to
+do where it fails. Nothing is saved.
+
+Examples:
+  poster doctor
+  poster doctor --paint                     costs what one picture costs
+  poster doctor --paint --title \"Moonfall\"   the lettering too")]
+pub(crate) struct Doctor {
+    /// Have one picture painted and download it; on AWS that costs $0.04 to $0.14, by the model
+    #[arg(long)]
+    pub(crate) paint: bool,
+
+    /// A title to set over that picture
+    #[arg(long, value_name = "TEXT", requires = "paint")]
+    pub(crate) title: Option<String>,
+}
+
 /// A person or company of the billing block. What stands before the first colon is the role.
 fn credit(text: &str) -> Result<Value, String> {
     Ok(match text.split_once(':') {
@@ -355,6 +379,18 @@ fn one_of<T: Copy + Send + Sync + 'static>(
         .map(move |text| named(&text).expect("only these are possible"))
 }
 
+/// The command line as completions are made from it: file names are offered where a file is asked for, and nowhere else.
+pub(crate) fn for_completions() -> clap::Command {
+    Arguments::command().mut_args(without_file_names).mut_subcommands(|command| command.mut_args(without_file_names))
+}
+
+fn without_file_names(argument: Arg) -> Arg {
+    match argument.get_value_hint() {
+        ValueHint::Unknown => argument.value_hint(ValueHint::Other),
+        _ => argument,
+    }
+}
+
 fn time(text: &str) -> Result<Duration, String> {
     let rule = || format!("{text:?} is not a time such as 90s, 15m or 12h");
     let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
@@ -369,13 +405,50 @@ fn time(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn file_names_complete_what_is_a_file_and_nothing_else() {
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Bash, &mut for_completions(), "poster", &mut script);
+        let script = String::from_utf8(script).expect("it is UTF-8");
+        for (option, files) in [
+            ("status", false),
+            ("aspect-ratio", false),
+            ("format", false),
+            ("seed", false),
+            ("negative-prompt", false),
+            ("name", false),
+            ("api-key", false),
+            ("batch", true),
+            ("config", true),
+            ("state", true),
+        ] {
+            let places: Vec<_> = script.split(&format!(" --{option})\n")).skip(1).collect();
+            assert!(!places.is_empty(), "{option}");
+            for place in places {
+                let offered = place.split("return 0").next().expect("a first part");
+                assert_eq!(offered.contains("compgen -f"), files, "{option}: {offered}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_keeps_the_options_of_every_command_apart() {
+        let mut arguments = Arguments::command();
+        arguments.build();
+        for command in arguments.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let help = command.render_long_help().to_string();
+            let (own, all) = help.split_once("Options of every command:").expect("they have a heading");
+            for option in ["--api <URL>", "--api-key <KEY>", "--config <FILE>", "--json", "--quiet"] {
+                assert!(all.contains(option) && !own.contains(option), "{option}: {help}");
+            }
+        }
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(crate) struct Config {
 pub(crate) struct Service {
     /// The API's address, without a slash at its end.
     pub(crate) address: String,
+    /// What says so.
+    pub(crate) said_by: &'static str,
     /// The caller's key.
     pub(crate) key: Option<ApiKey>,
 }
@@ -96,7 +98,12 @@ impl Config {
     /// # Errors
     /// When the address is none.
     pub(crate) fn settle(self, address: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
-        let address = address.or(self.api.as_deref()).unwrap_or(LOCAL).trim_end_matches('/').to_owned();
+        let (address, said_by) = match (address, &self.api) {
+            (Some(address), _) => (address, "--api or POSTER_API"),
+            (None, Some(address)) => (&**address, "the configuration file"),
+            (None, None) => (LOCAL, "the default"),
+        };
+        let address = address.trim_end_matches('/').to_owned();
         if !is_address(&address) {
             let option = "the address of the API (--api, POSTER_API, or api in the configuration file)";
             let rule = "must be one such as https://abc123.execute-api.us-west-2.amazonaws.com/v1";
@@ -106,7 +113,7 @@ impl Config {
         if key.as_ref().is_some_and(|key| !key.0.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Failure::Usage("the API key must consist of visible ASCII characters".to_owned()));
         }
-        Ok(Service { address, key })
+        Ok(Service { address, said_by, key })
     }
 }
 
@@ -137,6 +144,7 @@ mod tests {
             || toml::from_str::<Config>("api = \"https://a.example/v1/\"\napi_key = \"k\"").expect("it is TOML");
         let settled = config().settle(None, None).expect("a good address");
         assert_eq!((settled.address.as_str(), settled.key), ("https://a.example/v1", Some("k".into())));
+        assert_eq!(settled.said_by, "the configuration file");
         let settled = config().settle(Some("http://b.example"), Some("other".into())).expect("a good address");
         assert_eq!((settled.address.as_str(), settled.key), ("http://b.example", Some("other".into())));
         let settled = Config::default().settle(None, None).expect("the default");

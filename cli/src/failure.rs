@@ -12,6 +12,8 @@ pub(crate) enum Outcome {
     AllDone,
     /// Some posters failed or were canceled, or some lines were bad: exit code 1.
     SomeFailed,
+    /// Something was found that would end another command with this exit code.
+    Found(u8),
 }
 
 /// Why a command ended early. The variant is the exit code.

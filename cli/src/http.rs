@@ -15,6 +15,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Request, Response, Uri};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -48,6 +49,8 @@ pub(crate) enum Kind {
     MayPass,
     /// Nothing listens at the address: another try may be answered, if somebody starts the service.
     NothingListens,
+    /// The name of the host leads to no address: another try may be answered, if the network was away.
+    NoSuchName,
     /// Every try comes to the same, as with a certificate that is not trusted.
     Lasting,
 }
@@ -84,6 +87,11 @@ impl Http {
         Self { plain: client(tls, proxies.clone()), proxies, secure: Arc::default() }
     }
 
+    /// The address of the proxy that is to be asked for this address, if one is.
+    pub(crate) fn proxy_of(&self, address: &Uri) -> Option<Uri> {
+        self.proxies.intercept(address).map(|proxy| proxy.uri().clone())
+    }
+
     fn client_for(&self, address: &Uri) -> Result<&Clients, Unreachable> {
         if address.scheme_str() != Some("https") {
             return Ok(&self.plain);
@@ -117,7 +125,7 @@ fn tls() -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier> {
 }
 
 fn client(tls: rustls::ClientConfig, proxies: Arc<Matcher>) -> Clients {
-    let mut tcp = HttpConnector::new();
+    let mut tcp = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT));
@@ -128,10 +136,34 @@ fn client(tls: rustls::ClientConfig, proxies: Arc<Matcher>) -> Clients {
         .build(connector.wrap_connector(Connector { tcp, proxies }))
 }
 
+/// Looks names of hosts up as the system does.
+#[derive(Clone, Debug)]
+struct Names(GaiResolver);
+
+/// The name of a host leads to no address.
+#[derive(Debug, thiserror::Error)]
+#[error("no address is known for this name")]
+struct NoSuchName(#[source] io::Error);
+
+impl Service<Name> for Names {
+    type Response = GaiAddrs;
+    type Error = NoSuchName;
+    type Future = Pin<Box<dyn Future<Output = Result<GaiAddrs, NoSuchName>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoSuchName>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let looking = self.0.call(name);
+        Box::pin(async move { looking.await.map_err(NoSuchName) })
+    }
+}
+
 /// Connects to an address, or to the proxy that is to be asked for it.
 #[derive(Clone, Debug)]
 struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Names>,
     proxies: Arc<Matcher>,
 }
 
@@ -227,6 +259,8 @@ fn told(error: &(dyn Error + 'static)) -> Unreachable {
         let io = cause.downcast_ref::<io::Error>();
         if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
             kind = Kind::NothingListens;
+        } else if cause.is::<NoSuchName>() {
+            kind = Kind::NoSuchName;
         } else if cause.is::<rustls::Error>() {
             kind = Kind::Lasting;
         }

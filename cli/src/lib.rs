@@ -6,6 +6,7 @@ mod api;
 mod arguments;
 mod batch;
 mod config;
+mod doctor;
 mod failure;
 mod http;
 mod jobs;
@@ -18,7 +19,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use crate::api::Api;
 use crate::arguments::{Arguments, Command};
@@ -49,6 +50,7 @@ pub fn main(parts_per_group: usize) -> ExitCode {
     match outcome {
         Ok(Outcome::AllDone) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Ok(Outcome::Found(code)) => ExitCode::from(code),
         Err(failure) => {
             terminal.error(&failure);
             ExitCode::from(failure.exit_code())
@@ -71,6 +73,7 @@ async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) 
         Command::Cancel(ids) => jobs::cancel(&api()?, terminal, ids).await,
         Command::Retry(ids) => jobs::retry(&api()?, terminal, ids).await,
         Command::Download(download) => pictures::download(&api()?, terminal, download).await,
+        Command::Doctor(doctor) => doctor::run(&api()?, terminal, doctor).await,
         Command::Sheet(sheet) => {
             let (sheet, terminal) = (sheet.clone(), terminal.clone());
             let drawing = tokio::task::spawn_blocking(move || sheet::run(&terminal, &sheet));
@@ -78,7 +81,7 @@ async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) 
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Arguments::command(), "poster", &mut script);
+            clap_complete::generate(*shell, &mut arguments::for_completions(), "poster", &mut script);
             terminal::print(&script).map(|()| Outcome::AllDone)
         }
     }

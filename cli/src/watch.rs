@@ -74,12 +74,22 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
 
 /// The job once it has ended.
 pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Result<JobView, Failure> {
+    wait_for_job_until(api, terminal, id, |_| false).await
+}
+
+/// The job once it has ended, or is such that nobody waits for it any longer.
+pub(crate) async fn wait_for_job_until(
+    api: &Api,
+    terminal: &Terminal,
+    id: &str,
+    enough: impl Fn(&JobView) -> bool,
+) -> Result<JobView, Failure> {
     let began = Instant::now();
     let mut wait = Duration::from_secs(1);
     loop {
         let asked = Instant::now();
         let Answer { value: job, retry_after } = api.job(id, Some(wait)).await?;
-        if job.finished_at.is_some() {
+        if job.finished_at.is_some() || enough(&job) {
             return Ok(job);
         }
         let waits = job.last_error.as_ref().map(|error| format!(" ({})", error.code.as_str())).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! What the tests of the whole service share: a pipeline of their own each, ways to disturb their calls of services,
-//! and a stand-in for Lambda's runtime API.
+//! What the tests of the whole service share: a pipeline of their own each, ways to disturb their calls of services, what
+//! stands before a service, and a stand-in for Lambda's runtime API.
 
 pub mod audit;
 pub mod events;
+pub mod front;
 pub mod interceptor;
 pub mod pipeline;
 pub mod restart;

@@ -8,6 +8,7 @@ mod contract;
 mod crashes;
 mod deliveries;
 mod detours;
+mod doctor;
 mod documents;
 mod first_hour;
 mod gateway;

@@ -363,6 +363,30 @@ async fn nothing_is_painted_that_cannot_be_saved() {
     desk.pipeline.stop().await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn half_a_picture_is_not_left_behind_and_the_whole_one_can_be_had_later() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    // Files may have a kilobyte here, as on a disk that is nearly full.
+    let mut bash = Command::new("bash");
+    bash.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]).arg(&desk.binary).args(["make", "A heist"]);
+    bash.current_dir(desk.directory.path()).env("POSTER_API", &desk.pipeline.ready().api).stdin(Stdio::null());
+    let unsaved = told(bash.output().await.expect("it runs"));
+    assert_eq!(unsaved.code, Some(4), "{}", unsaved.words);
+    let left =
+        std::fs::read_dir(desk.path("posters")).expect("a directory").map(|file| file.expect("a file").file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["posters.ndjson"]);
+    // It is paid for, so what is said leads to it.
+    let (_, way_on) = unsaved.words.split_once('`').expect("a command");
+    let (way_on, _) = way_on.split_once('`').expect("its end");
+    let arguments: Vec<_> = way_on.split_whitespace().skip(1).collect();
+    assert_eq!((arguments[0], &arguments[2..]), ("download", &["--out", "posters"][..]), "{way_on}");
+    assert_eq!(desk.poster(&arguments).await.code, Some(0));
+    assert_eq!(files(&desk.path("posters"), ".png"), ["a-heist.png"]);
+    assert_eq!(desk.jobs().await, 1);
+    desk.pipeline.stop().await;
+}
+
 #[tokio::test]
 async fn a_poster_is_set_as_the_command_line_says() {
     let desk = Desk::new(Pipeline::start().await).await;
@@ -391,6 +415,9 @@ async fn what_is_in_vain_is_told_at_once() {
     let nowhere = format!("http://{closed}");
     let refused = desk.poster(&["list", "--api", &nowhere]).await;
     assert!(refused.code == Some(3) && refused.words.contains("is `cargo run` serving there?"), "{}", refused.words);
+    assert!(!refused.words.contains("next try"), "{}", refused.words);
+    let refused = desk.poster(&["list", "--api", "http://nowhere.invalid"]).await;
+    assert!(refused.code == Some(3) && refused.words.contains("is the address right?"), "{}", refused.words);
     assert!(!refused.words.contains("next try"), "{}", refused.words);
     // A batch may wait for its service, and says so at once.
     desk.write("a.txt", "A heist\n");

@@ -1,0 +1,163 @@
+//! `poster doctor`, before services that are all right and others that are not.
+
+use axum::Router;
+use axum::routing::get;
+use local::Options;
+use serde_json::{Value, json};
+use tests::front;
+use tests::pipeline::Pipeline;
+
+use crate::cli::{Desk, Told, told};
+
+/// The steps that were told, with what was found: `true` where all is well.
+fn steps(told: &Told) -> Vec<(&str, Option<bool>)> {
+    told.data.iter().map(|step| (step["step"].as_str().expect("a name"), step["ok"].as_bool())).collect()
+}
+
+/// The address of a port on which nothing listens.
+fn nowhere() -> String {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    format!("http://{closed}")
+}
+
+#[tokio::test]
+async fn a_service_that_is_all_right_is_told_so_and_nothing_is_saved() {
+    let api_keys = [("a-key".to_owned(), "me".to_owned())].into();
+    let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;
+    let doctor = async |arguments: &[&str]| {
+        let mut command = desk.command(&[&["doctor"], arguments].concat());
+        told(command.env("POSTER_API_KEY", "a-key").output().await.expect("it runs"))
+    };
+    let looked = doctor(&[]).await;
+    assert_eq!(looked.code, Some(0), "{}", looked.shown);
+    let signs: Vec<_> = looked.shown.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(signs, ["ok", "ok", "ok", "ok", "ok", "ok", "skip"], "{}", looked.shown);
+    assert!(looked.shown.contains("$0.04 to $0.14"), "it says what --paint costs: {}", looked.shown);
+    assert!(desk.pipeline.pictures().await.is_empty(), "nothing is painted unasked");
+
+    let painted = doctor(&["--paint", "--title", "Moonfall", "--json"]).await;
+    assert_eq!(painted.code, Some(0), "{:?}", painted.data);
+    let all = ["address", "name", "connection", "health", "clock", "key", "job", "picture", "download", "file"];
+    assert_eq!(steps(&painted), all.map(|step| (step, Some(true))));
+    assert!(painted.data.iter().all(|step| step["milliseconds"].is_u64() && step["advice"].is_null()));
+    assert_eq!(std::fs::read_dir(desk.path("")).expect("a directory").count(), 0);
+    assert_eq!(doctor(&["--title", "Moonfall"]).await.code, Some(2), "no picture is asked for");
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_out_of_reach_is_told_with_the_step_that_fails() {
+    let api_keys = [("a-key".to_owned(), "me".to_owned())].into();
+    let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;
+    let api = desk.pipeline.ready().api.clone();
+    let authority = desk.path("authority.pem");
+    let secure = front::secure(&api, &authority).await;
+    let days_ago = |headers: &mut axum::http::HeaderMap, _: &mut Value| {
+        headers.insert("date", "Fri, 02 Jan 2026 03:04:05 GMT".parse().expect("a value"));
+    };
+    let off = front::changing(&api, days_ago).await;
+    let website = front::serve(Router::new().fallback(|| async { "<html>Welcome</html>" })).await;
+
+    let key = ("POSTER_API_KEY", "a-key");
+    let nowhere = nowhere();
+    let (http, https) = (api.replace("http:", "https:"), authority.display().to_string());
+    let cases: [(&str, &[(&str, &str)], &str, &str, i32); 11] = [
+        (&api, &[], "key", "POSTER_API_KEY", 2),
+        (&api, &[("POSTER_API_KEY", "another")], "key", "ApiKeyId", 2),
+        (&nowhere, &[key], "connection", "Is `cargo run` serving there?", 3),
+        ("http://nowhere.invalid", &[key], "name", "spelled right", 3),
+        (&http, &[key], "TLS", "http, not https", 3),
+        (&secure, &[key], "TLS", "SSL_CERT_FILE", 3),
+        (&desk.pipeline.ready().s3, &[key], "health", "the output ApiUrl", 3),
+        (&website, &[key], "health", "the output ApiUrl", 3),
+        (&api, &[key, ("HTTP_PROXY", &nowhere)], "connection", "Does the proxy run there?", 3),
+        (&api, &[key, ("HTTP_PROXY", "socks5://127.0.0.1:1")], "address", "by http", 2),
+        (&off, &[key], "clock", "ahead of the service's", 1),
+    ];
+    for (address, variables, step, words, code) in cases {
+        let doctor = async |arguments: &[&str]| {
+            let mut command = desk.command(&[&["doctor", "--api", address], arguments].concat());
+            told(command.envs(variables.iter().copied()).output().await.expect("it runs"))
+        };
+        let ill = doctor(&["--json"]).await;
+        let failed: Vec<_> = steps(&ill).into_iter().filter(|(_, ok)| *ok == Some(false)).collect();
+        assert_eq!((ill.code, failed), (Some(code), vec![(step, Some(false))]), "{address}: {:?}", ill.data);
+        let shown = doctor(&[]).await.shown;
+        let line = shown.lines().find(|line| line.starts_with("FAIL")).expect("a line");
+        assert!(line.split_whitespace().nth(1) == Some(step) && shown.contains(words), "{address}: {shown}");
+        // A wrong clock is told, and keeps nothing from being looked at.
+        assert_eq!(shown.contains("ok    key"), step == "clock", "{shown}");
+    }
+    let mut trusting = desk.command(&["doctor", "--api", &secure]);
+    let trusted = told(trusting.envs([key, ("SSL_CERT_FILE", &https)]).output().await.expect("it runs"));
+    assert!(trusted.code == Some(0) && trusted.shown.contains("ok    TLS"), "{}", trusted.shown);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_does_not_come_is_told_with_what_to_do() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let api = desk.pipeline.ready().api.clone();
+    let image = |change: fn(&mut Value, &str)| {
+        let nowhere = nowhere();
+        move |_: &mut axum::http::HeaderMap, job: &mut Value| {
+            if job["image"].is_object() {
+                change(&mut job["image"], &nowhere);
+            }
+        }
+    };
+    let elsewhere = front::changing(&api, image(|image, nowhere| image["url"] = json!(nowhere))).await;
+    let unsigned = |image: &mut Value, _: &str| {
+        let url = image["url"].as_str().and_then(|url| url.split('?').next()).expect("a URL");
+        image["url"] = json!(url);
+    };
+    let unsigned = front::changing(&api, image(unsigned)).await;
+    let longer = front::changing(&api, image(|image, _| image["bytes"] = json!(1_000_000))).await;
+    let wider = front::changing(&api, image(|image, _| image["width"] = json!(831))).await;
+    let cases: [(&str, &str, &str, &str); 6] = [
+        (&elsewhere, "", "download", "the bucket is not"),
+        (&unsigned, "", "download", "403 (AccessDenied)"),
+        (&longer, "", "download", "in place of 1,000,000"),
+        (&wider, "", "file", "in place of 831 × 1216"),
+        (&api, "deny=1", "picture", "Access to the model"),
+        (&api, "filter=1", "picture", "the job is failed"),
+    ];
+    for (address, faults, step, words) in cases {
+        desk.pipeline.model(faults);
+        let ill = desk.poster(&["doctor", "--api", address, "--paint"]).await;
+        let line = ill.shown.lines().find(|line| line.starts_with("FAIL")).expect("a line");
+        assert_eq!((ill.code, line.split_whitespace().nth(1)), (Some(1), Some(step)), "{}", ill.shown);
+        assert!(ill.shown.contains(words), "{words}: {}", ill.shown);
+    }
+    // The job that nobody waits for any longer was canceled, so nothing is left to be painted.
+    desk.pipeline.model("");
+    let canceled = desk.poster(&["list", "--status", "canceled", "--json"]).await;
+    assert_eq!(canceled.data.len(), 1);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_bucket_by_https_hands_pictures_to_whoever_asked_an_api_by_http() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let job = desk.pipeline.submit("A heist").await;
+    let image = desk.pipeline.ended(job.id).await.image.expect("a picture");
+    let file = desk.pipeline.http.get(&image.url).send().await.expect("the bucket answers").bytes().await;
+    let file = file.expect("the whole picture");
+    let bucket = front::serve(Router::new().route("/picture", get(|| async { file }))).await;
+    let authority = desk.path("authority.pem");
+    let bucket = front::secure(&bucket, &authority).await;
+    let api = front::changing(&desk.pipeline.ready().api, move |_, job| {
+        if job["image"].is_object() {
+            job["image"]["url"] = json!(format!("{bucket}/picture"));
+        }
+    })
+    .await;
+    let id = job.id.to_string();
+    let mut command = desk.command(&["download", &id, "--api", &api]);
+    let saved = told(command.env("SSL_CERT_FILE", &authority).output().await.expect("it runs"));
+    assert!(saved.code == Some(0) && saved.words.contains("1 picture saved"), "{}", saved.words);
+    // Without its root of trust every try would come to the same.
+    let refused = desk.poster(&["download", &id, "--api", &api, "--out", "again"]).await;
+    assert!(refused.code == Some(3) && refused.words.contains("UnknownIssuer"), "{}", refused.words);
+    desk.pipeline.stop().await;
+}
