@@ -9,6 +9,7 @@ use shared::api::ROUTES;
 use shared::batch::BatchOrder;
 use shared::order::{Model, Order};
 use tests::pipeline::Pipeline;
+use tests::runtime_api::binary;
 use tokio::process::Command;
 
 fn root() -> PathBuf {
@@ -263,10 +264,53 @@ fn requests(item: &Value, called: &mut BTreeSet<(String, Vec<String>)>) {
     }
 }
 
-/// The blocks of shell commands in a document, in their order.
-fn shell_blocks(document: &str) -> String {
-    let blocks = document.split("```sh\n").skip(1).filter_map(|block| block.split_once("```").map(|(block, _)| block));
-    blocks.collect::<Vec<_>>().join("\n")
+/// A block of shell commands in a document, and the answer in JSON that the document prints behind it.
+struct Block {
+    commands: String,
+    answer: Option<Value>,
+}
+
+/// The blocks of a document, in their order.
+fn blocks(document: &str) -> Vec<Block> {
+    let parts = document.split("```sh\n").skip(1).filter_map(|part| part.split_once("```"));
+    let block = |(commands, rest): (&str, &str)| {
+        let answer = rest.trim_start().strip_prefix("```json\n").and_then(|answer| answer.split_once("```"));
+        let answer = answer.map(|(answer, _)| serde_json::from_str(answer).expect("it is JSON"));
+        Block { commands: commands.to_owned(), answer }
+    };
+    parts.map(block).collect()
+}
+
+/// Runs these commands in one shell, and gives back what each block of them says.
+async fn run(script: &[String], variables: &[(&str, &str)], folder: &Path) -> Vec<String> {
+    const END: char = '\u{1e}';
+    let script = script.join("\nprintf '\\036'\n");
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .current_dir(folder)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("bash runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    told.split(END).map(str::to_owned).collect()
+}
+
+/// Makes sure that two answers have the same fields.
+fn assert_alike(printed: &Value, answered: &Value, place: &str) {
+    match (printed, answered) {
+        (Value::Object(printed), Value::Object(answered)) => {
+            let names = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(names(printed), names(answered), "the fields of {place}");
+            printed.iter().for_each(|(name, value)| assert_alike(value, &answered[name], &format!("{place}/{name}")));
+        }
+        (Value::Array(printed), Value::Array(answered)) => {
+            printed.iter().zip(answered).for_each(|(printed, answered)| assert_alike(printed, answered, place));
+        }
+        _ => {}
+    }
 }
 
 #[test]
@@ -286,20 +330,71 @@ fn each_block_of_the_deployment_guide_brings_what_it_uses() {
 }
 
 #[tokio::test]
-async fn every_example_of_the_api_guide_works() {
+async fn every_example_of_the_api_guide_works_and_answers_as_printed() {
     let pipeline = Pipeline::start().await;
-    let script = shell_blocks(&read("docs/api.md"));
-    assert!(script.matches("curl").count() >= 10, "the guide has examples");
+    let blocks = blocks(&read("docs/api.md"));
     let folder = tempfile::tempdir().expect("a directory");
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", &script])
-        .current_dir(folder.path())
-        .env("API", &pipeline.ready().api)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("bash runs");
-    let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}\n{}", told(&output.stdout), told(&output.stderr));
+    let commands: Vec<_> = blocks.iter().map(|block| block.commands.clone()).collect();
+    let answers = run(&commands, &[("API", &pipeline.ready().api)], folder.path()).await;
+    let mut compared = 0;
+    for (Block { commands, answer }, answered) in blocks.iter().zip(answers) {
+        let Some(printed) = answer else { continue };
+        let answered = serde_json::from_str(&answered).unwrap_or_else(|_| panic!("{answered} of\n{commands}"));
+        assert_alike(printed, &answered, commands);
+        compared += 1;
+    }
+    assert!(compared >= 15, "the guide has examples: {compared}");
+    pipeline.stack.stop().await;
+}
+
+/// Blocks of README and command guide that are not run here, by what stands in them, and why.
+const NOT_RUN: [(&str, &str); 4] = [
+    ("aws configure export-credentials", "it signs in to an account"),
+    ("aws --endpoint-url", "the AWS CLI is not among what the tests need"),
+    ("sam deploy", "it deploys to an account"),
+    ("aws cloudformation describe-stacks", "it asks for a deployed stack"),
+];
+
+#[tokio::test]
+async fn every_block_of_the_readme_and_the_command_guide_works_as_printed() {
+    // What is built already stands in for cargo, and a refusal by the API is a failure.
+    const SHELL: &str = r#"
+        cargo() {
+            case "$*" in
+            run | test) ;;
+            "run -- "*) "$LOCAL" "${@:3}" ;;
+            "install --path "*) test -d "$3" ;;
+            *) echo "not expected: cargo $*" >&2; return 1 ;;
+            esac
+        }
+        poster() { "$POSTER" "$@"; }
+        curl() { command curl --fail-with-body "$@"; }
+    "#;
+    let pipeline = Pipeline::start().await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| folder.path().join(name);
+    for name in ["api", "cli"] {
+        std::fs::create_dir(at(name)).expect("a directory");
+    }
+    std::fs::copy(root().join("api/prompts.csv"), at("api/prompts.csv")).expect("the sample file is there");
+    let [local, poster] = [binary("local").await, binary("poster").await].map(|path| path.display().to_string());
+    let variables = [
+        ("LOCAL", local.as_str()),
+        ("POSTER", &poster),
+        ("POSTER_API", &pipeline.ready().api),
+        ("XDG_CONFIG_HOME", "."),
+    ];
+    let mut script = vec![SHELL.to_owned()];
+    let mut left_out = BTreeSet::new();
+    for block in ["README.md", "docs/cli.md"].into_iter().flat_map(|document| blocks(&read(document))) {
+        match NOT_RUN.iter().find(|(mark, _)| block.commands.contains(mark)) {
+            Some((mark, _)) => drop(left_out.insert(*mark)),
+            None => script.push(block.commands.replace("http://127.0.0.1:3000", &pipeline.ready().api)),
+        }
+    }
+    assert!(script.len() > 8, "there are blocks");
+    assert_eq!(left_out, NOT_RUN.map(|(mark, _)| mark).into(), "what is left out is there");
+    run(&script, &variables, folder.path()).await;
+    assert!(at("api/prompts.csv-posters/index.html").exists(), "the batch of the sample file was made");
     pipeline.stack.stop().await;
 }
