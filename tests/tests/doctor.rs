@@ -14,6 +14,9 @@ fn steps(told: &Told) -> Vec<(&str, Option<bool>)> {
     told.data.iter().map(|step| (step["step"].as_str().expect("a name"), step["ok"].as_bool())).collect()
 }
 
+/// The address that is asked, variables, the step that must fail, what must be said to it, and the exit code.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, i32);
+
 /// The address of a port on which nothing listens.
 fn nowhere() -> String {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
@@ -61,7 +64,7 @@ async fn a_service_out_of_reach_is_told_with_the_step_that_fails() {
     let key = ("POSTER_API_KEY", "a-key");
     let nowhere = nowhere();
     let (http, https) = (api.replace("http:", "https:"), authority.display().to_string());
-    let cases: [(&str, &[(&str, &str)], &str, &str, i32); 11] = [
+    let cases: [Case<'_>; 11] = [
         (&api, &[], "key", "POSTER_API_KEY", 2),
         (&api, &[("POSTER_API_KEY", "another")], "key", "ApiKeyId", 2),
         (&nowhere, &[key], "connection", "Is `cargo run` serving there?", 3),
