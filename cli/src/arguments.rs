@@ -385,10 +385,8 @@ pub(crate) fn for_completions() -> clap::Command {
 }
 
 fn without_file_names(argument: Arg) -> Arg {
-    match argument.get_value_hint() {
-        ValueHint::Unknown => argument.value_hint(ValueHint::Other),
-        _ => argument,
-    }
+    let is_text = argument.get_action().takes_values() && argument.get_value_hint() == ValueHint::Unknown;
+    if is_text { argument.value_hint(ValueHint::Other) } else { argument }
 }
 
 fn time(text: &str) -> Result<Duration, String> {

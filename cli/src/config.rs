@@ -61,8 +61,8 @@ pub(crate) struct Config {
 pub(crate) struct Service {
     /// The API's address, without a slash at its end.
     pub(crate) address: String,
-    /// What says so.
-    pub(crate) said_by: &'static str,
+    /// Where the address comes from, in words.
+    pub(crate) source: &'static str,
     /// The caller's key.
     pub(crate) key: Option<ApiKey>,
 }
@@ -98,10 +98,10 @@ impl Config {
     /// # Errors
     /// When the address is none.
     pub(crate) fn settle(self, address: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
-        let (address, said_by) = match (address, &self.api) {
-            (Some(address), _) => (address, "--api or POSTER_API"),
-            (None, Some(address)) => (&**address, "the configuration file"),
-            (None, None) => (LOCAL, "the default"),
+        let (address, source) = match (address, &self.api) {
+            (Some(address), _) => (address, "from --api or POSTER_API"),
+            (None, Some(address)) => (&**address, "from the configuration file"),
+            (None, None) => (LOCAL, "the default address"),
         };
         let address = address.trim_end_matches('/').to_owned();
         if !is_address(&address) {
@@ -113,7 +113,7 @@ impl Config {
         if key.as_ref().is_some_and(|key| !key.0.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Failure::Usage("the API key must consist of visible ASCII characters".to_owned()));
         }
-        Ok(Service { address, said_by, key })
+        Ok(Service { address, source, key })
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
             || toml::from_str::<Config>("api = \"https://a.example/v1/\"\napi_key = \"k\"").expect("it is TOML");
         let settled = config().settle(None, None).expect("a good address");
         assert_eq!((settled.address.as_str(), settled.key), ("https://a.example/v1", Some("k".into())));
-        assert_eq!(settled.said_by, "the configuration file");
+        assert_eq!(settled.source, "from the configuration file");
         let settled = config().settle(Some("http://b.example"), Some("other".into())).expect("a good address");
         assert_eq!((settled.address.as_str(), settled.key), ("http://b.example", Some("other".into())));
         let settled = Config::default().settle(None, None).expect("the default");

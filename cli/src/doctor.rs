@@ -91,36 +91,23 @@ impl Visit<'_> {
         let time = if ms > 0 { format!("  ({ms} ms)") } else { String::new() };
         match found {
             Ok((value, words)) => {
-                self.tell("ok", name, &format!("{words}{time}"))?;
-                self.data(name, Some(true), &words, Value::Null, Some(ms))?;
+                self.terminal.show(format_args!("ok    {name:<10}  {words}{time}"))?;
+                self.terminal.data(&data(name, Some(true), &words, None, ms))?;
                 Ok(Some(value))
             }
             Err(Trouble { why, advice, code }) => {
-                self.tell("FAIL", name, &format!("{why}{time}"))?;
-                self.terminal.show(format_args!("      {advice}"))?;
-                self.data(name, Some(false), &why, advice.into(), Some(ms))?;
+                self.terminal.show(format_args!("FAIL  {name:<10}  {why}{time}\n      {advice}"))?;
+                self.terminal.data(&data(name, Some(false), &why, Some(&advice), ms))?;
                 self.code.get_or_insert(code);
                 Ok(None)
             }
         }
     }
+}
 
-    fn tell(&self, sign: &str, name: &str, words: &str) -> Result<(), Failure> {
-        self.terminal.show(format_args!("{sign:<4}  {name:<10}  {words}"))
-    }
-
-    fn data(
-        &self,
-        name: &str,
-        ok: Option<bool>,
-        told: &str,
-        advice: Value,
-        milliseconds: Option<u128>,
-    ) -> Result<(), Failure> {
-        let milliseconds = milliseconds.map(|ms| ms as u64);
-        self.terminal
-            .data(&json!({ "step": name, "ok": ok, "told": told, "advice": advice, "milliseconds": milliseconds }))
-    }
+/// A step for programs; `ok` is `None` for one that was not taken.
+fn data(name: &str, ok: Option<bool>, told: &str, advice: Option<&str>, ms: u128) -> Value {
+    json!({ "step": name, "ok": ok, "told": told, "advice": advice, "milliseconds": ms as u64 })
 }
 
 /// Checks the service, each step only where those before it allow.
@@ -129,8 +116,8 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Resu
     let reached = steps(api, &mut visit, doctor).await?.is_some();
     if reached && !doctor.paint {
         let words = "not painted; --paint has one painted and downloaded, for $0.04 to $0.14 on AWS, by the model";
-        visit.tell("skip", "picture", words)?;
-        visit.data("picture", None, words, Value::Null, None)?;
+        terminal.show(format_args!("skip  {:<10}  {words}", "picture"))?;
+        terminal.data(&data("picture", None, words, None, 0))?;
     }
     Ok(visit.code.map_or(Outcome::AllDone, Outcome::Found))
 }
@@ -178,9 +165,9 @@ impl Next {
 }
 
 fn next(api: &Api, address: &Uri) -> Found<Next> {
-    let (told, by) = (api.address(), api.service().said_by);
+    let (told, source) = (api.address(), api.service().source);
     let Some(proxy) = api.http().proxy_of(address) else {
-        return Ok((Next::new(address, false), format!("{told}, by {by}")));
+        return Ok((Next::new(address, false), format!("{told}, {source}")));
     };
     if proxy.scheme_str() != Some("http") {
         let scheme = proxy.scheme_str().unwrap_or_default();
@@ -191,7 +178,7 @@ fn next(api: &Api, address: &Uri) -> Found<Next> {
         });
     }
     let next = Next::new(&proxy, true);
-    let words = format!("{told}, by {by}, and by way of the proxy {}:{}", next.host, next.port);
+    let words = format!("{told}, {source}; through the proxy {}:{}", next.host, next.port);
     Ok((next, words))
 }
 

@@ -197,3 +197,29 @@ pub(crate) struct Event<'a, T> {
     #[serde(flatten)]
     pub(crate) value: T,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use shared::order::{Model, Order};
+    use shared::{Job, JobId, Owner, Timestamp};
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+
+    #[test]
+    fn a_job_of_a_list_fits_its_terminal_and_is_whole_in_a_pipe() {
+        let prompt = "A noir detective thriller in 1940s Venice, with 月面の強盗団, and more than a terminal shows";
+        let order = Order::parse(json!({ "prompt": prompt }), "", Model::Core).expect("an order");
+        let (now, day) = (Timestamp::from_ms(0), Duration::from_secs(86_400));
+        let job = JobView::new(&Job::new(JobId::new(), Owner::everyone(), order, now, day, day), "");
+        for (columns, lines) in [(40, 2), (60, 2), (80, 1), (120, 1)] {
+            let row = row(&job, columns);
+            assert_eq!(row.lines().count(), lines, "{row}");
+            assert!(row.lines().all(|line| line.width() <= columns), "{row}");
+        }
+        assert!(row(&job, usize::MAX).ends_with(prompt));
+    }
+}

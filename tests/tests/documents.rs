@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use shared::api::ROUTES;
-use shared::batch::BatchOrder;
+use shared::api::{MAX_BODY_BYTES, ROUTES};
+use shared::batch::{BatchOrder, Group};
 use shared::order::{Model, Order};
+use shared::problem::MAX_FAULTS;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
 use tokio::process::Command;
@@ -153,6 +154,19 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
         assert!(takes(limit) && !takes(limit + 1), "{place}: {keyword} is {limit}");
         let told = [limit.to_string(), grouped(limit)].map(|limit| told.replace("{}", &limit));
         assert!(told.iter().any(|told| guide.contains(told)), "docs/api.md does not say {told:?}");
+    }
+}
+
+#[test]
+fn the_guide_tells_the_limits_that_no_schema_has() {
+    let guide = read("docs/api.md");
+    for (limit, told) in [
+        (MAX_BODY_BYTES, "| a body | {} bytes, where"),
+        (Group::MAX_PARTS, "| batches in a group | {}, those"),
+        (MAX_FAULTS, "| faults that are named in a problem | {};"),
+    ] {
+        let told = told.replace("{}", &grouped(limit));
+        assert!(guide.contains(&told), "docs/api.md does not say {told:?}");
     }
 }
 
