@@ -12,7 +12,7 @@ pub mod services;
 mod stack;
 pub mod template;
 
-pub use gateway::ApiKeys;
+pub use gateway::{ApiKeys, EVERYONE};
 pub use provision::ProvisionError;
 pub use requeue::RequeueError;
 pub use stack::{Apps, BedrockMode, Options, Ready, Stack, StartError};

@@ -511,7 +511,7 @@ mod tests {
     fn a_group_is_worked_off_in_steps() {
         let part = |seconds: i64| Batch {
             id: BatchId::new(),
-            owner: Owner::everyone(),
+            owner: Owner::new("somebody"),
             name: None,
             group: None,
             total: 1,
@@ -549,7 +549,7 @@ mod tests {
         use Status::{Canceled, Failed, Queued};
         let batch = |writing: bool, canceled: bool| Batch {
             id: BatchId::new(),
-            owner: Owner::everyone(),
+            owner: Owner::new("somebody"),
             name: None,
             group: None,
             total: 3,

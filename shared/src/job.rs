@@ -16,7 +16,7 @@ use crate::order::{IdempotencyKey, Order, OutputFormat, spelled};
 use crate::poster::Lettering;
 use crate::time::Timestamp;
 
-/// Who may see a job: the API key, IAM principal or authorizer principal that submitted it.
+/// Who may see a job: whoever submitted it, see [`crate::aws::callers::OwnerFrom`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(String);
@@ -25,11 +25,6 @@ impl Owner {
     /// The owner of this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
-    }
-
-    /// The one owner of an API that does not ask its callers who they are.
-    pub fn everyone() -> Self {
-        Self::new("everyone")
     }
 
     /// The name.

@@ -92,6 +92,8 @@ pub enum Problem {
     UnsupportedMediaType,
     /// The body is larger than the limit, in bytes as [`crate::json::escaped_len`] counts them.
     PayloadTooLarge(usize),
+    /// The request lacks the part that names its caller.
+    Unauthorized,
     /// The key was used before for a request that asked for something else.
     IdempotencyKeyReused,
     /// The cursor is none of ours, or of another list.
@@ -189,6 +191,7 @@ impl Problem {
             Self::InvalidRequest(_) => (400, "invalid_request", "The request breaks a rule"),
             Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key breaks its rule"),
             Self::InvalidCursor => (400, "invalid_cursor", "The cursor is not valid"),
+            Self::Unauthorized => (401, "unauthorized", "The caller is not known"),
             Self::NotFound => (404, "not_found", "There is no such job or batch"),
             Self::NoSuchRoute => (404, "no_such_route", "There is no such path"),
             Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not know this method"),
@@ -237,6 +240,10 @@ impl Problem {
             }
             Self::InvalidCursor => {
                 "Use next_cursor as a page gave it, with the same path and filter; begin the list anew without one."
+                    .to_owned()
+            }
+            Self::Unauthorized => {
+                "The request lacks what this service knows its callers by: an API key, a token, or a signature."
                     .to_owned()
             }
             Self::NotFound => {

@@ -62,20 +62,6 @@ async fn the_table_lets_only_the_next_version_in() {
 }
 
 #[tokio::test]
-async fn a_url_ends_with_the_credentials_of_a_function_that_has_run_for_long() {
-    let pipeline = Pipeline::without_event_sources().await;
-    let start = pipeline.clock.now();
-    let hours = |hours: u64| Duration::from_secs(hours * 3600);
-    let (job, end) = (job(start), start + hours(12));
-    let images = pipeline.stack.aws().clone().until(end).images(pipeline.ready().bucket.clone());
-    for (signed_at, expires_at) in [(0, start + hours(6)), (11, end), (13, start + hours(13))] {
-        let signed = images.sign(&job, Variant::Image, start + hours(signed_at), hours(6)).await.expect("it signs");
-        assert_eq!(signed.expires_at, expires_at, "signed after {signed_at} hours");
-    }
-    pipeline.stop().await;
-}
-
-#[tokio::test]
 async fn a_deleted_record_does_not_come_back_as_a_ghost() {
     let pipeline = Pipeline::without_event_sources().await;
     let table = pipeline.stack.aws().table(pipeline.ready().table.clone());

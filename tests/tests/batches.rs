@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use shared::api::{BatchView, JobsView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
-use tests::events::{answer, get};
+use tests::events::{answer, get, post};
 use tests::interceptor::Action;
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
@@ -177,13 +177,7 @@ async fn identical_batches_at_once_are_one_batch() {
 async fn a_batch_whose_submission_died_is_finished_by_the_same_request() {
     let pipeline = Pipeline::without_event_sources().await;
     let submit = |app: std::sync::Arc<submit::App>| async move {
-        let mut request = aws_lambda_events::apigw::ApiGatewayProxyRequest::default();
-        request.resource = Some("/batches".to_owned());
-        request.http_method = aws_lambda_events::http::Method::POST;
-        request.headers.insert("idempotency-key", "friday".parse().expect("a header"));
-        request.headers.insert("content-type", "application/json".parse().expect("a header"));
-        request.body = Some(batch(60).to_string());
-        submit::handle(&app, lambda_runtime::LambdaEvent::new(request, lambda_runtime::Context::default())).await
+        submit::handle(&app, post("/batches", None, Some("friday"), &batch(60))).await
     };
     // The record, three writes of jobs, six sends of tickets and the record again: the submission dies in each of them.
     for call in [1, 3, 5, 9, 10] {

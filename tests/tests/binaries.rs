@@ -128,10 +128,10 @@ async fn the_deployed_binaries_take_a_prompt_to_a_picture() {
 #[tokio::test]
 async fn a_function_with_missing_settings_does_not_start_and_names_them_all() {
     for (function, settings) in [
-        ("submit", ["TABLE_NAME", "QUEUE_URL"]),
-        ("worker", ["BEDROCK_REGION", "MAX_ATTEMPTS"]),
-        ("status", ["TABLE_NAME", "IMAGE_BUCKET"]),
-        ("dead_letter", ["DEAD_LETTER_QUEUE_URL", "PARKED_QUEUE_URL"]),
+        ("submit", &["TABLE_NAME", "QUEUE_URL", "OWNER_FROM"][..]),
+        ("worker", &["BEDROCK_REGION", "MAX_ATTEMPTS"]),
+        ("status", &["TABLE_NAME", "IMAGE_BUCKET", "OWNER_FROM"]),
+        ("dead_letter", &["DEAD_LETTER_QUEUE_URL", "PARKED_QUEUE_URL"]),
     ] {
         let mut command = command(function).await;
         command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_REGION", "us-west-2");
@@ -141,6 +141,21 @@ async fn a_function_with_missing_settings_does_not_start_and_names_them_all() {
         for setting in settings {
             assert!(told.contains(&format!("{setting} is not set")), "{function}: {told}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_would_know_no_owner_does_not_start() {
+    for function in ["submit", "status"] {
+        let mut command = command(function).await;
+        command
+            .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+            .env("AWS_REGION", "us-west-2")
+            .env("OWNER_FROM", "Everyone");
+        let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().await.expect("the binary runs");
+        assert!(!output.status.success(), "{function} started");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains("Everyone") && told.contains("Claim:sub"), "{function}: {told}");
     }
 }
 

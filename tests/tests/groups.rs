@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use local::EVERYONE;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobsView};
@@ -101,16 +102,10 @@ async fn a_group_is_canceled_and_retried_as_a_whole() {
 async fn a_part_whose_submission_died_is_in_its_group_once() {
     let pipeline = Pipeline::without_event_sources().await;
     let submit = |app: std::sync::Arc<submit::App>, key: &'static str| async move {
-        let mut request = aws_lambda_events::apigw::ApiGatewayProxyRequest::default();
-        request.resource = Some("/batches".to_owned());
-        request.http_method = aws_lambda_events::http::Method::POST;
-        request.headers.insert("idempotency-key", key.parse().expect("a header"));
-        request.headers.insert("content-type", "application/json".parse().expect("a header"));
-        request.body = Some(part("friday", 0, 30).to_string());
-        submit::handle(&app, lambda_runtime::LambdaEvent::new(request, lambda_runtime::Context::default())).await
+        submit::handle(&app, post("/batches", None, Some(key), &part("friday", 0, 30))).await
     };
     let name = "friday".to_owned().try_into().expect("a good name");
-    let group = BatchId::of_group(&Owner::everyone(), &name);
+    let group = BatchId::of_group(&Owner::new(EVERYONE), &name);
     // The record, the group, two writes of jobs, three sends of tickets, and the record again.
     for (parts, (key, call)) in [("a", 0), ("b", 1), ("c", 3), ("d", 5), ("e", 7)].into_iter().enumerate() {
         let http = pipeline.stack.config().http_client().expect("the stack has a client");

@@ -1,11 +1,14 @@
 //! Who may see what.
 
+use aws_lambda_events::apigw::ApiGatewayProxyRequest;
+use lambda_runtime::LambdaEvent;
 use local::Options;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::JobId;
 use shared::api::{BatchView, JobView, JobsView};
 use shared::job::Status;
+use shared::{Clock, JobId};
+use tests::events::{answer, get, post};
 use tests::pipeline::{Pipeline, ticket};
 
 async fn with_keys() -> Pipeline {
@@ -89,5 +92,106 @@ async fn the_same_key_of_two_owners_is_two_jobs() {
         ids.push(job.id);
     }
     assert_ne!(ids[0], ids[1]);
+    pipeline.stop().await;
+}
+
+type Event = LambdaEvent<ApiGatewayProxyRequest>;
+
+/// The event of a caller of whom API Gateway tells these members of `identity`, and this of its authorizer.
+fn called_by(mut event: Event, (identity, authorizer): &(Value, Value)) -> Event {
+    let context = &mut event.payload.request_context;
+    context.identity = serde_json::from_value(identity.clone()).expect("an identity");
+    context.authorizer.fields = serde_json::from_value(authorizer.clone()).expect("what an authorizer passes on");
+    event
+}
+
+#[tokio::test]
+async fn whoever_an_authorizer_knows_has_jobs_of_their_own_and_all_others_have_none() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let key = json!({ "apiKeyId": "k3y1d" });
+    let iam = |arn: &str| json!({ "apiKeyId": "k3y1d", "userArn": arn, "caller": "AROAIDPPEZS35WEXAMPLE:ada" });
+    let claims = |sub: &str| json!({ "claims": { "sub": sub, "cognito:username": "same" } });
+    let role = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Designers_0123456789abcdef";
+    let other_role = "arn:aws:sts::123456789012:assumed-role/Painters/ada";
+    // The same owner twice, another one, and a caller of whom the selected part is missing. All have the same key.
+    for (source, own, again, other, nobody) in [
+        (
+            "ApiKey",
+            (key.clone(), claims("ada")),
+            (key.clone(), claims("bob")),
+            (json!({ "apiKeyId": "0ther" }), claims("ada")),
+            (json!({}), claims("ada")),
+        ),
+        (
+            "Claim:sub",
+            (key.clone(), claims("ada")),
+            (json!({ "apiKeyId": "0ther" }), claims("ada")),
+            (key.clone(), claims("bob")),
+            (key.clone(), json!({})),
+        ),
+        (
+            "Principal",
+            (key.clone(), json!({ "principalId": "ada" })),
+            (key.clone(), json!({ "principalId": "ada", "tenant": "north" })),
+            (key.clone(), json!({ "principalId": "bob" })),
+            (key.clone(), claims("ada")),
+        ),
+        (
+            "IamRole",
+            (iam(&format!("{role}/ada@example.com")), json!({})),
+            (iam(&format!("{role}/bob@example.com")), json!({})),
+            (iam(other_role), json!({})),
+            (iam("arn:aws:sts::123456789012:federated-user/ada"), json!({})),
+        ),
+    ] {
+        let (aws, deployment) = (pipeline.stack.aws(), pipeline.stack.deployment());
+        let setting = |function: &'static str| {
+            move |name: &str| match name {
+                "OWNER_FROM" => Some(source.to_owned()),
+                name => deployment.functions[function].environment.get(name).cloned(),
+            }
+        };
+        let submit = submit::App::new(aws, Clock::system(), &setting("submit")).expect("the settings are good");
+        let status = status::App::new(aws, Clock::system(), &setting("status")).expect("the settings are good");
+        let taken = |event| async { answer(submit::handle(&submit, event).await.expect("an answer")) };
+        let told = |event| async { answer(status::handle(&status, event).await.expect("an answer")) };
+
+        let order = json!({ "prompt": "A heist on the moon" });
+        let (code, job) = taken(called_by(post("/jobs", None, None, &order), &own)).await;
+        assert_eq!(code, 202, "{source}: {job}");
+        let id = || job["id"].as_str().map(str::to_owned);
+        assert_eq!(told(called_by(get("/jobs/{id}", id()), &own)).await.0, 200, "{source}");
+        assert_eq!(told(called_by(get("/jobs/{id}", id()), &again)).await.0, 200, "{source}");
+        assert_eq!(told(called_by(get("/jobs/{id}", id()), &other)).await.0, 404, "{source}");
+        let (_, list) = told(called_by(get("/jobs", None), &other)).await;
+        assert_eq!(list["jobs"], json!([]), "{source}");
+
+        let (batches, none) = (json!({ "jobs": [order] }), Value::Null);
+        for event in [
+            post("/jobs", None, None, &order),
+            post("/jobs/{id}/retry", id(), None, &none),
+            post("/batches", None, None, &batches),
+            post("/batches/{id}/retry", id(), None, &none),
+        ] {
+            let (code, problem) = taken(called_by(event, &nobody)).await;
+            assert_eq!((code, &problem["code"]), (401, &"unauthorized".into()), "{source}");
+        }
+        for event in [
+            get("/jobs", None),
+            get("/jobs/{id}", id()),
+            get("/jobs/{id}/image", id()),
+            post("/jobs/{id}/cancel", id(), None, &none),
+            get("/batches/{id}", id()),
+            get("/batches/{id}/jobs", id()),
+            post("/batches/{id}/cancel", id(), None, &none),
+        ] {
+            let (code, problem) = told(called_by(event, &nobody)).await;
+            assert_eq!((code, &problem["code"]), (401, &"unauthorized".into()), "{source}");
+        }
+        for open in ["/", "/health"] {
+            assert_eq!(told(called_by(get(open, None), &nobody)).await.0, 200, "{source}: {open}");
+        }
+        assert_eq!(told(called_by(post("/jobs/{id}/cancel", id(), None, &none), &again)).await.0, 200, "{source}");
+    }
     pipeline.stop().await;
 }

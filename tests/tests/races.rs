@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::Options;
+use local::{EVERYONE, Options};
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobView, JobsView};
 use shared::batch::BatchStatus;
@@ -71,7 +71,7 @@ async fn twin_requests_in_one_millisecond_paint_a_job_once() {
         assert!(early.is_err(), "the second request waits while the first may be alive: {early:?}");
         pipeline.clock.advance(WRITING);
         assert_eq!(twin.await.0, 202);
-        let id = JobId::in_batch(BatchId::from_key(&Owner::everyone(), &"k".parse().expect("a key")), 0);
+        let id = JobId::in_batch(BatchId::from_key(&Owner::new(EVERYONE), &"k".parse().expect("a key")), 0);
         assert!(work(&pipeline, id, 1).await);
         assert_eq!(pipeline.job(id).await.status, Status::Succeeded);
         late.resume();
@@ -396,7 +396,7 @@ async fn canceled_meanwhile(
     });
     let jobs: Vec<_> = (0..30).map(|i| json!({ "prompt": format!("scene {i}") })).collect();
     let order = json!({ "group": "g", "jobs": jobs });
-    let group = BatchId::of_group(&Owner::everyone(), &"g".to_owned().try_into().expect("a name"));
+    let group = BatchId::of_group(&Owner::new(EVERYONE), &"g".to_owned().try_into().expect("a name"));
     let cancel = async {
         late.held().await;
         // The writes beside the one that is held come to their end.
@@ -440,7 +440,7 @@ async fn a_batch_of_which_nothing_was_written_is_never_completed() {
     let apps = pipeline.stack.apps_over(wire.clone()).expect("good settings");
     let order = json!({ "group": "g", "jobs": [{ "prompt": "one" }, { "prompt": "two" }] });
     assert!(wire.run(submit(&apps.submit, "k", &order)).await.is_none());
-    let group = BatchId::of_group(&Owner::everyone(), &"g".to_owned().try_into().expect("a name"));
+    let group = BatchId::of_group(&Owner::new(EVERYONE), &"g".to_owned().try_into().expect("a name"));
     let view = async || {
         let view: BatchView = pipeline.get(&format!("/batches/{group}")).await.json().await.expect("a batch");
         (view.status, view.counts.total, view.counts.queued + view.counts.failed)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use local::EVERYONE;
 use serde_json::{Value, json};
 use shared::api::JobsView;
 use shared::aws::Created;
@@ -20,7 +21,7 @@ const RETENTION: Duration = Duration::from_secs(31 * 86_400);
 #[tokio::test]
 async fn a_record_gives_way_to_a_new_job_as_soon_as_it_is_no_longer_shown_and_no_sooner() {
     let pipeline = Pipeline::without_event_sources().await;
-    let (table, owner) = (pipeline.table(), Owner::everyone());
+    let (table, owner) = (pipeline.table(), Owner::new(EVERYONE));
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
     let job = |id, now| Job::new(id, owner.clone(), order.clone(), now, DAY, DAY);
     let old = job(JobId::new(), pipeline.clock.now());

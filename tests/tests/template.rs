@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use local::template::{Deployment, GatewayResponse, Surroundings, TEMPLATE, TemplateError};
-use serde_json::Value;
-use shared::api::{MAX_BODY_BYTES, ROUTES};
+use local::template::{Deployment, GatewayResponse, Route, Surroundings, TEMPLATE, TemplateError};
+use serde_json::{Value, json};
+use shared::api::ROUTES;
+use shared::aws::callers::OwnerFrom;
 use shared::problem::{ProblemDetails, type_of};
 use shared::{Clock, Problem};
 use tests::pipeline::Pipeline;
@@ -50,9 +51,14 @@ fn no_painting_is_believed_to_last_longer_than_the_worker_may_run() {
 #[test]
 fn what_api_gateway_answers_by_itself_is_a_problem_too() {
     let responses = deployment().gateway_responses;
-    for kind in ["DEFAULT_4XX", "DEFAULT_5XX", "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT"] {
+    // What DEFAULT_4XX would answer with 400, and callers must tell apart.
+    let refusals = ["UNAUTHORIZED", "INVALID_SIGNATURE", "EXPIRED_TOKEN", "ACCESS_DENIED", "WAF_FILTERED"];
+    let others = ["DEFAULT_4XX", "DEFAULT_5XX", "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT"];
+    for kind in refusals.into_iter().chain(others) {
         assert!(responses.contains_key(kind), "{kind} is answered in API Gateway's own form");
     }
+    // AWS: "Customizing the 413 REQUEST_TOO_LARGE default gateway response is currently not supported".
+    assert!(!responses.contains_key("REQUEST_TOO_LARGE"));
     for (kind, response) in responses {
         // API Gateway puts its own words there, as a JSON string.
         let body = response.body.replace("$context.error.messageString", "\"its words\"");
@@ -68,7 +74,7 @@ fn what_api_gateway_answers_by_itself_is_a_problem_too() {
         let same = match kind.as_str() {
             "MISSING_AUTHENTICATION_TOKEN" => Problem::NoSuchRoute.details(),
             "UNSUPPORTED_MEDIA_TYPE" => Problem::UnsupportedMediaType.details(),
-            "REQUEST_TOO_LARGE" => Problem::PayloadTooLarge(MAX_BODY_BYTES).details(),
+            "UNAUTHORIZED" | "INVALID_SIGNATURE" | "EXPIRED_TOKEN" => Problem::Unauthorized.details(),
             _ => continue,
         };
         assert_eq!((problem.title, problem.detail, problem.code), (same.title, same.detail, same.code), "{kind}");
@@ -298,6 +304,102 @@ fn deploy_role() -> Value {
 }
 
 #[test]
+fn an_authorizer_stands_before_every_method_but_the_open_ones() {
+    let template = document();
+    let paths = &template["Resources"]["Api"]["Properties"]["DefinitionBody"]["paths"];
+    let guarded = json!([{ "Fn::If": ["HasAuthorizer", { "caller": [] }, { "Ref": "AWS::NoValue" }] }]);
+    let mut open = BTreeSet::new();
+    for Route { path, method, auth } in deployment().functions.into_values().flat_map(|function| function.routes) {
+        let name = if method == "ANY" { "x-amazon-apigateway-any-method".to_owned() } else { method.to_lowercase() };
+        let security = &paths[&path][name]["security"];
+        if auth.api_key_required {
+            assert_eq!(*security, guarded, "{method} {path}");
+        } else {
+            assert!(security.is_null(), "{method} {path}");
+            open.insert(path);
+        }
+    }
+    assert_eq!(open, BTreeSet::from(["/".to_owned(), "/health".to_owned()]));
+}
+
+/// What a condition of a rule comes to.
+fn evaluated(value: &Value, parameters: &BTreeMap<&str, Value>) -> Value {
+    let Some((function, argument)) = value.as_object().and_then(|map| map.iter().next()) else { return value.clone() };
+    let of = |index: usize| evaluated(&argument[index], parameters);
+    match function.as_str() {
+        "Ref" => parameters[argument.as_str().expect("a parameter")].clone(),
+        "Fn::Equals" => (of(0) == of(1)).into(),
+        "Fn::Not" => (of(0) == false).into(),
+        "Fn::Contains" => argument[0].as_array().expect("a list").contains(&of(1)).into(),
+        other => panic!("{other} is not known"),
+    }
+}
+
+/// The reasons why CloudFormation refuses these parameters together.
+fn refusals(given: &[(&str, &str)]) -> Vec<String> {
+    let template = document();
+    let defaults = template["Parameters"].as_object().expect("parameters").iter();
+    let mut parameters: BTreeMap<_, _> =
+        defaults.map(|(name, parameter)| (name.as_str(), parameter["Default"].clone())).collect();
+    for (name, value) in given {
+        assert!(parameters.insert(name, (*value).into()).is_some(), "{name} is no parameter");
+    }
+    let rules = template["Rules"].as_object().expect("rules").values();
+    let applied = rules.filter(|rule| evaluated(&rule["RuleCondition"], &parameters) == true);
+    let assertions = applied.flat_map(|rule| rule["Assertions"].as_array().expect("assertions"));
+    let broken = assertions.filter(|assertion| evaluated(&assertion["Assert"], &parameters) == false);
+    broken.map(|assertion| assertion["AssertDescription"].as_str().expect("a reason").to_owned()).collect()
+}
+
+#[test]
+fn parameters_that_make_no_sense_together_are_refused() {
+    let (pool, function) = (("UserPoolArn", "arn:aws:cognito-idp:x"), ("AuthorizerFunctionArn", "arn:aws:lambda:x"));
+    let (iam, cognito, lambda) = (("Authorizer", "Iam"), ("Authorizer", "Cognito"), ("Authorizer", "Lambda"));
+    let (domain, certificate, zone) =
+        (("DomainName", "a.example"), ("CertificateArn", "arn:aws:acm:x"), ("HostedZoneId", "Z1"));
+    let (owner, no_page) = (|source| ("OwnerFrom", source), ("Page", "false"));
+    for good in [
+        &[][..],
+        &[iam, no_page],
+        &[iam, no_page, owner("IamRole")],
+        &[cognito, no_page, pool],
+        &[cognito, no_page, pool, owner("Claim:sub")],
+        &[lambda, no_page, function, owner("Principal")],
+        &[domain, certificate],
+        &[domain, certificate, zone],
+    ] {
+        assert_eq!(refusals(good), [""; 0], "{good:?}");
+    }
+    for bad in [
+        &[owner("Claim:sub")][..],
+        &[owner("IamRole")],
+        &[owner("Principal")],
+        &[iam],
+        &[iam, no_page, owner("Claim:sub")],
+        &[iam, no_page, owner("Principal")],
+        &[cognito, no_page],
+        &[cognito, no_page, pool, owner("IamRole")],
+        &[cognito, no_page, pool, owner("Principal")],
+        &[lambda, no_page],
+        &[lambda, no_page, function, owner("Claim:sub")],
+        &[domain],
+        &[zone],
+    ] {
+        assert_eq!(refusals(bad).len(), 1, "{bad:?}: {:?}", refusals(bad));
+    }
+}
+
+#[test]
+fn each_source_of_owners_that_the_template_takes_is_known_to_the_functions() {
+    let template = document();
+    let pattern = template["Parameters"]["OwnerFrom"]["AllowedPattern"].as_str().expect("a pattern");
+    for source in pattern.split('|') {
+        let source = source.split_once('[').map_or(source.to_owned(), |(kind, _)| format!("{kind}cognito:username"));
+        assert!(source.parse::<OwnerFrom>().is_ok(), "{source}");
+    }
+}
+
+#[test]
 fn the_configuration_that_is_shipped_sets_no_parameter() {
     let lines = include_str!("../../samconfig.toml").lines();
     // It would be set anew with every deployment, and undo what was changed in between.
@@ -376,7 +478,9 @@ fn alarms_read_every_index_and_no_more_metrics_than_cloudwatch_allows() {
 fn nothing_is_told_over_plain_http_or_old_tls() {
     let template = document();
     let resources = template["Resources"].as_object().expect("resources");
-    assert_eq!(resources["Api"]["Properties"]["SecurityPolicy"], "SecurityPolicy_TLS13_1_2_2021_06");
+    for id in ["Api", "Domain"] {
+        assert_eq!(resources[id]["Properties"]["SecurityPolicy"], "SecurityPolicy_TLS13_1_2_2021_06", "{id}");
+    }
     for (id, resource) in resources {
         if matches!(resource["Type"].as_str(), Some("AWS::SQS::Queue" | "AWS::S3::Bucket")) {
             let policy = &resources[&format!("{id}Policy")]["Properties"];

@@ -13,13 +13,13 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
-use shared::aws::gateway::{Answer, Request};
+use shared::aws::gateway::{Answer, Entrance, Request};
 use shared::aws::{Aws, Images, ServiceError, Table};
 use shared::batch::{BatchStatus, Steps};
 use shared::cursor::CursorKey;
 use shared::job::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{BatchId, Clock, Job, JobId, JobState, Problem};
+use shared::{BatchId, Clock, Job, JobId, JobState, Owner, Problem};
 
 use crate::lists::{Filter, Listed};
 pub use crate::pace::LONGEST_PAINTING;
@@ -43,8 +43,7 @@ pub struct App {
     max_wait: Duration,
     /// Whether `GET /` answers with the page.
     page: bool,
-    /// The address that links begin with, where it is not the one under which a caller reached API Gateway.
-    public_url: Option<String>,
+    entrance: Entrance,
     /// The origin whose pages may read the answers, or `*` for any.
     allowed_origin: Option<String>,
 }
@@ -74,7 +73,7 @@ impl App {
         let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
-        let public_url = settings.optional("PUBLIC_URL");
+        let entrance = Entrance::read(&mut settings);
         let allowed_origin = settings.optional("ALLOWED_ORIGIN");
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
@@ -86,7 +85,7 @@ impl App {
             url_life: Duration::from_secs(u64::from(url_life)),
             max_wait: Duration::from_secs(u64::from(max_wait)),
             page,
-            public_url,
+            entrance,
             allowed_origin,
         })
     }
@@ -97,20 +96,28 @@ impl App {
 /// # Errors
 /// None: whatever goes wrong is an answer to the caller.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
-    let request = Request::new(event.payload, app.public_url.clone());
+    let request = Request::new(event.payload, app.entrance.clone());
     let answer = match request.route() {
         (method, "/") => get_page(app, &request, method).await,
-        ("GET", "/jobs") => list_jobs(app, &request).await,
-        ("GET", "/jobs/{id}") => get_job(app, &request).await,
-        ("GET", "/jobs/{id}/image") => get_image(app, &request).await,
-        ("POST", "/jobs/{id}/cancel") => cancel_job(app, &request).await,
-        ("GET", "/batches/{id}") => get_batch(app, &request).await,
-        ("GET", "/batches/{id}/jobs") => list_batch(app, &request).await,
-        ("POST", "/batches/{id}/cancel") => cancel_batch(app, &request).await,
         ("GET", "/health") => health(app, &request).await,
-        (_, path) => Err(wrong_method(path)),
+        _ => answer_owner(app, &request).await,
     };
     Ok(Answer::from(answer).readable_by(app.allowed_origin.as_deref()).into())
+}
+
+/// Serves what is somebody's own.
+async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
+    let owner = &request.owner()?;
+    match request.route() {
+        ("GET", "/jobs") => list_jobs(app, request, owner).await,
+        ("GET", "/jobs/{id}") => get_job(app, request, owner).await,
+        ("GET", "/jobs/{id}/image") => get_image(app, request, owner).await,
+        ("POST", "/jobs/{id}/cancel") => cancel_job(app, request, owner).await,
+        ("GET", "/batches/{id}") => get_batch(app, request, owner).await,
+        ("GET", "/batches/{id}/jobs") => list_batch(app, request, owner).await,
+        ("POST", "/batches/{id}/cancel") => cancel_batch(app, request, owner).await,
+        (_, path) => Err(wrong_method(path)),
+    }
 }
 
 /// The page. Its query is nobody's business: links to a page often carry one.
@@ -125,11 +132,11 @@ async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, 
     Ok(Page::get().answer(request, &pictures))
 }
 
-async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {
+async fn get_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let (id, owner) = (job_id(request)?, request.owner());
+    let id = job_id(request)?;
     let wait = request.wait().map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
-    let job = app.look(id, &owner, wait.unwrap_or_default()).await?;
+    let job = app.look(id, owner, wait.unwrap_or_default()).await?;
     let etag = etag(&job);
     let answer = if request.has(&etag) {
         Answer::empty(304)
@@ -148,47 +155,48 @@ async fn get_job(app: &App, request: &Request) -> Result<Answer, Problem> {
     }
 }
 
-async fn get_image(app: &App, request: &Request) -> Result<Answer, Problem> {
+async fn get_image(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let query = request.query(&["variant"])?;
     let variant = query.get("variant").map(|text| text.parse::<Variant>()).transpose();
     let variant = variant.map_err(|rule| Problem::field("?variant", rule))?.unwrap_or_default();
-    let url = app.image_url(job_id(request)?, &request.owner(), variant).await?;
+    let url = app.image_url(job_id(request)?, owner, variant).await?;
     Ok(Answer::empty(302).header(header::LOCATION, url))
 }
 
-async fn cancel_job(app: &App, request: &Request) -> Result<Answer, Problem> {
+async fn cancel_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     request.idempotency_key()?;
-    let job = app.cancel(job_id(request)?, &request.owner()).await?;
+    let job = app.cancel(job_id(request)?, owner).await?;
     Ok(Answer::json(200, &JobView::new(&job, &request.base_url())))
 }
 
-async fn list_jobs(app: &App, request: &Request) -> Result<Answer, Problem> {
-    let owner = request.owner();
+async fn list_jobs(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
-    let listed = app.list_owned(&owner, &filter, &request.base_url()).await?;
-    Ok(page(request, "/jobs", &filter, &listed))
+    let base = request.base_url();
+    let listed = app.list_owned(owner, &filter, &base).await?;
+    Ok(page(request, &format!("{base}/jobs"), &filter, &listed))
 }
 
-async fn list_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
+async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
-    let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
-    let listed = app.list_batch(&batch, &filter, &request.base_url()).await?;
-    Ok(page(request, &format!("/batches/{}/jobs", batch.id()), &filter, &listed))
+    let batch = app.owned_batch(batch_id(request)?, owner).await?;
+    let base = request.base_url();
+    let listed = app.list_batch(&batch, &filter, &base).await?;
+    Ok(page(request, &format!("{base}/batches/{}/jobs", batch.id()), &filter, &listed))
 }
 
-async fn get_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
+async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
+    let batch = app.owned_batch(batch_id(request)?, owner).await?;
     let counts = app.counts(&batch).await?;
     Ok(batch_answer(app, BatchView::new(&batch, counts, &request.base_url())))
 }
 
-async fn cancel_batch(app: &App, request: &Request) -> Result<Answer, Problem> {
+async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let query = request.query(&["cursor"])?;
     request.idempotency_key()?;
     let steps = Steps::from(query.get("cursor"))?;
-    let batch = app.owned_batch(batch_id(request)?, &request.owner()).await?;
+    let batch = app.owned_batch(batch_id(request)?, owner).await?;
     let (counts, next_cursor) = app.cancel_batch(&batch, steps).await?;
     Ok(batch_answer(app, BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) }))
 }
@@ -218,13 +226,12 @@ async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
     Ok(Answer::json(200, &health))
 }
 
-/// A page of a list, with the address of the next one.
-fn page(request: &Request, path: &str, filter: &Filter, Listed { jobs, etag }: &Listed) -> Answer {
+/// A page of the list at this address, with the address of the next one.
+fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &Listed) -> Answer {
     if request.has(etag) {
         return Answer::empty(304).header(header::ETAG, etag);
     }
-    let base = request.base_url();
-    let next = jobs.next_cursor.as_ref().map(|cursor| format!("<{base}{path}?{}>; rel=\"next\"", filter.query(cursor)));
+    let next = jobs.next_cursor.as_ref().map(|cursor| format!("<{list}?{}>; rel=\"next\"", filter.query(cursor)));
     let answer = Answer::json(200, jobs).header(header::ETAG, etag);
     match next {
         Some(next) => answer.header(header::LINK, next),

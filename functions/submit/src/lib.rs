@@ -11,12 +11,12 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, wrong_method};
-use shared::aws::gateway::{Answer, Request};
+use shared::aws::gateway::{Answer, Entrance, Request};
 use shared::aws::{Aws, Queue, ServiceError, Table};
 use shared::batch::{BatchOrder, Counts, Steps, Whole};
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, Problem};
+use shared::{Clock, Owner, Problem};
 
 /// How soon a new job is worth a first look.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -33,8 +33,7 @@ pub struct App {
     deadline: Duration,
     /// How long a job and its picture are kept.
     retention: Duration,
-    /// The address that links begin with, where it is not the one under which a caller reached API Gateway.
-    public_url: Option<String>,
+    entrance: Entrance,
     /// The origin whose pages may read the answers, or `*` for any.
     allowed_origin: Option<String>,
 }
@@ -59,7 +58,7 @@ impl App {
         let model = settings.parse::<Model>("MODEL_ID");
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
-        let public_url = settings.optional("PUBLIC_URL");
+        let entrance = Entrance::read(&mut settings);
         let allowed_origin = settings.optional("ALLOWED_ORIGIN");
         settings.finish(|| Self {
             table: aws.table(table),
@@ -68,7 +67,7 @@ impl App {
             model: model.unwrap_or(Model::Core),
             deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
             retention: Duration::from_secs(u64::from(retention_days) * 86_400),
-            public_url,
+            entrance,
             allowed_origin,
         })
     }
@@ -79,38 +78,43 @@ impl App {
 /// # Errors
 /// None: whatever goes wrong is an answer to the caller.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
-    let request = Request::new(event.payload, app.public_url.clone());
+    let request = Request::new(event.payload, app.entrance.clone());
     let trace = event.context.xray_trace_id;
-    let answer = match request.route() {
-        ("POST", "/jobs") => post_job(app, &request, trace).await,
-        ("POST", "/jobs/{id}/retry") => retry_job(app, &request, trace).await,
-        ("POST", "/batches") => post_batch(app, &request, trace).await,
-        ("POST", "/batches/{id}/retry") => retry_batch(app, &request, trace).await,
-        (_, path) => Err(wrong_method(path)),
-    };
-    Ok(Answer::from(answer).readable_by(app.allowed_origin.as_deref()).into())
+    let answer = Answer::from(answer(app, &request, trace).await);
+    Ok(answer.readable_by(app.allowed_origin.as_deref()).into())
 }
 
-async fn post_job(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+async fn answer(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+    let owner = request.owner()?;
+    match request.route() {
+        ("POST", "/jobs") => post_job(app, request, owner, trace).await,
+        ("POST", "/jobs/{id}/retry") => retry_job(app, request, &owner, trace).await,
+        ("POST", "/batches") => post_batch(app, request, owner, trace).await,
+        ("POST", "/batches/{id}/retry") => retry_batch(app, request, &owner, trace).await,
+        (_, path) => Err(wrong_method(path)),
+    }
+}
+
+async fn post_job(app: &App, request: &Request, owner: Owner, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
     let order = Order::parse(request.json()?, "", app.model).map_err(Problem::faults)?;
     let keyed = key.is_some();
-    let submitted = app.submit(request.owner(), order, key.as_ref(), trace).await?;
+    let submitted = app.submit(owner, order, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
     Ok(accepted(Answer::json(202, &view), &view.links.this, keyed && submitted.replayed))
 }
 
-async fn retry_job(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+async fn retry_job(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
     let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
-    let submitted = app.retry(id, &request.owner(), key.as_ref(), trace).await?;
+    let submitted = app.retry(id, owner, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
 
-async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
     let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
@@ -118,19 +122,19 @@ async fn post_batch(app: &App, request: &Request, trace: Option<String>) -> Resu
         // Without a key nobody could finish a part whose submission died, and its group would wait for it for ever.
         return Err(Problem::field("/group", "needs the header Idempotency-Key".to_owned()));
     }
-    let submitted = app.submit_batch(request.owner(), order, key.as_ref(), trace).await?;
+    let submitted = app.submit_batch(owner, order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.states);
     let view = BatchView::new(&Whole::Batch(submitted.batch), counts, &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
 
-async fn retry_batch(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {
+async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
     let query = request.query(&["cursor"])?;
     let key = request.idempotency_key()?;
     let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
     let steps = Steps::from(query.get("cursor"))?;
-    let (batch, counts, next_cursor) = app.retry_batch(id, &request.owner(), key.as_ref(), steps, trace).await?;
+    let (batch, counts, next_cursor) = app.retry_batch(id, owner, key.as_ref(), steps, trace).await?;
     let view = BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) };
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }

@@ -14,34 +14,50 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::callers::OwnerFrom;
 use crate::api::MAX_BODY_BYTES;
 use crate::job::Owner;
 use crate::json;
 use crate::order::IdempotencyKey;
 use crate::problem::{FieldError, Problem, cut};
+use crate::settings::Settings;
+
+/// What the settings say of the way to this API.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// Which part of a request names its caller.
+    owner_from: OwnerFrom,
+    /// The address that links begin with, without a slash at its end, where it is another than the one that API Gateway
+    /// sees.
+    public_url: Option<String>,
+}
+
+impl Entrance {
+    /// Reads the settings. What stands for a bad one is never used, since [`Settings::finish`] then builds nothing.
+    pub fn read(settings: &mut Settings<'_>) -> Self {
+        let owner_from = settings.parse("OWNER_FROM").unwrap_or(OwnerFrom::ApiKey);
+        Self { owner_from, public_url: settings.optional("PUBLIC_URL") }
+    }
+}
 
 /// A caller's request.
 pub struct Request {
     event: ApiGatewayProxyRequest,
-    public_url: Option<String>,
+    entrance: Entrance,
 }
 
 impl Request {
-    /// The request that API Gateway reports. `public_url` is the address of the API, without a slash at its end, where it
-    /// is another than the one that API Gateway sees.
-    pub fn new(event: ApiGatewayProxyRequest, public_url: Option<String>) -> Self {
-        Self { event, public_url }
+    /// The request that API Gateway reports.
+    pub fn new(event: ApiGatewayProxyRequest, entrance: Entrance) -> Self {
+        Self { event, entrance }
     }
 
-    /// Who asks: the API key's id, else the IAM principal, else what the authorizer says.
+    /// Who asks.
     ///
-    /// An API without any of them has one owner, whose jobs everybody may see who may call it.
-    pub fn owner(&self) -> Owner {
-        let context = &self.event.request_context;
-        let principal = context.authorizer.fields.get("principalId").and_then(Value::as_str);
-        let identity = &context.identity;
-        let name = identity.api_key_id.as_deref().or(identity.user_arn.as_deref()).or(principal);
-        name.map_or_else(Owner::everyone, Owner::new)
+    /// # Errors
+    /// When the request lacks the part that names its caller.
+    pub fn owner(&self) -> Result<Owner, Problem> {
+        self.entrance.owner_from.owner(&self.event.request_context).ok_or(Problem::Unauthorized)
     }
 
     /// The part `name` of the path. It is decoded here, and a part that was decoded before stays as it is: no part of a
@@ -54,7 +70,7 @@ impl Request {
     /// The address under which the caller reached the API, with the stage's path or the custom domain's, and without a
     /// slash at its end.
     pub fn base_url(&self) -> String {
-        if let Some(url) = &self.public_url {
+        if let Some(url) = &self.entrance.public_url {
             return url.clone();
         }
         let context = &self.event.request_context;
@@ -270,6 +286,10 @@ mod tests {
 
     use super::*;
 
+    fn entrance(public_url: Option<&str>) -> Entrance {
+        Entrance { owner_from: OwnerFrom::ApiKey, public_url: public_url.map(str::to_owned) }
+    }
+
     /// What API Gateway tells of a request that it took for this resource, with these members in place of its own.
     fn request(resource: &str, path: &str, domain: &str, more: Value) -> Request {
         let mut event = json!({
@@ -284,7 +304,7 @@ mod tests {
         });
         let event_members = event.as_object_mut().expect("an event is an object");
         event_members.extend(more.as_object().expect("members").clone());
-        Request::new(serde_json::from_value(event).expect("an event"), None)
+        Request::new(serde_json::from_value(event).expect("an event"), entrance(None))
     }
 
     #[test]
@@ -315,7 +335,7 @@ mod tests {
             assert_eq!(base, format!("https://{domain}{prefix}"), "{resource} as {path}");
         }
         let event = request("/jobs", "/v1/jobs", STAGE, json!({})).event;
-        let behind = Request::new(event, Some("https://posters.example.com/make".to_owned()));
+        let behind = Request::new(event, entrance(Some("https://posters.example.com/make")));
         assert_eq!(behind.base_url(), "https://posters.example.com/make");
     }
 

@@ -1,5 +1,6 @@
 //! Adapters to the AWS services, over the SDK's own clients.
 
+pub mod callers;
 pub mod cleaning_up;
 pub mod deliveries;
 mod error;
@@ -19,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_sdk_dynamodb::config::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, tls::rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::shared::IntoShared;
@@ -80,15 +81,25 @@ impl Aws {
     /// # Errors
     /// When no region is set.
     pub fn from_env() -> Result<Self, SettingsError> {
-        let lookup = |name: &str| std::env::var(name).ok();
-        let mut settings = Settings::new(&lookup);
+        // The start of the process is taken for the start of the credentials.
+        let started = Timestamp::from(SystemTime::now());
+        Self::of_lambda(&|name| std::env::var(name).ok(), EnvironmentVariableCredentialsProvider::new(), started)
+    }
+
+    /// The connections of a Lambda function that was started at `started` with these variables and credentials.
+    fn of_lambda(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        credentials: impl ProvideCredentials + 'static,
+        started: Timestamp,
+    ) -> Result<Self, SettingsError> {
+        let mut settings = Settings::new(lookup);
         let region = settings.text("AWS_REGION");
         settings.finish(|| ())?;
         // Not by `aws_config::defaults`, which brings along every other place where credentials could come from.
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region))
-            .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
             .http_client(http_client())
             .build();
         let endpoint = |service: &str| {
@@ -101,19 +112,13 @@ impl Aws {
             s3: endpoint("S3"),
             bedrock: endpoint("BEDROCK_RUNTIME"),
         };
-        // The start of the process is taken for the start of the credentials.
-        let end = Timestamp::from(SystemTime::now()) + LAMBDA_CREDENTIALS;
-        Ok(Self::new(config, endpoints).telling(Output::stdout()).until(end))
+        let credentials_end = Some(started + LAMBDA_CREDENTIALS);
+        Ok(Self { credentials_end, ..Self::new(config, endpoints).telling(Output::stdout()) })
     }
 
     /// Connections with this configuration, on which no metrics are told.
     pub fn new(config: SdkConfig, endpoints: Endpoints) -> Self {
         Self { bedrock: config.clone(), config, endpoints, output: Output::none(), credentials_end: None }
-    }
-
-    /// The same connections, with credentials that end at `end` unless they say otherwise.
-    pub fn until(self, end: Timestamp) -> Self {
-        Self { credentials_end: Some(end), ..self }
     }
 
     /// The same connections, with the metrics told to `output`.
@@ -202,4 +207,34 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     let client =
         Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https();
     whole_answers::WholeAnswers(client).into_shared()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::config::Credentials;
+    use serde_json::json;
+
+    use super::*;
+    use crate::JobId;
+    use crate::job::{Job, Owner, Variant};
+    use crate::order::{Model, Order};
+
+    #[tokio::test]
+    async fn a_url_that_lambda_signs_ends_with_the_credentials_at_the_latest() {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        let started = Timestamp::from_ms(1_795_514_400_000);
+        let lookup = |name: &str| (name == "AWS_REGION").then(|| "us-west-2".to_owned());
+        let credentials = Credentials::new("id", "secret", Some("token".to_owned()), None, "Lambda");
+        let aws = Aws::of_lambda(&lookup, credentials, started).expect("the region is set");
+        let images = aws.images("pictures".to_owned());
+        let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("a good order");
+        let job = Job::new(JobId::new(), Owner::new("somebody"), order, started, HOUR, 24 * HOUR);
+        for (hours, life, end) in
+            [(0, 6, 6), (6, 6, 12), (7, 6, 12), (11, 6, 12), (11, 1, 12), (12, 6, 12), (20, 6, 20)]
+        {
+            let signed =
+                images.sign(&job, Variant::Image, started + hours * HOUR, life * HOUR).await.expect("it signs");
+            assert_eq!(signed.expires_at, started + end * HOUR, "{life} h, signed after {hours} h");
+        }
+    }
 }
