@@ -1,9 +1,12 @@
 """The steps of .ci/deploy that use the emulator through boto3.
 
-Usage: emulated.py template SOURCE TARGET ZIPS       writes the template with the zips, without what is not emulated
+Usage: emulated.py serve                             runs the emulator
+       emulated.py template SOURCE TARGET ZIPS       writes the template with the zips, without what is not emulated
        emulated.py bucket NAME                       creates the bucket that sam deploy uploads to
        emulated.py api STACK                         prints the address of the API and the key
        emulated.py poster API KEY                    makes a poster and checks it
+       emulated.py pool                              creates a user pool and prints its ARN
+       emulated.py users API KEY POOL                checks what the users of the pool can do, and what others cannot
        emulated.py newman REPORT                     checks a report of newman
        emulated.py setting STACK FUNCTION NAME VALUE checks an environment variable of the function behind the alias
 """
@@ -33,6 +36,24 @@ def outputs(stack: str) -> dict:
     """Returns the outputs of a stack."""
     described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+
+
+def serve() -> None:
+    """Runs the emulator, and adds to its events what they lack: the id of the caller's API key."""
+    from ministack.app import main
+    from ministack.services import apigateway_v1 as gateway
+
+    build = gateway._build_lambda_event_v1
+
+    def build_with_key(api, stage_name, stage, resource, path, method, headers, *arguments, **options):
+        event = build(api, stage_name, stage, resource, path, method, headers, *arguments, **options)
+        key = gateway._resolve_api_key(gateway._api_key_from_request(headers)) or {}
+        event["requestContext"]["identity"] |= {"apiKey": key.get("value"), "apiKeyId": key.get("id")}
+        return event
+
+    gateway._build_lambda_event_v1 = build_with_key
+    sys.argv = sys.argv[:1]
+    main()
 
 
 def write_template(source: str, target: str, zips: str) -> None:
@@ -67,9 +88,12 @@ def print_api(stack: str) -> None:
     print(f"{ENDPOINT}/restapis/{api}/v1/_user_request_", key)
 
 
-def call(method: str, url: str, key: str | None = None, body: dict | None = None) -> tuple[int, bytes]:
+def call(
+    method: str, url: str, key: str | None = None, body: dict | None = None, token: str | None = None
+) -> tuple[int, bytes]:
     """Returns the status and body of an answer, whatever the status is."""
-    headers = {"Content-Type": "application/json"} | ({"x-api-key": key} if key else {})
+    headers = {"Content-Type": "application/json", "x-api-key": key, "Authorization": token}
+    headers = {name: value for name, value in headers.items() if value}
     data = json.dumps(body).encode() if body is not None else None
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
@@ -106,6 +130,43 @@ def make_poster(api: str, key: str) -> None:
     print(f"Job {job['id']} has a picture of {len(picture)} bytes.")
 
 
+def create_pool() -> None:
+    """Creates a user pool and prints its ARN."""
+    print(boto3.client("cognito-idp").create_user_pool(PoolName="posters")["UserPool"]["Arn"])
+
+
+def check_users(api: str, key: str, pool: str) -> None:
+    """Checks that each user of the pool has jobs of their own, and that every call needs both a key and a token."""
+    client = boto3.client("cognito-idp")
+    pool = pool.rsplit("/", 1)[1]
+    app = client.create_user_pool_client(
+        UserPoolId=pool, ClientName="posters", ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"]
+    )["UserPoolClient"]["ClientId"]
+
+    def sign_in(name: str) -> str:
+        login = {"USERNAME": name, "PASSWORD": "Posters-1"}
+        client.admin_create_user(UserPoolId=pool, Username=name, MessageAction="SUPPRESS")
+        client.admin_set_user_password(UserPoolId=pool, Username=name, Password=login["PASSWORD"], Permanent=True)
+        signed_in = client.initiate_auth(ClientId=app, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=login)
+        return signed_in["AuthenticationResult"]["IdToken"]
+
+    ada, bob = sign_in("ada"), sign_in("bob")
+    status, body = call("POST", f"{api}/jobs", key, {"prompt": "A heist on the moon"}, ada)
+    check(status == 202, f"with a key and a token the API answers {status}: {body!r}")
+    job = f"{api}/jobs/{json.loads(body)['id']}"
+    for who, path, sent, expected in [
+        ("the same user", job, (key, ada), 200),
+        ("another user with the same key", job, (key, bob), 404),
+        ("a key without a token", job, (key, None), 401),
+        ("a key with a bad token", job, (key, "x" + ada), 401),
+        ("a token without a key", job, (None, ada), 403),
+        ("neither, on /health", f"{api}/health", (None, None), 200),
+    ]:
+        status, body = call("GET", path, sent[0], token=sent[1])
+        check(status == expected, f"{who}: the API answers {status}, not {expected}: {body!r}")
+        print(f"{status}: {who}")
+
+
 def judge_report(path: str) -> None:
     """Checks that exactly the requests of the Postman collection failed that are known to fail here."""
     with open(path, encoding="utf-8") as file:
@@ -131,10 +192,13 @@ def check_setting(stack: str, function: str, name: str, value: str) -> None:
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     commands = {
+        "serve": serve,
         "template": write_template,
         "bucket": create_bucket,
         "api": print_api,
         "poster": make_poster,
+        "pool": create_pool,
+        "users": check_users,
         "newman": judge_report,
         "setting": check_setting,
     }
