@@ -65,7 +65,7 @@ pub(crate) async fn requeue(
     let sent = unfinished.jobs.len();
     let mut tickets: HashMap<Owner, Vec<Ticket>> = HashMap::new();
     for job in unfinished.jobs {
-        tickets.entry(job.owner).or_default().push(Ticket { job: job.id, trace: None });
+        tickets.entry(job.owner).or_default().push(Ticket { job: job.id, queued_at: job.queued_at, trace: None });
     }
     let queue = aws.queue(ready.queue_url.clone());
     for (owner, tickets) in &tickets {
@@ -94,6 +94,7 @@ struct UnfinishedJob {
     owner: Owner,
     running: bool,
     created_at: i64,
+    queued_at: Option<Timestamp>,
 }
 
 async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, RequeueError> {
@@ -102,7 +103,7 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
     let items = client
         .scan()
         .table_name(&ready.table)
-        .projection_expression("pk, #owner, #status, created_at, writing_until")
+        .projection_expression("pk, #owner, #status, created_at, queued_at, writing_until")
         .filter_expression(
             "#status IN (:queued, :running) OR attribute_type(held_until, :number) \
              OR attribute_type(former_until, :number) OR attribute_type(writing_until, :number)",
@@ -129,7 +130,8 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
                 let (Ok(id), Some(owner)) = (id.parse(), text("owner")) else { continue };
                 let running = text("status").is_some_and(|status| status == "running");
                 let created_at = number("created_at").unwrap_or_default();
-                unfinished.jobs.push(UnfinishedJob { id, owner: Owner::new(owner), running, created_at });
+                let queued_at = number("queued_at").map(Timestamp::from_ms);
+                unfinished.jobs.push(UnfinishedJob { id, owner: Owner::new(owner), running, created_at, queued_at });
             }
             _ => {
                 if let (Ok(id), Some(_)) = (id.parse(), number("writing_until")) {

@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
+use crate::job::Job;
+use crate::time::Timestamp;
 
 /// A reason to look at a job. The job's record is the truth; a ticket may come late, twice or for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The job to look at.
     pub job: JobId,
+    /// When the job was queued, by submission or by a retry; `None` in a ticket from an older function.
+    pub queued_at: Option<Timestamp>,
     /// The X-Ray trace header of the request that caused the ticket.
     pub trace: Option<String>,
 }
@@ -29,6 +33,8 @@ struct Wire {
     v: u32,
     job: JobId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    queued_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
 }
 
@@ -40,9 +46,20 @@ struct Version {
 const VERSION: u32 = 1;
 
 impl Ticket {
+    /// A ticket for the job as it is queued now.
+    pub fn of(job: &Job, trace: Option<String>) -> Self {
+        Self { job: job.id, queued_at: Some(job.queued_at), trace }
+    }
+
+    /// Whether the job has been retried since the ticket was sent.
+    pub fn predates_retry(&self, job: &Job) -> bool {
+        self.queued_at.is_some_and(|queued_at| queued_at != job.queued_at)
+    }
+
     /// The message's body.
     pub fn to_body(&self) -> String {
-        let wire = Wire { v: VERSION, job: self.job, trace: self.trace.clone() };
+        let queued_at = self.queued_at.map(Timestamp::ms);
+        let wire = Wire { v: VERSION, job: self.job, queued_at, trace: self.trace.clone() };
         serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
     }
 
@@ -56,8 +73,8 @@ impl Ticket {
             Ok(Version { v }) if v > VERSION => return Err(TicketError::Newer(v)),
             _ => return Err(TicketError::Malformed),
         }
-        let Wire { job, trace, .. } = serde_json::from_str(body).map_err(|_| TicketError::Malformed)?;
-        Ok(Self { job, trace })
+        let Wire { job, queued_at, trace, .. } = serde_json::from_str(body).map_err(|_| TicketError::Malformed)?;
+        Ok(Self { job, queued_at: queued_at.map(Timestamp::from_ms), trace })
     }
 }
 
@@ -68,10 +85,15 @@ mod tests {
     #[test]
     fn the_bytes_are_pinned() {
         let job: JobId = "01930000-0000-7000-8000-000000000001".parse().expect("an id");
-        let ticket = Ticket { job, trace: Some("Root=1-2-3".to_owned()) };
-        let body = r#"{"v":1,"job":"01930000-0000-7000-8000-000000000001","trace":"Root=1-2-3"}"#;
-        assert_eq!(ticket.to_body(), body);
-        assert_eq!(Ticket::from_body(body), Ok(ticket));
+        let (queued_at, trace) = (Some(Timestamp::from_ms(1_795_500_000_000)), Some("Root=1-2-3".to_owned()));
+        for (ticket, fields) in [
+            (Ticket { job, queued_at, trace }, r#","queued_at":1795500000000,"trace":"Root=1-2-3""#),
+            (Ticket { job, queued_at: None, trace: None }, ""),
+        ] {
+            let body = format!(r#"{{"v":1,"job":"01930000-0000-7000-8000-000000000001"{fields}}}"#);
+            assert_eq!(ticket.to_body(), body);
+            assert_eq!(Ticket::from_body(&body), Ok(ticket));
+        }
     }
 
     #[test]

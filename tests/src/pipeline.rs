@@ -228,5 +228,5 @@ pub fn delivery(bodies: &[&str], receives: u32) -> LambdaEvent<SqsEvent> {
 
 /// The delivery of a job's ticket.
 pub fn ticket(job: JobId, receives: u32) -> LambdaEvent<SqsEvent> {
-    delivery(&[&Ticket { job, trace: None }.to_body()], receives)
+    delivery(&[&Ticket { job, queued_at: None, trace: None }.to_body()], receives)
 }

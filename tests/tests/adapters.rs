@@ -294,7 +294,11 @@ async fn a_ticket_is_sent_with_its_owners_group_and_trace() {
     let pipeline = Pipeline::without_event_sources().await;
     let url = &pipeline.ready().queue_url;
     let queue = pipeline.stack.aws().queue(url.clone());
-    let ticket = shared::ticket::Ticket { job: JobId::new(), trace: Some("Root=1-5bef4de7-ad49b0e8".to_owned()) };
+    let ticket = shared::ticket::Ticket {
+        job: JobId::new(),
+        queued_at: None,
+        trace: Some("Root=1-5bef4de7-ad49b0e8".to_owned()),
+    };
     queue.send(&ticket, &Owner::new("arn:aws:iam::123456789012:user/alice")).await.expect("the queue answers");
     let received = pipeline.sqs().receive_message().queue_url(url).message_system_attribute_names(All).send().await;
     let received = received.expect("the queue answers");
@@ -338,7 +342,7 @@ async fn a_message_is_hidden_no_shorter_than_asked_and_no_longer_than_sqs_allows
 #[tokio::test]
 async fn each_owner_has_a_message_group_of_its_own() {
     let pipeline = Pipeline::without_event_sources().await;
-    let ticket = || shared::ticket::Ticket { job: JobId::new(), trace: None };
+    let ticket = || shared::ticket::Ticket { job: JobId::new(), queued_at: None, trace: None };
     let said = said(&pipeline, async |queue| {
         for owner in ["alice", "bob"].map(Owner::new) {
             queue.send(&ticket(), &owner).await.expect("the queue answers");

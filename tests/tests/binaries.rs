@@ -104,7 +104,7 @@ async fn the_deployed_binaries_take_a_prompt_to_a_picture() {
     let address = format!("https://abc123.execute-api.us-west-2.amazonaws.com/v1/jobs/{id}");
     assert_eq!(submitted["headers"]["location"], address.as_str());
 
-    let ticket = Ticket { job: id, trace: None }.to_body();
+    let ticket = Ticket { job: id, queued_at: None, trace: None }.to_body();
     let worked = answer(&pipeline, "worker", &batch(&[&ticket, "no ticket"])).await;
     assert_eq!(worked, json!({ "batchItemFailures": [] }));
     assert_eq!(pipeline.messages(&pipeline.ready().parked_queue_url).await, 1);

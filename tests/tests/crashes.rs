@@ -91,7 +91,7 @@ async fn a_picture_that_a_dead_worker_stored_is_not_paid_for_again() {
 async fn a_job_that_kills_each_worker_fails_and_costs_its_neighbour_one_more_delivery() {
     let pipeline = Pipeline::without_event_sources().await;
     let (poison, neighbour) = (pipeline.submit("A heist on the moon").await, pipeline.submit("A heist on Mars").await);
-    let body = |job| Ticket { job, trace: None }.to_body();
+    let body = |job| Ticket { job, queued_at: None, trace: None }.to_body();
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
     // A worker reads the poison's record and claims it, and dies while the model paints; with it its neighbour's work.
     for receives in 1..=3 {

@@ -9,12 +9,13 @@ use serde_json::json;
 use shared::JobId;
 use shared::job::{ErrorCode, Status};
 use shared::ticket::Ticket;
+use tests::events::{answer as answer_of, post};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::wire::{Disturbance, Wire};
 
 fn body(job: JobId) -> String {
-    Ticket { job, trace: None }.to_body()
+    Ticket { job, queued_at: None, trace: None }.to_body()
 }
 
 #[tokio::test]
@@ -264,6 +265,74 @@ async fn a_dead_letter_fails_its_job_unless_a_worker_still_has_it() {
     dead_letter::handle(&apps.dead_letter, ticket(painted.id, 1)).await.expect("it answers");
     assert_eq!(pipeline.job(painted.id).await.status, Status::Succeeded, "what has succeeded stays so");
     pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_from_before_a_retry_ends_nothing() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let dead_letter = &pipeline.stack.apps().dead_letter;
+    let job = pipeline.submit("A heist on the moon").await.id;
+    let former = Ticket::of(&pipeline.record(job).await, None).to_body();
+    pipeline.post(&format!("/jobs/{job}/cancel"), &serde_json::Value::Null).await;
+    pipeline.post(&format!("/jobs/{job}/retry"), &serde_json::Value::Null).await;
+    let answer = dead_letter::handle(dead_letter, delivery(&[&former], 1000)).await.expect("it answers");
+    assert!(answer.batch_item_failures.is_empty(), "the retry has sent a ticket of its own");
+    assert_eq!(pipeline.job(job).await.status, Status::Queued);
+
+    pipeline.claim(job, Duration::from_secs(60)).await;
+    let answer = dead_letter::handle(dead_letter, delivery(&[&former], 1000)).await.expect("it answers");
+    assert!(answer.batch_item_failures.is_empty());
+    pipeline.clock.advance(Duration::from_secs(60));
+    dead_letter::handle(dead_letter, delivery(&[&former], 1000)).await.expect("it answers");
+    assert_eq!(pipeline.job(job).await.status, Status::Running, "it says nothing about the retried job");
+
+    let present = Ticket::of(&pipeline.record(job).await, None).to_body();
+    dead_letter::handle(dead_letter, delivery(&[&present], 1000)).await.expect("it answers");
+    let ended = pipeline.job(job).await;
+    assert_eq!(ended.error.expect("it says why").code, ErrorCode::AttemptsExhausted);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_says_when_its_job_was_queued() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let seen = sent.clone();
+    let (_, apps) = pipeline.intercept(move |call| {
+        let body = call.json();
+        let messages = match call.operation {
+            "SendMessage" => vec![body],
+            "SendMessageBatch" => body["Entries"].as_array().cloned().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let tickets = messages.iter().map(|message| message["MessageBody"].as_str().expect("a body"));
+        seen.lock().expect("no one panicked").extend(tickets.map(|body| Ticket::from_body(body).expect("a ticket")));
+        Action::Pass
+    });
+    let post = async |path: &str, id: Option<String>, body: serde_json::Value| {
+        let answer = submit::handle(&apps.submit, post(path, id, None, &body)).await.expect("it answers");
+        answer_of(answer)
+    };
+    let sent = async || {
+        let tickets = std::mem::take(&mut *sent.lock().expect("no one panicked"));
+        assert!(!tickets.is_empty());
+        for ticket in tickets {
+            assert_eq!(ticket.queued_at, Some(pipeline.record(ticket.job).await.queued_at));
+        }
+    };
+    let (_, job) = post("/jobs", None, json!({ "prompt": "A heist on the moon" })).await;
+    sent().await;
+    let (_, batch) = post("/batches", None, json!({ "jobs": [{ "prompt": "One" }, { "prompt": "Two" }] })).await;
+    sent().await;
+    let (job, batch) = (job["id"].as_str().expect("an id"), batch["id"].as_str().expect("an id"));
+    pipeline.post(&format!("/jobs/{job}/cancel"), &serde_json::Value::Null).await;
+    post("/jobs/{id}/retry", Some(job.to_owned()), serde_json::Value::Null).await;
+    sent().await;
+    pipeline.clock.advance(Duration::from_secs(25 * 3600));
+    pipeline.get(&format!("/batches/{batch}/jobs")).await;
+    post("/batches/{id}/retry", Some(batch.to_owned()), serde_json::Value::Null).await;
+    sent().await;
+    pipeline.stack.stop().await;
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn each_job_that_ends_is_told_of_once() {
 }
 
 fn ticket_of(job: JobId) -> String {
-    shared::ticket::Ticket { job, trace: None }.to_body()
+    shared::ticket::Ticket { job, queued_at: None, trace: None }.to_body()
 }
 
 /// The reasons that a metric filter of the template counts, from a pattern such as `{ $.fields.reason = "throttled" }`.

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use shared::JobId;
 use shared::job::Status;
-use tests::events::{answer, get};
+use tests::events::{answer, get, post};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, ticket};
 
@@ -71,6 +72,47 @@ async fn a_part_whose_record_was_not_there_a_moment_ago_counts() {
     let look = get("/batches/{id}", Some(group.to_string()));
     let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
     assert_eq!((code, &view["parts"], &view["counts"]["total"]), (200, &json!(1), &json!(1)));
+    pipeline.stack.stop().await;
+}
+
+/// Has every look into the index of a batch show its jobs in this state, or none where there is none.
+fn index_shows(jobs: &[JobId], status: Option<Status>) -> impl Fn(&Call<'_>) -> Action + Send + Sync + use<> {
+    let item = |job: &JobId| Some(json!({ "pk": { "S": format!("JOB#{job}") }, "status": { "S": status?.as_str() } }));
+    let items: Vec<_> = jobs.iter().filter_map(item).collect();
+    let shown = json!({ "Count": items.len(), "Items": items }).to_string();
+    move |call| if call.operation == "Query" { Action::Answer(200, shown.clone()) } else { Action::Pass }
+}
+
+#[tokio::test]
+async fn a_batch_is_retried_and_canceled_whatever_its_index_shows() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "One" }, { "prompt": "Two" }] })).await;
+    let jobs: Vec<_> = batch.jobs.expect("names").into_iter().map(|job| job.id).collect();
+    let steer = |action| post(action, Some(batch.id.to_string()), None, &Value::Null);
+    for status in [None, Some(Status::Queued), Some(Status::Running), Some(Status::Failed)] {
+        let (_, behind) = pipeline.intercept(index_shows(&jobs, status));
+        for &job in &jobs {
+            let dead_letter = &pipeline.stack.apps().dead_letter;
+            dead_letter::handle(dead_letter, ticket(job, 1000)).await.expect("it answers");
+            assert_eq!(pipeline.job(job).await.status, Status::Failed);
+        }
+        let (code, view) =
+            answer(submit::handle(&behind.submit, steer("/batches/{id}/retry")).await.expect("it answers"));
+        assert_eq!((code, &view["counts"]["queued"]), (202, &json!(2)), "the index shows {status:?}");
+        for &job in &jobs {
+            assert_eq!(pipeline.job(job).await.status, Status::Queued, "the index shows {status:?}");
+        }
+    }
+    for status in [None, Some(Status::Queued), Some(Status::Failed), Some(Status::Canceled)] {
+        let (_, behind) = pipeline.intercept(index_shows(&jobs, status));
+        let (code, view) =
+            answer(status::handle(&behind.status, steer("/batches/{id}/cancel")).await.expect("it answers"));
+        assert_eq!((code, &view["counts"]["canceled"]), (200, &json!(2)), "the index shows {status:?}");
+        for &job in &jobs {
+            assert_eq!(pipeline.job(job).await.status, Status::Canceled, "the index shows {status:?}");
+            pipeline.post(&format!("/jobs/{job}/retry"), &Value::Null).await;
+        }
+    }
     pipeline.stack.stop().await;
 }
 

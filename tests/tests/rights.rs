@@ -238,7 +238,7 @@ async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
     for job in [abandoned(pipeline).await, canceled(pipeline).await, retried] {
         end(ticket(job, 1)).await;
     }
-    end(delivery(&["not a ticket", &Ticket { job: JobId::new(), trace: None }.to_body()], 1)).await;
+    end(delivery(&["not a ticket", &Ticket { job: JobId::new(), queued_at: None, trace: None }.to_body()], 1)).await;
 }
 
 #[tokio::test]

@@ -66,6 +66,10 @@ impl App {
             tracing::warn!(job.id = %id, "a dead letter's job has no record");
             return Ok(Verdict::Done);
         };
+        if job.finished_at().is_none() && delivery.ticket.predates_retry(&job) {
+            tracing::warn!(job.id = %id, "a dead letter was dropped because its job has been retried since");
+            return Ok(Verdict::Done);
+        }
         let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
         let job = give_up(&self.table, &self.images, job, code, self.url_life, now).await?;
         match job {

@@ -54,9 +54,9 @@ impl App {
                 continue;
             }
             let limit = steps.limit();
-            let canceled = self.cancel_part(part, known, limit).await.map_err(unread(part.id))?;
+            let (canceled, broke_off) = self.cancel_part(part, known, limit).await.map_err(unread(part.id))?;
             tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
-            if canceled.contains(&Status::Queued) && Instant::now() >= limit {
+            if broke_off {
                 steps.leave(part);
             }
             states.extend(canceled);
@@ -64,14 +64,17 @@ impl App {
         Ok((Counts::of(states), steps.next_cursor()))
     }
 
-    /// Cancels what waits of a batch until `limit`, where the index knows of these states, and tells how all of its jobs
-    /// then stand. Those of which the index knows nothing are looked at as well: they may have been written just now.
+    /// Cancels what waits of a batch until `limit`, and tells how all of its jobs then stand, and whether there was no time
+    /// to look at all of them.
+    ///
+    /// The index says which of them have started. It may be behind, so all others are looked at, those among them of which
+    /// it knows nothing and those that have ended without a picture: they may have been written or retried just now.
     async fn cancel_part(
         &self,
         part: &Batch,
         known: Vec<(JobId, Status)>,
         limit: Instant,
-    ) -> Result<Vec<Status>, ServiceError> {
+    ) -> Result<(Vec<Status>, bool), ServiceError> {
         let mut part = part.clone();
         if part.writing.is_some() {
             // Jobs that are not written yet are canceled by whoever writes them, who reads this afterwards.
@@ -81,18 +84,19 @@ impl App {
         }
         let (part, known): (_, HashMap<_, _>) = (&part, known.into_iter().collect());
         let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
-        let states: Vec<_> = stream::iter(jobs)
+        let jobs: Vec<_> = stream::iter(jobs)
             .map(|(id, status)| async move {
-                match status {
-                    Some(status) if status != Status::Queued => Ok(Some(status)),
-                    _ if Instant::now() >= limit => Ok(Some(Status::Queued)),
-                    _ => self.cancel_waiting(part, id).await,
-                }
+                Ok::<_, ServiceError>(match status {
+                    Some(Status::Running | Status::Succeeded) => (status, false),
+                    _ if Instant::now() >= limit => (status.or(Some(Status::Queued)), true),
+                    _ => (self.cancel_waiting(part, id).await?, false),
+                })
             })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
-        Ok(states.into_iter().flatten().collect())
+        let broke_off = jobs.iter().any(|(_, left)| *left);
+        Ok((jobs.into_iter().filter_map(|(status, _)| status).collect(), broke_off))
     }
 
     /// How the job stands once it no longer waits; `None` when it does not count.

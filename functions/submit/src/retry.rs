@@ -1,5 +1,6 @@
 //! Taking failed and canceled jobs in again.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -23,9 +24,17 @@ enum Retried {
     /// A request with this key had been accepted before.
     Before(Box<Job>),
     /// It is in a state in which it cannot be.
-    Refused(Status),
+    Refused(Box<Job>),
     /// Its record is gone.
     Gone,
+}
+
+/// What came of retrying the failed jobs of a batch.
+struct RetriedPart {
+    /// How its jobs stand.
+    states: Vec<Status>,
+    /// Whether there was no time to look at all of them.
+    broke_off: bool,
 }
 
 impl App {
@@ -41,7 +50,7 @@ impl App {
         let (job, replayed) = match self.requeue(owned.ok_or(Problem::NotFound)?, key).await.map_err(refused(id))? {
             Retried::Now(job) => (*job, false),
             Retried::Before(job) => (*job, true),
-            Retried::Refused(status) => return Err(Problem::NotRetryable(status)),
+            Retried::Refused(job) => return Err(Problem::NotRetryable(job.status())),
             Retried::Gone => return Err(Problem::NotFound),
         };
         if job.status() == Status::Queued {
@@ -65,55 +74,74 @@ impl App {
         let batch = batch.ok_or(Problem::NotFound)?;
         steps.check(&batch)?;
         let mut states = Vec::with_capacity(batch.total());
-        let now = self.clock.now();
         let before = self.table.states_of_batches(batch.parts()).await.map_err(refused(id))?;
-        for (part, part_states) in batch.parts().iter().zip(before) {
-            states.extend(part.states_of_missing(part_states.len(), now));
+        for (part, known) in batch.parts().iter().zip(before) {
             if !steps.is_turn_of(part) {
-                states.extend(part_states.into_iter().map(|(_, status)| status));
+                states.extend(part.states_of_missing(known.len(), self.clock.now()));
+                states.extend(known.into_iter().map(|(_, status)| status));
                 continue;
             }
             let limit = steps.limit();
-            let retried = self.retry_part(part, part_states, key, limit, trace.clone()).await;
-            let retried = retried.map_err(refused(part.id))?;
-            if retried.iter().any(|(_, status)| *status == Status::Failed) && Instant::now() >= limit {
+            let retried = self.retry_part(part, known, key, limit, trace.clone()).await.map_err(refused(part.id))?;
+            if retried.broke_off {
                 steps.leave(part);
             }
-            states.extend(retried.into_iter().map(|(_, status)| status));
+            states.extend(retried.states);
         }
         Ok((batch, Counts::of(states), steps.next_cursor()))
     }
 
-    /// Queues the failed ones of these jobs again until `limit`, and tells how all of them then stand.
+    /// Queues the failed jobs of a batch again until `limit`, and tells how all of its jobs then stand.
+    ///
+    /// The index says which of them have succeeded or were canceled. It may be behind, so all others are looked at, those
+    /// among them of which it knows nothing.
     async fn retry_part(
         &self,
         part: &Batch,
-        states: Vec<(JobId, Status)>,
+        known: Vec<(JobId, Status)>,
         key: Option<&IdempotencyKey>,
         limit: Instant,
         trace: Option<String>,
-    ) -> Result<Vec<(JobId, Status)>, ServiceError> {
-        let states: Vec<(JobId, Status)> = stream::iter(states)
+    ) -> Result<RetriedPart, ServiceError> {
+        let known: HashMap<_, _> = known.into_iter().collect();
+        let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
+        let trace = &trace;
+        let jobs: Vec<_> = stream::iter(jobs)
             .map(|(id, status)| async move {
-                if status != Status::Failed || Instant::now() >= limit {
-                    return Ok((id, status));
-                }
-                let Some(job) = self.table.get(id).await? else { return Ok((id, status)) };
-                Ok(match self.requeue(job, key).await? {
-                    Retried::Now(job) | Retried::Before(job) => (id, job.status()),
-                    Retried::Refused(status) => (id, status),
-                    Retried::Gone => (id, Status::Failed),
+                let missing = || part.state_of_missing(self.clock.now());
+                Ok::<_, ServiceError>(match status {
+                    Some(Status::Succeeded | Status::Canceled) => (status, None, false),
+                    _ if Instant::now() >= limit => (status.or_else(missing), None, true),
+                    _ => match self.retry_failed(id, key).await? {
+                        Some(job) => {
+                            // A job that waits may have lost its ticket to a retry that broke off. One too many does no harm.
+                            let waits = job.status() == Status::Queued;
+                            (Some(job.status()), waits.then(|| Ticket::of(&job, trace.clone())), false)
+                        }
+                        None => (missing(), None, false),
+                    },
                 })
             })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
-        // A job that waits may have lost its ticket to a retry that broke off. One too many does no harm.
-        let waiting = states.iter().filter(|(_, status)| *status == Status::Queued);
-        let tickets: Vec<_> = waiting.map(|(job, _)| Ticket { job: *job, trace: trace.clone() }).collect();
+        let tickets: Vec<_> = jobs.iter().filter_map(|(_, ticket, _)| ticket.clone()).collect();
         self.queue.send_all(&tickets, &part.owner).await?;
         tracing::info!(batch.id = %part.id, jobs = tickets.len(), "a batch was retried");
-        Ok(states)
+        let broke_off = jobs.iter().any(|(_, _, left)| *left);
+        Ok(RetriedPart { states: jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off })
+    }
+
+    /// Queues the job again if it has failed, and gives it back as it then stands; `None` when its record is gone.
+    async fn retry_failed(&self, id: JobId, key: Option<&IdempotencyKey>) -> Result<Option<Job>, ServiceError> {
+        let Some(job) = self.table.get(id).await? else { return Ok(None) };
+        if job.status() != Status::Failed {
+            return Ok(Some(job));
+        }
+        Ok(match self.requeue(job, key).await? {
+            Retried::Now(job) | Retried::Before(job) | Retried::Refused(job) => Some(*job),
+            Retried::Gone => None,
+        })
     }
 
     async fn requeue(&self, mut job: Job, key: Option<&IdempotencyKey>) -> Result<Retried, ServiceError> {
@@ -124,9 +152,8 @@ impl App {
             if job.status() == Status::Queued && key.is_none() {
                 return Ok(Retried::Now(Box::new(job)));
             }
-            let next = match job.retry(key, self.clock.now(), self.deadline, self.retention) {
-                Ok(next) => next,
-                Err(status) => return Ok(Retried::Refused(status)),
+            let Ok(next) = job.retry(key, self.clock.now(), self.deadline, self.retention) else {
+                return Ok(Retried::Refused(Box::new(job)));
             };
             match self.table.save(&next).await? {
                 Saved::Stored => return Ok(Retried::Now(Box::new(next))),

@@ -153,7 +153,7 @@ impl App {
             return Err(Problem::IdempotencyKeyReused);
         }
         let waiting = jobs.iter().filter(|job| job.status() == Status::Queued);
-        let tickets: Vec<_> = waiting.map(|job| Ticket { job: job.id, trace: trace.clone() }).collect();
+        let tickets: Vec<_> = waiting.map(|job| Ticket::of(job, trace.clone())).collect();
         self.queue.send_all(&tickets, &batch.owner).await.map_err(refused(id))?;
         // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
         self.table.move_writing_on(id, lease, None).await.map_err(refused(id))?;

@@ -41,6 +41,6 @@ impl App {
     }
 
     pub(crate) async fn send_ticket(&self, job: &Job, trace: Option<String>) -> Result<(), Problem> {
-        self.queue.send(&Ticket { job: job.id, trace }, &job.owner).await.map_err(refused(job.id))
+        self.queue.send(&Ticket::of(job, trace), &job.owner).await.map_err(refused(job.id))
     }
 }
