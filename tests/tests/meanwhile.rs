@@ -29,6 +29,12 @@ fn is_write_of_job(call: &Call<'_>) -> bool {
     call.operation == "UpdateItem" && call.text().contains("JOB#")
 }
 
+fn some_picture() -> shared::aws::File {
+    let (format, seed, lettering) = (OutputFormat::Png, None, None);
+    let facts = ImageFacts { format, bytes: 1, width: 1, height: 1, seed, lettering };
+    shared::aws::File { facts, bytes: vec![7].into() }
+}
+
 /// Does `work`, and `then` just before the first of its calls that is `held`.
 async fn meanwhile<T>(
     pipeline: &Pipeline,
@@ -104,14 +110,61 @@ async fn the_ticket_of_a_canceled_job_stays_while_its_worker_may_be_alive() {
     assert!(!pipeline.work(job, 2).await, "its worker may store the picture yet");
     // It does so, and dies.
     let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
-    let (format, seed, lettering) = (OutputFormat::Png, None, None);
-    let facts = ImageFacts { format, bytes: 1, width: 1, height: 1, seed, lettering };
-    let picture = shared::aws::File { facts, bytes: vec![7].into() };
-    images.put(&claimed, Variant::Image, &picture).await.expect("the bucket answers");
+    images.put(&claimed, Variant::Image, &some_picture()).await.expect("the bucket answers");
     assert!(!pipeline.work(job, 3).await);
     assert_eq!(pipeline.pictures().await.len(), 1);
     pipeline.clock.advance(LEASE);
     assert!(pipeline.work(job, 4).await);
+    assert_eq!(pipeline.pictures().await, Vec::<String>::new(), "nothing is left behind");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_was_there_and_is_there_no_longer_is_stored_anew() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await.id;
+    let once = AtomicBool::new(false);
+    let (_, apps) = pipeline.intercept(move |call| {
+        let exists = call.request.method() == "PUT" && !once.swap(true, Ordering::SeqCst);
+        if exists {
+            Action::Answer(412, "<Error><Code>PreconditionFailed</Code></Error>".to_owned())
+        } else {
+            Action::Pass
+        }
+    });
+    worker::handle(&apps.worker, ticket(job, 1)).await.expect("the worker answers");
+    let done = pipeline.job(job).await;
+    assert_eq!(done.status, Status::Succeeded);
+    let picture = pipeline.http.get(done.image.expect("a picture").url).send().await.expect("S3 answers");
+    assert_eq!(picture.status().as_u16(), 200, "the record speaks of a picture that is not there");
+    assert_eq!(pipeline.stack.bedrock().stats().invocations, 1);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_to_store_that_arrives_after_the_cancellation_leaves_nothing_behind() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let job = pipeline.submit("A heist on the moon").await.id;
+    let running = async |apps: &Apps| worker::handle(&apps.worker, ticket(job, 1)).await.expect("the worker answers");
+    let claimed = std::cell::RefCell::new(None);
+    let answer = meanwhile(
+        &pipeline,
+        |call| is_write_of_job(call) && call.text().contains("succeeded"),
+        running,
+        async || {
+            claimed.replace(Some(pipeline.record(job).await));
+            assert_eq!(act(&pipeline, job, "cancel").await, 200);
+        },
+    )
+    .await;
+    assert_eq!(answer.batch_item_failures.len(), 1, "the ticket comes back when the lease has ended");
+    assert_eq!(pipeline.pictures().await, Vec::<String>::new());
+    // The SDK had sent the request twice, because the first one was not answered.
+    let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
+    let picture = claimed.take().expect("it was read");
+    images.put(&picture, Variant::Image, &some_picture()).await.expect("the bucket answers");
+    pipeline.clock.advance(LEASE);
+    assert!(pipeline.work(job, 2).await);
     assert_eq!(pipeline.pictures().await, Vec::<String>::new(), "nothing is left behind");
     pipeline.stop().await;
 }

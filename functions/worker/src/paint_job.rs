@@ -197,10 +197,15 @@ impl App {
 
     /// Stores a file, for as long as there is time: painting it anew would cost more. Gives back what is stored.
     async fn store(&self, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
-        match self.put(job, variant, &file, end - TIME_TO_STORE / 2).await? {
-            Stored::New => Ok(file),
+        loop {
+            if self.put(job, variant, &file, end - TIME_TO_STORE / 2).await? == Stored::New {
+                return Ok(file);
+            }
             // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
-            Stored::Existing => Ok(self.images.read(job, variant).await?.unwrap_or(file)),
+            if let Some(stored) = self.images.read(job, variant).await? {
+                return Ok(stored);
+            }
+            // Each turn of the loop means that somebody has deleted a file meanwhile, which ends.
         }
     }
 
@@ -347,13 +352,14 @@ impl App {
     }
 
     /// What becomes of the ticket of a job that moved on while this worker had it, and of what it has stored for the
-    /// job, `mine`: that goes, unless the job as it stands still speaks of it or may yet.
+    /// job, `mine`: that goes, unless the job as it stands still speaks of it or may yet. The ticket of a job that was
+    /// canceled stays until the lease has ended, for a request to store may have lost its answer and be on its way yet.
     async fn overtaken(&self, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
         let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
         if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
             self.images.delete(mine).await?;
         }
-        match current.filter(|job| !over(job)) {
+        match current {
             Some(job) => self.stands(job).await,
             None => Ok(Verdict::Done),
         }
