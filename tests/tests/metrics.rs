@@ -3,13 +3,16 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use local::EVERYONE;
 use local::template::TEMPLATE;
 use serde_json::Value;
-use shared::JobId;
 use shared::aws::Output;
 use shared::job::{ErrorCode, Status};
+use shared::{BatchId, JobId, Owner};
+use tests::events::post;
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::runtime_api::overhear;
+use tests::wire::{Disturbance, Wire};
 
 use crate::binaries::{batch, variables};
 
@@ -71,6 +74,31 @@ async fn each_job_that_ends_is_told_of_once() {
     pipeline.post(&format!("/jobs/{busy}/cancel"), &Value::Null).await;
     assert_eq!(pipeline.job(busy).await.status, Status::Canceled);
     assert_eq!(kept.take(), Vec::<Value>::new());
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_its_submission_cancels_is_told_of_as_well() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let kept = Kept::default();
+    let aws = pipeline.stack.aws().clone().telling(Output::to(kept.clone()));
+    let functions = &pipeline.stack.deployment().functions;
+    let lookup = |name: &str| functions["submit"].environment.get(name).cloned();
+    let app = submit::App::new(&aws, pipeline.clock.clone(), &lookup).expect("good settings");
+
+    let order = serde_json::json!({ "jobs": [{ "prompt": "A heist on the moon" }] });
+    let submission = || post("/batches", None, Some("friday"), &order);
+    let http = pipeline.stack.config().http_client().expect("the stack has a client");
+    let wire = Wire::new(http, 0, Disturbance::CrashAfter);
+    let doomed = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+    assert!(wire.run(submit::handle(&doomed.submit, submission())).await.is_none(), "the submission dies");
+    let batch = BatchId::from_key(&Owner::new(EVERYONE), &"friday".parse().expect("a key"));
+    pipeline.post(&format!("/batches/{batch}/cancel"), &Value::Null).await;
+    pipeline.clock.advance(std::time::Duration::from_secs(60));
+    submit::handle(&app, submission()).await.expect("the function answers");
+    let told = kept.take();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["Outcome"], &told[0]["Cost"]), (&"canceled".into(), &0.0.into()));
     pipeline.stop().await;
 }
 

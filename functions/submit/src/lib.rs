@@ -60,8 +60,9 @@ impl App {
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
         let entrance = Entrance::read(&mut settings);
         let allowed_origin = settings.optional("ALLOWED_ORIGIN");
+        let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table),
+            table: aws.table(table).telling(metrics),
             queue: aws.queue(queue),
             clock,
             model: model.unwrap_or(Model::Core),
