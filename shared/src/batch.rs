@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::id::BatchId;
 use crate::job::{Lease, Owner, Status};
 use crate::json::{Fields, kind, string};
-use crate::order::{Model, Order, hex, is_invisible, is_plain, spelled};
+use crate::order::{Model, Order, check_visible, hex, is_plain, spelled};
 use crate::problem::{FieldError, MAX_FAULTS, Problem};
 use crate::time::Timestamp;
 
@@ -57,8 +57,7 @@ macro_rules! label {
         impl TryFrom<String> for $name {
             type Error = String;
             fn try_from(text: String) -> Result<Self, String> {
-                let seen = text.chars().any(|c| !is_invisible(c));
-                let fits = seen && text.chars().count() <= $max && is_plain(&text);
+                let fits = check_visible(&text).is_ok() && text.chars().count() <= $max && is_plain(&text);
                 let rule = concat!("must have 1 to ", $max, " characters, at least one visible and none a control character");
                 if fits { Ok(Self(text)) } else { Err(rule.to_owned()) }
             }

@@ -166,7 +166,7 @@ pub(crate) fn check_visible(text: &str) -> Result<(), String> {
 
 /// Characters that show nothing by themselves: white space, control and format characters, those that Unicode has as
 /// `Default_Ignorable_Code_Point`, such as the Hangul fillers and the variation selectors, and the blank of Braille.
-pub(crate) fn is_invisible(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
     c.is_whitespace()
