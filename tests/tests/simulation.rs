@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tests::simulation::{Ailment, Bug, Tally, Universe};
 
-/// How many worlds happen in each run of the tests; `POSTER_WORLDS` asks for another number, and `POSTER_SEED` for the one
-/// world of that seed, with which a failure is found again.
+/// How many worlds happen in each run of the tests; `POSTER_WORLDS` asks for another number or for a range of seeds, such
+/// as `1000..2000`, and `POSTER_SEED` for the one world of that seed, with which a failure is found again.
 const WORLDS: u64 = 200;
 
 /// Within how many worlds each planted bug must be noticed.
@@ -17,8 +17,17 @@ const PATIENCE: u64 = 200;
 const UNIVERSES: u64 = 2;
 
 fn seeds() -> Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    number("POSTER_SEED").map_or(0..number("POSTER_WORLDS").unwrap_or(WORLDS), |seed| seed..seed + 1)
+    let number = |text: &str| text.parse().expect("a number");
+    if let Ok(seed) = std::env::var("POSTER_SEED") {
+        return number(&seed)..number(&seed) + 1;
+    }
+    match std::env::var("POSTER_WORLDS") {
+        Err(_) => 0..WORLDS,
+        Ok(worlds) => match worlds.split_once("..") {
+            None => 0..number(&worlds),
+            Some((from, to)) => number(from)..number(to),
+        },
+    }
 }
 
 /// Runs `work` with a universe of its own on a thread of its own.

@@ -10,23 +10,20 @@ use aws_lambda_events::encodings::Body;
 use aws_sdk_sqs::config::{AsyncSleep, Sleep};
 use lambda_runtime::Error;
 use local::Apps;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::api::JobView;
 use shared::{Clock, JobId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Bug;
+use super::bulk::{MOST_BYTES, size_of};
 use super::gate::Gate;
 use super::observer::Sight;
 use super::scene::{CLOCKS_DIFFER, Fate};
 use super::versions::Version;
 use super::world::World;
 use crate::events;
-
-/// The most that Lambda takes for an answer, see
-/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
-const MOST_BYTES: usize = 6_291_556;
 
 /// What an actor tells the scheduler.
 pub(super) enum News {
@@ -65,6 +62,8 @@ pub(super) enum Role {
     Steersman { jobs: Vec<JobId>, action: &'static str },
     /// Somebody who looks.
     Observer(Sight),
+    /// Somebody whose request means nothing.
+    Nobody,
     /// A worker, or the function of dead letters, with these tickets.
     Worker { tickets: Vec<usize>, began: Timestamp },
 }
@@ -185,6 +184,7 @@ impl World<'_> {
                 }
             }
             (Role::Observer(sight), Outcome::Answer(status, body)) => self.seen(sight, status, body),
+            (Role::Nobody, Outcome::Answer(status, body)) => self.told_nobody(status, &body),
             (Role::Steersman { .. }, Outcome::Answer(200 | 202, body)) => {
                 if let Ok(view) = serde_json::from_value::<JobView>(body) {
                     let known = self.scene().ledger(&view.id.to_string()).status;
@@ -209,6 +209,9 @@ impl World<'_> {
                     || scene.bug == Some(Bug::PanickedTicketDeleted) && panicked
                 {
                     back.clear();
+                }
+                if scene.bug == Some(Bug::LateRequestForgotten) {
+                    back.retain(|&ticket| !scene.is_cleaned_up(id, ticket));
                 }
                 for ticket in tickets {
                     if !back.contains(&ticket) {
@@ -310,10 +313,8 @@ impl World<'_> {
 
 pub(super) fn http(answer: Result<ApiGatewayProxyResponse, Error>) -> Outcome {
     let answer = answer.expect("a function always answers");
-    let size = serde_json::to_vec(&answer).map_or(0, |answer| answer.len());
-    // API Gateway's callers are told nothing else of an answer that Lambda does not take.
-    if size > MOST_BYTES {
-        return Outcome::Answer(502, json!({ "message": "Internal server error" }));
+    if size_of(&answer) > MOST_BYTES {
+        return Outcome::too_large();
     }
     let body = match &answer.body {
         Some(Body::Text(text)) => serde_json::from_str(text).unwrap_or_default(),

@@ -13,8 +13,8 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
-use shared::Timestamp;
 use shared::job::Status;
+use shared::{JobId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actors::News;
@@ -47,6 +47,13 @@ pub(super) struct Late {
 }
 
 impl Late {
+    /// The job whose file it is that is stored or deleted, and whether it is deleted.
+    pub(super) fn file(&self) -> Option<(JobId, bool)> {
+        let (_, key) = name(&self.request).split_once("/images/")?;
+        let job = key.split('/').next()?.parse().ok()?;
+        Some((job, self.request.method() == "DELETE"))
+    }
+
     /// It takes effect now.
     pub(super) async fn arrive(self) {
         let Self { actor, gate, inner, request, .. } = self;
@@ -130,7 +137,7 @@ impl Gate {
                 let mut scene = self.scene();
                 // A file that comes after its worker's lease would outlive the job that it was painted for; a request that
                 // is signed is not taken long after.
-                let most = if request.uri().contains("/images/") { CLOCKS_DIFFER.as_secs() - 1 } else { 600 };
+                let most = if request.method() == "PUT" { CLOCKS_DIFFER.as_secs() - 1 } else { 600 };
                 let due = scene.clock.now() + Duration::from_secs(scene.random.u64(0..most));
                 scene.late.push(Late { due, actor, gate: self.clone(), inner: inner.clone(), request });
                 return Err(ConnectorError::io("the connection broke off".into()));
@@ -261,10 +268,11 @@ impl Gate {
                 let attempts = values[":attempts"]["N"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
                 values[":attempts"]["N"] = (attempts + 1).to_string().into();
             }
-            (Some(Bug::LeaseTooShort), Some(Status::Running)) if !released => {
+            (Some(bug @ (Bug::LeaseTooShort | Bug::LeaseWithoutMargin)), Some(Status::Running)) if !released => {
+                let short = if bug == Bug::LeaseTooShort { INVOCATION } else { CLOCKS_DIFFER };
                 let until = &mut values[":lease"]["M"]["until"]["N"];
                 let ms: i64 = until.as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
-                *until = (ms - INVOCATION.as_millis() as i64).to_string().into();
+                *until = (ms - short.as_millis() as i64).to_string().into();
             }
             _ => {}
         }
@@ -293,9 +301,12 @@ impl Gate {
         &self,
         actor: usize,
         inner: &SharedHttpConnector,
-        request: HttpRequest,
+        mut request: HttpRequest,
     ) -> Result<HttpResponse, ConnectorError> {
         let bug = self.scene().bug;
+        if request.method() == "DELETE" && bug == Some(Bug::OneKeyForAllLives) {
+            self.scene().meet_present_life(&mut request);
+        }
         match (request.method(), bug) {
             ("HEAD", Some(Bug::NoLookBeforePaying)) => return Ok(answer(404, &Value::Null)),
             ("DELETE", Some(Bug::LatePictureKept)) => return Ok(answer(204, &Value::Null)),
@@ -311,6 +322,9 @@ impl Gate {
         };
         if method != "GET" && method != "HEAD" && response.status().is_success() {
             self.scene().ledger(job).file(queued_at, put);
+        }
+        if method == "DELETE" {
+            self.scene().deleted.insert((actor, job.to_owned()));
         }
         if put && response.status().is_success() {
             self.scene().in_hand.remove(&actor);

@@ -9,6 +9,7 @@
 //! the model because its pictures are to be counted, not looked at.
 
 mod actors;
+mod bulk;
 mod gate;
 mod model;
 mod observer;
@@ -39,6 +40,11 @@ const SPELL: Duration = Duration::from_secs(600);
 
 /// How long a ticket stays away when nobody says how long.
 const VISIBILITY: Duration = Duration::from_secs(540);
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long records are kept, as the template has it.
+const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many steps a world takes in disorder before everything is let to settle.
 const STEPS: usize = 85;
@@ -84,6 +90,18 @@ pub enum Bug {
     ExpiredShown,
     /// Attributes of a newer version go when a job is moved on.
     NewerAttributesDropped,
+    /// A dead letter ends a job that was retried since its ticket was sent.
+    DeadLetterEndsAnyLife,
+    /// The ticket of a job is let go once its late picture is deleted, though a request to store may be on its way yet.
+    LateRequestForgotten,
+    /// A file of an earlier life is deleted where the job's present one lies.
+    OneKeyForAllLives,
+    /// A lease has no margin for clocks that differ.
+    LeaseWithoutMargin,
+    /// A page of a list has as many jobs as were asked for, however large they are.
+    PageWithoutEnd,
+    /// A fault of a request is told with all of what was sent.
+    FaultsToldWhole,
 }
 
 impl Bug {
@@ -108,6 +126,12 @@ impl Bug {
         Self::DeadLetterTakesAll,
         Self::ExpiredShown,
         Self::NewerAttributesDropped,
+        Self::DeadLetterEndsAnyLife,
+        Self::LateRequestForgotten,
+        Self::OneKeyForAllLives,
+        Self::LeaseWithoutMargin,
+        Self::PageWithoutEnd,
+        Self::FaultsToldWhole,
     ];
 }
 
@@ -196,6 +220,9 @@ impl Universe {
 
     async fn happen(&self, seed: u64, bug: Option<Bug>) -> World<'_> {
         let mut world = World::new(self, seed, bug);
+        if world.pick(40) == 0 {
+            world.fill_lists().await;
+        }
         world.disorder(STEPS).await;
         world.settle().await;
         world.check().await;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use shared::job::Status;
@@ -51,6 +51,7 @@ const FATES: &[(u32, Fate, &str)] = &[
 pub(super) struct Message {
     pub(super) body: String,
     pub(super) receives: u32,
+    pub(super) sent_at: Timestamp,
     pub(super) visible_at: Timestamp,
     pub(super) dead: bool,
 }
@@ -79,8 +80,10 @@ pub(super) struct Ledger {
     pub(super) holder: Option<usize>,
     /// How many times somebody has retried it, which begins the count anew.
     pub(super) retries: u32,
-    /// Whether its ticket has gone to the dead-letter queue.
+    /// Whether a ticket of this life of it has gone to the dead-letter queue.
     pub(super) given_up: bool,
+    /// Whether one has that does not say of which life it is, as those of the version before, and may end any.
+    pub(super) given_up_blindly: bool,
     pub(super) accepted: bool,
     /// Whether the time has come to delete its record and its files, which may have been.
     pub(super) aged: bool,
@@ -122,6 +125,8 @@ pub(super) struct Scene {
     pub(super) alive: BTreeMap<usize, Timestamp>,
     /// Those of them that are the function of dead letters.
     pub(super) dead_letters: BTreeSet<usize>,
+    /// Workers that have deleted a file, and of which job.
+    pub(super) deleted: BTreeSet<(usize, String)>,
     /// Workers in which the work of a ticket has panicked.
     pub(super) panicked: BTreeSet<usize>,
     pub(super) queue: Vec<Option<Message>>,
@@ -172,6 +177,17 @@ impl Scene {
         self.jobs.entry(job.to_owned()).or_default()
     }
 
+    /// Turns the deletion of a file of an earlier life into that of the present one's, as if they had one key.
+    pub(super) fn meet_present_life(&mut self, request: &mut HttpRequest) {
+        let uri = request.uri().to_owned();
+        let Some((bucket, key)) = uri.split_once("/images/") else { return };
+        let Some((job, life)) = key.split_once('/') else { return };
+        let present = self.ledger(job).queued_at.to_string();
+        let life = life.trim_start_matches(|c: char| c.is_ascii_digit());
+        let uri = format!("{bucket}/images/{job}/{present}{life}");
+        request.set_uri(uri).expect("it is an address");
+    }
+
     /// Watches a job's record being written: nobody may move a job on that has ended, but by a retry, and nobody but its
     /// owner may take a job from a worker that is at it.
     pub(super) fn written(&mut self, actor: usize, job: &str, item: &Value) {
@@ -198,8 +214,10 @@ impl Scene {
                 *self.ledger(job) = Ledger { accepted, ..Ledger::default() };
             }
             (Some(Status::Failed | Status::Canceled), Status::Queued) => {
-                let Ledger { retries, accepted, pictures, aged, .. } = std::mem::take(self.ledger(job));
-                *self.ledger(job) = Ledger { retries: retries + 1, accepted, pictures, aged, ..Ledger::default() };
+                let Ledger { retries, accepted, pictures, aged, given_up_blindly, .. } =
+                    std::mem::take(self.ledger(job));
+                let retries = retries + 1;
+                *self.ledger(job) = Ledger { retries, accepted, pictures, aged, given_up_blindly, ..Ledger::default() };
             }
             (Some(before), after) if ended(before) && before != after => {
                 self.violation(format!("job {job} was {before} and became {after}"));
@@ -307,10 +325,19 @@ impl Scene {
         answer(200, &json!({ "Successful": successful, "Failed": failed }))
     }
 
+    /// Whether a worker has deleted a file of the ticket's job, which has no picture and needs none.
+    pub(super) fn is_cleaned_up(&mut self, worker: usize, ticket: usize) -> bool {
+        let body = self.queue[ticket].as_ref().map_or("", |message| &message.body);
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        let job = body["job"].as_str().unwrap_or_default();
+        let over = matches!(self.ledger(job).status, Some(Status::Failed | Status::Canceled));
+        over && self.deleted.contains(&(worker, job.to_owned()))
+    }
+
     pub(super) fn enqueue(&mut self, version: Version, body: &Value) {
         let body = version.ticket(body["MessageBody"].as_str().unwrap_or_default());
-        let visible_at = self.clock.now();
-        self.queue.push(Some(Message { body, receives: 0, visible_at, dead: false }));
+        let now = self.clock.now();
+        self.queue.push(Some(Message { body, receives: 0, sent_at: now, visible_at: now, dead: false }));
     }
 
     pub(super) fn hide(&mut self, body: &Value) -> HttpResponse {

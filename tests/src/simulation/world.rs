@@ -15,13 +15,8 @@ use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp};
 use tokio::sync::mpsc;
 
 use super::actors::{Actor, News, Outcome, Process, Role, http};
-use super::scene::{CLOCKS_DIFFER, Ledger, Message, Scene};
-use super::{Bug, INVOCATION, Tally, Universe, VISIBILITY};
-
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// How long records are kept, as the template has it.
-const RETENTION: Duration = Duration::from_secs(30 * 86_400);
+use super::scene::{CLOCKS_DIFFER, Fate, Ledger, Message, Scene};
+use super::{Bug, DAY, INVOCATION, RETENTION, Tally, Universe, VISIBILITY};
 
 /// How many times tickets come due before a world counts as one that never ends.
 const MOST_DELIVERIES: usize = 100_000;
@@ -37,6 +32,8 @@ pub(super) struct World<'a> {
     /// Functions that serve nobody at the moment.
     pub(super) frozen: Vec<Process>,
     pub(super) next_actor: usize,
+    /// Whether the owner's jobs are more than one answer holds.
+    pub(super) large: bool,
     /// What was ordered, in its order.
     pub(super) orders: Vec<Ordered>,
     /// Whether the time has come in which records are deleted.
@@ -72,6 +69,7 @@ impl<'a> World<'a> {
             late: Vec::new(),
             alive: BTreeMap::new(),
             dead_letters: BTreeSet::new(),
+            deleted: BTreeSet::new(),
             panicked: BTreeSet::new(),
             queue: Vec::new(),
             jobs: BTreeMap::new(),
@@ -97,6 +95,7 @@ impl<'a> World<'a> {
             actors: BTreeMap::new(),
             frozen: Vec::new(),
             next_actor: 0,
+            large: false,
             orders: Vec::new(),
             aged: false,
             unanswered: BTreeSet::new(),
@@ -128,9 +127,13 @@ impl<'a> World<'a> {
                 46 => self.redrive(),
                 47 => self.step_a_clock(),
                 48 if self.pick(4) == 0 => self.scene().begin_spell(),
+                49 if self.pick(40) == 0 => self.send_too_much().await,
                 _ => {
                     let fate = self.scene().fate();
                     self.release(fate).await;
+                    if fate == Fate::Late && self.pick(2) == 0 {
+                        self.steer_meanwhile().await;
+                    }
                 }
             }
         }
@@ -279,7 +282,7 @@ impl<'a> World<'a> {
     fn check_ledger(&self, id: JobId, job: Option<Job>) -> Option<Job> {
         let most = self.universe.max_attempts;
         let mut scene = self.scene();
-        let &mut Ledger { pictures, excused, counted, accepted, retries, given_up, aged, .. } =
+        let &mut Ledger { pictures, excused, counted, accepted, retries, given_up, given_up_blindly, aged, .. } =
             scene.ledger(&id.to_string());
         let Some(job) = job else {
             if accepted {
@@ -307,7 +310,7 @@ impl<'a> World<'a> {
             let deserved = match error.code {
                 ErrorCode::ContentFiltered => job.order.prompt.as_str().contains("nsfw"),
                 ErrorCode::ModelError => attempted,
-                ErrorCode::AttemptsExhausted => attempted || given_up,
+                ErrorCode::AttemptsExhausted => attempted || given_up || given_up_blindly,
                 ErrorCode::DeadlineExceeded => *finished_at + CLOCKS_DIFFER >= job.deadline_at,
                 _ => false,
             };
@@ -387,6 +390,15 @@ impl<'a> World<'a> {
         }
     }
 
+    /// While a file of a job is being stored or deleted late, somebody cancels or retries the job.
+    async fn steer_meanwhile(&mut self) {
+        let file = self.scene().late.last().and_then(|late| late.file());
+        if let Some((job, deleted)) = file {
+            let action = if deleted { "/jobs/{id}/retry" } else { "/jobs/{id}/cancel" };
+            self.steer_this(vec![job], action, job.to_string()).await;
+        }
+    }
+
     /// Somebody cancels or retries a whole batch.
     async fn steer_batch(&mut self) {
         let batches = self.batches();
@@ -460,6 +472,7 @@ impl<'a> World<'a> {
             let mut event = SqsEvent::default();
             for &ticket in &tickets {
                 let newer = scene.chance(0.02);
+                let bug = scene.bug;
                 let Some(message) = scene.queue[ticket].as_mut() else { continue };
                 message.receives += 1;
                 let receives = message.receives;
@@ -469,14 +482,25 @@ impl<'a> World<'a> {
                 record.message_id = Some(format!("message-{ticket}"));
                 record.receipt_handle = Some(format!("receipt-{ticket}"));
                 record.attributes.insert("ApproximateReceiveCount".to_owned(), message.receives.to_string());
+                record.attributes.insert("SentTimestamp".to_owned(), message.sent_at.ms().to_string());
+                let mut ticket: Value = serde_json::from_str(&message.body).unwrap_or_default();
                 // Half of a deployment writes tickets that the other half cannot read yet.
                 record.body =
                     Some(if newer { message.body.replace("\"v\":1", "\"v\":2") } else { message.body.clone() });
                 if newer {
                     scene.fault("ticket of a newer version");
                 }
-                let job = message_job(record.body.as_deref().unwrap_or_default());
-                scene.ledger(&job).given_up |= dead;
+                if dead {
+                    let ledger = scene.ledger(ticket["job"].as_str().unwrap_or_default());
+                    match ticket["queued_at"].as_i64() {
+                        Some(queued_at) => ledger.given_up |= queued_at == ledger.queued_at,
+                        None => ledger.given_up_blindly = true,
+                    }
+                }
+                if bug == Some(Bug::DeadLetterEndsAnyLife) {
+                    ticket["queued_at"].take();
+                    record.body = Some(ticket.to_string());
+                }
                 scene.most_receives = scene.most_receives.max(receives);
                 event.records.push(record);
             }
@@ -516,7 +540,7 @@ impl<'a> World<'a> {
                 continue;
             };
             scene.fault("dead letter moved back");
-            scene.queue.push(Some(Message { receives: 0, dead: false, ..message }));
+            scene.queue.push(Some(Message { receives: 0, sent_at: now, dead: false, ..message }));
         }
     }
 
@@ -549,10 +573,4 @@ impl<'a> World<'a> {
             }
         }
     }
-}
-
-/// The job that a ticket is about.
-fn message_job(body: &str) -> String {
-    let ticket: Value = serde_json::from_str(body).unwrap_or_default();
-    ticket["job"].as_str().unwrap_or_default().to_owned()
 }
