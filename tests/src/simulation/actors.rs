@@ -99,6 +99,11 @@ impl World<'_> {
             return;
         }
         let id = waiting[self.pick(waiting.len())];
+        self.release_one(id, fate).await;
+    }
+
+    /// Lets the waiting call of an actor have its fate.
+    pub(super) async fn release_one(&mut self, id: usize, fate: Fate) {
         // A call takes its time, so that no two lives of a job begin in one moment.
         self.advance(Duration::from_millis(1)).await;
         if let Some(told) = self.actors.get_mut(&id).and_then(|actor| actor.waiting.take()) {

@@ -91,7 +91,7 @@ pub enum Bug {
     /// Attributes of a newer version go when a job is moved on.
     NewerAttributesDropped,
     /// A dead letter ends a job that was retried since its ticket was sent.
-    DeadLetterEndsAnyLife,
+    DeadLetterIgnoresRetry,
     /// The ticket of a job is let go once its late picture is deleted, though a request to store may be on its way yet.
     LateRequestForgotten,
     /// A file of an earlier life is deleted where the job's present one lies.
@@ -126,7 +126,7 @@ impl Bug {
         Self::DeadLetterTakesAll,
         Self::ExpiredShown,
         Self::NewerAttributesDropped,
-        Self::DeadLetterEndsAnyLife,
+        Self::DeadLetterIgnoresRetry,
         Self::LateRequestForgotten,
         Self::OneKeyForAllLives,
         Self::LeaseWithoutMargin,

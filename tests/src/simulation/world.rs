@@ -127,11 +127,11 @@ impl<'a> World<'a> {
                 46 => self.redrive(),
                 47 => self.step_a_clock(),
                 48 if self.pick(4) == 0 => self.scene().begin_spell(),
-                49 if self.pick(40) == 0 => self.send_too_much().await,
+                49 if self.pick(12) == 0 => self.send_too_much().await,
                 _ => {
                     let fate = self.scene().fate();
                     self.release(fate).await;
-                    if fate == Fate::Late && self.pick(2) == 0 {
+                    if fate == Fate::Late {
                         self.steer_meanwhile().await;
                     }
                 }
@@ -390,12 +390,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// While a file of a job is being stored or deleted late, somebody cancels or retries the job.
+    /// While a file of a job is being stored or deleted late, somebody cancels or retries the job, without trouble.
     async fn steer_meanwhile(&mut self) {
         let file = self.scene().late.last().and_then(|late| late.file());
         if let Some((job, deleted)) = file {
             let action = if deleted { "/jobs/{id}/retry" } else { "/jobs/{id}/cancel" };
+            let actor = self.next_actor;
             self.steer_this(vec![job], action, job.to_string()).await;
+            while self.actors.get(&actor).is_some_and(|actor| actor.waiting.is_some()) {
+                self.release_one(actor, Fate::Made).await;
+            }
         }
     }
 
@@ -497,7 +501,7 @@ impl<'a> World<'a> {
                         None => ledger.given_up_blindly = true,
                     }
                 }
-                if bug == Some(Bug::DeadLetterEndsAnyLife) {
+                if bug == Some(Bug::DeadLetterIgnoresRetry) {
                     ticket["queued_at"].take();
                     record.body = Some(ticket.to_string());
                 }
