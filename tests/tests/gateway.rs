@@ -217,7 +217,9 @@ async fn a_page_of_the_allowed_origin_may_ask_everything() {
         let allowed = listed(&answer, ACCESS_CONTROL_ALLOW_METHODS);
         assert!(methods.iter().all(|method| allowed.contains(&method.to_lowercase())), "{path}: {allowed:?}");
         let allowed = listed(&answer, ACCESS_CONTROL_ALLOW_HEADERS);
-        for name in ["content-type", "idempotency-key", "x-api-key", "authorization", "prefer", "if-none-match"] {
+        let ours = ["content-type", "idempotency-key", "if-none-match", "prefer"];
+        let credentials = ["x-api-key", "authorization", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"];
+        for name in [&ours[..], &credentials].concat() {
             assert!(allowed.contains(&name.to_owned()), "{path}: {name}");
         }
     }
