@@ -102,7 +102,7 @@ test("a poster is made, told of, hung, downloaded and asked for again", async ()
   const told = await page.evaluate(() => seen.map((text) => text.split(":")[0]));
   assert.deepEqual(told, ["Waiting", "Painting", "Ready"]);
   await page.waitForFunction(() => document.querySelector("#easel img").naturalWidth === 832);
-  await page.waitForFunction(() => document.querySelector("#posters img")?.naturalWidth === 832);
+  await page.waitForFunction(() => document.querySelector("#posters img")?.naturalWidth === 400);
   await inspect(page, "ready");
   await inspect(page, "wall", "#wall");
 
