@@ -1,11 +1,12 @@
 //! Tells owners about their jobs and batches, and cancels them.
 
-mod batches;
-mod cancel;
-mod lists;
-mod look;
+mod cancel_batch;
+mod cancel_job;
+mod get_batch;
+mod get_job;
+mod html_page;
+mod list_jobs;
 mod pace;
-mod page;
 
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ use shared::job::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{BatchId, Clock, Job, JobId, JobState, Owner, Problem};
 
-use crate::lists::{Filter, Listed};
+use crate::html_page::Page;
+use crate::list_jobs::{Filter, Listed};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
-use crate::page::Page;
 
 /// How many looks at a batch are worthwhile, were it to get on as it does now until its end.
 const LOOKS: u64 = 4;
@@ -136,12 +137,13 @@ async fn get_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, 
     request.query(&[])?;
     let id = job_id(request)?;
     let wait = request.wait().map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
-    let job = app.look(id, owner, wait.unwrap_or_default()).await?;
+    let job = get_job::get(app, id, owner, wait.unwrap_or_default()).await?;
     let etag = etag(&job);
     let answer = if request.has(&etag) {
         Answer::empty(304)
     } else {
-        let view = JobView { queue: app.place_in_queue(&job).await?, ..JobView::new(&job, &request.base_url()) };
+        let view =
+            JobView { queue: get_job::place_in_queue(app, &job).await?, ..JobView::new(&job, &request.base_url()) };
         Answer::json(200, &view)
     };
     let answer = answer.header(header::ETAG, etag);
@@ -149,7 +151,7 @@ async fn get_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, 
         Some(wait) => answer.header(HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())),
         None => answer,
     };
-    match app.next_look(&job).await? {
+    match get_job::next_look(app, &job).await? {
         Some(next_look) => Ok(answer.retry_after(next_look)),
         None => Ok(answer),
     }
@@ -159,36 +161,36 @@ async fn get_image(app: &App, request: &Request, owner: &Owner) -> Result<Answer
     let query = request.query(&["variant"])?;
     let variant = query.get("variant").map(|text| text.parse::<Variant>()).transpose();
     let variant = variant.map_err(|rule| Problem::field("?variant", rule))?.unwrap_or_default();
-    let url = app.image_url(job_id(request)?, owner, variant).await?;
+    let url = get_job::image_url(app, job_id(request)?, owner, variant).await?;
     Ok(Answer::empty(302).header(header::LOCATION, url))
 }
 
 async fn cancel_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     request.idempotency_key()?;
-    let job = app.cancel(job_id(request)?, owner).await?;
+    let job = cancel_job::cancel(app, job_id(request)?, owner).await?;
     Ok(Answer::json(200, &JobView::new(&job, &request.base_url())))
 }
 
 async fn list_jobs(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
     let base = request.base_url();
-    let listed = app.list_owned(owner, &filter, &base).await?;
+    let listed = list_jobs::of_owner(app, owner, &filter, &base).await?;
     Ok(page(request, &format!("{base}/jobs"), &filter, &listed))
 }
 
 async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
-    let batch = app.owned_batch(batch_id(request)?, owner).await?;
+    let batch = get_batch::get(app, batch_id(request)?, owner).await?;
     let base = request.base_url();
-    let listed = app.list_batch(&batch, &filter, &base).await?;
+    let listed = list_jobs::of_batch(app, &batch, &filter, &base).await?;
     Ok(page(request, &format!("{base}/batches/{}/jobs", batch.id()), &filter, &listed))
 }
 
 async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let batch = app.owned_batch(batch_id(request)?, owner).await?;
-    let counts = app.counts(&batch).await?;
+    let batch = get_batch::get(app, batch_id(request)?, owner).await?;
+    let counts = get_batch::count(app, &batch).await?;
     Ok(batch_answer(app, BatchView::new(&batch, counts, &request.base_url())))
 }
 
@@ -196,8 +198,8 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
     let query = request.query(&["cursor"])?;
     request.idempotency_key()?;
     let steps = Steps::from(query.get("cursor"))?;
-    let batch = app.owned_batch(batch_id(request)?, owner).await?;
-    let (counts, next_cursor) = app.cancel_batch(&batch, steps).await?;
+    let batch = get_batch::get(app, batch_id(request)?, owner).await?;
+    let (counts, next_cursor) = cancel_batch::cancel(app, &batch, steps).await?;
     Ok(batch_answer(app, BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) }))
 }
 

@@ -1,7 +1,8 @@
 //! Takes jobs in, one by one and in batches, and takes failed ones in again: records each in the table and sends a ticket
 //! for it.
 
-mod retry;
+mod retry_batch;
+mod retry_job;
 mod submit_batch;
 mod submit_job;
 
@@ -101,7 +102,7 @@ async fn post_job(app: &App, request: &Request, owner: Owner, trace: Option<Stri
     let key = request.idempotency_key()?;
     let order = Order::parse(request.json()?, "", app.model).map_err(Problem::faults)?;
     let keyed = key.is_some();
-    let submitted = app.submit(owner, order, key.as_ref(), trace).await?;
+    let submitted = submit_job::submit(app, owner, order, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
     Ok(accepted(Answer::json(202, &view), &view.links.this, keyed && submitted.replayed))
 }
@@ -110,7 +111,7 @@ async fn retry_job(app: &App, request: &Request, owner: &Owner, trace: Option<St
     request.query(&[])?;
     let key = request.idempotency_key()?;
     let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
-    let submitted = app.retry(id, owner, key.as_ref(), trace).await?;
+    let submitted = retry_job::retry(app, id, owner, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
@@ -123,7 +124,7 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
         // Without a key nobody could finish a part whose submission died, and its group would wait for it for ever.
         return Err(Problem::field("/group", "needs the header Idempotency-Key".to_owned()));
     }
-    let submitted = app.submit_batch(owner, order, key.as_ref(), trace).await?;
+    let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.states);
     let view = BatchView::new(&Whole::Batch(submitted.batch), counts, &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };
@@ -135,7 +136,7 @@ async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<
     let key = request.idempotency_key()?;
     let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
     let steps = Steps::from(query.get("cursor"))?;
-    let (batch, counts, next_cursor) = app.retry_batch(id, owner, key.as_ref(), steps, trace).await?;
+    let (batch, counts, next_cursor) = retry_batch::retry(app, id, owner, key.as_ref(), steps, trace).await?;
     let view = BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) };
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }

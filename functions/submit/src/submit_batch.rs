@@ -41,166 +41,163 @@ pub(crate) struct SubmittedBatch {
     pub(crate) replayed: bool,
 }
 
-impl App {
-    /// Takes a batch in, all of it or nothing: it is taken in only when every job's record is stored and every ticket is
-    /// sent.
-    ///
-    /// The jobs' names follow from the batch's, so whoever finishes a submission that broke off finds what was written.
-    pub(crate) async fn submit_batch(
-        &self,
-        owner: Owner,
-        order: BatchOrder,
-        key: Option<&IdempotencyKey>,
-        trace: Option<String>,
-    ) -> Result<SubmittedBatch, Problem> {
-        let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
-        let now = self.clock.now();
-        let lease = Lease::new(now + WRITING);
-        let batch = Batch {
-            id,
-            group: order.group.as_ref().map(|group| BatchId::of_group(&owner, group)),
-            owner,
-            name: order.name.clone(),
-            total: order.entries.len(),
-            created_at: now,
-            deadline_at: now + self.deadline,
-            expires_at: (now + self.retention).whole_secs(),
-            fingerprint: order.fingerprint(),
-            writing: Some(lease),
-            canceled_at: None,
-        };
-        let (batch, states, replayed) = match self.table.create_batch(&batch).await.map_err(refused(id))? {
-            CreatedBatch::New => {
-                let states = self.write(&batch, lease, &order, Written::Nothing, trace).await?;
-                (batch, states, false)
-            }
-            CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
-                let batch = self.complete(existing, &order, trace).await?;
-                let known = self.table.states_of_batch(id).await.map_err(refused(id))?;
-                let missing = batch.states_of_missing(known.len(), self.clock.now());
-                let states = known.into_iter().map(|(_, status)| status).chain(missing).collect();
-                (batch, states, true)
-            }
-            CreatedBatch::Existing(_) => return Err(Problem::IdempotencyKeyReused),
-        };
-        tracing::info!(batch.id = %id, jobs = batch.total, replayed, "a batch was submitted");
-        let jobs = order.entries.into_iter().enumerate();
-        let jobs = jobs.map(|(index, entry)| {
-            let Entry { custom_id, .. } = entry;
-            BatchJobView { index, id: JobId::in_batch(id, index), custom_id }
-        });
-        Ok(SubmittedBatch { batch, jobs: jobs.collect(), states, replayed })
-    }
-
-    /// Waits for whoever writes the batch, or finishes it where that one died.
-    async fn complete(&self, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
-        let id = batch.id;
-        let patience = Instant::now() + PATIENCE;
-        while let Some(lease) = batch.writing {
-            let now = self.clock.now();
-            if lease.until <= now {
-                let mine = Lease::new(now + WRITING);
-                if self.table.move_writing_on(id, lease, Some(mine)).await.map_err(refused(id))? {
-                    self.write(&batch, mine, order, Written::Perhaps, trace).await?;
-                    return Ok(batch);
-                }
-            } else if Instant::now() >= patience {
-                return Err(Problem::Unavailable { retry_after: lease.until.since(now) });
-            }
-            sleep(Duration::from_millis(250)).await;
-            batch = self.table.get_batch(id).await.map_err(refused(id))?.ok_or(Problem::NotFound)?;
+/// Takes a batch in, all of it or nothing: it is taken in only when every job's record is stored and every ticket is
+/// sent.
+///
+/// The jobs' names follow from the batch's, so whoever finishes a submission that broke off finds what was written.
+pub(crate) async fn submit(
+    app: &App,
+    owner: Owner,
+    order: BatchOrder,
+    key: Option<&IdempotencyKey>,
+    trace: Option<String>,
+) -> Result<SubmittedBatch, Problem> {
+    let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
+    let now = app.clock.now();
+    let lease = Lease::new(now + WRITING);
+    let batch = Batch {
+        id,
+        group: order.group.as_ref().map(|group| BatchId::of_group(&owner, group)),
+        owner,
+        name: order.name.clone(),
+        total: order.entries.len(),
+        created_at: now,
+        deadline_at: now + app.deadline,
+        expires_at: (now + app.retention).whole_secs(),
+        fingerprint: order.fingerprint(),
+        writing: Some(lease),
+        canceled_at: None,
+    };
+    let (batch, states, replayed) = match app.table.create_batch(&batch).await.map_err(refused(id))? {
+        CreatedBatch::New => {
+            let states = write(app, &batch, lease, &order, Written::Nothing, trace).await?;
+            (batch, states, false)
         }
-        Ok(batch)
-    }
+        CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
+            let batch = complete(app, existing, &order, trace).await?;
+            let known = app.table.states_of_batch(id).await.map_err(refused(id))?;
+            let missing = batch.states_of_missing(known.len(), app.clock.now());
+            let states = known.into_iter().map(|(_, status)| status).chain(missing).collect();
+            (batch, states, true)
+        }
+        CreatedBatch::Existing(_) => return Err(Problem::IdempotencyKeyReused),
+    };
+    tracing::info!(batch.id = %id, jobs = batch.total, replayed, "a batch was submitted");
+    let jobs = order.entries.into_iter().enumerate();
+    let jobs = jobs.map(|(index, entry)| {
+        let Entry { custom_id, .. } = entry;
+        BatchJobView { index, id: JobId::in_batch(id, index), custom_id }
+    });
+    Ok(SubmittedBatch { batch, jobs: jobs.collect(), states, replayed })
+}
 
-    /// Writes those jobs of the batch that are not there, sends the tickets of all that wait, and then lets the batch count
-    /// as taken in. Gives back how all of them stand.
-    ///
-    /// A cancellation of the batch may come while its jobs are written. It is noted in the batch's record before the jobs
-    /// are canceled that are there; here the record is read after all are written, and before any ticket is sent. So a job
-    /// is canceled by the one or by the other, in whatever order both come.
-    async fn write(
-        &self,
-        batch: &Batch,
-        lease: Lease,
-        order: &BatchOrder,
-        written: Written,
-        trace: Option<String>,
-    ) -> Result<Vec<Status>, Problem> {
-        let id = batch.id;
-        self.join_group(batch, order).await?;
-        let wanted = self.jobs_of(batch, &order.entries);
-        // What is written already is not written again, so that each of several tries gets further.
-        let (there, missing) = match written {
-            Written::Nothing => (Vec::new(), wanted),
-            Written::Perhaps => {
-                let there = self.table.written_jobs(&wanted).await.map_err(refused(id))?;
-                let known: HashSet<_> = there.iter().map(|job| job.id).collect();
-                (there, wanted.into_iter().filter(|job| !known.contains(&job.id)).collect())
+/// Waits for whoever writes the batch, or finishes it where that one died.
+async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
+    let id = batch.id;
+    let patience = Instant::now() + PATIENCE;
+    while let Some(lease) = batch.writing {
+        let now = app.clock.now();
+        if lease.until <= now {
+            let mine = Lease::new(now + WRITING);
+            if app.table.move_writing_on(id, lease, Some(mine)).await.map_err(refused(id))? {
+                write(app, &batch, mine, order, Written::Perhaps, trace).await?;
+                return Ok(batch);
             }
-        };
-        let mut jobs = self.table.create_all(&missing).await.map_err(refused(id))?;
-        // A job that was retried may outlive its batch, and then meets the next batch of the same key.
-        let asked = |(job, wanted): (&Job, &Job)| job.order == wanted.order && job.membership == wanted.membership;
-        let reused = !jobs.iter().zip(&missing).all(asked);
-        jobs.extend(there);
-        let canceled =
-            self.table.get_batch(id).await.map_err(refused(id))?.is_some_and(|now| now.canceled_at.is_some());
-        if reused || canceled {
-            jobs = self.cancel_new(batch, jobs).await.map_err(refused(id))?;
+        } else if Instant::now() >= patience {
+            return Err(Problem::Unavailable { retry_after: lease.until.since(now) });
         }
-        if reused {
-            return Err(Problem::IdempotencyKeyReused);
-        }
-        let waiting = jobs.iter().filter(|job| job.status() == Status::Queued);
-        let tickets: Vec<_> = waiting.map(|job| Ticket::of(job, trace.clone())).collect();
-        self.queue.send_all(&tickets, &batch.owner).await.map_err(refused(id))?;
-        // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
-        self.table.move_writing_on(id, lease, None).await.map_err(refused(id))?;
-        Ok(jobs.iter().map(Job::status).collect())
+        sleep(Duration::from_millis(250)).await;
+        batch = app.table.get_batch(id).await.map_err(refused(id))?.ok_or(Problem::NotFound)?;
     }
+    Ok(batch)
+}
 
-    /// Cancels those of the jobs that were written for this batch and that nobody has moved on, and gives back all of them
-    /// as they then stand.
-    async fn cancel_new(&self, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
-        stream::iter(jobs)
-            .map(|job| async move {
-                if job.fence > 0 || job.created_at != batch.created_at {
-                    return Ok(job);
-                }
-                let Ok(canceled) = job.cancel(self.clock.now()) else { return Ok(job) };
-                Ok(match self.table.save(&canceled).await? {
-                    Saved::Stored => canceled,
-                    Saved::MovedOn(current) => *current,
-                    Saved::Gone => job,
-                })
+/// Writes those jobs of the batch that are not there, sends the tickets of all that wait, and then lets the batch count
+/// as taken in. Gives back how all of them stand.
+///
+/// A cancellation of the batch may come while its jobs are written. It is noted in the batch's record before the jobs
+/// are canceled that are there; here the record is read after all are written, and before any ticket is sent. So a job
+/// is canceled by the one or by the other, in whatever order both come.
+async fn write(
+    app: &App,
+    batch: &Batch,
+    lease: Lease,
+    order: &BatchOrder,
+    written: Written,
+    trace: Option<String>,
+) -> Result<Vec<Status>, Problem> {
+    let id = batch.id;
+    join_group(app, batch, order).await?;
+    let wanted = jobs_of(app, batch, &order.entries);
+    // What is written already is not written again, so that each of several tries gets further.
+    let (there, missing) = match written {
+        Written::Nothing => (Vec::new(), wanted),
+        Written::Perhaps => {
+            let there = app.table.written_jobs(&wanted).await.map_err(refused(id))?;
+            let known: HashSet<_> = there.iter().map(|job| job.id).collect();
+            (there, wanted.into_iter().filter(|job| !known.contains(&job.id)).collect())
+        }
+    };
+    let mut jobs = app.table.create_all(&missing).await.map_err(refused(id))?;
+    // A job that was retried may outlive its batch, and then meets the next batch of the same key.
+    let asked = |(job, wanted): (&Job, &Job)| job.order == wanted.order && job.membership == wanted.membership;
+    let reused = !jobs.iter().zip(&missing).all(asked);
+    jobs.extend(there);
+    let canceled = app.table.get_batch(id).await.map_err(refused(id))?.is_some_and(|now| now.canceled_at.is_some());
+    if reused || canceled {
+        jobs = cancel_new(app, batch, jobs).await.map_err(refused(id))?;
+    }
+    if reused {
+        return Err(Problem::IdempotencyKeyReused);
+    }
+    let waiting = jobs.iter().filter(|job| job.status() == Status::Queued);
+    let tickets: Vec<_> = waiting.map(|job| Ticket::of(job, trace.clone())).collect();
+    app.queue.send_all(&tickets, &batch.owner).await.map_err(refused(id))?;
+    // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
+    app.table.move_writing_on(id, lease, None).await.map_err(refused(id))?;
+    Ok(jobs.iter().map(Job::status).collect())
+}
+
+/// Cancels those of the jobs that were written for this batch and that nobody has moved on, and gives back all of them
+/// as they then stand.
+async fn cancel_new(app: &App, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
+    stream::iter(jobs)
+        .map(|job| async move {
+            if job.fence > 0 || job.created_at != batch.created_at {
+                return Ok(job);
+            }
+            let Ok(canceled) = job.cancel(app.clock.now()) else { return Ok(job) };
+            Ok(match app.table.save(&canceled).await? {
+                Saved::Stored => canceled,
+                Saved::MovedOn(current) => *current,
+                Saved::Gone => job,
             })
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await
-    }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+}
 
-    /// Lists the batch under its group, if it has one. That comes before any job is written, so that whatever is painted
-    /// is found under its group.
-    async fn join_group(&self, batch: &Batch, order: &BatchOrder) -> Result<(), Problem> {
-        let (Some(id), Some(name)) = (batch.group, &order.group) else { return Ok(()) };
-        match self.table.join_group(batch, id, name).await.map_err(refused(batch.id))? {
-            Joined::Part => Ok(()),
-            Joined::Full => {
-                let rule = format!("has {} parts already, which is the most; begin another group", Group::MAX_PARTS);
-                Err(Problem::field("/group", rule))
-            }
+/// Lists the batch under its group, if it has one. That comes before any job is written, so that whatever is painted
+/// is found under its group.
+async fn join_group(app: &App, batch: &Batch, order: &BatchOrder) -> Result<(), Problem> {
+    let (Some(id), Some(name)) = (batch.group, &order.group) else { return Ok(()) };
+    match app.table.join_group(batch, id, name).await.map_err(refused(batch.id))? {
+        Joined::Part => Ok(()),
+        Joined::Full => {
+            let rule = format!("has {} parts already, which is the most; begin another group", Group::MAX_PARTS);
+            Err(Problem::field("/group", rule))
         }
     }
+}
 
-    fn jobs_of(&self, batch: &Batch, entries: &[Entry]) -> Vec<Job> {
-        let job = |(index, entry): (usize, &Entry)| {
-            let id = JobId::in_batch(batch.id, index);
-            let order = entry.order.clone();
-            let membership = Membership { batch: batch.id, custom_id: entry.custom_id.clone() };
-            let job = Job::new(id, batch.owner.clone(), order, batch.created_at, self.deadline, self.retention);
-            Job { membership: Some(membership), expires_at: batch.expires_at, ..job }
-        };
-        entries.iter().enumerate().map(job).collect()
-    }
+fn jobs_of(app: &App, batch: &Batch, entries: &[Entry]) -> Vec<Job> {
+    let job = |(index, entry): (usize, &Entry)| {
+        let id = JobId::in_batch(batch.id, index);
+        let order = entry.order.clone();
+        let membership = Membership { batch: batch.id, custom_id: entry.custom_id.clone() };
+        let job = Job::new(id, batch.owner.clone(), order, batch.created_at, app.deadline, app.retention);
+        Job { membership: Some(membership), expires_at: batch.expires_at, ..job }
+    };
+    entries.iter().enumerate().map(job).collect()
 }

@@ -13,34 +13,32 @@ pub(crate) struct Submitted {
     pub(crate) replayed: bool,
 }
 
-impl App {
-    /// Takes a job in. It is taken in only when both its record is stored and its ticket is sent.
-    ///
-    /// With a key the job's name follows from owner and key, so that one conditional write is both the job and its
-    /// protection from being done twice.
-    pub(crate) async fn submit(
-        &self,
-        owner: Owner,
-        order: Order,
-        key: Option<&IdempotencyKey>,
-        trace: Option<String>,
-    ) -> Result<Submitted, Problem> {
-        let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
-        let job = Job::new(id, owner, order, self.clock.now(), self.deadline, self.retention);
-        let submitted = match self.table.create(&job).await.map_err(refused(id))? {
-            Created::New => Submitted { job, replayed: false },
-            Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
-            Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
-        };
-        // A job that was recorded before and still waits may have lost its ticket. One too many does no harm.
-        if submitted.job.state == JobState::Queued {
-            self.send_ticket(&submitted.job, trace).await?;
-        }
-        tracing::info!(job.id = %id, replayed = submitted.replayed, "a job was submitted");
-        Ok(submitted)
+/// Takes a job in. It is taken in only when both its record is stored and its ticket is sent.
+///
+/// With a key the job's name follows from owner and key, so that one conditional write is both the job and its
+/// protection from being done twice.
+pub(crate) async fn submit(
+    app: &App,
+    owner: Owner,
+    order: Order,
+    key: Option<&IdempotencyKey>,
+    trace: Option<String>,
+) -> Result<Submitted, Problem> {
+    let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
+    let job = Job::new(id, owner, order, app.clock.now(), app.deadline, app.retention);
+    let submitted = match app.table.create(&job).await.map_err(refused(id))? {
+        Created::New => Submitted { job, replayed: false },
+        Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
+        Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
+    };
+    // A job that was recorded before and still waits may have lost its ticket. One too many does no harm.
+    if submitted.job.state == JobState::Queued {
+        send_ticket(app, &submitted.job, trace).await?;
     }
+    tracing::info!(job.id = %id, replayed = submitted.replayed, "a job was submitted");
+    Ok(submitted)
+}
 
-    pub(crate) async fn send_ticket(&self, job: &Job, trace: Option<String>) -> Result<(), Problem> {
-        self.queue.send(&Ticket::of(job, trace), &job.owner).await.map_err(refused(job.id))
-    }
+pub(crate) async fn send_ticket(app: &App, job: &Job, trace: Option<String>) -> Result<(), Problem> {
+    app.queue.send(&Ticket::of(job, trace), &job.owner).await.map_err(refused(job.id))
 }

@@ -85,7 +85,8 @@ impl App {
 /// None: a ticket that cannot be worked off is named in the answer and comes back.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
-    Ok(work_off(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| app.paint(delivery, end)).await)
+    Ok(work_off(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| paint_job::paint(app, delivery, end))
+        .await)
 }
 
 /// When Lambda stops this invocation.

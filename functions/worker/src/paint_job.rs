@@ -71,309 +71,307 @@ impl Then {
     }
 }
 
-impl App {
-    /// Works one ticket off before `end`, when Lambda stops the invocation.
-    pub(crate) async fn paint(&self, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
-        if !self.may_paint_before(end) {
-            return Ok(Verdict::Again(Duration::ZERO));
+/// Works one ticket off before `end`, when Lambda stops the invocation.
+pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
+    if !may_paint_before(app, end) {
+        return Ok(Verdict::Again(Duration::ZERO));
+    }
+    let left = end.saturating_duration_since(Instant::now());
+    let id = delivery.ticket.job;
+    let now = app.clock.now();
+    let Some(job) = app.table.get(id).await?.filter(|job| job.expires_at > now) else {
+        let age = delivery.sent_at.map(|sent| now.since(sent));
+        if age.is_some_and(|age| age < TIME_TO_APPEAR) {
+            return Ok(Verdict::Again(Duration::from_secs(5)));
         }
-        let left = end.saturating_duration_since(Instant::now());
-        let id = delivery.ticket.job;
-        let now = self.clock.now();
-        let Some(job) = self.table.get(id).await?.filter(|job| job.expires_at > now) else {
-            let age = delivery.sent_at.map(|sent| now.since(sent));
-            if age.is_some_and(|age| age < TIME_TO_APPEAR) {
-                return Ok(Verdict::Again(Duration::from_secs(5)));
-            }
-            tracing::warn!(job.id = %id, "a ticket was dropped because its job has no record");
-            return Ok(Verdict::Done);
+        tracing::warn!(job.id = %id, "a ticket was dropped because its job has no record");
+        return Ok(Verdict::Done);
+    };
+    let lease = Lease::new(now + left + CLOCK_SKEW);
+    let claimed = match job.claim(lease, app.max_attempts, now) {
+        Ok(claimed) => claimed,
+        Err(ClaimRefused::Leased(until)) => return Ok(Verdict::Again(until.since(now))),
+        Err(ClaimRefused::Ended) => return clean_up(&app.images, &job, now).await,
+        Err(ClaimRefused::DeadlinePassed) => return give_up_job(app, job, ErrorCode::DeadlineExceeded).await,
+        Err(ClaimRefused::AttemptsExhausted) => return give_up_job(app, job, ErrorCode::AttemptsExhausted).await,
+    };
+    match app.table.save(&claimed).await? {
+        Saved::Stored => {}
+        Saved::MovedOn(job) => return verdict_for(app, &job).await,
+        Saved::Gone => return Ok(Verdict::Done),
+    }
+    match obtain_files(app, &claimed, end).await {
+        Ok(files) => finish(app, claimed, files).await,
+        Err(setback) => set_back(app, claimed, setback, &delivery).await,
+    }
+}
+
+/// Everything that the job has to show, stored: what an earlier attempt left in the bucket, and the rest made anew.
+async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Setback> {
+    if let Some(files) = look_before_paying(app, job).await.map_err(unpaid)? {
+        let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
+        return Ok(Files { thumbnail, ..files });
+    }
+    let Some(poster) = &job.order.poster else {
+        let picture = paint_picture(app, job, end).await?;
+        let image = store(app, job, Variant::Image, picture, end).await;
+        let File { facts, bytes } = image.map_err(|error| unstored(&error, Attempt::Counts))?;
+        let thumbnail = store_thumbnail(app, job, Some(bytes), end).await;
+        return Ok(Files { image: facts, artwork: None, thumbnail });
+    };
+    // The artwork is stored before its lettering is set, so that a crash meanwhile does not cost another painting.
+    let (artwork, attempt) = match paid_artwork(app, job).await.map_err(unpaid)? {
+        Some(artwork) => (artwork, Attempt::NeverBegan),
+        None => {
+            let picture = paint_picture(app, job, end).await?;
+            let artwork = store(app, job, Variant::Artwork, picture, end).await;
+            (artwork.map_err(|error| unstored(&error, Attempt::Counts))?, Attempt::Counts)
+        }
+    };
+    let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
+    let set = typeset(&app.drawing, &job.order, poster, artwork).await;
+    let set = set.map_err(|error| unset(job, &error, attempt))?;
+    let set = marked(job, set, origin.with_lettering());
+    let image = store(app, job, Variant::Image, set, end).await.map_err(|error| unstored(&error, attempt))?;
+    let thumbnail = store_thumbnail(app, job, Some(image.bytes), end).await;
+    Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
+}
+
+/// Stores a thumbnail of what the job has to show: of `picture`, or else of what is in the bucket. Tells whether it is
+/// stored. The job does without one that cannot be made or stored in time.
+async fn store_thumbnail(app: &App, job: &Claimed, picture: Option<Bytes>, end: Instant) -> bool {
+    if !app.thumbnails {
+        return false;
+    }
+    let stop = end - TIME_TO_STORE / 2;
+    let stored = timeout_at(stop, async {
+        let picture = match picture {
+            Some(picture) => picture,
+            None => app.images.read(job, Variant::Image).await?.map(|file| file.bytes).unwrap_or_default(),
         };
-        let lease = Lease::new(now + left + CLOCK_SKEW);
-        let claimed = match job.claim(lease, self.max_attempts, now) {
-            Ok(claimed) => claimed,
-            Err(ClaimRefused::Leased(until)) => return Ok(Verdict::Again(until.since(now))),
-            Err(ClaimRefused::Ended) => return clean_up(&self.images, &job, now).await,
-            Err(ClaimRefused::DeadlinePassed) => return self.give_up(job, ErrorCode::DeadlineExceeded).await,
-            Err(ClaimRefused::AttemptsExhausted) => return self.give_up(job, ErrorCode::AttemptsExhausted).await,
-        };
-        match self.table.save(&claimed).await? {
-            Saved::Stored => {}
-            Saved::MovedOn(job) => return self.stands(&job).await,
-            Saved::Gone => return Ok(Verdict::Done),
-        }
-        match self.files(&claimed, end).await {
-            Ok(files) => self.finish(claimed, files).await,
-            Err(setback) => self.set_back(claimed, setback, &delivery).await,
-        }
+        let file = app.drawing.run(move || thumbnail(&picture)).await??;
+        let stop = stop.min(Instant::now() + PATIENCE_WITH_THUMBNAILS);
+        put(app, job, Variant::Thumbnail, &file, stop).await?;
+        Ok::<_, NoThumbnail>(())
+    });
+    let stored = stored.await.map_err(NoThumbnail::from).flatten();
+    if let Err(error) = &stored {
+        tracing::warn!(job.id = %job.id, attempt = job.attempts, %error, "a picture has no thumbnail");
     }
+    stored.is_ok()
+}
 
-    /// Everything that the job has to show, stored: what an earlier attempt left in the bucket, and the rest made anew.
-    async fn files(&self, job: &Claimed, end: Instant) -> Result<Files, Setback> {
-        if let Some(files) = self.look_before_paying(job).await.map_err(unpaid)? {
-            let thumbnail = files.thumbnail || self.thumbnail(job, None, end).await;
-            return Ok(Files { thumbnail, ..files });
-        }
-        let Some(poster) = &job.order.poster else {
-            let picture = self.picture(job, end).await?;
-            let image = self.store(job, Variant::Image, picture, end).await;
-            let File { facts, bytes } = image.map_err(|error| unstored(&error, Attempt::Counts))?;
-            let thumbnail = self.thumbnail(job, Some(bytes), end).await;
-            return Ok(Files { image: facts, artwork: None, thumbnail });
-        };
-        // The artwork is stored before its lettering is set, so that a crash meanwhile does not cost another painting.
-        let (artwork, attempt) = match self.paid_artwork(job).await.map_err(unpaid)? {
-            Some(artwork) => (artwork, Attempt::NeverBegan),
-            None => {
-                let picture = self.picture(job, end).await?;
-                let artwork = self.store(job, Variant::Artwork, picture, end).await;
-                (artwork.map_err(|error| unstored(&error, Attempt::Counts))?, Attempt::Counts)
-            }
-        };
-        let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
-        let set = typeset(&self.drawing, &job.order, poster, artwork).await;
-        let set = set.map_err(|error| unset(job, &error, attempt))?;
-        let set = marked(job, set, origin.with_lettering());
-        let image = self.store(job, Variant::Image, set, end).await.map_err(|error| unstored(&error, attempt))?;
-        let thumbnail = self.thumbnail(job, Some(image.bytes), end).await;
-        Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
+/// Whether the model can have all of its time and the picture still be stored. One that comes too late is paid for.
+fn may_paint_before(app: &App, end: Instant) -> bool {
+    end.saturating_duration_since(Instant::now()) >= app.painter.timeout() + TIME_TO_STORE
+}
+
+/// A new picture. Where one could not be stored before, the bucket first has to take something that costs nothing.
+async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, Setback> {
+    let lost_one = job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable);
+    if lost_one || app.images.is_failing() {
+        app.images.check().await.map_err(unpaid)?;
     }
-
-    /// Stores a thumbnail of what the job has to show: of `picture`, or else of what is in the bucket. Tells whether it is
-    /// stored. The job does without one that cannot be made or stored in time.
-    async fn thumbnail(&self, job: &Claimed, picture: Option<Bytes>, end: Instant) -> bool {
-        if !self.thumbnails {
-            return false;
-        }
-        let stop = end - TIME_TO_STORE / 2;
-        let stored = timeout_at(stop, async {
-            let picture = match picture {
-                Some(picture) => picture,
-                None => self.images.read(job, Variant::Image).await?.map(|file| file.bytes).unwrap_or_default(),
-            };
-            let file = self.drawing.run(move || thumbnail(&picture)).await??;
-            let stop = stop.min(Instant::now() + PATIENCE_WITH_THUMBNAILS);
-            self.put(job, Variant::Thumbnail, &file, stop).await?;
-            Ok::<_, NoThumbnail>(())
-        });
-        let stored = stored.await.map_err(NoThumbnail::from).flatten();
-        if let Err(error) = &stored {
-            tracing::warn!(job.id = %job.id, attempt = job.attempts, %error, "a picture has no thumbnail");
-        }
-        stored.is_ok()
+    if !may_paint_before(app, end) {
+        let message = "The service's own calls left the model too little time; the job is tried again.".to_owned();
+        let (code, attempt) = (ErrorCode::Internal, Attempt::NeverBegan);
+        return Err(Setback { code, message, attempt, then: Then::WhenFree });
     }
-
-    /// Whether the model can have all of its time and the picture still be stored. One that comes too late is paid for.
-    fn may_paint_before(&self, end: Instant) -> bool {
-        end.saturating_duration_since(Instant::now()) >= self.painter.timeout() + TIME_TO_STORE
+    match timeout_at(end - TIME_TO_STORE, app.painter.paint(&job.order)).await {
+        Ok(Ok(picture)) => Ok(marked(job, picture.into(), Origin::Model)),
+        Ok(Err(error)) => Err(setback_of(app, job, &error)),
+        Err(_) => Err(counted("The model did not answer in time.")),
     }
+}
 
-    /// A new picture. Where one could not be stored before, the bucket first has to take something that costs nothing.
-    async fn picture(&self, job: &Claimed, end: Instant) -> Result<File, Setback> {
-        let lost_one = job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable);
-        if lost_one || self.images.is_failing() {
-            self.images.check().await.map_err(unpaid)?;
+/// Looks for what was paid for before. On a first attempt there can be nothing.
+async fn look_before_paying(app: &App, job: &Claimed) -> Result<Option<Files>, ServiceError> {
+    if job.attempts > 1 { app.images.find(job).await } else { Ok(None) }
+}
+
+/// The picture of a poster that an earlier attempt had painted, but whose lettering it did not set.
+async fn paid_artwork(app: &App, job: &Claimed) -> Result<Option<File>, ServiceError> {
+    if job.attempts > 1 { app.images.read(job, Variant::Artwork).await } else { Ok(None) }
+}
+
+/// Stores a file, for as long as there is time: painting it anew would cost more. Gives back what is stored.
+async fn store(app: &App, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
+    loop {
+        if put(app, job, variant, &file, end - TIME_TO_STORE / 2).await? == Stored::New {
+            return Ok(file);
         }
-        if !self.may_paint_before(end) {
-            let message = "The service's own calls left the model too little time; the job is tried again.".to_owned();
-            let (code, attempt) = (ErrorCode::Internal, Attempt::NeverBegan);
-            return Err(Setback { code, message, attempt, then: Then::WhenFree });
+        // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
+        if let Some(stored) = app.images.read(job, variant).await? {
+            return Ok(stored);
         }
-        match timeout_at(end - TIME_TO_STORE, self.painter.paint(&job.order)).await {
-            Ok(Ok(picture)) => Ok(marked(job, picture.into(), Origin::Model)),
-            Ok(Err(error)) => Err(self.unpainted(job, &error)),
-            Err(_) => Err(counted("The model did not answer in time.")),
-        }
+        // Each turn of the loop means that somebody has deleted a file meanwhile, which ends.
     }
+}
 
-    /// Looks for what was paid for before. On a first attempt there can be nothing.
-    async fn look_before_paying(&self, job: &Claimed) -> Result<Option<Files>, ServiceError> {
-        if job.attempts > 1 { self.images.find(job).await } else { Ok(None) }
-    }
-
-    /// The picture of a poster that an earlier attempt had painted, but whose lettering it did not set.
-    async fn paid_artwork(&self, job: &Claimed) -> Result<Option<File>, ServiceError> {
-        if job.attempts > 1 { self.images.read(job, Variant::Artwork).await } else { Ok(None) }
-    }
-
-    /// Stores a file, for as long as there is time: painting it anew would cost more. Gives back what is stored.
-    async fn store(&self, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
-        loop {
-            if self.put(job, variant, &file, end - TIME_TO_STORE / 2).await? == Stored::New {
-                return Ok(file);
-            }
-            // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
-            if let Some(stored) = self.images.read(job, variant).await? {
-                return Ok(stored);
-            }
-            // Each turn of the loop means that somebody has deleted a file meanwhile, which ends.
-        }
-    }
-
-    /// Stores a file, again and again until `stop` if need be.
-    async fn put(&self, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored, ServiceError> {
-        let mut tries = 0;
-        loop {
-            match self.images.put(job, variant, file).await {
-                Ok(stored) => return Ok(stored),
-                Err(error) => {
-                    let wait = full_jitter(Duration::from_millis(500), Duration::from_secs(5), tries);
-                    let may_pass = matches!(error.kind, Kind::Throttled | Kind::Unavailable);
-                    if !may_pass || Instant::now() + wait >= stop {
-                        return Err(error);
-                    }
-                    sleep(wait).await;
-                    tries += 1;
+/// Stores a file, again and again until `stop` if need be.
+async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored, ServiceError> {
+    let mut tries = 0;
+    loop {
+        match app.images.put(job, variant, file).await {
+            Ok(stored) => return Ok(stored),
+            Err(error) => {
+                let wait = full_jitter(Duration::from_millis(500), Duration::from_secs(5), tries);
+                let may_pass = matches!(error.kind, Kind::Throttled | Kind::Unavailable);
+                if !may_pass || Instant::now() + wait >= stop {
+                    return Err(error);
                 }
+                sleep(wait).await;
+                tries += 1;
             }
         }
     }
+}
 
-    /// Records what the job has to show.
-    async fn finish(&self, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
-        let now = self.clock.now();
-        let image = self.images.publish(&job, files, now, self.url_life).await?;
-        let job = job.succeed(image, now);
-        match self.table.save(&job).await? {
-            Saved::Stored => {
-                log_end(&job);
-                clean_up(&self.images, &job, now).await
-            }
-            Saved::MovedOn(current) => {
-                tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
-                self.overtaken(&job, Some(&current)).await
-            }
-            Saved::Gone => self.overtaken(&job, None).await,
+/// Records what the job has to show.
+async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
+    let now = app.clock.now();
+    let image = app.images.publish(&job, files, now, app.url_life).await?;
+    let job = job.succeed(image, now);
+    match app.table.save(&job).await? {
+        Saved::Stored => {
+            log_end(&job);
+            clean_up(&app.images, &job, now).await
+        }
+        Saved::MovedOn(current) => {
+            tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
+            discard_stale(app, &job, Some(&current)).await
+        }
+        Saved::Gone => discard_stale(app, &job, None).await,
+    }
+}
+
+/// The one place where it is decided what the model's refusals do to a job.
+fn setback_of(app: &App, job: &Claimed, error: &PaintError) -> Setback {
+    let uncounted = |code, then, message: String| Setback { code, message, attempt: Attempt::NeverBegan, then };
+    let refusal = match error {
+        PaintError::NoPicture(NoPicture::PromptFiltered) => {
+            let message = "The model's content filter refused the prompt. Change it and submit a new job.";
+            return uncounted(ErrorCode::ContentFiltered, Then::Fail, message.to_owned());
+        }
+        PaintError::NoPicture(NoPicture::PictureFiltered) => {
+            let message = "The model's content filter withheld the picture. Change the prompt or the seed and submit a \
+                           new job.";
+            let (code, attempt) = (ErrorCode::ContentFiltered, Attempt::Counts);
+            return Setback { code, message: message.to_owned(), attempt, then: Then::Fail };
+        }
+        PaintError::NoPicture(NoPicture::InferenceError) => return counted("The model failed while it painted."),
+        PaintError::NoPicture(NoPicture::Malformed(_)) => return counted("The model's answer held no picture."),
+        PaintError::Refused(refusal) => refusal,
+    };
+    let code = &refusal.code;
+    match refusal.meaning {
+        Meaning::Failed => counted(format!("The model did not answer ({code}).")),
+        Meaning::Busy => {
+            let message = "The model is busy; the job is tried again.".to_owned();
+            uncounted(ErrorCode::Throttled, Then::WhenFree, message)
+        }
+        Meaning::Unavailable => {
+            let message = format!("The model cannot be reached or has no capacity ({code}); the job is tried again.");
+            uncounted(ErrorCode::ModelUnavailable, Then::WhenFree, message)
+        }
+        Meaning::Denied => {
+            let message = format!(
+                "Bedrock does not let the service use the model ({code}); the operator must enable access to it."
+            );
+            uncounted(ErrorCode::ModelAccessDenied, Then::WhenMended, message)
+        }
+        Meaning::Missing => {
+            let message = format!(
+                "The model cannot be used in the service's Bedrock region ({code}); the operator must correct that."
+            );
+            uncounted(ErrorCode::ModelNotFound, Then::WhenMended, message)
+        }
+        Meaning::Invalid if app.painter.has_answered(job.order.model) => {
+            let message =
+                "The model refused the request as invalid, which is also how it answers some prompts that it filters.";
+            uncounted(ErrorCode::InvalidRequest, Then::Fail, message.to_owned())
+        }
+        // An account or a setting may be at fault that nobody has heard of yet. It would fail every job.
+        Meaning::Invalid => {
+            let message = format!(
+                "The model refused the request as invalid ({code}). It has not answered this worker before, so the fault \
+                 may be the operator's to mend; the job waits until the model has answered."
+            );
+            uncounted(ErrorCode::InvalidRequest, Then::WhenMended, message)
         }
     }
+}
 
-    /// The one place where it is decided what the model's refusals do to a job.
-    fn unpainted(&self, job: &Claimed, error: &PaintError) -> Setback {
-        let uncounted = |code, then, message: String| Setback { code, message, attempt: Attempt::NeverBegan, then };
-        let refusal = match error {
-            PaintError::NoPicture(NoPicture::PromptFiltered) => {
-                let message = "The model's content filter refused the prompt. Change it and submit a new job.";
-                return uncounted(ErrorCode::ContentFiltered, Then::Fail, message.to_owned());
-            }
-            PaintError::NoPicture(NoPicture::PictureFiltered) => {
-                let message = "The model's content filter withheld the picture. Change the prompt or the seed and submit a \
-                               new job.";
-                let (code, attempt) = (ErrorCode::ContentFiltered, Attempt::Counts);
-                return Setback { code, message: message.to_owned(), attempt, then: Then::Fail };
-            }
-            PaintError::NoPicture(NoPicture::InferenceError) => return counted("The model failed while it painted."),
-            PaintError::NoPicture(NoPicture::Malformed(_)) => return counted("The model's answer held no picture."),
-            PaintError::Refused(refusal) => refusal,
-        };
-        let code = &refusal.code;
-        match refusal.meaning {
-            Meaning::Failed => counted(format!("The model did not answer ({code}).")),
-            Meaning::Busy => {
-                let message = "The model is busy; the job is tried again.".to_owned();
-                uncounted(ErrorCode::Throttled, Then::WhenFree, message)
-            }
-            Meaning::Unavailable => {
-                let message =
-                    format!("The model cannot be reached or has no capacity ({code}); the job is tried again.");
-                uncounted(ErrorCode::ModelUnavailable, Then::WhenFree, message)
-            }
-            Meaning::Denied => {
-                let message = format!(
-                    "Bedrock does not let the service use the model ({code}); the operator must enable access to it."
-                );
-                uncounted(ErrorCode::ModelAccessDenied, Then::WhenMended, message)
-            }
-            Meaning::Missing => {
-                let message = format!(
-                    "The model cannot be used in the service's Bedrock region ({code}); the operator must correct that."
-                );
-                uncounted(ErrorCode::ModelNotFound, Then::WhenMended, message)
-            }
-            Meaning::Invalid if self.painter.has_answered(job.order.model) => {
-                let message = "The model refused the request as invalid, which is also how it answers some prompts that it filters.";
-                uncounted(ErrorCode::InvalidRequest, Then::Fail, message.to_owned())
-            }
-            // An account or a setting may be at fault that nobody has heard of yet. It would fail every job.
-            Meaning::Invalid => {
-                let message = format!(
-                    "The model refused the request as invalid ({code}). It has not answered this worker before, so the fault \
-                     may be the operator's to mend; the job waits until the model has answered."
-                );
-                uncounted(ErrorCode::InvalidRequest, Then::WhenMended, message)
-            }
-        }
+/// Ends the job, or gives it up to another attempt.
+async fn set_back(app: &App, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
+    let now = app.clock.now();
+    let Setback { code, message, attempt, then } = setback;
+    // A picture that could not be stored may be there all the same, and the next look at the job will tell.
+    let exhausted =
+        attempt == Attempt::Counts && job.attempts >= app.max_attempts && code != ErrorCode::StorageUnavailable;
+    // The record's own counters tell how often this happened. The ticket's receives do not: it also comes back when
+    // there was no time for it, or when another worker had the job.
+    let before = match attempt {
+        Attempt::Counts => job.attempts - 1,
+        Attempt::NeverBegan => job.setbacks,
+    };
+    let Some(wait) = then.wait(before).filter(|_| !exhausted) else {
+        return fail(app, job.fail(code, message, attempt, now)).await;
+    };
+    let verdict = Verdict::Again(wait);
+    tracing::warn!(
+        job.id = %job.id, attempt = job.attempts, receives = delivery.receives, reason = %code, ?verdict,
+        "an attempt came to nothing: {message}",
+    );
+    let released = job.release(LastError { code, message, at: now }, attempt);
+    match app.table.save(&released).await? {
+        Saved::Stored => Ok(verdict),
+        Saved::MovedOn(current) => discard_stale(app, &released, Some(&current)).await,
+        Saved::Gone => discard_stale(app, &released, None).await,
     }
+}
 
-    /// Ends the job, or gives it up to another attempt.
-    async fn set_back(&self, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
-        let now = self.clock.now();
-        let Setback { code, message, attempt, then } = setback;
-        // A picture that could not be stored may be there all the same, and the next look at the job will tell.
-        let exhausted =
-            attempt == Attempt::Counts && job.attempts >= self.max_attempts && code != ErrorCode::StorageUnavailable;
-        // The record's own counters tell how often this happened. The ticket's receives do not: it also comes back when
-        // there was no time for it, or when another worker had the job.
-        let before = match attempt {
-            Attempt::Counts => job.attempts - 1,
-            Attempt::NeverBegan => job.setbacks,
-        };
-        let Some(wait) = then.wait(before).filter(|_| !exhausted) else {
-            return self.fail(job.fail(code, message, attempt, now)).await;
-        };
-        let verdict = Verdict::Again(wait);
-        tracing::warn!(
-            job.id = %job.id, attempt = job.attempts, receives = delivery.receives, reason = %code, ?verdict,
-            "an attempt came to nothing: {message}",
-        );
-        let released = job.release(LastError { code, message, at: now }, attempt);
-        match self.table.save(&released).await? {
-            Saved::Stored => Ok(verdict),
-            Saved::MovedOn(current) => self.overtaken(&released, Some(&current)).await,
-            Saved::Gone => self.overtaken(&released, None).await,
+async fn fail(app: &App, job: Job) -> Result<Verdict, ServiceError> {
+    match app.table.save(&job).await? {
+        Saved::Stored => {
+            log_end(&job);
+            clean_up(&app.images, &job, app.clock.now()).await
         }
+        Saved::MovedOn(current) => discard_stale(app, &job, Some(&current)).await,
+        Saved::Gone => discard_stale(app, &job, None).await,
     }
+}
 
-    async fn fail(&self, job: Job) -> Result<Verdict, ServiceError> {
-        match self.table.save(&job).await? {
-            Saved::Stored => {
-                log_end(&job);
-                clean_up(&self.images, &job, self.clock.now()).await
-            }
-            Saved::MovedOn(current) => self.overtaken(&job, Some(&current)).await,
-            Saved::Gone => self.overtaken(&job, None).await,
-        }
+async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
+    let now = app.clock.now();
+    match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
+        Some(job) => verdict_for(app, &job).await,
+        None => Ok(Verdict::Done),
     }
+}
 
-    async fn give_up(&self, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
-        let now = self.clock.now();
-        match give_up(&self.table, &self.images, job, code, self.url_life, now).await? {
-            Some(job) => self.stands(&job).await,
-            None => Ok(Verdict::Done),
-        }
+/// What becomes of the ticket of a job that moved on while this worker had it, and of what it has stored for the
+/// job, `mine`: that goes, unless the job as it stands still speaks of it or may yet. The ticket of a job that was
+/// canceled stays until the lease has ended, for a request to store may have lost its answer and be on its way yet.
+async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
+    let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
+    if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
+        app.images.delete(mine).await?;
     }
-
-    /// What becomes of the ticket of a job that moved on while this worker had it, and of what it has stored for the
-    /// job, `mine`: that goes, unless the job as it stands still speaks of it or may yet. The ticket of a job that was
-    /// canceled stays until the lease has ended, for a request to store may have lost its answer and be on its way yet.
-    async fn overtaken(&self, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
-        let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
-        if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
-            self.images.delete(mine).await?;
-        }
-        match current {
-            Some(job) => self.stands(job).await,
-            None => Ok(Verdict::Done),
-        }
+    match current {
+        Some(job) => verdict_for(app, job).await,
+        None => Ok(Verdict::Done),
     }
+}
 
-    /// What becomes of the ticket of a job that somebody else moved on. While another worker holds the job its ticket
-    /// must not be deleted, because that worker may crash.
-    async fn stands(&self, job: &Job) -> Result<Verdict, ServiceError> {
-        let now = self.clock.now();
-        match &job.state {
-            JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
-            JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
-            _ => clean_up(&self.images, job, now).await,
-        }
+/// What becomes of the ticket of a job that somebody else moved on. While another worker holds the job its ticket
+/// must not be deleted, because that worker may crash.
+async fn verdict_for(app: &App, job: &Job) -> Result<Verdict, ServiceError> {
+    let now = app.clock.now();
+    match &job.state {
+        JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
+        JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
+        _ => clean_up(&app.images, job, now).await,
     }
 }
 

@@ -1,0 +1,37 @@
+//! Ending a job whose ticket gave up.
+
+use std::time::Duration;
+
+use shared::JobState;
+use shared::aws::ServiceError;
+use shared::aws::cleaning_up::clean_up;
+use shared::aws::deliveries::{Delivery, Verdict};
+use shared::aws::giving_up::give_up;
+use shared::job::ErrorCode;
+
+use crate::App;
+
+/// Ends the ticket's job, unless somebody still works on it.
+pub(crate) async fn end(app: &App, delivery: Delivery) -> Result<Verdict, ServiceError> {
+    let id = delivery.ticket.job;
+    let now = app.clock.now();
+    let Some(job) = app.table.get(id).await? else {
+        tracing::warn!(job.id = %id, "a dead letter's job has no record");
+        return Ok(Verdict::Done);
+    };
+    if job.finished_at().is_none() && delivery.ticket.predates_retry(&job) {
+        tracing::warn!(job.id = %id, "a dead letter was dropped because its job has been retried since");
+        return Ok(Verdict::Done);
+    }
+    let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
+    let job = give_up(&app.table, &app.images, job, code, app.url_life, now).await?;
+    match job {
+        None => Ok(Verdict::Done),
+        Some(job) => match job.state {
+            // The worker may yet succeed; failing the job now would take its picture away.
+            JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
+            JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
+            _ => clean_up(&app.images, &job, now).await,
+        },
+    }
+}

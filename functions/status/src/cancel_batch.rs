@@ -1,0 +1,88 @@
+//! Canceling the jobs of a batch.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::{Saved, ServiceError};
+use shared::batch::{Counts, Steps, Whole};
+use shared::job::Status;
+use shared::{Batch, JobId, Problem};
+
+use crate::{App, unread};
+
+/// How many jobs of a batch are canceled at once.
+const AT_ONCE: usize = 16;
+
+/// Cancels the jobs of a batch that have not started, and tells how its jobs then stand, and where a group goes on
+/// that was too large to be worked off in one request.
+pub(crate) async fn cancel(app: &App, batch: &Whole, mut steps: Steps) -> Result<(Counts, Option<String>), Problem> {
+    steps.check(batch)?;
+    let mut states = Vec::with_capacity(batch.total());
+    let before = app.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
+    for (part, known) in batch.parts().iter().zip(before) {
+        if !steps.is_turn_of(part) {
+            states.extend(part.states_of_missing(known.len(), app.clock.now()));
+            states.extend(known.into_iter().map(|(_, status)| status));
+            continue;
+        }
+        let limit = steps.limit();
+        let (canceled, broke_off) = cancel_part(app, part, known, limit).await.map_err(unread(part.id))?;
+        tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
+        if broke_off {
+            steps.leave(part);
+        }
+        states.extend(canceled);
+    }
+    Ok((Counts::of(states), steps.next_cursor()))
+}
+
+/// Cancels what waits of a batch until `limit`, and tells how all of its jobs then stand, and whether there was no time
+/// to look at all of them.
+///
+/// The index says which of them have started. It may be behind, so all others are looked at, those among them of which
+/// it knows nothing and those that have ended without a picture: they may have been written or retried just now.
+async fn cancel_part(
+    app: &App,
+    part: &Batch,
+    known: Vec<(JobId, Status)>,
+    limit: Instant,
+) -> Result<(Vec<Status>, bool), ServiceError> {
+    let mut part = part.clone();
+    if part.writing.is_some() {
+        // Jobs that are not written yet are canceled by whoever writes them, who reads this afterwards.
+        let now = app.clock.now();
+        app.table.note_cancellation(part.id, now).await?;
+        part.canceled_at = Some(now);
+    }
+    let (part, known): (_, HashMap<_, _>) = (&part, known.into_iter().collect());
+    let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
+    let jobs: Vec<_> = stream::iter(jobs)
+        .map(|(id, status)| async move {
+            Ok::<_, ServiceError>(match status {
+                Some(Status::Running | Status::Succeeded) => (status, false),
+                _ if Instant::now() >= limit => (status.or(Some(Status::Queued)), true),
+                _ => (cancel_waiting(app, part, id).await?, false),
+            })
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let broke_off = jobs.iter().any(|(_, left)| *left);
+    Ok((jobs.into_iter().filter_map(|(status, _)| status).collect(), broke_off))
+}
+
+/// How the job stands once it no longer waits; `None` when it does not count.
+async fn cancel_waiting(app: &App, part: &Batch, id: JobId) -> Result<Option<Status>, ServiceError> {
+    let missing = || part.state_of_missing(app.clock.now());
+    let Some(job) = app.table.get(id).await? else { return Ok(missing()) };
+    if job.status() != Status::Queued {
+        return Ok(Some(job.status()));
+    }
+    let Ok(canceled) = job.cancel(app.clock.now()) else { return Ok(Some(job.status())) };
+    Ok(match app.table.save(&canceled).await? {
+        Saved::Stored => Some(Status::Canceled),
+        Saved::MovedOn(current) => Some(current.status()),
+        Saved::Gone => missing(),
+    })
+}

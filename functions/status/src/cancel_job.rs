@@ -1,0 +1,29 @@
+//! Canceling a job.
+
+use shared::aws::Saved;
+use shared::job::Status;
+use shared::{Job, JobId, Owner, Problem};
+
+use crate::{App, unread};
+
+/// Cancels the owner's job. One that is canceled already stays so.
+pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, Problem> {
+    let mut job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(unread(id))?;
+    // Each turn of the loop means that somebody else has moved the job on, which ends.
+    while let Some(current) = job {
+        let canceled = match current.cancel(app.clock.now()) {
+            Ok(canceled) => canceled,
+            Err(Status::Canceled) => return Ok(current),
+            Err(status) => return Err(Problem::NotCancelable(status)),
+        };
+        job = match app.table.save(&canceled).await.map_err(unread(id))? {
+            Saved::Stored => {
+                tracing::info!(job.id = %id, "a job was canceled");
+                return Ok(canceled);
+            }
+            Saved::MovedOn(current) => Some(*current),
+            Saved::Gone => None,
+        };
+    }
+    Err(Problem::NotFound)
+}

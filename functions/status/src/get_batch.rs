@@ -1,0 +1,52 @@
+//! Looking a batch up for its owner.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::ServiceError;
+use shared::batch::{Counts, Whole};
+use shared::job::Status;
+use shared::{BatchId, JobId, Owner, Problem};
+
+use crate::{App, get_job, unread};
+
+/// The least age at which a batch's unfinished jobs may be past their deadline.
+const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// How many unfinished jobs of a batch are held against their deadline at one look.
+const SAMPLE: usize = 25;
+
+/// The owner's batch.
+pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<Whole, Problem> {
+    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(unread(id))?;
+    batch.ok_or(Problem::NotFound)
+}
+
+/// How many jobs of the batch stand where.
+///
+/// Some of those that seem unfinished long after their submission are looked at one by one, so that a job whose ticket
+/// was lost does not keep its batch open for ever.
+pub(crate) async fn count(app: &App, batch: &Whole) -> Result<Counts, Problem> {
+    let now = app.clock.now();
+    let parts = app.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
+    let (mut missing, mut states) = (Vec::new(), Vec::new());
+    for (part, found) in batch.parts().iter().zip(parts) {
+        missing.extend(part.states_of_missing(found.len(), now));
+        let old = now.since(part.created_at) >= LEAST_DEADLINE;
+        states.extend(found.into_iter().map(|state| (old, state)));
+    }
+    let mut looks = SAMPLE;
+    let states = states.into_iter().map(|(old, (id, status))| {
+        let look = old && looks > 0 && status <= Status::Running;
+        looks -= usize::from(look);
+        async move { if look { status_now(app, id).await } else { Ok(Some(status)) } }
+    });
+    let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
+    Ok(Counts::of(states.map_err(unread(batch.id()))?.into_iter().flatten().chain(missing)))
+}
+
+/// The state of a job, after it was ended if its deadline has passed; `None` when its record is gone.
+async fn status_now(app: &App, id: JobId) -> Result<Option<Status>, ServiceError> {
+    let Some(job) = app.table.get(id).await? else { return Ok(None) };
+    Ok(get_job::end_if_overdue(app, job).await.map(|job| job.status()))
+}

@@ -1,0 +1,99 @@
+//! Looking a job up for its owner.
+
+use std::time::Duration;
+
+use shared::api::QueueView;
+use shared::aws::{Files, ServiceError, giving_up::give_up};
+use shared::job::{ErrorCode, SignedUrl, Variant};
+use shared::{Job, JobId, JobState, Owner, Problem};
+use tokio::time::{Instant, sleep};
+
+use crate::{App, unread};
+
+/// How often the table is asked while an answer is held.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// The owner's job, with a URL that works. While it is unfinished the answer is held for up to `wait`.
+pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> Result<Job, Problem> {
+    let patience = Instant::now() + wait;
+    loop {
+        let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(unread(id))?;
+        let job = end_if_overdue(app, job.ok_or(Problem::NotFound)?).await.ok_or(Problem::NotFound)?;
+        let left = patience.saturating_duration_since(Instant::now());
+        if job.finished_at().is_some() || left.is_zero() {
+            app.pace.learn(&job);
+            return with_live_url(app, job).await.map_err(unread(id));
+        }
+        sleep(BETWEEN_LOOKS.min(left)).await;
+    }
+}
+
+/// A URL of one of the job's files, signed now. In place of one that the job does not have it is what the job has to
+/// show.
+pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
+    let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(unread(id))?;
+    let job = job.ok_or(Problem::NotFound)?;
+    let JobState::Succeeded { image, .. } = &job.state else { return Err(Problem::NotFinished(job.status())) };
+    let variant = match variant {
+        Variant::Artwork if image.artwork.is_none() => Variant::Image,
+        Variant::Thumbnail if image.thumbnail.is_none() => Variant::Image,
+        variant => variant,
+    };
+    let signed = app.images.sign(&job, variant, app.clock.now(), app.url_life).await;
+    Ok(signed.map_err(unread(id))?.url)
+}
+
+/// Fails a job whose deadline has passed while nobody worked on it, so that nobody waits for a ticket that was lost.
+/// `None` when its record is gone.
+///
+/// A job that cannot be ended now is shown as it stands: who looks is not made to wait for the bucket.
+pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
+    let now = app.clock.now();
+    if !job.is_overdue(now) {
+        return Some(job);
+    }
+    let ended = give_up(&app.table, &app.images, job.clone(), ErrorCode::DeadlineExceeded, app.url_life, now);
+    ended.await.unwrap_or_else(|error| {
+        tracing::warn!(job.id = %job.id, %error, "an overdue job cannot be ended yet");
+        Some(job)
+    })
+}
+
+/// The job with new URLs where the saved ones have less than half of their life left, or more than all of it: those
+/// were signed by a clock that has been set back since, and S3 refuses what was signed in the future.
+pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job, ServiceError> {
+    let now = app.clock.now();
+    let is_live = |url: &SignedUrl| (app.url_life / 2..=app.url_life).contains(&url.expires_at.since(now));
+    match &job.state {
+        JobState::Succeeded { finished_at, image } if !is_live(&image.url) => {
+            // Signed as of a round time, the URL stays the same for a while, and with it the job's version.
+            let signed_at = now.round_down(app.url_life / 2);
+            let image = app.images.publish(&job, Files::from(image), signed_at, app.url_life).await?;
+            let state = JobState::Succeeded { finished_at: *finished_at, image };
+            Ok(Job { state, ..job })
+        }
+        _ => Ok(job),
+    }
+}
+
+/// How far a queued job has to go.
+pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueView>, Problem> {
+    if job.state != JobState::Queued {
+        return Ok(None);
+    }
+    let ahead = app.pace.depth().await.map_err(unread(job.id))?.waiting;
+    let estimated_start_at = app.clock.now() + app.pace.time_for(ahead);
+    Ok(Some(QueueView { ahead, estimated_start_at, estimate: true }))
+}
+
+/// How long until an unfinished job is worth another look.
+pub(crate) async fn next_look(app: &App, job: &Job) -> Result<Option<Duration>, Problem> {
+    Ok(match job.state {
+        JobState::Queued => {
+            let ahead = app.pace.depth().await.map_err(unread(job.id))?.waiting;
+            Some(app.pace.time_for(ahead + 1))
+        }
+        JobState::Running(_) => Some(app.pace.time_left(job, app.clock.now())),
+        _ => None,
+    })
+}

@@ -1,0 +1,187 @@
+//! Listing jobs, page by page.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::api::{JobView, JobsView};
+use shared::aws::gateway::Request;
+use shared::aws::{List, Page};
+use shared::batch::{Batch, Whole};
+use shared::job::Status;
+use shared::json::escaped_len_of;
+use shared::problem::FieldError;
+use shared::{BatchId, Job, Owner, Problem};
+
+use crate::html_page::digest;
+use crate::{App, etag, get_job, unread};
+
+/// How many jobs a page has when nobody says how many.
+const DEFAULT_LIMIT: usize = 20;
+
+/// How many jobs a page has at the most.
+const MAX_LIMIT: usize = 100;
+
+/// How many bytes the jobs of a page have at the most, as they stand in the answer to API Gateway; a single job has fewer.
+/// Lambda lets an answer have 6 MB, see <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const MAX_PAGE_BYTES: usize = 4_000_000;
+
+/// How many parts of a group one page may look into. A filter that few jobs pass would otherwise read all of them.
+const PARTS_PER_PAGE: usize = 8;
+
+/// A page of a list, and the tag of its version.
+pub(crate) struct Listed {
+    pub(crate) jobs: JobsView,
+    pub(crate) etag: String,
+}
+
+/// Which jobs of a list are asked for.
+pub(crate) struct Filter {
+    status: Option<Status>,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+impl Filter {
+    /// Reads the filter from a request's query.
+    pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
+        let query = request.query(&["status", "limit", "cursor"])?;
+        let mut errors = Vec::new();
+        let mut fault = |name: &str, detail: String| errors.push(FieldError::new(&format!("?{name}"), detail));
+        let status = query.get("status").and_then(|text| {
+            let parsed = text.parse().map_err(|detail| fault("status", detail));
+            parsed.ok()
+        });
+        let limit = query.get("limit").map_or(Some(DEFAULT_LIMIT), |text| {
+            let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+            if limit.is_none() {
+                fault("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"));
+            }
+            limit
+        });
+        match limit {
+            Some(limit) if errors.is_empty() => Ok(Self { status, limit, cursor: query.get("cursor").cloned() }),
+            _ => Err(Problem::faults(errors)),
+        }
+    }
+
+    /// What a cursor belongs to: a list, and the filter by status.
+    fn scope<'a>(&self, [kind, name]: [&'a str; 2]) -> [&'a str; 3] {
+        [kind, name, self.status.map_or("", Status::as_str)]
+    }
+
+    /// The query that asks for the next page.
+    pub(crate) fn query(&self, cursor: &str) -> String {
+        let status = self.status.map(|status| format!("status={status}&")).unwrap_or_default();
+        format!("{status}limit={}&cursor={cursor}", self.limit)
+    }
+}
+
+/// A page of the owner's jobs, and the cursor of the next one. A cursor works only for the same list and filter.
+pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &str) -> Result<Listed, Problem> {
+    let scope = filter.scope(["owner", owner.as_str()]);
+    let after = place(app, &scope, filter)?;
+    let page = app.table.list(List::OfOwner(owner), candidates(app, filter), filter.limit, after).await;
+    let page = page.map_err(unread("list"))?;
+    let (jobs, next) = shown(app, page, filter, &scope).await?;
+    Ok(fitting(app, &jobs, next, &scope, base, |last| List::OfOwner(owner).place_after(last)))
+}
+
+/// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
+pub(crate) async fn of_batch(app: &App, batch: &Whole, filter: &Filter, base: &str) -> Result<Listed, Problem> {
+    let id = batch.id().to_string();
+    let scope = filter.scope(["batch", &id]);
+    // A place is the part in which the page begins, and the place there, if it is not its beginning.
+    let (first, mut after) = match place(app, &scope, filter)? {
+        None => (None, None),
+        Some(place) => {
+            let (part, after) = place.split_once(' ').ok_or(Problem::InvalidCursor)?;
+            let part: BatchId = part.parse().map_err(|_| Problem::InvalidCursor)?;
+            (Some(part), Some(after.to_owned()).filter(|after| !after.is_empty()))
+        }
+    };
+    let parts = batch.parts();
+    let begin = match first {
+        None => 0,
+        Some(first) => parts.iter().position(|part| part.id == first).ok_or(Problem::InvalidCursor)?,
+    };
+    let mut page = Page { jobs: Vec::new(), next: None };
+    for place in begin..parts.len().min(begin + PARTS_PER_PAGE) {
+        let part = &parts[place];
+        let limit = filter.limit - page.jobs.len();
+        let listed = app.table.list(List::OfBatch(part), candidates(app, filter), limit, after.take()).await;
+        let Page { jobs, next } = listed.map_err(unread("list"))?;
+        page.jobs.extend(jobs);
+        let part_goes_on = next.is_some();
+        page.next = match next {
+            Some(next) => Some(format!("{} {next}", part.id)),
+            None => parts.get(place + 1).map(|next| format!("{} ", next.id)),
+        };
+        // Where a part's list has not ended, either the page is full or its reads have been enough.
+        if part_goes_on || page.jobs.len() >= filter.limit {
+            break;
+        }
+    }
+    let (jobs, next) = shown(app, page, filter, &scope).await?;
+    Ok(fitting(app, &jobs, next, &scope, base, |last| {
+        let of_last = |part: &&Batch| last.membership.as_ref().is_some_and(|membership| membership.batch == part.id);
+        let part = parts.iter().find(of_last).unwrap_or(&parts[begin]);
+        format!("{} {}", part.id, List::OfBatch(part).place_after(last))
+    }))
+}
+
+/// The jobs that a page may show: those of the state that is asked for, and those that have yet to be ended.
+fn candidates(app: &App, filter: &Filter) -> impl Fn(&Job) -> bool + use<> {
+    let (status, now) = (filter.status, app.clock.now());
+    move |job| job.expires_at > now && (job.is_overdue(now) || status.is_none_or(|status| job.status() == status))
+}
+
+/// As many of a page's jobs as one answer holds, one at least. `place_after` tells where the list goes on after a job.
+fn fitting(
+    app: &App,
+    jobs: &[Job],
+    mut next: Option<String>,
+    scope: &[&str],
+    base: &str,
+    place_after: impl Fn(&Job) -> String,
+) -> Listed {
+    let (mut views, mut bytes, mut last) = (Vec::with_capacity(jobs.len()), 0, None);
+    let mut versions = String::new();
+    for job in jobs {
+        let view = JobView::new(job, base);
+        bytes += escaped_len_of(&view);
+        if let Some(last) = last.filter(|_| bytes > MAX_PAGE_BYTES) {
+            next = Some(app.cursors.seal(scope, &place_after(last)));
+            break;
+        }
+        versions.extend([&job.id.to_string(), &etag(job)].map(String::as_str));
+        views.push(view);
+        last = Some(job);
+    }
+    versions.extend(next.as_deref());
+    Listed { etag: format!("W/\"{}\"", digest(&versions)), jobs: JobsView { jobs: views, next_cursor: next } }
+}
+
+/// The place where the page begins that is asked for.
+fn place(app: &App, scope: &[&str], filter: &Filter) -> Result<Option<String>, Problem> {
+    let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
+    filter.cursor.as_ref().map(open).transpose()
+}
+
+/// The jobs of a page as they are to be shown, and the cursor of the next page.
+async fn shown(app: &App, page: Page, filter: &Filter, scope: &[&str]) -> Result<(Vec<Job>, Option<String>), Problem> {
+    let Page { jobs, next } = page;
+    let jobs = stream::iter(jobs)
+        .inspect(|job| app.pace.learn(job))
+        .map(|job| async {
+            match get_job::end_if_overdue(app, job).await {
+                Some(job) if filter.status.is_none_or(|status| job.status() == status) => {
+                    get_job::with_live_url(app, job).await.map(Some)
+                }
+                _ => Ok(None),
+            }
+        })
+        .buffered(MAX_LIMIT)
+        .try_filter_map(|job| async { Ok(job) })
+        .try_collect()
+        .await
+        .map_err(unread("list"))?;
+    Ok((jobs, next.map(|place| app.cursors.seal(scope, &place))))
+}

@@ -1,0 +1,110 @@
+//! Queuing the failed jobs of a batch again.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::ServiceError;
+use shared::batch::{Counts, Steps, Whole};
+use shared::job::Status;
+use shared::order::IdempotencyKey;
+use shared::ticket::Ticket;
+use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
+
+use crate::retry_job::{Retried, requeue};
+use crate::{App, refused};
+
+/// How many jobs of a batch are retried at once.
+const AT_ONCE: usize = 16;
+
+/// What came of retrying the failed jobs of a batch.
+struct RetriedPart {
+    /// How its jobs stand.
+    states: Vec<Status>,
+    /// Whether there was no time to look at all of them.
+    broke_off: bool,
+}
+
+/// Queues the failed jobs of a batch again, and tells how its jobs then stand, and where a group goes on that was too
+/// large to be worked off in one request.
+pub(crate) async fn retry(
+    app: &App,
+    id: BatchId,
+    owner: &Owner,
+    key: Option<&IdempotencyKey>,
+    mut steps: Steps,
+    trace: Option<String>,
+) -> Result<(Whole, Counts, Option<String>), Problem> {
+    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(refused(id))?;
+    let batch = batch.ok_or(Problem::NotFound)?;
+    steps.check(&batch)?;
+    let mut states = Vec::with_capacity(batch.total());
+    let before = app.table.states_of_batches(batch.parts()).await.map_err(refused(id))?;
+    for (part, known) in batch.parts().iter().zip(before) {
+        if !steps.is_turn_of(part) {
+            states.extend(part.states_of_missing(known.len(), app.clock.now()));
+            states.extend(known.into_iter().map(|(_, status)| status));
+            continue;
+        }
+        let limit = steps.limit();
+        let retried = retry_part(app, part, known, key, limit, trace.clone()).await.map_err(refused(part.id))?;
+        if retried.broke_off {
+            steps.leave(part);
+        }
+        states.extend(retried.states);
+    }
+    Ok((batch, Counts::of(states), steps.next_cursor()))
+}
+
+/// Queues the failed jobs of a batch again until `limit`, and tells how all of its jobs then stand.
+///
+/// The index says which of them have succeeded or were canceled. It may be behind, so all others are looked at, those
+/// among them of which it knows nothing.
+async fn retry_part(
+    app: &App,
+    part: &Batch,
+    known: Vec<(JobId, Status)>,
+    key: Option<&IdempotencyKey>,
+    limit: Instant,
+    trace: Option<String>,
+) -> Result<RetriedPart, ServiceError> {
+    let known: HashMap<_, _> = known.into_iter().collect();
+    let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
+    let trace = &trace;
+    let jobs: Vec<_> = stream::iter(jobs)
+        .map(|(id, status)| async move {
+            let missing = || part.state_of_missing(app.clock.now());
+            Ok::<_, ServiceError>(match status {
+                Some(Status::Succeeded | Status::Canceled) => (status, None, false),
+                _ if Instant::now() >= limit => (status.or_else(missing), None, true),
+                _ => match retry_failed(app, id, key).await? {
+                    Some(job) => {
+                        // A job that waits may have lost its ticket to a retry that broke off. One too many does no harm.
+                        let waits = job.status() == Status::Queued;
+                        (Some(job.status()), waits.then(|| Ticket::of(&job, trace.clone())), false)
+                    }
+                    None => (missing(), None, false),
+                },
+            })
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let tickets: Vec<_> = jobs.iter().filter_map(|(_, ticket, _)| ticket.clone()).collect();
+    app.queue.send_all(&tickets, &part.owner).await?;
+    tracing::info!(batch.id = %part.id, jobs = tickets.len(), "a batch was retried");
+    let broke_off = jobs.iter().any(|(_, _, left)| *left);
+    Ok(RetriedPart { states: jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off })
+}
+
+/// Queues the job again if it has failed, and gives it back as it then stands; `None` when its record is gone.
+async fn retry_failed(app: &App, id: JobId, key: Option<&IdempotencyKey>) -> Result<Option<Job>, ServiceError> {
+    let Some(job) = app.table.get(id).await? else { return Ok(None) };
+    if job.status() != Status::Failed {
+        return Ok(Some(job));
+    }
+    Ok(match requeue(app, job, key).await? {
+        Retried::Now(job) | Retried::Before(job) | Retried::Refused(job) => Some(*job),
+        Retried::Gone => None,
+    })
+}
