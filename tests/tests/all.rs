@@ -29,6 +29,7 @@ mod restart;
 mod retention;
 mod rights;
 mod simulation;
+mod snapshots;
 mod soak;
 mod steering;
 mod template;
