@@ -215,9 +215,6 @@ impl World<'_> {
                 {
                     back.clear();
                 }
-                if scene.bug == Some(Bug::LateRequestForgotten) {
-                    back.retain(|&ticket| !scene.is_cleaned_up(id, ticket));
-                }
                 for ticket in tickets {
                     if !back.contains(&ticket) {
                         scene.queue[ticket] = None;

@@ -92,10 +92,6 @@ pub enum Bug {
     NewerAttributesDropped,
     /// A dead letter ends a job that was retried since its ticket was sent.
     DeadLetterIgnoresRetry,
-    /// The ticket of a job is let go once its late picture is deleted, though a request to store may be on its way yet.
-    LateRequestForgotten,
-    /// A file of an earlier life is deleted where the job's present one lies.
-    OneKeyForAllLives,
     /// A lease has no margin for clocks that differ.
     LeaseWithoutMargin,
     /// A page of a list has as many jobs as were asked for, however large they are.
@@ -127,8 +123,6 @@ impl Bug {
         Self::ExpiredShown,
         Self::NewerAttributesDropped,
         Self::DeadLetterIgnoresRetry,
-        Self::LateRequestForgotten,
-        Self::OneKeyForAllLives,
         Self::LeaseWithoutMargin,
         Self::PageWithoutEnd,
         Self::FaultsToldWhole,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use shared::job::Status;
@@ -125,8 +125,6 @@ pub(super) struct Scene {
     pub(super) alive: BTreeMap<usize, Timestamp>,
     /// Those of them that are the function of dead letters.
     pub(super) dead_letters: BTreeSet<usize>,
-    /// Workers that have deleted a file, and of which job.
-    pub(super) deleted: BTreeSet<(usize, String)>,
     /// Workers in which the work of a ticket has panicked.
     pub(super) panicked: BTreeSet<usize>,
     pub(super) queue: Vec<Option<Message>>,
@@ -175,17 +173,6 @@ impl Scene {
 
     pub(super) fn ledger(&mut self, job: &str) -> &mut Ledger {
         self.jobs.entry(job.to_owned()).or_default()
-    }
-
-    /// Turns the deletion of a file of an earlier life into that of the present one's, as if they had one key.
-    pub(super) fn meet_present_life(&mut self, request: &mut HttpRequest) {
-        let uri = request.uri().to_owned();
-        let Some((bucket, key)) = uri.split_once("/images/") else { return };
-        let Some((job, life)) = key.split_once('/') else { return };
-        let present = self.ledger(job).queued_at.to_string();
-        let life = life.trim_start_matches(|c: char| c.is_ascii_digit());
-        let uri = format!("{bucket}/images/{job}/{present}{life}");
-        request.set_uri(uri).expect("it is an address");
     }
 
     /// Watches a job's record being written: nobody may move a job on that has ended, but by a retry, and nobody but its
@@ -323,15 +310,6 @@ impl Scene {
             failed.clear();
         }
         answer(200, &json!({ "Successful": successful, "Failed": failed }))
-    }
-
-    /// Whether a worker has deleted a file of the ticket's job, which has no picture and needs none.
-    pub(super) fn is_cleaned_up(&mut self, worker: usize, ticket: usize) -> bool {
-        let body = self.queue[ticket].as_ref().map_or("", |message| &message.body);
-        let body: Value = serde_json::from_str(body).unwrap_or_default();
-        let job = body["job"].as_str().unwrap_or_default();
-        let over = matches!(self.ledger(job).status, Some(Status::Failed | Status::Canceled));
-        over && self.deleted.contains(&(worker, job.to_owned()))
     }
 
     pub(super) fn enqueue(&mut self, version: Version, body: &Value) {

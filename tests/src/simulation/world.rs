@@ -69,7 +69,6 @@ impl<'a> World<'a> {
             late: Vec::new(),
             alive: BTreeMap::new(),
             dead_letters: BTreeSet::new(),
-            deleted: BTreeSet::new(),
             panicked: BTreeSet::new(),
             queue: Vec::new(),
             jobs: BTreeMap::new(),
@@ -392,7 +391,7 @@ impl<'a> World<'a> {
 
     /// While a file of a job is being stored or deleted late, somebody cancels or retries the job, without trouble.
     async fn steer_meanwhile(&mut self) {
-        let file = self.scene().late.last().and_then(|late| late.file());
+        let file = self.scene().late.last().and_then(super::gate::Late::file);
         if let Some((job, deleted)) = file {
             let action = if deleted { "/jobs/{id}/retry" } else { "/jobs/{id}/cancel" };
             let actor = self.next_actor;
@@ -550,7 +549,8 @@ impl<'a> World<'a> {
 
     /// Time passes: a little, or more than a lease lasts. Lambda stops an invocation whose time is over, most times.
     async fn pass_time(&mut self) {
-        let secs = match self.pick(20) {
+        let kind = self.pick(20);
+        let secs = match kind {
             0..11 => self.pick(10),
             // A worker that is still at it, while the clock of another one says that its time is over.
             11..13 => INVOCATION.as_secs() as usize - 1 - self.pick(3),
@@ -575,6 +575,29 @@ impl<'a> World<'a> {
                 self.scene().fault("invocation stopped at its end");
                 self.bury(id);
             }
+        }
+        if (11..13).contains(&kind) {
+            self.deliver_to_another().await;
+        }
+    }
+
+    /// The ticket of a worker whose time is almost over is delivered to another one, which looks at the job at once.
+    async fn deliver_to_another(&mut self) {
+        let now = self.universe.clock.now();
+        let held = self.actors.values().find_map(|actor| match &actor.role {
+            Role::Worker { tickets, began }
+                if (INVOCATION - CLOCKS_DIFFER..INVOCATION).contains(&now.since(*began)) =>
+            {
+                tickets.first().copied()
+            }
+            _ => None,
+        });
+        let Some(ticket) = held.filter(|&ticket| self.scene().queue[ticket].is_some()) else { return };
+        self.scene().fault("ticket delivered out of turn");
+        let actor = self.next_actor;
+        self.deliver_these(vec![ticket]).await;
+        for _call in ["the look at the job", "the claim"] {
+            self.release_one(actor, Fate::Made).await;
         }
     }
 }
