@@ -581,7 +581,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The ticket of a worker whose time is almost over is delivered to another one, which looks at the job at once.
+    /// The ticket of a worker whose time is almost over is delivered to another one, or to the function of dead letters,
+    /// which looks at the job at once.
     async fn deliver_to_another(&mut self) {
         let now = self.universe.clock.now();
         let held = self.actors.values().find_map(|actor| match &actor.role {
@@ -594,6 +595,10 @@ impl<'a> World<'a> {
         });
         let Some(ticket) = held.filter(|&ticket| self.scene().queue[ticket].is_some()) else { return };
         self.scene().fault("ticket delivered out of turn");
+        let dead = self.pick(3) == 0;
+        if let Some(message) = self.scene().queue[ticket].as_mut() {
+            message.dead |= dead;
+        }
         let actor = self.next_actor;
         self.deliver_these(vec![ticket]).await;
         for _call in ["the look at the job", "the claim"] {
