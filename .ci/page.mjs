@@ -188,6 +188,25 @@ test("a double click, and an answer that is lost on the way, make one job", asyn
   assert.equal(jobs.filter(({ prompt }) => prompt === "A film that is asked for twice").length, 1);
 });
 
+test("a request that is sent again keeps its key, whatever was sent meanwhile", async () => {
+  const page = await open(stack, { expected: ["net::ERR_FAILED", "status of 404"] });
+  const keys = [];
+  await page.route("**/jobs", async (route) => {
+    if (route.request().method() !== "POST") return route.continue();
+    keys.push(route.request().headers()["idempotency-key"]);
+    if (keys.length > 1) return route.continue();
+    await route.fetch();
+    // Another button is pressed before anybody knows whether the request has arrived.
+    await page.evaluate(() => post("jobs/00000000-0000-4000-8000-000000000000/cancel").catch(() => {}));
+    return route.abort();
+  });
+  await page.getByLabel("What is the film about?").fill("A film beside another request");
+  await page.getByRole("button", { name: "Make the poster" }).click();
+  await page.locator("#easel h3", { hasText: "beside another request" }).waitFor();
+  assert.equal(keys.length, 2);
+  assert.equal(keys[0], keys[1]);
+});
+
 const FILMS = ["The last signal", "A heist on the moon, a comedy", 'A western called ""Dust""', "Something nsfw",
   "A lighthouse keeper and a storm, a horror film", "A love story on a night train", "Seven samurai in the rain",
   "A chase through neon Tokyo", "The forest that remembers, a fantasy", "Ein Krimi in Hamburg im Winter",

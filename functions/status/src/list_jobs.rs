@@ -87,7 +87,8 @@ pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &s
 /// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
 pub(crate) async fn of_batch(app: &App, batch: &Whole, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     let id = batch.id().to_string();
-    let scope = filter.scope(["batch", &id]);
+    // Functions of an earlier version seal other places for the kind "batch".
+    let scope = filter.scope(["batch by place", &id]);
     // A place is the part in which the page begins, and the place there, if it is not its beginning.
     let (first, mut after) = match place(app, &scope, filter)? {
         None => (None, None),

@@ -70,6 +70,9 @@ async fn retry_part(
 ) -> Result<RetriedPart, ServiceError> {
     let known: HashMap<_, _> = known.into_iter().collect();
     let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
+    let mut jobs: Vec<_> = jobs.collect();
+    // What has surely failed comes first, so that each of several requests gets further.
+    jobs.sort_by_key(|(_, status)| *status != Some(Status::Failed));
     let trace = &trace;
     let jobs: Vec<_> = stream::iter(jobs)
         .map(|(id, status)| async move {
