@@ -219,11 +219,12 @@ impl Scene {
         let lease = |item: &Value| item["lease"]["M"]["id"].clone();
         let known = self.versions.get(&format!("JOB#{job}")).map(|(_, now, _)| lease(now)).unwrap_or_default();
         let held = status == Status::Running && lease(item) != known;
-        let panicked = self.panicked.contains(&actor);
+        let before = self.ledger(job).holder.filter(|&holder| holder != actor);
+        let panicked = before.is_some_and(|holder| self.panicked.contains(&holder));
         let ledger = self.ledger(job);
-        if ledger.holder.is_some_and(|holder| holder != actor) {
+        if before.is_some() {
             // The worker before was slower than its lease allows; what it paints is paid for in vain.
-            ledger.excused += u32::from(held);
+            ledger.excused += u32::from(held && !panicked);
             ledger.count();
         }
         ledger.status = Some(status);
@@ -233,7 +234,7 @@ impl Scene {
         }
         ledger.expires_at = Some(Timestamp::from_ms(number(&item["expires_at"]) * 1000));
         ledger.under_way = held;
-        ledger.holder = held.then_some(actor).filter(|_| !panicked);
+        ledger.holder = held.then_some(actor);
     }
 }
 impl Scene {
