@@ -1,4 +1,4 @@
-// What .ci/page.mjs and .ci/pictures.mjs share: local stacks, a browser, and waiting for a condition.
+// What the scripts beside it share that drive the page: local stacks and their API, a browser, and waiting for a condition.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -46,6 +46,12 @@ export async function start(...options) {
   };
   return { ...JSON.parse(readFileSync(file, "utf8")), stop };
 }
+
+/** Asks the API of a stack, and returns what it answers. A body is posted. */
+export const caller = ({ api }) => async (path, body) => {
+  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  return (await fetch(api + path, options)).json();
+};
 
 export function launch() {
   const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -2,7 +2,7 @@
 // loads, the memory of the renderer, and how long frames take while the wall is scrolled. .ci/page --measure runs this.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { launch, start, until } from "./browser.mjs";
+import { caller, launch, start, until } from "./browser.mjs";
 
 const POSTERS = 500;
 const RATIOS = ["2:3", "16:9", "2:3", "1:1", "4:5", "2:3"];
@@ -11,11 +11,7 @@ const FILMS = ["A noir detective thriller in Venice", "A western without horses"
 
 const stack = await start();
 const browser = await launch();
-
-const call = async (path, body) => {
-  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  return (await fetch(stack.api + path, options)).json();
-};
+const call = caller(stack);
 
 /** What the page's renderer holds, in MB: memory of its own, decoded pictures that it gives back when memory is short, and the heap of its scripts. */
 async function memory(page) {

@@ -169,16 +169,23 @@ test("a title is set over the picture, and refused where the fonts cannot", asyn
   assert.deepEqual([job.poster.title, job.poster.tagline], ["The Last Signal", "Nobody is listening"]);
 });
 
-test("a double click, and an answer that is lost on the way, make one job", async () => {
-  const page = await open(stack, { expected: ["net::ERR_FAILED"] });
+/** Loses the answer to the first job that the page submits, after `meanwhile`. Returns the keys of its requests. */
+async function loseFirstAnswer(page, meanwhile = async () => {}) {
   const keys = [];
   await page.route("**/jobs", async (route) => {
     if (route.request().method() !== "POST") return route.continue();
     keys.push(route.request().headers()["idempotency-key"]);
     if (keys.length > 1) return route.continue();
     await route.fetch();
+    await meanwhile();
     return route.abort();
   });
+  return keys;
+}
+
+test("a double click, and an answer that is lost on the way, make one job", async () => {
+  const page = await open(stack, { expected: ["net::ERR_FAILED"] });
+  const keys = await loseFirstAnswer(page);
   await page.getByLabel("What is the film about?").fill("A film that is asked for twice");
   await page.getByRole("button", { name: "Make the poster" }).dblclick();
   await page.locator("#easel h3", { hasText: "asked for twice" }).waitFor();
@@ -190,16 +197,9 @@ test("a double click, and an answer that is lost on the way, make one job", asyn
 
 test("a request that is sent again keeps its key, whatever was sent meanwhile", async () => {
   const page = await open(stack, { expected: ["net::ERR_FAILED", "status of 404"] });
-  const keys = [];
-  await page.route("**/jobs", async (route) => {
-    if (route.request().method() !== "POST") return route.continue();
-    keys.push(route.request().headers()["idempotency-key"]);
-    if (keys.length > 1) return route.continue();
-    await route.fetch();
-    // Another button is pressed before anybody knows whether the request has arrived.
-    await page.evaluate(() => post("jobs/00000000-0000-4000-8000-000000000000/cancel").catch(() => {}));
-    return route.abort();
-  });
+  // Another button is pressed before anybody knows whether the request has arrived.
+  const cancel = () => page.evaluate(() => post("jobs/00000000-0000-4000-8000-000000000000/cancel").catch(() => {}));
+  const keys = await loseFirstAnswer(page, cancel);
   await page.getByLabel("What is the film about?").fill("A film beside another request");
   await page.getByRole("button", { name: "Make the poster" }).click();
   await page.locator("#easel h3", { hasText: "beside another request" }).waitFor();
@@ -465,6 +465,7 @@ test("the page says when the service is gone, goes on when it is back, and says 
   const { id } = await (await fetch(`${stack.api}/batches`, { method: "POST", headers, body: JSON.stringify({ name: "Lost", jobs: [{ prompt: "A film that is batched" }] }) })).json();
   await ask(page, "A film that is painted for ever");
   await state(page, "running");
+  await page.locator("#posters .busy").first().waitFor();
   await stack.stop();
   const gone = "The service cannot be reached. Trying again.";
   await page.locator("#easel .news", { hasText: gone }).waitFor();

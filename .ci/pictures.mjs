@@ -1,6 +1,6 @@
 // Takes the pictures for the README: two of the page, and the posters. .ci/page --pictures runs this.
 import { statSync, writeFileSync } from "node:fs";
-import { launch, start, until } from "./browser.mjs";
+import { caller, launch, start, until } from "./browser.mjs";
 
 const FOLDER = "docs/pictures";
 /** The largest picture that may go into the repository, in bytes. */
@@ -27,10 +27,7 @@ const EASEL = { ...POSTERS["venice-noir"], poster: { title: "Death in San Marco"
 
 const stack = await start();
 const browser = await launch();
-const call = async (path, body) => {
-  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  return (await fetch(stack.api + path, options)).json();
-};
+const call = caller(stack);
 
 /** Makes a poster, and returns its job when it has succeeded. */
 async function poster(order) {

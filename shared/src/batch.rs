@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::id::BatchId;
+use crate::id::{BatchId, JobId};
 use crate::job::{Lease, Owner, Status};
 use crate::json::{Fields, kind, string};
 use crate::order::{Model, Order, check_visible, hex, is_plain, spelled};
@@ -246,6 +246,19 @@ impl Batch {
     /// The states of those of its jobs that are not there, where `known` are.
     pub fn states_of_missing(&self, known: usize, now: Timestamp) -> impl Iterator<Item = Status> {
         std::iter::repeat_n(self.state_of_missing(now), self.total.saturating_sub(known)).flatten()
+    }
+
+    /// The states of all its jobs, where `known` are those that are there.
+    pub fn states(&self, known: Vec<(JobId, Status)>, now: Timestamp) -> impl Iterator<Item = Status> {
+        let missing = self.states_of_missing(known.len(), now);
+        known.into_iter().map(|(_, status)| status).chain(missing)
+    }
+
+    /// All its jobs in the order of their submission, each with its state if it is `known`.
+    pub fn jobs(&self, known: Vec<(JobId, Status)>) -> impl Iterator<Item = (JobId, Option<Status>)> {
+        let known: HashMap<_, _> = known.into_iter().collect();
+        let ids = (0..self.total).map(|index| JobId::in_batch(self.id, index));
+        ids.map(move |id| (id, known.get(&id).copied()))
     }
 }
 

@@ -1,12 +1,13 @@
 //! What is told of the jobs that end, and what the alarms listen for in the worker's log.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use local::EVERYONE;
 use local::template::TEMPLATE;
 use serde_json::Value;
-use shared::aws::Output;
+use shared::aws::{Aws, Output};
 use shared::job::{ErrorCode, Status};
 use shared::{BatchId, JobId, Owner};
 use tests::events::post;
@@ -38,14 +39,19 @@ impl Kept {
     }
 }
 
+/// Connections whose metrics are kept, and the settings of a function.
+fn overheard(pipeline: &Pipeline, function: &str) -> (Kept, Aws, BTreeMap<String, String>) {
+    let kept = Kept::default();
+    let aws = pipeline.stack.aws().clone().telling(Output::to(kept.clone()));
+    (kept, aws, pipeline.stack.deployment().functions[function].environment.clone())
+}
+
 #[tokio::test]
 async fn each_job_that_ends_is_told_of_once() {
     let pipeline = Pipeline::without_event_sources().await;
-    let kept = Kept::default();
-    let aws = pipeline.stack.aws().clone().telling(Output::to(kept.clone()));
-    let functions = &pipeline.stack.deployment().functions;
-    let lookup = |name: &str| functions["worker"].environment.get(name).cloned();
-    let worker = worker::App::new(&aws, pipeline.clock.clone(), &lookup).expect("good settings");
+    let (kept, aws, settings) = overheard(&pipeline, "worker");
+    let worker =
+        worker::App::new(&aws, pipeline.clock.clone(), &|name| settings.get(name).cloned()).expect("good settings");
 
     let painted = pipeline.submit("A heist on the moon").await.id;
     let event = delivery(&[&ticket_of(painted), &ticket_of(painted)], 1);
@@ -80,11 +86,9 @@ async fn each_job_that_ends_is_told_of_once() {
 #[tokio::test]
 async fn a_job_that_its_submission_cancels_is_told_of_as_well() {
     let pipeline = Pipeline::without_event_sources().await;
-    let kept = Kept::default();
-    let aws = pipeline.stack.aws().clone().telling(Output::to(kept.clone()));
-    let functions = &pipeline.stack.deployment().functions;
-    let lookup = |name: &str| functions["submit"].environment.get(name).cloned();
-    let app = submit::App::new(&aws, pipeline.clock.clone(), &lookup).expect("good settings");
+    let (kept, aws, settings) = overheard(&pipeline, "submit");
+    let app =
+        submit::App::new(&aws, pipeline.clock.clone(), &|name| settings.get(name).cloned()).expect("good settings");
 
     let order = serde_json::json!({ "jobs": [{ "prompt": "A heist on the moon" }] });
     let submission = || post("/batches", None, Some("friday"), &order);

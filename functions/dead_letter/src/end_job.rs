@@ -1,10 +1,7 @@
 //! Ending a job whose ticket gave up.
 
-use std::time::Duration;
-
-use shared::JobState;
 use shared::aws::ServiceError;
-use shared::aws::cleaning_up::clean_up;
+use shared::aws::cleaning_up::verdict_for;
 use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
 use shared::job::ErrorCode;
@@ -24,14 +21,9 @@ pub(crate) async fn end(app: &App, delivery: Delivery) -> Result<Verdict, Servic
         return Ok(Verdict::Done);
     }
     let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
-    let job = give_up(&app.table, &app.images, job, code, app.url_life, now).await?;
-    match job {
+    // A worker that holds the job may yet succeed; failing the job now would take its picture away.
+    match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
+        Some(job) => verdict_for(&app.images, &job, now).await,
         None => Ok(Verdict::Done),
-        Some(job) => match job.state {
-            // The worker may yet succeed; failing the job now would take its picture away.
-            JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
-            JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
-            _ => clean_up(&app.images, &job, now).await,
-        },
     }
 }

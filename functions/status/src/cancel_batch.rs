@@ -1,6 +1,5 @@
 //! Canceling the jobs of a batch.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -22,8 +21,7 @@ pub(crate) async fn cancel(app: &App, batch: &Whole, mut steps: Steps) -> Result
     let before = app.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
     for (part, known) in batch.parts().iter().zip(before) {
         if !steps.is_turn_of(part) {
-            states.extend(part.states_of_missing(known.len(), app.clock.now()));
-            states.extend(known.into_iter().map(|(_, status)| status));
+            states.extend(part.states(known, app.clock.now()));
             continue;
         }
         let limit = steps.limit();
@@ -55,9 +53,8 @@ async fn cancel_part(
         app.table.note_cancellation(part.id, now).await?;
         part.canceled_at = Some(now);
     }
-    let (part, known): (_, HashMap<_, _>) = (&part, known.into_iter().collect());
-    let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
-    let jobs: Vec<_> = stream::iter(jobs)
+    let part = &part;
+    let jobs: Vec<_> = stream::iter(part.jobs(known))
         .map(|(id, status)| async move {
             Ok::<_, ServiceError>(match status {
                 Some(Status::Running | Status::Succeeded) => (status, false),

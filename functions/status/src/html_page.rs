@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 
 use aws_lambda_events::http::header;
-use sha2::{Digest, Sha256};
 use shared::aws::gateway::{Answer, Request};
+
+use crate::digest;
 
 const HTML: &str = include_str!("../../../web/index.html");
 
@@ -59,9 +60,4 @@ impl Page {
 fn element<'a>(html: &'a str, open: &str, close: &str) -> &'a str {
     let content = html.split_once(open).and_then(|(_, rest)| rest.split_once(close));
     content.expect("the page has one such element").0
-}
-
-/// The digest of a text, in Base64.
-pub(crate) fn digest(text: &str) -> String {
-    base64_simd::STANDARD.encode_to_string(Sha256::digest(text))
 }

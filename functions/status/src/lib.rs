@@ -13,6 +13,7 @@ use std::time::Duration;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
+use sha2::{Digest, Sha256};
 use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request};
 use shared::aws::{Aws, Images, ServiceError, Table};
@@ -45,8 +46,6 @@ pub struct App {
     /// Whether `GET /` answers with the page.
     page: bool,
     entrance: Entrance,
-    /// The origin whose pages may read the answers, or `*` for any.
-    allowed_origin: Option<String>,
 }
 
 impl App {
@@ -75,7 +74,6 @@ impl App {
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
         let entrance = Entrance::read(&mut settings);
-        let allowed_origin = settings.optional("ALLOWED_ORIGIN");
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),
@@ -87,7 +85,6 @@ impl App {
             max_wait: Duration::from_secs(u64::from(max_wait)),
             page,
             entrance,
-            allowed_origin,
         })
     }
 }
@@ -103,7 +100,7 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
         ("GET", "/health") => health(app, &request).await,
         _ => answer_owner(app, &request).await,
     };
-    Ok(Answer::from(answer).readable_by(app.allowed_origin.as_deref()).into())
+    Ok(app.entrance.respond(answer))
 }
 
 /// Serves what is somebody's own.
@@ -257,6 +254,11 @@ fn etag(job: &Job) -> String {
         _ => 0,
     };
     format!("W/\"{}-{url}\"", job.fence)
+}
+
+/// The digest of a text, in Base64.
+fn digest(text: &str) -> String {
+    base64_simd::STANDARD.encode_to_string(Sha256::digest(text))
 }
 
 /// The one place where a failing service is logged.

@@ -10,8 +10,7 @@ use shared::json::escaped_len_of;
 use shared::problem::FieldError;
 use shared::{BatchId, Job, Owner, Problem};
 
-use crate::html_page::digest;
-use crate::{App, etag, get_job, unread};
+use crate::{App, digest, etag, get_job, unread};
 
 /// How many jobs a page has when nobody says how many.
 const DEFAULT_LIMIT: usize = 20;

@@ -35,8 +35,6 @@ pub struct App {
     /// How long a job and its picture are kept.
     retention: Duration,
     entrance: Entrance,
-    /// The origin whose pages may read the answers, or `*` for any.
-    allowed_origin: Option<String>,
 }
 
 impl App {
@@ -60,7 +58,6 @@ impl App {
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
         let entrance = Entrance::read(&mut settings);
-        let allowed_origin = settings.optional("ALLOWED_ORIGIN");
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).telling(metrics),
@@ -70,7 +67,6 @@ impl App {
             deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
             retention: Duration::from_secs(u64::from(retention_days) * 86_400),
             entrance,
-            allowed_origin,
         })
     }
 }
@@ -82,8 +78,7 @@ impl App {
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
     let request = Request::new(event.payload, app.entrance.clone());
     let trace = event.context.xray_trace_id;
-    let answer = Answer::from(answer(app, &request, trace).await);
-    Ok(answer.readable_by(app.allowed_origin.as_deref()).into())
+    Ok(app.entrance.respond(answer(app, &request, trace).await))
 }
 
 async fn answer(app: &App, request: &Request, trace: Option<String>) -> Result<Answer, Problem> {

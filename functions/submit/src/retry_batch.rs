@@ -1,6 +1,5 @@
 //! Queuing the failed jobs of a batch again.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -16,14 +15,6 @@ use crate::{App, refused};
 
 /// How many jobs of a batch are retried at once.
 const AT_ONCE: usize = 16;
-
-/// What came of retrying the failed jobs of a batch.
-struct RetriedPart {
-    /// How its jobs stand.
-    states: Vec<Status>,
-    /// Whether there was no time to look at all of them.
-    broke_off: bool,
-}
 
 /// Queues the failed jobs of a batch again, and tells how its jobs then stand, and where a group goes on that was too
 /// large to be worked off in one request.
@@ -42,21 +33,22 @@ pub(crate) async fn retry(
     let before = app.table.states_of_batches(batch.parts()).await.map_err(refused(id))?;
     for (part, known) in batch.parts().iter().zip(before) {
         if !steps.is_turn_of(part) {
-            states.extend(part.states_of_missing(known.len(), app.clock.now()));
-            states.extend(known.into_iter().map(|(_, status)| status));
+            states.extend(part.states(known, app.clock.now()));
             continue;
         }
         let limit = steps.limit();
-        let retried = retry_part(app, part, known, key, limit, trace.clone()).await.map_err(refused(part.id))?;
-        if retried.broke_off {
+        let retried = retry_part(app, part, known, key, limit, trace.clone()).await;
+        let (retried, broke_off) = retried.map_err(refused(part.id))?;
+        if broke_off {
             steps.leave(part);
         }
-        states.extend(retried.states);
+        states.extend(retried);
     }
     Ok((batch, Counts::of(states), steps.next_cursor()))
 }
 
-/// Queues the failed jobs of a batch again until `limit`, and tells how all of its jobs then stand.
+/// Queues the failed jobs of a batch again until `limit`, and tells how all of its jobs then stand, and whether there was
+/// no time to look at all of them.
 ///
 /// The index says which of them have succeeded or were canceled. It may be behind, so all others are looked at, those
 /// among them of which it knows nothing.
@@ -67,10 +59,8 @@ async fn retry_part(
     key: Option<&IdempotencyKey>,
     limit: Instant,
     trace: Option<String>,
-) -> Result<RetriedPart, ServiceError> {
-    let known: HashMap<_, _> = known.into_iter().collect();
-    let jobs = (0..part.total).map(|index| JobId::in_batch(part.id, index)).map(|id| (id, known.get(&id).copied()));
-    let mut jobs: Vec<_> = jobs.collect();
+) -> Result<(Vec<Status>, bool), ServiceError> {
+    let mut jobs: Vec<_> = part.jobs(known).collect();
     // What has surely failed comes first, so that each of several requests gets further.
     jobs.sort_by_key(|(_, status)| *status != Some(Status::Failed));
     let trace = &trace;
@@ -97,7 +87,7 @@ async fn retry_part(
     app.queue.send_all(&tickets, &part.owner).await?;
     tracing::info!(batch.id = %part.id, jobs = tickets.len(), "a batch was retried");
     let broke_off = jobs.iter().any(|(_, _, left)| *left);
-    Ok(RetriedPart { states: jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off })
+    Ok((jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off))
 }
 
 /// Queues the job again if it has failed, and gives it back as it then stands; `None` when its record is gone.

@@ -76,8 +76,7 @@ pub(crate) async fn submit(
         CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
             let batch = complete(app, existing, &order, trace).await?;
             let known = app.table.states_of_batch(id).await.map_err(refused(id))?;
-            let missing = batch.states_of_missing(known.len(), app.clock.now());
-            let states = known.into_iter().map(|(_, status)| status).chain(missing).collect();
+            let states = batch.states(known, app.clock.now()).collect();
             (batch, states, true)
         }
         CreatedBatch::Existing(_) => return Err(Problem::IdempotencyKeyReused),

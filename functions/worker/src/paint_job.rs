@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::aws::cleaning_up::clean_up;
+use shared::aws::cleaning_up::{clean_up, verdict_for};
 use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::giving_up::give_up;
 use shared::aws::{File, Files, Kind, Meaning, PaintError, Saved, ServiceError, Stored};
@@ -97,7 +97,7 @@ pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result
     };
     match app.table.save(&claimed).await? {
         Saved::Stored => {}
-        Saved::MovedOn(job) => return verdict_for(app, &job).await,
+        Saved::MovedOn(job) => return verdict_for(&app.images, &job, app.clock.now()).await,
         Saved::Gone => return Ok(Verdict::Done),
     }
     match obtain_files(app, &claimed, end).await {
@@ -345,7 +345,7 @@ async fn fail(app: &App, job: Job) -> Result<Verdict, ServiceError> {
 async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
-        Some(job) => verdict_for(app, &job).await,
+        Some(job) => verdict_for(&app.images, &job, app.clock.now()).await,
         None => Ok(Verdict::Done),
     }
 }
@@ -359,19 +359,8 @@ async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<V
         app.images.delete(mine).await?;
     }
     match current {
-        Some(job) => verdict_for(app, job).await,
+        Some(job) => verdict_for(&app.images, job, app.clock.now()).await,
         None => Ok(Verdict::Done),
-    }
-}
-
-/// What becomes of the ticket of a job that somebody else moved on. While another worker holds the job its ticket
-/// must not be deleted, because that worker may crash.
-async fn verdict_for(app: &App, job: &Job) -> Result<Verdict, ServiceError> {
-    let now = app.clock.now();
-    match &job.state {
-        JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
-        JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
-        _ => clean_up(&app.images, job, now).await,
     }
 }
 

@@ -1,4 +1,6 @@
-//! What a job that has ended may leave behind.
+//! What a job that has ended may leave behind, and what becomes of its ticket.
+
+use std::time::Duration;
 
 use super::deliveries::Verdict;
 use super::{Images, ServiceError};
@@ -26,4 +28,17 @@ pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verd
         images.delete_earlier(job).await?;
     }
     Ok(Verdict::Done)
+}
+
+/// What becomes of the ticket of a job that somebody else may have moved on. While a worker holds the job its ticket must
+/// not be deleted, because that worker may crash.
+///
+/// # Errors
+/// When the bucket does not answer as it should.
+pub async fn verdict_for(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
+    match &job.state {
+        JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
+        JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
+        _ => clean_up(images, job, now).await,
+    }
 }

@@ -30,13 +30,28 @@ pub struct Entrance {
     /// The address that links begin with, without a slash at its end, where it is another than the one that API Gateway
     /// sees.
     public_url: Option<String>,
+    /// The origin whose pages may read the answers, or `*` for any.
+    allowed_origin: Option<String>,
 }
 
 impl Entrance {
     /// Reads the settings. What stands for a bad one is never used, since [`Settings::finish`] then builds nothing.
     pub fn read(settings: &mut Settings<'_>) -> Self {
         let owner_from = settings.parse("OWNER_FROM").unwrap_or(OwnerFrom::ApiKey);
-        Self { owner_from, public_url: settings.optional("PUBLIC_URL") }
+        let (public_url, allowed_origin) = (settings.optional("PUBLIC_URL"), settings.optional("ALLOWED_ORIGIN"));
+        Self { owner_from, public_url, allowed_origin }
+    }
+
+    /// What API Gateway is answered. Pages of another origin may read it if the operator allows one. It is the same for
+    /// every caller, so it does not vary with the request's `Origin`.
+    pub fn respond(&self, answer: Result<Answer, Problem>) -> ApiGatewayProxyResponse {
+        let mut answer = Answer::from(answer);
+        if let Some(origin) = &self.allowed_origin {
+            answer = answer
+                .header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
+                .header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+        answer.into()
     }
 }
 
@@ -236,13 +251,6 @@ impl Answer {
         self
     }
 
-    /// The same answer for pages of another origin to read, if the operator allows one. It is the same for every caller, so
-    /// it does not vary with the request's `Origin`.
-    pub fn readable_by(self, origin: Option<&str>) -> Self {
-        let Some(origin) = origin else { return self };
-        self.header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin).header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED)
-    }
-
     /// The same answer with the time after which to ask again, in whole seconds: at least one, and at most thirty, so that
     /// nobody sleeps through a change.
     pub fn retry_after(self, wait: Duration) -> Self {
@@ -287,7 +295,7 @@ mod tests {
     use super::*;
 
     fn entrance(public_url: Option<&str>) -> Entrance {
-        Entrance { owner_from: OwnerFrom::ApiKey, public_url: public_url.map(str::to_owned) }
+        Entrance { owner_from: OwnerFrom::ApiKey, public_url: public_url.map(str::to_owned), allowed_origin: None }
     }
 
     /// What API Gateway tells of a request that it took for this resource, with these members in place of its own.
