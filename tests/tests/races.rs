@@ -360,6 +360,34 @@ async fn a_retry_that_arrives_again_retries_nothing() {
 }
 
 #[tokio::test]
+async fn a_retry_that_ended_before_its_ticket_was_sent_sends_it_when_it_is_repeated() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let (_, no_queue) = pipeline
+        .intercept(|call| if call.operation.starts_with("SendMessage") { Action::Refuse } else { Action::Pass });
+    let (_, no_model) = pipeline.intercept(|call| {
+        if call.is_to_model() { Action::Answer(503, r#"{"message":"busy"}"#.to_owned()) } else { Action::Pass }
+    });
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "nsfw" }] })).await;
+    let job = batch.jobs.expect("names")[0].id;
+    work(&pipeline, job, 1).await;
+    for (path, id) in [("/jobs/{id}/retry", job.to_string()), ("/batches/{id}/retry", batch.id.to_string())] {
+        let event = || post(path, Some(id.clone()), Some(path), &Value::Null);
+        let first = answer(submit::handle(&no_queue.submit, event()).await.expect("an answer"));
+        assert_eq!(first.0, 503, "{path}");
+        // A worker takes the job up by a ticket from before the retry, and gives it back.
+        worker::handle(&no_model.worker, ticket(job, 1)).await.expect("an answer");
+        assert_eq!(pipeline.job(job).await.status, Status::Running, "{path}");
+        let before = pipeline.messages(&pipeline.ready().queue_url).await;
+        let again = answer(submit::handle(&pipeline.stack.apps().submit, event()).await.expect("an answer"));
+        assert_eq!(again.0, 202, "{path}");
+        assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, before + 1, "{path}");
+        work(&pipeline, job, 2).await;
+        assert_eq!(pipeline.job(job).await.status, Status::Failed, "{path}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn the_key_of_a_retry_from_before_there_were_several_still_counts() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("nsfw").await.id;

@@ -72,9 +72,9 @@ async fn retry_part(
                 _ if Instant::now() >= limit => (status.or_else(missing), None, true),
                 _ => match retry_failed(app, id, key).await? {
                     Some(job) => {
-                        // A job that waits may have lost its ticket to a retry that broke off. One too many does no harm.
-                        let waits = job.status() == Status::Queued;
-                        (Some(job.status()), waits.then(|| Ticket::of(&job, trace.clone())), false)
+                        // An earlier request may have ended before it sent the ticket. A second ticket does no harm.
+                        let unfinished = job.finished_at().is_none();
+                        (Some(job.status()), unfinished.then(|| Ticket::of(&job, trace.clone())), false)
                     }
                     None => (missing(), None, false),
                 },

@@ -20,7 +20,10 @@ pub(crate) enum Retried {
     Gone,
 }
 
-/// Queues a failed or canceled job again. A job that waits already gets its ticket again, which may have been lost.
+/// Queues a failed or canceled job again, and sends its ticket until the job has finished.
+///
+/// A request that is repeated sends the ticket again. The first one may have saved the job and ended before it sent the
+/// ticket, while a worker took the job up by its old ticket and gave it back. A second ticket does no harm.
 pub(crate) async fn retry(
     app: &App,
     id: JobId,
@@ -35,7 +38,7 @@ pub(crate) async fn retry(
         Retried::Refused(job) => return Err(Problem::NotRetryable(job.status())),
         Retried::Gone => return Err(Problem::NotFound),
     };
-    if job.status() == Status::Queued {
+    if job.finished_at().is_none() {
         send_ticket(app, &job, trace).await?;
     }
     tracing::info!(job.id = %id, replayed, "a job was retried");

@@ -149,8 +149,8 @@ async fn write(
     if reused {
         return Err(Problem::IdempotencyKeyReused);
     }
-    let waiting = jobs.iter().filter(|job| job.status() == Status::Queued);
-    let tickets: Vec<_> = waiting.map(|job| Ticket::of(job, trace.clone())).collect();
+    let unfinished = jobs.iter().filter(|job| job.finished_at().is_none());
+    let tickets: Vec<_> = unfinished.map(|job| Ticket::of(job, trace.clone())).collect();
     app.queue.send_all(&tickets, &batch.owner).await.map_err(refused(id))?;
     // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
     app.table.move_writing_on(id, lease, None).await.map_err(refused(id))?;

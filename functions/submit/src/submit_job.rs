@@ -3,7 +3,7 @@
 use shared::aws::Created;
 use shared::order::{IdempotencyKey, Order};
 use shared::ticket::Ticket;
-use shared::{Job, JobId, JobState, Owner, Problem};
+use shared::{Job, JobId, Owner, Problem};
 
 use crate::{App, refused};
 
@@ -31,8 +31,8 @@ pub(crate) async fn submit(
         Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
         Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
     };
-    // A job that was recorded before and still waits may have lost its ticket. One too many does no harm.
-    if submitted.job.state == JobState::Queued {
+    // An earlier request may have ended before it sent the ticket. A second ticket does no harm.
+    if submitted.job.finished_at().is_none() {
         send_ticket(app, &submitted.job, trace).await?;
     }
     tracing::info!(job.id = %id, replayed = submitted.replayed, "a job was submitted");
