@@ -78,6 +78,9 @@ pub(super) struct Ledger {
     pub(super) under_way: bool,
     /// Who holds the job, as far as the writes tell.
     pub(super) holder: Option<usize>,
+    /// The worker whose attempt counts only because the worker was lost. A write of it that takes effect later says what
+    /// came of the attempt after all.
+    pub(super) lost: Option<usize>,
     /// How many times somebody has retried it, which begins the count anew.
     pub(super) retries: u32,
     /// Whether a ticket of this life of it has gone to the dead-letter queue.
@@ -160,6 +163,7 @@ impl Scene {
         self.panicked.remove(&actor);
         for ledger in self.jobs.values_mut().filter(|ledger| ledger.holder == Some(actor)) {
             ledger.holder = None;
+            ledger.lost = ledger.under_way.then_some(actor);
             ledger.count();
         }
     }
@@ -227,6 +231,8 @@ impl Scene {
             ledger.excused += u32::from(held && !panicked);
             ledger.count();
         }
+        let lost = ledger.lost.take();
+        ledger.counted -= u32::from(lost == Some(actor));
         ledger.status = Some(status);
         ledger.queued_at = number(&item["queued_at"]);
         if held {
