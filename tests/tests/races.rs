@@ -370,8 +370,12 @@ async fn a_retry_that_ended_before_its_ticket_was_sent_sends_it_when_it_is_repea
     let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "nsfw" }] })).await;
     let job = batch.jobs.expect("names")[0].id;
     work(&pipeline, job, 1).await;
-    for (path, id) in [("/jobs/{id}/retry", job.to_string()), ("/batches/{id}/retry", batch.id.to_string())] {
-        let event = || post(path, Some(id.clone()), Some(path), &Value::Null);
+    let of_job = ("/jobs/{id}/retry", job.to_string());
+    let of_batch = ("/batches/{id}/retry", batch.id.to_string());
+    for ((path, id), key, code) in
+        [(&of_job, Some("a"), 202), (&of_job, None, 409), (&of_batch, Some("b"), 202), (&of_batch, None, 202)]
+    {
+        let event = || post(path, Some(id.clone()), key, &Value::Null);
         let first = answer(submit::handle(&no_queue.submit, event()).await.expect("an answer"));
         assert_eq!(first.0, 503, "{path}");
         // A worker takes the job up by a ticket from before the retry, and gives it back.
@@ -379,7 +383,7 @@ async fn a_retry_that_ended_before_its_ticket_was_sent_sends_it_when_it_is_repea
         assert_eq!(pipeline.job(job).await.status, Status::Running, "{path}");
         let before = pipeline.messages(&pipeline.ready().queue_url).await;
         let again = answer(submit::handle(&pipeline.stack.apps().submit, event()).await.expect("an answer"));
-        assert_eq!(again.0, 202, "{path}");
+        assert_eq!(again.0, code, "{path}");
         assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, before + 1, "{path}");
         work(&pipeline, job, 2).await;
         assert_eq!(pipeline.job(job).await.status, Status::Failed, "{path}");

@@ -10,7 +10,7 @@ use shared::order::IdempotencyKey;
 use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 
-use crate::retry_job::{Retried, requeue};
+use crate::retry_job::requeue;
 use crate::{App, refused};
 
 /// How many jobs of a batch are retried at once.
@@ -96,8 +96,5 @@ async fn retry_failed(app: &App, id: JobId, key: Option<&IdempotencyKey>) -> Res
     if job.status() != Status::Failed {
         return Ok(Some(job));
     }
-    Ok(match requeue(app, job, key).await? {
-        Retried::Now(job) | Retried::Before(job) | Retried::Refused(job) => Some(*job),
-        Retried::Gone => None,
-    })
+    Ok(requeue(app, job, key).await?.job().cloned())
 }

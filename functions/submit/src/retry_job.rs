@@ -20,10 +20,20 @@ pub(crate) enum Retried {
     Gone,
 }
 
-/// Queues a failed or canceled job again, and sends its ticket until the job has finished.
+impl Retried {
+    /// The job as it is now.
+    pub(crate) fn job(&self) -> Option<&Job> {
+        match self {
+            Self::Now(job) | Self::Before(job) | Self::Refused(job) => Some(job),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// Queues a failed or canceled job again. The ticket of a job that has not finished is sent in any case.
 ///
-/// A request that is repeated sends the ticket again. The first one may have saved the job and ended before it sent the
-/// ticket, while a worker took the job up by its old ticket and gave it back. A second ticket does no harm.
+/// An earlier request may have saved the job and ended before it sent the ticket, while a worker took the job up by its
+/// old ticket and gave it back. A second ticket does no harm.
 pub(crate) async fn retry(
     app: &App,
     id: JobId,
@@ -32,15 +42,16 @@ pub(crate) async fn retry(
     trace: Option<String>,
 ) -> Result<Submitted, Problem> {
     let owned = app.table.get_owned(id, owner, app.clock.now()).await.map_err(refused(id))?;
-    let (job, replayed) = match requeue(app, owned.ok_or(Problem::NotFound)?, key).await.map_err(refused(id))? {
+    let retried = requeue(app, owned.ok_or(Problem::NotFound)?, key).await.map_err(refused(id))?;
+    if let Some(job) = retried.job().filter(|job| job.finished_at().is_none()) {
+        send_ticket(app, job, trace).await?;
+    }
+    let (job, replayed) = match retried {
         Retried::Now(job) => (*job, false),
         Retried::Before(job) => (*job, true),
         Retried::Refused(job) => return Err(Problem::NotRetryable(job.status())),
         Retried::Gone => return Err(Problem::NotFound),
     };
-    if job.finished_at().is_none() {
-        send_ticket(app, &job, trace).await?;
-    }
     tracing::info!(job.id = %id, replayed, "a job was retried");
     Ok(Submitted { job, replayed })
 }
