@@ -31,7 +31,11 @@ afterEach(async () => {
 /** Opens the page and watches it: it may send requests only to its API and to the bucket, and must log no errors. */
 async function open({ api, s3 }, { path = "/", expected = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, reducedMotion: "reduce", locale: "en-GB", ...options });
-  cleanups.push(() => context.close());
+  cleanups.push(async () => {
+    // A handler may be at work on a request that nobody waits for any longer.
+    for (const page of context.pages()) await page.unrouteAll({ behavior: "ignoreErrors" });
+    await context.close();
+  });
   context.setDefaultTimeout(PATIENCE);
   // Somebody comes with a browser that is some years old.
   await context.addInitScript(() => {
