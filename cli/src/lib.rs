@@ -28,7 +28,7 @@ use crate::failure::{Failure, Outcome};
 use crate::terminal::Terminal;
 
 /// Runs the command line that this process was started with. The batches of a file are submitted in groups of at most
-/// `parts_per_group`, which is [`shared::batch::Group::MAX_PARTS`] where nobody tries how several groups fare.
+/// `parts_per_group`, which is [`shared::group::Group::MAX_PARTS`] where nobody tries how several groups fare.
 pub fn main(parts_per_group: usize) -> ExitCode {
     let arguments = Arguments::parse();
     let terminal = Terminal::new(arguments.json, arguments.quiet);

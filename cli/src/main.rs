@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shared::batch::Group;
+use shared::group::Group;
 
 fn main() -> ExitCode {
     cli::main(Group::MAX_PARTS)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use shared::order::hex;
+use shared::text::hex;
 use shared::{BatchId, JobId};
 
 use crate::failure::Failure;

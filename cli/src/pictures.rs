@@ -12,7 +12,7 @@ use shared::JobId;
 use shared::api::{ImageView, JobView};
 use shared::backoff::full_jitter;
 use shared::job::Status;
-use shared::order::hex;
+use shared::text::hex;
 use tempfile::TempPath;
 
 use crate::api::{Api, Found, PAGE};

@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{BatchStatus, Counts, CustomId, Whole};
+use crate::batch::{BatchStatus, Counts};
+use crate::group::Whole;
 use crate::id::{BatchId, JobId};
-use crate::job::{Artwork, Image, Job, JobError, JobState, LastError, Status};
+use crate::image::{Artwork, Image};
+use crate::job::{Job, JobError, JobState, LastError, Status};
+use crate::label::CustomId;
 use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
 use crate::poster::{Lettering, Poster};
 use crate::problem::Problem;

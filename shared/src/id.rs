@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::batch::GroupName;
-use crate::job::Owner;
-use crate::order::IdempotencyKey;
+use crate::caller::{IdempotencyKey, Owner};
+use crate::label::GroupName;
 
 /// The text is not a name that a job or a batch can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::problem::{Fault, FieldError, MAX_FAULTS, cut};
+use crate::fault::{Fault, FieldError, MAX_FAULTS};
+use crate::text::cut;
 
 /// How many values a document may have, so that reading one takes bounded memory. A batch of a thousand jobs with every
 /// field and sixteen credits each has 79,000.

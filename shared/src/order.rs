@@ -3,18 +3,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
-use icu_properties::{CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::fault::FieldError;
 use crate::json::{Fields, kind, string};
 use crate::poster::{NO_LETTERING, Poster};
-use crate::problem::{FieldError, cut};
+use crate::spelled::spelled;
+use crate::text::{check_visible, cut, is_forbidden, with_line_feeds};
 
 /// Everything that decides what picture a job is about.
 ///
@@ -98,11 +96,6 @@ impl Order {
 /// What stands between the caller's negative prompt and ours.
 const SEPARATOR: &str = ", ";
 
-/// Bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A text for the model: trimmed, with something to see in it, and safe to show.
 ///
 /// What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable. Copies share the
@@ -150,110 +143,12 @@ impl<'de> Deserialize<'de> for Prompt {
     }
 }
 
-/// A text whose lines end in LF, whether they ended in LF, in CRLF or in CR.
-fn with_line_feeds(text: &str) -> Cow<'_, str> {
-    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
-}
-
-/// Makes sure that a trimmed text has something to see in it.
-pub(crate) fn check_visible(text: &str) -> Result<(), String> {
-    match text {
-        "" => Err("must not be empty".to_owned()),
-        _ if text.chars().all(is_invisible) => Err("must have at least one visible character".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-/// Characters that show nothing by themselves: white space, control and format characters, those that Unicode has as
-/// `Default_Ignorable_Code_Point`, such as the Hangul fillers and the variation selectors, and the blank of Braille.
-fn is_invisible(c: char) -> bool {
-    const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
-    const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
-    c.is_whitespace()
-        || c == '\u{2800}'
-        || IGNORABLE.contains(c)
-        || matches!(CATEGORY.get(c), GeneralCategory::Control | GeneralCategory::Format)
-}
-
-/// Characters that have no place in a prompt: controls other than line breaks and tabs, noncharacters, and those that
-/// make text look other than it is (bidirectional overrides and isolates, and tag characters).
-pub(crate) fn is_forbidden(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t')
-        || (c as u32 & 0xfffe) == 0xfffe
-        || matches!(
-            c,
-            '\u{fdd0}'..='\u{fdef}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}'
-        )
-}
-
-/// Whether a text of one line is safe to show.
-pub(crate) fn is_plain(text: &str) -> bool {
-    !text.chars().any(|c| is_forbidden(c) || c.is_control())
-}
-
 /// Shows only the length, so that no log can hold a prompt.
 impl fmt::Debug for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Prompt({} bytes)", self.0.len())
     }
 }
-
-/// Defines an enum whose variants each have one spelling on the wire.
-macro_rules! spelled {
-    (
-        $(#[$meta:meta])* $name:ident, $what:literal,
-        $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)?
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        #[serde(try_from = "String", into = "&'static str")]
-        pub enum $name {
-            $($(#[$vmeta])* $variant,)+
-        }
-
-        impl $name {
-            /// Every value, in the order of the documentation.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// The spelling on the wire.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or_else(|| {
-                    let all: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
-                    format!(concat!("must be ", $what, ": one of {}"), all.join(", "))
-                })
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = String;
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for &'static str {
-            fn from(value: $name) -> Self {
-                value.as_str()
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-pub(crate) use spelled;
 
 spelled! {
     /// The shape of the picture, width to height.
@@ -419,34 +314,10 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// A key with which a caller may safely send the same request again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdempotencyKey(String);
-
-impl IdempotencyKey {
-    /// A digest to remember the key by.
-    pub fn digest(&self) -> String {
-        hex(&Sha256::digest(self.as_bytes())[..8])
-    }
-
-    /// The key's bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl FromStr for IdempotencyKey {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if fits { Ok(Self(text.to_owned())) } else { Err(()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{BatchName, CustomId, GroupName};
+    use crate::label::{BatchName, CustomId, GroupName};
     use serde_json::json;
 
     fn parse(value: Value) -> Result<Order, Vec<(String, String)>> {

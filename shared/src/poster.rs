@@ -7,9 +7,10 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::decompose_canonical;
 
+use crate::fault::{Fault, FaultKind, FieldError};
 use crate::json::{Fields, kind, string};
-use crate::order::{check_visible, is_forbidden, spelled};
-use crate::problem::{Fault, FaultKind, FieldError};
+use crate::spelled::spelled;
+use crate::text::{check_visible, is_forbidden};
 
 /// What the model is told to leave out of a picture that gets lettering, so that there is none beneath it.
 pub const NO_LETTERING: &str = "text, lettering, title, words, watermark, signature, logo";

@@ -1,10 +1,10 @@
 //! What the API answers when it cannot do what was asked: problem details, as RFC 9457 defines them.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{FaultKind, FieldError, MAX_FAULTS};
 use crate::job::Status;
 use crate::json::{MAX_VALUES, Unreadable};
 
@@ -15,66 +15,6 @@ const TYPES: &str = "urn:uuid:5fc6eb8f-32fb-4a1a-adb4-10acaec19e66#";
 /// The `type` of the problem with this code.
 pub fn type_of(code: &str) -> String {
     format!("{TYPES}{code}")
-}
-
-/// How many faults a problem names.
-pub const MAX_FAULTS: usize = 100;
-
-/// How many characters of a name that a caller has chosen a problem repeats.
-const MAX_NAME_CHARS: usize = 100;
-
-/// A name that a caller has chosen, as a problem repeats it: its first hundred characters, and … where there are more.
-pub fn cut(name: &str) -> Cow<'_, str> {
-    match name.char_indices().nth(MAX_NAME_CHARS) {
-        None => name.into(),
-        Some((end, _)) => format!("{}…", &name[..end]).into(),
-    }
-}
-
-/// One fault of a request's body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldError {
-    /// Where in the body, as a JSON pointer (RFC 6901); empty for the body as a whole. A name of more than a hundred
-    /// characters is cut.
-    pub pointer: String,
-    /// The rule that was broken, as the rest of a sentence that begins with the field's name.
-    pub detail: String,
-    /// What kind of fault it is. Callers are told by the problem's status.
-    #[serde(skip)]
-    pub kind: FaultKind,
-}
-
-/// Kinds of faults that are answered differently.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultKind {
-    /// A rule is broken.
-    #[default]
-    Rule,
-    /// A text is good, but for a character that the fonts do not have.
-    Character,
-}
-
-impl FieldError {
-    /// The fault `fault` at `pointer`.
-    pub fn new(pointer: &str, fault: impl Into<Fault>) -> Self {
-        let Fault { detail, kind } = fault.into();
-        Self { pointer: pointer.to_owned(), detail, kind }
-    }
-}
-
-/// What is wrong with a value, wherever it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// As the rest of a sentence that begins with the field's name.
-    pub detail: String,
-    /// What kind of fault it is.
-    pub kind: FaultKind,
-}
-
-impl From<String> for Fault {
-    fn from(detail: String) -> Self {
-        Self { detail, kind: FaultKind::Rule }
-    }
 }
 
 /// Why a request was not served. The variant is the answer: [`Problem::status`] and [`Problem::code`] read it alone.
@@ -278,17 +218,6 @@ impl From<Unreadable> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_cut_between_characters() {
-        for (name, told) in [
-            ("🎬".repeat(100), "🎬".repeat(100)),
-            ("🎬".repeat(101), "🎬".repeat(100) + "…"),
-            (String::new(), String::new()),
-        ] {
-            assert_eq!(cut(&name), told);
-        }
-    }
 
     #[test]
     fn a_problem_names_a_hundred_faults_and_says_when_there_may_be_more() {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use shared::aws::List;
-use shared::job::{ErrorCode, Status, Variant};
+use shared::image::Variant;
+use shared::job::{ErrorCode, Status};
 use shared::{BatchId, Job, JobId, JobState};
 
 use crate::pipeline::Pipeline;

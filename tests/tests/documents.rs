@@ -6,9 +6,10 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use shared::api::{MAX_BODY_BYTES, ROUTES};
-use shared::batch::{BatchOrder, Group};
+use shared::batch::BatchOrder;
+use shared::fault::MAX_FAULTS;
+use shared::group::Group;
 use shared::order::{Model, Order};
-use shared::problem::MAX_FAULTS;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
 use tokio::process::Command;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::api::MAX_BODY_BYTES;
+use shared::fault::FieldError;
 use shared::json::escaped_len;
-use shared::order::hex;
-use shared::problem::FieldError;
+use shared::text::hex;
 use tokio::sync::mpsc;
 
 use super::fault;

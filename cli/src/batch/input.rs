@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::batch::{Entry, faults_of_defaults};
 use shared::order::Model;
-use shared::order::hex;
+use shared::text::hex;
 
 use super::lines::{self, Broken, Item};
 use super::{fault, merged, with_ending};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shared::BatchId;
-use shared::batch::Group;
+use shared::group::Group;
 
 use crate::failure::Failure;
 use crate::manifest::{open_lines, read_lines, write_line};

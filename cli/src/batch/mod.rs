@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use shared::BatchId;
-use shared::batch::BatchName;
-use shared::order::hex;
-use shared::problem::FieldError;
+use shared::fault::FieldError;
+use shared::label::BatchName;
+use shared::text::hex;
 use tokio::sync::mpsc;
 
 use crate::api::Api;

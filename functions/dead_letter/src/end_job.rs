@@ -1,9 +1,8 @@
 //! Ending a job whose ticket gave up.
 
 use shared::aws::ServiceError;
-use shared::aws::cleaning_up::verdict_for;
 use shared::aws::deliveries::{Delivery, Verdict};
-use shared::aws::giving_up::give_up;
+use shared::aws::job_end::{give_up, verdict_for};
 use shared::job::ErrorCode;
 
 use crate::App;

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, ServiceError};
-use shared::batch::{Counts, Steps, Whole};
+use shared::batch::Counts;
+use shared::group::{Steps, Whole};
 use shared::job::Status;
 use shared::{Batch, JobId, Problem};
 

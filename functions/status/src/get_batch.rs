@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
-use shared::batch::{Counts, Whole};
+use shared::batch::Counts;
+use shared::group::Whole;
 use shared::job::Status;
 use shared::{BatchId, JobId, Owner, Problem};
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use shared::api::QueueView;
-use shared::aws::{Files, ServiceError, giving_up::give_up};
-use shared::job::{ErrorCode, SignedUrl, Variant};
+use shared::aws::{Files, ServiceError, job_end::give_up};
+use shared::image::{SignedUrl, Variant};
+use shared::job::ErrorCode;
 use shared::{Job, JobId, JobState, Owner, Problem};
 use tokio::time::{Instant, sleep};
 

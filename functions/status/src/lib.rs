@@ -17,9 +17,10 @@ use sha2::{Digest, Sha256};
 use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request};
 use shared::aws::{Aws, Images, ServiceError, Table};
-use shared::batch::{BatchStatus, Steps};
+use shared::batch::BatchStatus;
 use shared::cursor::CursorKey;
-use shared::job::Variant;
+use shared::group::Steps;
+use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{BatchId, Clock, Job, JobId, JobState, Owner, Problem};
 

@@ -4,10 +4,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{JobView, JobsView};
 use shared::aws::gateway::Request;
 use shared::aws::{List, Page};
-use shared::batch::{Batch, Whole};
+use shared::batch::Batch;
+use shared::fault::FieldError;
+use shared::group::Whole;
 use shared::job::Status;
 use shared::json::escaped_len_of;
-use shared::problem::FieldError;
 use shared::{BatchId, Job, Owner, Problem};
 
 use crate::{App, digest, etag, get_job, unread};

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
-use shared::batch::{Counts, Steps, Whole};
+use shared::batch::Counts;
+use shared::caller::IdempotencyKey;
+use shared::group::{Steps, Whole};
 use shared::job::Status;
-use shared::order::IdempotencyKey;
 use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 

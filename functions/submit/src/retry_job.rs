@@ -1,8 +1,8 @@
 //! Queuing a failed or canceled job again.
 
 use shared::aws::{Saved, ServiceError};
+use shared::caller::IdempotencyKey;
 use shared::job::Status;
-use shared::order::IdempotencyKey;
 use shared::{Job, JobId, Owner, Problem};
 
 use crate::submit_job::{Submitted, send_ticket};

@@ -1,7 +1,8 @@
 //! Recording a job and sending its ticket.
 
 use shared::aws::Created;
-use shared::order::{IdempotencyKey, Order};
+use shared::caller::IdempotencyKey;
+use shared::order::Order;
 use shared::ticket::Ticket;
 use shared::{Job, JobId, Owner, Problem};
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::aws::cleaning_up::{clean_up, verdict_for};
 use shared::aws::deliveries::{Delivery, Verdict};
-use shared::aws::giving_up::give_up;
+use shared::aws::job_end::{clean_up, give_up, verdict_for};
 use shared::aws::{File, Files, Kind, Meaning, PaintError, Saved, ServiceError, Stored};
 use shared::backoff::{between, full_jitter};
-use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, ImageFacts, LastError, Lease, Variant};
+use shared::image::{ImageFacts, Variant};
+use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, LastError, Lease};
 use shared::origin::{Origin, mark};
 use shared::stability::NoPicture;
 use shared::{Job, JobState};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use shared::aws::{File, ServiceError};
-use shared::job::ImageFacts;
+use shared::image::ImageFacts;
 use shared::order::OutputFormat;
 use shared::origin::{MarkError, Origin, mark};
 use tokio::task::JoinError;

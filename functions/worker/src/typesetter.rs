@@ -1,7 +1,7 @@
 //! Setting the lettering of a poster over its picture.
 
 use shared::aws::File;
-use shared::job::ImageFacts;
+use shared::image::ImageFacts;
 use shared::order::{Order, OutputFormat};
 use shared::poster::{Contrast, Credit, Lettering, Placement, Poster, Style, Words};
 use tokio::task::JoinError;

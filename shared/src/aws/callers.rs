@@ -5,7 +5,7 @@ use std::str::FromStr;
 use aws_lambda_events::apigw::ApiGatewayProxyRequestContext;
 use serde_json::Value;
 
-use crate::job::Owner;
+use crate::caller::Owner;
 
 /// How many bytes the name of an owner has at the most. DynamoDB takes 2,048 for the key of an index.
 const MAX_NAME_BYTES: usize = 1024;

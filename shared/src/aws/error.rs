@@ -7,6 +7,8 @@ use std::iter::successors;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
+use crate::problem::Problem;
+
 /// A call to an AWS service that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{service} answered {code}")]
@@ -56,6 +58,16 @@ impl ServiceError {
             _ => (without_answer(error).0, Kind::Unavailable),
         };
         Self { service, code: code.to_owned(), kind }
+    }
+}
+
+/// A service that fails may work later, except when it rejected our request: that is our fault.
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        match error.kind {
+            Kind::Throttled | Kind::Unavailable | Kind::Denied | Kind::Missing => Self::unavailable(),
+            Kind::Rejected => Self::Internal,
+        }
     }
 }
 

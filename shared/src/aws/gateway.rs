@@ -16,11 +16,12 @@ use serde_json::Value;
 
 use super::callers::OwnerFrom;
 use crate::api::MAX_BODY_BYTES;
-use crate::job::Owner;
+use crate::caller::{IdempotencyKey, Owner};
+use crate::fault::FieldError;
 use crate::json;
-use crate::order::IdempotencyKey;
-use crate::problem::{FieldError, Problem, cut};
+use crate::problem::Problem;
 use crate::settings::Settings;
+use crate::text::cut;
 
 /// What the settings say of the way to this API.
 #[derive(Clone, Debug)]

@@ -15,7 +15,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 use super::{Kind, ServiceError};
-use crate::job::{Artwork, Image, ImageFacts, Job, SignedUrl, Variant};
+use crate::image::{Artwork, Image, ImageFacts, SignedUrl, Variant};
+use crate::job::Job;
 use crate::order::OutputFormat;
 use crate::poster::Lettering;
 use crate::stability::Picture;

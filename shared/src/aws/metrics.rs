@@ -165,8 +165,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::caller::Owner;
     use crate::id::JobId;
-    use crate::job::{Attempt, ErrorCode, Image, ImageFacts, LastError, Lease, Owner, SignedUrl};
+    use crate::image::{Image, ImageFacts, SignedUrl};
+    use crate::job::{Attempt, ErrorCode, LastError, Lease};
     use crate::order::{Model, Order, OutputFormat};
     use crate::time::Timestamp;
 

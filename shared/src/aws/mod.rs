@@ -1,19 +1,18 @@
 //! Adapters to the AWS services, over the SDK's own clients.
 
+mod buffered_http;
 pub mod callers;
-pub mod cleaning_up;
 pub mod deliveries;
 mod error;
 pub mod gateway;
-pub mod giving_up;
 mod images;
+pub mod job_end;
 pub mod logs;
 pub mod metrics;
 mod painter;
 mod queue;
 mod refusals;
 mod table;
-mod whole_answers;
 
 use std::time::{Duration, SystemTime};
 
@@ -206,7 +205,7 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     let context = TlsContext::builder().with_trust_store(roots).build().expect("the bundled roots are valid PEM");
     let client =
         Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https();
-    whole_answers::WholeAnswers(client).into_shared()
+    buffered_http::BufferedHttp(client).into_shared()
 }
 
 #[cfg(test)]
@@ -216,7 +215,9 @@ mod tests {
 
     use super::*;
     use crate::JobId;
-    use crate::job::{Job, Owner, Variant};
+    use crate::caller::Owner;
+    use crate::image::Variant;
+    use crate::job::Job;
     use crate::order::{Model, Order};
 
     #[tokio::test]

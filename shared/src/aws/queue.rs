@@ -11,8 +11,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Kind, ServiceError};
 use crate::backoff::full_jitter;
-use crate::job::Owner;
-use crate::order::hex;
+use crate::caller::Owner;
+use crate::text::hex;
 use crate::ticket::Ticket;
 
 const SERVICE: &str = "SQS";

@@ -12,9 +12,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 pub use self::batches::{CreatedBatch, Joined};
 pub use self::lists::{List, Page};
 use self::rows::{Item, item_of, job_key, job_of, state_of};
-use super::{Kind, Metrics, ServiceError};
+use super::{Metrics, ServiceError};
+use crate::caller::Owner;
 use crate::id::JobId;
-use crate::job::{Job, Owner};
+use crate::job::Job;
 use crate::time::Timestamp;
 
 const SERVICE: &str = "DynamoDB";
@@ -160,15 +161,5 @@ impl Table {
             metrics.ended(job);
         }
         Ok(saved)
-    }
-}
-
-/// A failing table means that nothing is known, except where the request itself was wrong, which is our fault.
-impl From<ServiceError> for crate::Problem {
-    fn from(error: ServiceError) -> Self {
-        match error.kind {
-            Kind::Throttled | Kind::Unavailable | Kind::Denied | Kind::Missing => Self::unavailable(),
-            Kind::Rejected => Self::Internal,
-        }
     }
 }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::order::Model;
+use crate::image::{ImageFacts, SignedUrl};
+use crate::order::{Model, OutputFormat};
 
 const MAX_ATTEMPTS: u32 = 3;
 const DEADLINE: Duration = Duration::from_secs(1_000);

@@ -10,7 +10,8 @@ use lambda_runtime::{Context, LambdaEvent};
 use local::Apps;
 use serde_json::{Value, json};
 use shared::aws::Files;
-use shared::job::{ErrorCode, Status, Variant};
+use shared::image::Variant;
+use shared::job::{ErrorCode, Status};
 use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp};
 use tokio::sync::mpsc;
 

@@ -10,9 +10,12 @@ use super::rows::{GroupRow, batch_item_of, batch_key, batch_of, group_of};
 use super::{Created, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
-use crate::batch::{Batch, Group, GroupName, Whole};
+use crate::batch::Batch;
+use crate::caller::Owner;
+use crate::group::{Group, Whole};
 use crate::id::BatchId;
-use crate::job::{Job, Lease, Owner};
+use crate::job::{Job, Lease};
+use crate::label::GroupName;
 use crate::time::Timestamp;
 
 /// How many jobs are written at once. Each write is a connection of its own, and a small function computes for longer than

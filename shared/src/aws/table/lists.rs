@@ -9,8 +9,9 @@ use super::rows::{Item, job_id, job_key, job_of};
 use super::{SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::batch::Batch;
+use crate::caller::Owner;
 use crate::id::{BatchId, JobId};
-use crate::job::{Job, Owner, Status};
+use crate::job::{Job, Status};
 
 /// How many queries one page may cost. A filter that few jobs pass would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;

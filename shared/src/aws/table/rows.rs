@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::SERVICE;
 use crate::aws::ServiceError;
-use crate::batch::{Batch, BatchName, CustomId, GroupName};
+use crate::batch::Batch;
+use crate::caller::Owner;
 use crate::id::{BatchId, JobId};
-use crate::job::{
-    Artwork, Image, ImageFacts, Job, JobError, JobState, LastError, Lease, Membership, Owner, RetryKeys, SignedUrl,
-    Status,
-};
+use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
+use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
+use crate::label::{BatchName, CustomId, GroupName};
 use crate::order::Order;
 use crate::time::Timestamp;
 

@@ -16,16 +16,16 @@ use aws_smithy_types::byte_stream::ByteStream;
 /// The longest answer for which memory is taken at once. None that we ask for is longer, and a length is only a promise.
 const MAX: u64 = 32 << 20;
 
-/// A client whose answers are whole.
+/// An HTTP client that buffers each answer.
 #[derive(Debug)]
-pub(super) struct WholeAnswers(pub(super) SharedHttpClient);
+pub(super) struct BufferedHttp(pub(super) SharedHttpClient);
 
 #[derive(Debug)]
-struct WholeAnswer(SharedHttpConnector);
+struct BufferedConnector(SharedHttpConnector);
 
-impl HttpClient for WholeAnswers {
+impl HttpClient for BufferedHttp {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(WholeAnswer(self.0.http_connector(settings, components)))
+        SharedHttpConnector::new(BufferedConnector(self.0.http_connector(settings, components)))
     }
 
     fn connector_metadata(&self) -> Option<ConnectorMetadata> {
@@ -33,7 +33,7 @@ impl HttpClient for WholeAnswers {
     }
 }
 
-impl HttpConnector for WholeAnswer {
+impl HttpConnector for BufferedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {

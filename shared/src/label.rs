@@ -1,0 +1,53 @@
+//! The names that callers give to batches, groups and jobs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::{check_visible, is_plain};
+
+/// Defines a short text of the caller's.
+macro_rules! label {
+    ($(#[$meta:meta])* $name:ident, $max:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        // What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable.
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                let fits = check_visible(&text).is_ok() && text.chars().count() <= $max && is_plain(&text);
+                let rule = concat!("must have 1 to ", $max, " characters, at least one visible and none a control character");
+                if fits { Ok(Self(text)) } else { Err(rule.to_owned()) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(label: $name) -> Self {
+                label.0
+            }
+        }
+    };
+}
+
+label! {
+    /// The caller's name for a batch.
+    BatchName, 128
+}
+
+label! {
+    /// The caller's name for a group of batches, of which an owner has no two alike.
+    GroupName, 128
+}
+
+label! {
+    /// The caller's name for a job, of which a batch has no two alike.
+    CustomId, 64
+}
