@@ -69,7 +69,7 @@ pub(crate) async fn requeue(
     }
     let queue = aws.queue(ready.queue_url.clone());
     for (owner, tickets) in &tickets {
-        queue.send_all(tickets, owner).await.map_err(RequeueError::Send)?;
+        queue.send_batch(tickets, owner).await.map_err(RequeueError::Send)?;
     }
     Ok(sent)
 }

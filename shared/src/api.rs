@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchStatus, Counts};
-use crate::group::Whole;
+use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image};
 use crate::job::{Job, JobError, JobState, LastError, Status};
@@ -312,12 +312,14 @@ impl Links {
 
 impl BatchView {
     /// Shows `batch` to a caller who reached the API at `base`, an address without a slash at its end.
-    pub fn new(batch: &Whole, counts: Counts, base: &str) -> Self {
+    pub fn new(batch: &BatchOrGroup, counts: Counts, base: &str) -> Self {
         let address = |id: BatchId| format!("{base}/batches/{id}");
         let this = address(batch.id());
         let (name, group_id, parts, created_at) = match batch {
-            Whole::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
-            Whole::Group(group) => (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at),
+            BatchOrGroup::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
+            BatchOrGroup::Group(group) => {
+                (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at)
+            }
         };
         Self {
             id: batch.id(),

@@ -40,10 +40,15 @@ impl IdempotencyKey {
     }
 }
 
+/// An idempotency key must have 1 to 255 visible ASCII characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have 1 to 255 visible ASCII characters")]
+pub struct InvalidKey;
+
 impl FromStr for IdempotencyKey {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
+    type Err = InvalidKey;
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if fits { Ok(Self(text.to_owned())) } else { Err(()) }
+        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidKey) }
     }
 }

@@ -34,14 +34,14 @@ impl Group {
 
 /// What a caller means by a batch's name: one batch, or a group of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whole {
+pub enum BatchOrGroup {
     /// One batch.
     Batch(Batch),
     /// All batches of a group.
     Group(Group),
 }
 
-impl Whole {
+impl BatchOrGroup {
     /// The name.
     pub fn id(&self) -> BatchId {
         match self {
@@ -80,67 +80,58 @@ impl Whole {
     }
 }
 
-/// The work on a group's parts, one after the other, as far as the time of a request reaches.
+/// How far one request has worked through the parts of a group: as far as its time allows, and the next request
+/// continues from there.
 #[derive(Debug)]
-pub struct Steps {
-    /// The part with which to begin; `None` is the first.
+pub struct GroupCursor {
+    /// The part to begin with; `None` is the first one.
     first: Option<BatchId>,
+    /// When the work on that part began.
     begun: Option<Instant>,
-    time: Duration,
+    /// The part to begin with next time.
     next: Option<BatchId>,
 }
 
-impl Steps {
-    /// How long after its first part one request goes on to further ones. A part takes some seconds, and API Gateway
-    /// waits 29.
+impl GroupCursor {
+    /// How long after it began a request still starts on another part. A part takes some seconds, and API Gateway waits
+    /// 29.
     pub const TIME: Duration = Duration::from_secs(12);
 
-    /// How long after it began with its first part one request stays with a part, when the table is slow.
+    /// How long after it began a request leaves the part that it is working on, in case the table is slow.
     pub const LIMIT: Duration = Duration::from_secs(18);
 
-    /// The steps that begin where `cursor` says, or else with the first part.
-    ///
-    /// # Errors
-    /// When the cursor is none.
-    pub fn from(cursor: Option<&String>) -> Result<Self, Problem> {
+    /// Reads the cursor of a request; `None` begins with the first part.
+    pub fn parse(cursor: Option<&String>) -> Result<Self, Problem> {
         let first = cursor.map(|cursor| cursor.parse()).transpose().map_err(|_| Problem::InvalidCursor)?;
-        Ok(Self { first, begun: None, time: Self::TIME, next: None })
+        Ok(Self { first, begun: None, next: None })
     }
 
-    /// Makes sure that the cursor names a part of this batch.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn check(&self, batch: &Whole) -> Result<(), Problem> {
+    /// Checks that the cursor names a part of this batch.
+    pub fn check(&self, batch: &BatchOrGroup) -> Result<(), Problem> {
         let known = |id| batch.parts().iter().any(|part| part.id == id);
         if self.first.is_none_or(known) { Ok(()) } else { Err(Problem::InvalidCursor) }
     }
 
-    /// Whether it is the turn of `part`, for which all are asked in their order: not before the first, and not after the
-    /// time has passed. One part is always worked off, so that there is progress.
-    pub fn is_turn_of(&mut self, part: &Batch) -> bool {
-        let now = Instant::now();
-        let Some(begun) = self.begun else {
-            self.begun = self.first.is_none_or(|first| first == part.id).then_some(now);
-            return self.begun.is_some();
-        };
-        if self.next.is_none() && now >= begun + self.time {
+    /// Whether this request works on `part`, and until when. Call it for every part, in order.
+    ///
+    /// Each request works on at least one part, so that there is progress.
+    pub fn turn_of(&mut self, part: &Batch, now: Instant) -> Option<Instant> {
+        if self.begun.is_none() && self.first.is_none_or(|first| first == part.id) {
+            self.begun = Some(now);
+        }
+        let begun = self.begun?;
+        if self.next.is_none() && now >= begun + Self::TIME {
             self.next = Some(part.id);
         }
-        self.next.is_none()
+        self.next.is_none().then_some(begun + Self::LIMIT)
     }
 
-    /// When to leave the rest of a part to the next request.
-    pub fn limit(&self) -> Instant {
-        self.begun.unwrap_or_else(Instant::now) + Self::LIMIT
-    }
-
-    /// Has the next request begin with `part`, whose work the limit has cut short.
-    pub fn leave(&mut self, part: &Batch) {
+    /// Lets the next request begin with `part`, which this one could not finish.
+    pub fn stop_at(&mut self, part: &Batch) {
         self.next = Some(part.id);
     }
 
-    /// What the next request begins with; `None` when all is done.
+    /// The cursor for the next request; `None` when all parts are done.
     pub fn next_cursor(&self) -> Option<String> {
         self.next.map(|id| id.to_string())
     }
@@ -151,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_worked_off_in_steps() {
+    fn a_group_is_processed_in_several_requests() {
         let part = |seconds: i64| Batch {
             id: BatchId::new(),
             owner: Owner::new("somebody"),
@@ -166,24 +157,28 @@ mod tests {
             canceled_at: None,
         };
         let parts = [part(1), part(2), part(3)];
-        let turns = |mut steps: Steps| {
-            let turns = parts.each_ref().map(|part| steps.is_turn_of(part));
-            (turns, steps.next_cursor())
+        let cursor = |text: Option<&String>| GroupCursor::parse(text).expect("a good cursor");
+        let turns = |mut cursor: GroupCursor, seconds_per_part: u32| {
+            let mut now = Instant::now();
+            let turns = parts.each_ref().map(|part| {
+                let turn = cursor.turn_of(part, now).is_some();
+                now += seconds_per_part * Duration::from_secs(1);
+                turn
+            });
+            (turns, cursor.next_cursor())
         };
-        let steps = |cursor: Option<&String>| Steps::from(cursor).expect("a good cursor");
-        assert_eq!(turns(steps(None)), ([true, true, true], None));
-        let out_of_time = |steps: Steps| Steps { time: Duration::ZERO, ..steps };
-        let (first, next) = turns(out_of_time(steps(None)));
+        assert_eq!(turns(cursor(None), 5), ([true, true, true], None));
+        let (first, next) = turns(cursor(None), 12);
         assert_eq!((first, &next), ([true, false, false], &Some(parts[1].id.to_string())));
-        let (second, next) = turns(out_of_time(steps(next.as_ref())));
+        let (second, next) = turns(cursor(next.as_ref()), 12);
         assert_eq!((second, &next), ([false, true, false], &Some(parts[2].id.to_string())));
-        assert_eq!(turns(out_of_time(steps(next.as_ref()))), ([false, false, true], None));
-        let mut cut_short = steps(None);
-        assert!(cut_short.is_turn_of(&parts[0]));
-        cut_short.leave(&parts[0]);
-        assert_eq!(turns(cut_short), ([false, false, false], Some(parts[0].id.to_string())));
-        assert!(Steps::from(Some(&"x".to_owned())).is_err());
+        assert_eq!(turns(cursor(next.as_ref()), 12), ([false, false, true], None));
+        let (mut cut_short, now) = (cursor(None), Instant::now());
+        assert_eq!(cut_short.turn_of(&parts[0], now), Some(now + GroupCursor::LIMIT));
+        cut_short.stop_at(&parts[0]);
+        assert_eq!(turns(cut_short, 0), ([false, false, false], Some(parts[0].id.to_string())));
+        assert!(GroupCursor::parse(Some(&"x".to_owned())).is_err());
         let stranger = BatchId::new().to_string();
-        assert!(steps(Some(&stranger)).check(&Whole::Batch(part(1))).is_err());
+        assert!(cursor(Some(&stranger)).check(&BatchOrGroup::Batch(part(1))).is_err());
     }
 }

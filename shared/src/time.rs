@@ -30,14 +30,14 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded up.
-    pub const fn secs(self) -> i64 {
+    /// BatchOrGroup seconds since the Unix epoch, rounded up.
+    pub const fn secs_ceil(self) -> i64 {
         self.0.div_euclid(1000) + (self.0.rem_euclid(1000) != 0) as i64
     }
 
     /// This point, or the next that is a whole second.
     pub const fn whole_secs(self) -> Self {
-        Self(self.secs() * 1000)
+        Self(self.secs_ceil() * 1000)
     }
 
     /// The last point at or before this one that is a multiple of `span` after the Unix epoch.
@@ -156,6 +156,6 @@ mod tests {
         let json = serde_json::to_string(&time).expect("a timestamp is JSON");
         assert_eq!(json, "\"2026-11-18T11:06:40.123Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&json).expect("it reads back"), time);
-        assert_eq!(time.secs(), 1_795_000_001);
+        assert_eq!(time.secs_ceil(), 1_795_000_001);
     }
 }

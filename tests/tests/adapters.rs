@@ -20,7 +20,7 @@ fn job(now: Timestamp) -> Job {
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
     let day = Duration::from_secs(86_400);
     let job = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
-    Job { expires_at: Timestamp::from_ms(job.expires_at.secs() * 1000), ..job }
+    Job { expires_at: Timestamp::from_ms(job.expires_at.secs_ceil() * 1000), ..job }
 }
 
 fn picture(seed: u32) -> File {
@@ -308,7 +308,10 @@ async fn a_ticket_is_sent_with_its_owners_group_and_trace() {
     let attributes = message.attributes().expect("attributes");
     assert_eq!(attributes.get(&AwsTraceHeader), ticket.trace.as_ref());
     assert_eq!(attributes.get(&MessageGroupId).map(String::len), Some(32));
-    queue.hide(message.receipt_handle().expect("a handle"), Duration::ZERO).await.expect("the queue answers");
+    queue
+        .change_visibility(message.receipt_handle().expect("a handle"), Duration::ZERO)
+        .await
+        .expect("the queue answers");
     let again = pipeline.sqs().receive_message().queue_url(url).send().await.expect("the queue answers");
     assert_eq!(again.messages().len(), 1, "a message that is hidden for no time is there at once");
     pipeline.stop().await;
@@ -332,7 +335,7 @@ async fn a_message_is_hidden_no_shorter_than_asked_and_no_longer_than_sqs_allows
     let waits = [0, 1, 300, 1_000, 1_001, 43_200_000, 43_200_001, 86_400_000];
     let said = said(&pipeline, async |queue| {
         for wait in waits {
-            queue.hide("receipt", Duration::from_millis(wait)).await.expect("the queue answers");
+            queue.change_visibility("receipt", Duration::from_millis(wait)).await.expect("the queue answers");
         }
     });
     let hidden: Vec<_> = said.await.iter().map(|body| body["VisibilityTimeout"].as_u64()).collect();
@@ -347,7 +350,7 @@ async fn each_owner_has_a_message_group_of_its_own() {
     let said = said(&pipeline, async |queue| {
         for owner in ["alice", "bob"].map(Owner::new) {
             queue.send(&ticket(), &owner).await.expect("the queue answers");
-            queue.send_all(&[ticket()], &owner).await.expect("the queue answers");
+            queue.send_batch(&[ticket()], &owner).await.expect("the queue answers");
         }
     });
     let groups: Vec<_> = said

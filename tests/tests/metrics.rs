@@ -42,7 +42,7 @@ impl Kept {
 /// Connections whose metrics are kept, and the settings of a function.
 fn overheard(pipeline: &Pipeline, function: &str) -> (Kept, Aws, BTreeMap<String, String>) {
     let kept = Kept::default();
-    let aws = pipeline.stack.aws().clone().telling(Output::to(kept.clone()));
+    let aws = pipeline.stack.aws().clone().with_output(Output::to(kept.clone()));
     (kept, aws, pipeline.stack.deployment().functions[function].environment.clone())
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
-use shared::aws::deliveries::work_off;
+use shared::aws::deliveries::process_batch;
 use shared::aws::{Aws, Images, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
@@ -48,7 +48,7 @@ impl App {
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table).telling(metrics),
+            table: aws.table(table).with_metrics(metrics),
             images: aws.images(bucket),
             queue: aws.queue(queue),
             parked: aws.queue(parked),
@@ -63,5 +63,5 @@ impl App {
 /// # Errors
 /// None: a ticket that cannot be worked off is named in the answer and comes back.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
-    Ok(work_off(event.payload, &app.queue, &app.parked, IN_FLIGHT, |delivery| end_job::end(app, delivery)).await)
+    Ok(process_batch(event.payload, &app.queue, &app.parked, IN_FLIGHT, |delivery| end_job::end(app, delivery)).await)
 }

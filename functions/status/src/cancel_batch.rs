@@ -3,37 +3,41 @@
 use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::gateway::log_failure;
 use shared::aws::{Saved, ServiceError};
 use shared::batch::Counts;
-use shared::group::{Steps, Whole};
+use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
 use shared::{Batch, JobId, Problem};
 
-use crate::{App, unread};
+use crate::App;
 
 /// How many jobs of a batch are canceled at once.
 const AT_ONCE: usize = 16;
 
 /// Cancels the jobs of a batch that have not started, and tells how its jobs then stand, and where a group goes on
 /// that was too large to be worked off in one request.
-pub(crate) async fn cancel(app: &App, batch: &Whole, mut steps: Steps) -> Result<(Counts, Option<String>), Problem> {
-    steps.check(batch)?;
+pub(crate) async fn cancel(
+    app: &App,
+    batch: &BatchOrGroup,
+    mut cursor: GroupCursor,
+) -> Result<(Counts, Option<String>), Problem> {
+    cursor.check(batch)?;
     let mut states = Vec::with_capacity(batch.total());
-    let before = app.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
+    let before = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
     for (part, known) in batch.parts().iter().zip(before) {
-        if !steps.is_turn_of(part) {
+        let Some(limit) = cursor.turn_of(part, Instant::now()) else {
             states.extend(part.states(known, app.clock.now()));
             continue;
-        }
-        let limit = steps.limit();
-        let (canceled, broke_off) = cancel_part(app, part, known, limit).await.map_err(unread(part.id))?;
+        };
+        let (canceled, broke_off) = cancel_part(app, part, known, limit).await.map_err(log_failure(part.id))?;
         tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
         if broke_off {
-            steps.leave(part);
+            cursor.stop_at(part);
         }
         states.extend(canceled);
     }
-    Ok((Counts::of(states), steps.next_cursor()))
+    Ok((Counts::of(states), cursor.next_cursor()))
 }
 
 /// Cancels what waits of a batch until `limit`, and tells how all of its jobs then stand, and whether there was no time

@@ -1,14 +1,15 @@
 //! Canceling a job.
 
 use shared::aws::Saved;
+use shared::aws::gateway::log_failure;
 use shared::job::Status;
 use shared::{Job, JobId, Owner, Problem};
 
-use crate::{App, unread};
+use crate::App;
 
 /// Cancels the owner's job. One that is canceled already stays so.
 pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, Problem> {
-    let mut job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(unread(id))?;
+    let mut job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     // Each turn of the loop means that somebody else has moved the job on, which ends.
     while let Some(current) = job {
         let canceled = match current.cancel(app.clock.now()) {
@@ -16,7 +17,7 @@ pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, P
             Err(Status::Canceled) => return Ok(current),
             Err(status) => return Err(Problem::NotCancelable(status)),
         };
-        job = match app.table.save(&canceled).await.map_err(unread(id))? {
+        job = match app.table.save(&canceled).await.map_err(log_failure(id))? {
             Saved::Stored => {
                 tracing::info!(job.id = %id, "a job was canceled");
                 return Ok(canceled);

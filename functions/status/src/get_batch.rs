@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
+use shared::aws::gateway::log_failure;
 use shared::batch::Counts;
-use shared::group::Whole;
+use shared::group::BatchOrGroup;
 use shared::job::Status;
 use shared::{BatchId, JobId, Owner, Problem};
 
-use crate::{App, get_job, unread};
+use crate::{App, get_job};
 
 /// The least age at which a batch's unfinished jobs may be past their deadline.
 const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
@@ -18,8 +19,8 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 const SAMPLE: usize = 25;
 
 /// The owner's batch.
-pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<Whole, Problem> {
-    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(unread(id))?;
+pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOrGroup, Problem> {
+    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     batch.ok_or(Problem::NotFound)
 }
 
@@ -27,9 +28,9 @@ pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<Whole, 
 ///
 /// Some of those that seem unfinished long after their submission are looked at one by one, so that a job whose ticket
 /// was lost does not keep its batch open for ever.
-pub(crate) async fn count(app: &App, batch: &Whole) -> Result<Counts, Problem> {
+pub(crate) async fn count(app: &App, batch: &BatchOrGroup) -> Result<Counts, Problem> {
     let now = app.clock.now();
-    let parts = app.table.states_of_batches(batch.parts()).await.map_err(unread(batch.id()))?;
+    let parts = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
     let (mut missing, mut states) = (Vec::new(), Vec::new());
     for (part, found) in batch.parts().iter().zip(parts) {
         missing.extend(part.states_of_missing(found.len(), now));
@@ -43,7 +44,7 @@ pub(crate) async fn count(app: &App, batch: &Whole) -> Result<Counts, Problem> {
         async move { if look { status_now(app, id).await } else { Ok(Some(status)) } }
     });
     let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
-    Ok(Counts::of(states.map_err(unread(batch.id()))?.into_iter().flatten().chain(missing)))
+    Ok(Counts::of(states.map_err(log_failure(batch.id()))?.into_iter().flatten().chain(missing)))
 }
 
 /// The state of a job, after it was ended if its deadline has passed; `None` when its record is gone.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use shared::api::QueueView;
+use shared::aws::gateway::log_failure;
 use shared::aws::{Files, ServiceError, job_end::give_up};
 use shared::image::{SignedUrl, Variant};
 use shared::job::ErrorCode;
 use shared::{Job, JobId, JobState, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
-use crate::{App, unread};
+use crate::App;
 
 /// How often the table is asked while an answer is held.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
@@ -18,12 +19,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> Result<Job, Problem> {
     let patience = Instant::now() + wait;
     loop {
-        let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(unread(id))?;
+        let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
         let job = end_if_overdue(app, job.ok_or(Problem::NotFound)?).await.ok_or(Problem::NotFound)?;
         let left = patience.saturating_duration_since(Instant::now());
         if job.finished_at().is_some() || left.is_zero() {
             app.pace.learn(&job);
-            return with_live_url(app, job).await.map_err(unread(id));
+            return with_live_url(app, job).await.map_err(log_failure(id));
         }
         sleep(BETWEEN_LOOKS.min(left)).await;
     }
@@ -32,7 +33,7 @@ pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> 
 /// A URL of one of the job's files, signed now. In place of one that the job does not have it is what the job has to
 /// show.
 pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
-    let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(unread(id))?;
+    let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     let job = job.ok_or(Problem::NotFound)?;
     let JobState::Succeeded { image, .. } = &job.state else { return Err(Problem::NotFinished(job.status())) };
     let variant = match variant {
@@ -41,7 +42,7 @@ pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Vari
         variant => variant,
     };
     let signed = app.images.sign(&job, variant, app.clock.now(), app.url_life).await;
-    Ok(signed.map_err(unread(id))?.url)
+    Ok(signed.map_err(log_failure(id))?.url)
 }
 
 /// Fails a job whose deadline has passed while nobody worked on it, so that nobody waits for a ticket that was lost.
@@ -82,7 +83,7 @@ pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueV
     if job.state != JobState::Queued {
         return Ok(None);
     }
-    let ahead = app.pace.depth().await.map_err(unread(job.id))?.waiting;
+    let ahead = app.pace.depth().await.map_err(log_failure(job.id))?.waiting;
     let estimated_start_at = app.clock.now() + app.pace.time_for(ahead);
     Ok(Some(QueueView { ahead, estimated_start_at, estimate: true }))
 }
@@ -91,7 +92,7 @@ pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueV
 pub(crate) async fn next_look(app: &App, job: &Job) -> Result<Option<Duration>, Problem> {
     Ok(match job.state {
         JobState::Queued => {
-            let ahead = app.pace.depth().await.map_err(unread(job.id))?.waiting;
+            let ahead = app.pace.depth().await.map_err(log_failure(job.id))?.waiting;
             Some(app.pace.time_for(ahead + 1))
         }
         JobState::Running(_) => Some(app.pace.time_left(job, app.clock.now())),

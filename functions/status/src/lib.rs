@@ -15,11 +15,11 @@ use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
-use shared::aws::gateway::{Answer, Entrance, Request};
-use shared::aws::{Aws, Images, ServiceError, Table};
+use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
+use shared::aws::{Aws, Images, Table};
 use shared::batch::BatchStatus;
 use shared::cursor::CursorKey;
-use shared::group::Steps;
+use shared::group::GroupCursor;
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{BatchId, Clock, Job, JobId, JobState, Owner, Problem};
@@ -77,7 +77,7 @@ impl App {
         let entrance = Entrance::read(&mut settings);
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table).telling(metrics),
+            table: aws.table(table).with_metrics(metrics),
             images: aws.images(bucket),
             clock,
             cursors: CursorKey::new(&cursor_key),
@@ -127,7 +127,7 @@ async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, 
     if method != "GET" {
         return Err(wrong_method("/"));
     }
-    let pictures = app.images.origin().await.map_err(unread("page"))?;
+    let pictures = app.images.origin().await.map_err(log_failure("page"))?;
     Ok(Page::get().answer(request, &pictures))
 }
 
@@ -195,9 +195,9 @@ async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer
 async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let query = request.query(&["cursor"])?;
     request.idempotency_key()?;
-    let steps = Steps::from(query.get("cursor"))?;
+    let cursor = GroupCursor::parse(query.get("cursor"))?;
     let batch = get_batch::get(app, batch_id(request)?, owner).await?;
-    let (counts, next_cursor) = cancel_batch::cancel(app, &batch, steps).await?;
+    let (counts, next_cursor) = cancel_batch::cancel(app, &batch, cursor).await?;
     Ok(batch_answer(app, BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) }))
 }
 
@@ -213,7 +213,7 @@ fn batch_answer(app: &App, view: BatchView) -> Answer {
 
 async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let depth = app.pace.depth().await.map_err(unread("health"))?;
+    let depth = app.pace.depth().await.map_err(log_failure("health"))?;
     let health = HealthView {
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -260,12 +260,4 @@ fn etag(job: &Job) -> String {
 /// The digest of a text, in Base64.
 fn digest(text: &str) -> String {
     base64_simd::STANDARD.encode_to_string(Sha256::digest(text))
-}
-
-/// The one place where a failing service is logged.
-fn unread(id: impl std::fmt::Display) -> impl FnOnce(ServiceError) -> Problem {
-    move |error| {
-        tracing::error!(id = %id, %error, "a request was not served");
-        error.into()
-    }
 }

@@ -2,16 +2,16 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{JobView, JobsView};
-use shared::aws::gateway::Request;
+use shared::aws::gateway::{Request, log_failure};
 use shared::aws::{List, Page};
 use shared::batch::Batch;
 use shared::fault::FieldError;
-use shared::group::Whole;
+use shared::group::BatchOrGroup;
 use shared::job::Status;
 use shared::json::escaped_len_of;
 use shared::{BatchId, Job, Owner, Problem};
 
-use crate::{App, digest, etag, get_job, unread};
+use crate::{App, digest, etag, get_job};
 
 /// How many jobs a page has when nobody says how many.
 const DEFAULT_LIMIT: usize = 20;
@@ -79,13 +79,13 @@ pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &s
     let scope = filter.scope(["owner", owner.as_str()]);
     let after = place(app, &scope, filter)?;
     let page = app.table.list(List::OfOwner(owner), candidates(app, filter), filter.limit, after).await;
-    let page = page.map_err(unread("list"))?;
+    let page = page.map_err(log_failure("list"))?;
     let (jobs, next) = shown(app, page, filter, &scope).await?;
     Ok(fitting(app, &jobs, next, &scope, base, |last| List::OfOwner(owner).place_after(last)))
 }
 
 /// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
-pub(crate) async fn of_batch(app: &App, batch: &Whole, filter: &Filter, base: &str) -> Result<Listed, Problem> {
+pub(crate) async fn of_batch(app: &App, batch: &BatchOrGroup, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     let id = batch.id().to_string();
     // Functions of an earlier version seal other places for the kind "batch".
     let scope = filter.scope(["batch by place", &id]);
@@ -108,7 +108,7 @@ pub(crate) async fn of_batch(app: &App, batch: &Whole, filter: &Filter, base: &s
         let part = &parts[place];
         let limit = filter.limit - page.jobs.len();
         let listed = app.table.list(List::OfBatch(part), candidates(app, filter), limit, after.take()).await;
-        let Page { jobs, next } = listed.map_err(unread("list"))?;
+        let Page { jobs, next } = listed.map_err(log_failure("list"))?;
         page.jobs.extend(jobs);
         let part_goes_on = next.is_some();
         page.next = match next {
@@ -183,6 +183,6 @@ async fn shown(app: &App, page: Page, filter: &Filter, scope: &[&str]) -> Result
         .try_filter_map(|job| async { Ok(job) })
         .try_collect()
         .await
-        .map_err(unread("list"))?;
+        .map_err(log_failure("list"))?;
     Ok((jobs, next.map(|place| app.cursors.seal(scope, &place))))
 }

@@ -13,9 +13,9 @@ use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request};
-use shared::aws::{Aws, Queue, ServiceError, Table};
+use shared::aws::{Aws, Queue, Table};
 use shared::batch::{BatchOrder, Counts};
-use shared::group::{Steps, Whole};
+use shared::group::{BatchOrGroup, GroupCursor};
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Owner, Problem};
@@ -61,7 +61,7 @@ impl App {
         let entrance = Entrance::read(&mut settings);
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table).telling(metrics),
+            table: aws.table(table).with_metrics(metrics),
             queue: aws.queue(queue),
             clock,
             model: model.unwrap_or(Model::Core),
@@ -122,7 +122,7 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
     }
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.states);
-    let view = BatchView::new(&Whole::Batch(submitted.batch), counts, &request.base_url());
+    let view = BatchView::new(&BatchOrGroup::Batch(submitted.batch), counts, &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
@@ -131,8 +131,8 @@ async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<
     let query = request.query(&["cursor"])?;
     let key = request.idempotency_key()?;
     let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
-    let steps = Steps::from(query.get("cursor"))?;
-    let (batch, counts, next_cursor) = retry_batch::retry(app, id, owner, key.as_ref(), steps, trace).await?;
+    let cursor = GroupCursor::parse(query.get("cursor"))?;
+    let (batch, counts, next_cursor) = retry_batch::retry(app, id, owner, key.as_ref(), cursor, trace).await?;
     let view = BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) };
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }
@@ -141,12 +141,4 @@ async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<
 fn accepted(answer: Answer, location: &str, replayed: bool) -> Answer {
     let answer = answer.header(header::LOCATION, location).retry_after(FIRST_LOOK);
     if replayed { answer.header(HeaderName::from_static("idempotency-replayed"), "true") } else { answer }
-}
-
-/// The one place where a submission's failing service is logged.
-fn refused(id: impl std::fmt::Display) -> impl FnOnce(ServiceError) -> Problem {
-    move |error| {
-        tracing::error!(id = %id, %error, "a submission was not accepted");
-        error.into()
-    }
 }

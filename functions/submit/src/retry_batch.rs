@@ -4,15 +4,16 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
+use shared::aws::gateway::log_failure;
 use shared::batch::Counts;
 use shared::caller::IdempotencyKey;
-use shared::group::{Steps, Whole};
+use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
 use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 
+use crate::App;
 use crate::retry_job::requeue;
-use crate::{App, refused};
 
 /// How many jobs of a batch are retried at once.
 const AT_ONCE: usize = 16;
@@ -24,28 +25,27 @@ pub(crate) async fn retry(
     id: BatchId,
     owner: &Owner,
     key: Option<&IdempotencyKey>,
-    mut steps: Steps,
+    mut cursor: GroupCursor,
     trace: Option<String>,
-) -> Result<(Whole, Counts, Option<String>), Problem> {
-    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(refused(id))?;
+) -> Result<(BatchOrGroup, Counts, Option<String>), Problem> {
+    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     let batch = batch.ok_or(Problem::NotFound)?;
-    steps.check(&batch)?;
+    cursor.check(&batch)?;
     let mut states = Vec::with_capacity(batch.total());
-    let before = app.table.states_of_batches(batch.parts()).await.map_err(refused(id))?;
+    let before = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(id))?;
     for (part, known) in batch.parts().iter().zip(before) {
-        if !steps.is_turn_of(part) {
+        let Some(limit) = cursor.turn_of(part, Instant::now()) else {
             states.extend(part.states(known, app.clock.now()));
             continue;
-        }
-        let limit = steps.limit();
+        };
         let retried = retry_part(app, part, known, key, limit, trace.clone()).await;
-        let (retried, broke_off) = retried.map_err(refused(part.id))?;
+        let (retried, broke_off) = retried.map_err(log_failure(part.id))?;
         if broke_off {
-            steps.leave(part);
+            cursor.stop_at(part);
         }
         states.extend(retried);
     }
-    Ok((batch, Counts::of(states), steps.next_cursor()))
+    Ok((batch, Counts::of(states), cursor.next_cursor()))
 }
 
 /// Queues the failed jobs of a batch again until `limit`, and tells how all of its jobs then stand, and whether there was
@@ -85,7 +85,7 @@ async fn retry_part(
         .try_collect()
         .await?;
     let tickets: Vec<_> = jobs.iter().filter_map(|(_, ticket, _)| ticket.clone()).collect();
-    app.queue.send_all(&tickets, &part.owner).await?;
+    app.queue.send_batch(&tickets, &part.owner).await?;
     tracing::info!(batch.id = %part.id, jobs = tickets.len(), "a batch was retried");
     let broke_off = jobs.iter().any(|(_, _, left)| *left);
     Ok((jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off))

@@ -1,12 +1,13 @@
 //! Queuing a failed or canceled job again.
 
+use shared::aws::gateway::log_failure;
 use shared::aws::{Saved, ServiceError};
 use shared::caller::IdempotencyKey;
 use shared::job::Status;
 use shared::{Job, JobId, Owner, Problem};
 
+use crate::App;
 use crate::submit_job::{Submitted, send_ticket};
-use crate::{App, refused};
 
 /// What came of retrying a job.
 pub(crate) enum Retried {
@@ -41,8 +42,8 @@ pub(crate) async fn retry(
     key: Option<&IdempotencyKey>,
     trace: Option<String>,
 ) -> Result<Submitted, Problem> {
-    let owned = app.table.get_owned(id, owner, app.clock.now()).await.map_err(refused(id))?;
-    let retried = requeue(app, owned.ok_or(Problem::NotFound)?, key).await.map_err(refused(id))?;
+    let owned = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
+    let retried = requeue(app, owned.ok_or(Problem::NotFound)?, key).await.map_err(log_failure(id))?;
     if let Some(job) = retried.job().filter(|job| job.finished_at().is_none()) {
         send_ticket(app, job, trace).await?;
     }

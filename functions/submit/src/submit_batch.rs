@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::BatchJobView;
+use shared::aws::gateway::log_failure;
 use shared::aws::{CreatedBatch, Joined, Saved, ServiceError};
 use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
@@ -14,7 +15,7 @@ use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
-use crate::{App, refused};
+use crate::App;
 
 /// How long one writer has a batch for itself: longer than an invocation lasts, so that it is alone or dead.
 const WRITING: Duration = Duration::from_secs(45);
@@ -69,14 +70,14 @@ pub(crate) async fn submit(
         writing: Some(lease),
         canceled_at: None,
     };
-    let (batch, states, replayed) = match app.table.create_batch(&batch).await.map_err(refused(id))? {
+    let (batch, states, replayed) = match app.table.create_batch(&batch).await.map_err(log_failure(id))? {
         CreatedBatch::New => {
             let states = write(app, &batch, lease, &order, Written::Nothing, trace).await?;
             (batch, states, false)
         }
         CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
             let batch = complete(app, existing, &order, trace).await?;
-            let known = app.table.states_of_batch(id).await.map_err(refused(id))?;
+            let known = app.table.states_of_batch(id).await.map_err(log_failure(id))?;
             let states = batch.states(known, app.clock.now()).collect();
             (batch, states, true)
         }
@@ -99,7 +100,7 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
         let now = app.clock.now();
         if lease.until <= now {
             let mine = Lease::new(now + WRITING);
-            if app.table.move_writing_on(id, lease, Some(mine)).await.map_err(refused(id))? {
+            if app.table.move_writing_on(id, lease, Some(mine)).await.map_err(log_failure(id))? {
                 write(app, &batch, mine, order, Written::Perhaps, trace).await?;
                 return Ok(batch);
             }
@@ -107,7 +108,7 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
             return Err(Problem::Unavailable { retry_after: lease.until.since(now) });
         }
         sleep(Duration::from_millis(250)).await;
-        batch = app.table.get_batch(id).await.map_err(refused(id))?.ok_or(Problem::NotFound)?;
+        batch = app.table.get_batch(id).await.map_err(log_failure(id))?.ok_or(Problem::NotFound)?;
     }
     Ok(batch)
 }
@@ -133,28 +134,28 @@ async fn write(
     let (there, missing) = match written {
         Written::Nothing => (Vec::new(), wanted),
         Written::Perhaps => {
-            let there = app.table.written_jobs(&wanted).await.map_err(refused(id))?;
+            let there = app.table.written_jobs(&wanted).await.map_err(log_failure(id))?;
             let known: HashSet<_> = there.iter().map(|job| job.id).collect();
             (there, wanted.into_iter().filter(|job| !known.contains(&job.id)).collect())
         }
     };
-    let mut jobs = app.table.create_all(&missing).await.map_err(refused(id))?;
+    let mut jobs = app.table.create_all(&missing).await.map_err(log_failure(id))?;
     // A job that was retried may outlive its batch, and then meets the next batch of the same key.
     let asked = |(job, wanted): (&Job, &Job)| job.order == wanted.order && job.membership == wanted.membership;
     let reused = !jobs.iter().zip(&missing).all(asked);
     jobs.extend(there);
-    let canceled = app.table.get_batch(id).await.map_err(refused(id))?.is_some_and(|now| now.canceled_at.is_some());
+    let canceled = app.table.get_batch(id).await.map_err(log_failure(id))?.is_some_and(|now| now.canceled_at.is_some());
     if reused || canceled {
-        jobs = cancel_new(app, batch, jobs).await.map_err(refused(id))?;
+        jobs = cancel_new(app, batch, jobs).await.map_err(log_failure(id))?;
     }
     if reused {
         return Err(Problem::IdempotencyKeyReused);
     }
     let unfinished = jobs.iter().filter(|job| job.finished_at().is_none());
     let tickets: Vec<_> = unfinished.map(|job| Ticket::of(job, trace.clone())).collect();
-    app.queue.send_all(&tickets, &batch.owner).await.map_err(refused(id))?;
+    app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
     // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
-    app.table.move_writing_on(id, lease, None).await.map_err(refused(id))?;
+    app.table.move_writing_on(id, lease, None).await.map_err(log_failure(id))?;
     Ok(jobs.iter().map(Job::status).collect())
 }
 
@@ -182,7 +183,7 @@ async fn cancel_new(app: &App, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>
 /// is found under its group.
 async fn join_group(app: &App, batch: &Batch, order: &BatchOrder) -> Result<(), Problem> {
     let (Some(id), Some(name)) = (batch.group, &order.group) else { return Ok(()) };
-    match app.table.join_group(batch, id, name).await.map_err(refused(batch.id))? {
+    match app.table.join_group(batch, id, name).await.map_err(log_failure(batch.id))? {
         Joined::Part => Ok(()),
         Joined::Full => {
             let rule = format!("has {} parts already, which is the most; begin another group", Group::MAX_PARTS);

@@ -1,12 +1,13 @@
 //! Recording a job and sending its ticket.
 
 use shared::aws::Created;
+use shared::aws::gateway::log_failure;
 use shared::caller::IdempotencyKey;
 use shared::order::Order;
 use shared::ticket::Ticket;
 use shared::{Job, JobId, Owner, Problem};
 
-use crate::{App, refused};
+use crate::App;
 
 /// A job that was taken in, now or by an earlier request with the same key.
 pub(crate) struct Submitted {
@@ -27,7 +28,7 @@ pub(crate) async fn submit(
 ) -> Result<Submitted, Problem> {
     let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
     let job = Job::new(id, owner, order, app.clock.now(), app.deadline, app.retention);
-    let submitted = match app.table.create(&job).await.map_err(refused(id))? {
+    let submitted = match app.table.create(&job).await.map_err(log_failure(id))? {
         Created::New => Submitted { job, replayed: false },
         Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
         Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
@@ -41,5 +42,5 @@ pub(crate) async fn submit(
 }
 
 pub(crate) async fn send_ticket(app: &App, job: &Job, trace: Option<String>) -> Result<(), Problem> {
-    app.queue.send(&Ticket::of(job, trace), &job.owner).await.map_err(refused(job.id))
+    app.queue.send(&Ticket::of(job, trace), &job.owner).await.map_err(log_failure(job.id))
 }

@@ -2,6 +2,7 @@
 
 mod drawing;
 mod paint_job;
+mod setback;
 mod thumbnail;
 mod typesetter;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Context, Error, LambdaEvent};
-use shared::aws::deliveries::work_off;
+use shared::aws::deliveries::process_batch;
 use shared::aws::{Aws, Images, Painter, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Timestamp};
@@ -64,7 +65,7 @@ impl App {
         let thumbnails = settings.parse::<bool>("THUMBNAILS").unwrap_or_default();
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
-            table: aws.table(table).telling(metrics),
+            table: aws.table(table).with_metrics(metrics),
             images: aws.images(bucket),
             painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
             drawing: Drawing::new(),
@@ -85,8 +86,10 @@ impl App {
 /// None: a ticket that cannot be worked off is named in the answer and comes back.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
-    Ok(work_off(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| paint_job::paint(app, delivery, end))
-        .await)
+    Ok(process_batch(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| {
+        paint_job::paint(app, delivery, end)
+    })
+    .await)
 }
 
 /// When Lambda stops this invocation.

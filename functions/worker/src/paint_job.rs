@@ -5,18 +5,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::job_end::{clean_up, give_up, verdict_for};
-use shared::aws::{File, Files, Kind, Meaning, PaintError, Saved, ServiceError, Stored};
-use shared::backoff::{between, full_jitter};
+use shared::aws::{File, Files, Kind, Saved, ServiceError, Stored};
+use shared::backoff::full_jitter;
 use shared::image::{ImageFacts, Variant};
 use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, LastError, Lease};
 use shared::origin::{Origin, mark};
-use shared::stability::NoPicture;
 use shared::{Job, JobState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::App;
+use crate::setback::Setback;
 use crate::thumbnail::{NoThumbnail, thumbnail};
-use crate::typesetter::{SetError, typeset};
+use crate::typesetter::typeset;
 
 /// What must be left of an invocation when a painting ends, to store the picture and record it.
 const TIME_TO_STORE: Duration = Duration::from_secs(20);
@@ -29,47 +29,6 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// A record is written before its ticket is sent, so one that is not there by now was deleted.
 const TIME_TO_APPEAR: Duration = Duration::from_secs(60);
-
-/// Why an attempt came to nothing, and so what becomes of its job.
-struct Setback {
-    code: ErrorCode,
-    message: String,
-    attempt: Attempt,
-    then: Then,
-}
-
-/// What follows a setback.
-#[derive(Clone, Copy)]
-enum Then {
-    /// The job fails: it would come to nothing each time.
-    Fail,
-    /// It is tried again soon, as often as attempts are left.
-    Soon,
-    /// It is tried again when the model may have recovered, as often as attempts are left.
-    WhenRecovered,
-    /// It is tried again when there may be room, however often that takes.
-    WhenFree,
-    /// It waits for the operator.
-    WhenMended,
-}
-
-impl Then {
-    /// How long the job waits, after `before` setbacks of the same kind; `None` if it does not.
-    ///
-    /// A model that failed once is often well again soon. One that failed twice may be in an incident, which three
-    /// attempts outlast if it is over in ten minutes. So that this is certain, these waits have a least length.
-    fn wait(self, before: u32) -> Option<Duration> {
-        let secs = Duration::from_secs;
-        Some(match self {
-            Self::Fail => return None,
-            Self::Soon => full_jitter(secs(2), secs(60), before),
-            Self::WhenRecovered if before == 0 => between(secs(20), secs(30)),
-            Self::WhenRecovered => between(secs(600), secs(900)),
-            Self::WhenFree => full_jitter(secs(2), secs(900), before),
-            Self::WhenMended => full_jitter(secs(30), secs(900), before),
-        })
-    }
-}
 
 /// Works one ticket off before `end`, when Lambda stops the invocation.
 pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
@@ -108,31 +67,32 @@ pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result
 
 /// Everything that the job has to show, stored: what an earlier attempt left in the bucket, and the rest made anew.
 async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Setback> {
-    if let Some(files) = look_before_paying(app, job).await.map_err(unpaid)? {
+    if let Some(files) = look_before_paying(app, job).await.map_err(Setback::from_storage_error(Attempt::NeverBegan))? {
         let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
         return Ok(Files { thumbnail, ..files });
     }
     let Some(poster) = &job.order.poster else {
         let picture = paint_picture(app, job, end).await?;
         let image = store(app, job, Variant::Image, picture, end).await;
-        let File { facts, bytes } = image.map_err(|error| unstored(&error, Attempt::Counts))?;
+        let File { facts, bytes } = image.map_err(Setback::from_storage_error(Attempt::Counts))?;
         let thumbnail = store_thumbnail(app, job, Some(bytes), end).await;
         return Ok(Files { image: facts, artwork: None, thumbnail });
     };
     // The artwork is stored before its lettering is set, so that a crash meanwhile does not cost another painting.
-    let (artwork, attempt) = match paid_artwork(app, job).await.map_err(unpaid)? {
-        Some(artwork) => (artwork, Attempt::NeverBegan),
-        None => {
-            let picture = paint_picture(app, job, end).await?;
-            let artwork = store(app, job, Variant::Artwork, picture, end).await;
-            (artwork.map_err(|error| unstored(&error, Attempt::Counts))?, Attempt::Counts)
-        }
-    };
+    let (artwork, attempt) =
+        match paid_artwork(app, job).await.map_err(Setback::from_storage_error(Attempt::NeverBegan))? {
+            Some(artwork) => (artwork, Attempt::NeverBegan),
+            None => {
+                let picture = paint_picture(app, job, end).await?;
+                let artwork = store(app, job, Variant::Artwork, picture, end).await;
+                (artwork.map_err(Setback::from_storage_error(Attempt::Counts))?, Attempt::Counts)
+            }
+        };
     let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
     let set = typeset(&app.drawing, &job.order, poster, artwork).await;
-    let set = set.map_err(|error| unset(job, &error, attempt))?;
+    let set = set.map_err(|error| Setback::from_typesetting_error(job, &error, attempt))?;
     let set = marked(job, set, origin.with_lettering());
-    let image = store(app, job, Variant::Image, set, end).await.map_err(|error| unstored(&error, attempt))?;
+    let image = store(app, job, Variant::Image, set, end).await.map_err(Setback::from_storage_error(attempt))?;
     let thumbnail = store_thumbnail(app, job, Some(image.bytes), end).await;
     Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
 }
@@ -170,17 +130,15 @@ fn may_paint_before(app: &App, end: Instant) -> bool {
 async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, Setback> {
     let lost_one = job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable);
     if lost_one || app.images.is_failing() {
-        app.images.check().await.map_err(unpaid)?;
+        app.images.check().await.map_err(Setback::from_storage_error(Attempt::NeverBegan))?;
     }
     if !may_paint_before(app, end) {
-        let message = "The service's own calls left the model too little time; the job is tried again.".to_owned();
-        let (code, attempt) = (ErrorCode::Internal, Attempt::NeverBegan);
-        return Err(Setback { code, message, attempt, then: Then::WhenFree });
+        return Err(Setback::out_of_time());
     }
     match timeout_at(end - TIME_TO_STORE, app.painter.paint(&job.order)).await {
         Ok(Ok(picture)) => Ok(marked(job, picture.into(), Origin::Model)),
-        Ok(Err(error)) => Err(setback_of(app, job, &error)),
-        Err(_) => Err(counted("The model did not answer in time.")),
+        Ok(Err(error)) => Err(Setback::from_paint_error(&error, app.painter.has_answered(job.order.model))),
+        Err(_) => Err(Setback::model_error("The model did not answer in time.")),
     }
 }
 
@@ -242,63 +200,6 @@ async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, Servic
             discard_stale(app, &job, Some(&current)).await
         }
         Saved::Gone => discard_stale(app, &job, None).await,
-    }
-}
-
-/// The one place where it is decided what the model's refusals do to a job.
-fn setback_of(app: &App, job: &Claimed, error: &PaintError) -> Setback {
-    let uncounted = |code, then, message: String| Setback { code, message, attempt: Attempt::NeverBegan, then };
-    let refusal = match error {
-        PaintError::NoPicture(NoPicture::PromptFiltered) => {
-            let message = "The model's content filter refused the prompt. Change it and submit a new job.";
-            return uncounted(ErrorCode::ContentFiltered, Then::Fail, message.to_owned());
-        }
-        PaintError::NoPicture(NoPicture::PictureFiltered) => {
-            let message = "The model's content filter withheld the picture. Change the prompt or the seed and submit a \
-                           new job.";
-            let (code, attempt) = (ErrorCode::ContentFiltered, Attempt::Counts);
-            return Setback { code, message: message.to_owned(), attempt, then: Then::Fail };
-        }
-        PaintError::NoPicture(NoPicture::InferenceError) => return counted("The model failed while it painted."),
-        PaintError::NoPicture(NoPicture::Malformed(_)) => return counted("The model's answer held no picture."),
-        PaintError::Refused(refusal) => refusal,
-    };
-    let code = &refusal.code;
-    match refusal.meaning {
-        Meaning::Failed => counted(format!("The model did not answer ({code}).")),
-        Meaning::Busy => {
-            let message = "The model is busy; the job is tried again.".to_owned();
-            uncounted(ErrorCode::Throttled, Then::WhenFree, message)
-        }
-        Meaning::Unavailable => {
-            let message = format!("The model cannot be reached or has no capacity ({code}); the job is tried again.");
-            uncounted(ErrorCode::ModelUnavailable, Then::WhenFree, message)
-        }
-        Meaning::Denied => {
-            let message = format!(
-                "Bedrock does not let the service use the model ({code}); the operator must enable access to it."
-            );
-            uncounted(ErrorCode::ModelAccessDenied, Then::WhenMended, message)
-        }
-        Meaning::Missing => {
-            let message = format!(
-                "The model cannot be used in the service's Bedrock region ({code}); the operator must correct that."
-            );
-            uncounted(ErrorCode::ModelNotFound, Then::WhenMended, message)
-        }
-        Meaning::Invalid if app.painter.has_answered(job.order.model) => {
-            let message =
-                "The model refused the request as invalid, which is also how it answers some prompts that it filters.";
-            uncounted(ErrorCode::InvalidRequest, Then::Fail, message.to_owned())
-        }
-        // An account or a setting may be at fault that nobody has heard of yet. It would fail every job.
-        Meaning::Invalid => {
-            let message = format!(
-                "The model refused the request as invalid ({code}). It has not answered this worker before, so the fault \
-                 may be the operator's to mend; the job waits until the model has answered."
-            );
-            uncounted(ErrorCode::InvalidRequest, Then::WhenMended, message)
-        }
     }
 }
 
@@ -374,36 +275,6 @@ fn marked(job: &Job, file: File, origin: Origin) -> File {
     File { facts: ImageFacts { bytes: bytes.len() as u64, ..facts }, bytes }
 }
 
-fn counted(message: impl Into<String>) -> Setback {
-    Setback {
-        code: ErrorCode::ModelError,
-        message: message.into(),
-        attempt: Attempt::Counts,
-        then: Then::WhenRecovered,
-    }
-}
-
-/// The bucket does not tell whether a picture was paid for before.
-fn unpaid(error: ServiceError) -> Setback {
-    unstored(&error, Attempt::NeverBegan)
-}
-
-/// The same picture and the same words would come to the same another time, so the job does not wait for one.
-fn unset(job: &Job, error: &SetError, attempt: Attempt) -> Setback {
-    tracing::error!(job.id = %job.id, %error, "a poster cannot be set");
-    let message = "The picture was painted, but the lettering cannot be set over it.".to_owned();
-    Setback { code: ErrorCode::TypesettingFailed, message, attempt, then: Then::Fail }
-}
-
-fn unstored(error: &ServiceError, attempt: Attempt) -> Setback {
-    let then = match error.kind {
-        Kind::Throttled | Kind::Unavailable => Then::Soon,
-        Kind::Denied | Kind::Missing | Kind::Rejected => Then::WhenMended,
-    };
-    let message = format!("The bucket of pictures does not answer as it should ({}).", error.code);
-    Setback { code: ErrorCode::StorageUnavailable, message, attempt, then }
-}
-
 fn log_end(job: &Job) {
     let code = match &job.state {
         JobState::Failed { error, .. } => error.code.as_str(),
@@ -416,19 +287,4 @@ fn log_end(job: &Job) {
         waited_ms = job.started_at.map(|start| start.since(job.queued_at).as_millis() as u64),
         "a job ended",
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn three_attempts_outlast_an_incident_of_ten_minutes() {
-        let wait = |before| Then::WhenRecovered.wait(before).expect("it waits");
-        for _ in 0..10_000 {
-            assert!(wait(0) <= Duration::from_secs(30), "a model that failed once is tried again soon");
-            assert!(wait(0) + wait(1) >= Duration::from_secs(600));
-            assert!(wait(1).max(wait(9)) <= Duration::from_secs(900));
-        }
-    }
 }

@@ -39,7 +39,7 @@ pub enum Verdict {
 ///
 /// A ticket whose work fails or panics comes back and leaves its neighbours unharmed. A message that is no ticket goes
 /// to the queue `parked`, because no number of attempts would make it one.
-pub async fn work_off<F>(
+pub async fn process_batch<F>(
     event: SqsEvent,
     queue: &Queue,
     parked: &Queue,
@@ -55,7 +55,7 @@ where
             match judge(&message, parked, &work).await {
                 Verdict::Done => None,
                 Verdict::Again(delay) => {
-                    hide(queue, &message, delay).await;
+                    change_visibility(queue, &message, delay).await;
                     let mut failure = BatchItemFailure::default();
                     failure.item_identifier = message.message_id.unwrap_or_default();
                     Some(failure)
@@ -120,9 +120,9 @@ where
 }
 
 /// Makes the message come back after `delay`. Should that fail, it comes back when its present timeout ends.
-async fn hide(queue: &Queue, message: &SqsMessage, delay: Duration) {
+async fn change_visibility(queue: &Queue, message: &SqsMessage, delay: Duration) {
     let receipt_handle = message.receipt_handle.as_deref().unwrap_or_default();
-    if let Err(error) = queue.hide(receipt_handle, delay).await {
+    if let Err(error) = queue.change_visibility(receipt_handle, delay).await {
         let message_id = message.message_id.as_deref().unwrap_or_default();
         tracing::warn!(message.id = message_id, %error, "a message's visibility cannot be changed");
     }

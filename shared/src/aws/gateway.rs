@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
@@ -14,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::ServiceError;
 use super::callers::OwnerFrom;
 use crate::api::MAX_BODY_BYTES;
 use crate::caller::{IdempotencyKey, Owner};
@@ -286,6 +288,14 @@ impl From<Answer> for ApiGatewayProxyResponse {
 impl From<Result<Answer, Problem>> for Answer {
     fn from(result: Result<Answer, Problem>) -> Self {
         result.unwrap_or_else(Self::from)
+    }
+}
+
+/// Logs a failed call to a service about the job, batch or route `id`, and turns it into the answer to the caller.
+pub fn log_failure(id: impl Display) -> impl FnOnce(ServiceError) -> Problem {
+    move |error| {
+        tracing::error!(id = %id, %error, "request failed");
+        error.into()
     }
 }
 

@@ -138,14 +138,14 @@ impl Images {
     /// # Errors
     /// When the bucket does not answer as it should, or does not exist.
     pub async fn find(&self, job: &Job) -> Result<Option<Files>, ServiceError> {
-        let Some(image) = self.look(job, Variant::Image).await? else { return Ok(None) };
+        let Some(image) = self.head(job, Variant::Image).await? else { return Ok(None) };
         let has_artwork = job.variants().contains(&Variant::Artwork);
-        let artwork = if has_artwork { self.look(job, Variant::Artwork).await? } else { None };
-        let thumbnail = self.look(job, Variant::Thumbnail).await?.is_some();
+        let artwork = if has_artwork { self.head(job, Variant::Artwork).await? } else { None };
+        let thumbnail = self.head(job, Variant::Thumbnail).await?.is_some();
         Ok(Some(Files { image, artwork, thumbnail }))
     }
 
-    async fn look(&self, job: &Job, variant: Variant) -> Result<Option<ImageFacts>, ServiceError> {
+    async fn head(&self, job: &Job, variant: Variant) -> Result<Option<ImageFacts>, ServiceError> {
         match self.client.head_object().bucket(&self.bucket).key(job.image_key(variant)).send().await {
             Ok(head) => {
                 let facts = facts(head.content_type(), head.content_length(), head.metadata());

@@ -112,7 +112,7 @@ impl Aws {
             bedrock: endpoint("BEDROCK_RUNTIME"),
         };
         let credentials_end = Some(started + LAMBDA_CREDENTIALS);
-        Ok(Self { credentials_end, ..Self::new(config, endpoints).telling(Output::stdout()) })
+        Ok(Self { credentials_end, ..Self::new(config, endpoints).with_output(Output::stdout()) })
     }
 
     /// Connections with this configuration, on which no metrics are told.
@@ -121,7 +121,7 @@ impl Aws {
     }
 
     /// The same connections, with the metrics told to `output`.
-    pub fn telling(self, output: Output) -> Self {
+    pub fn with_output(self, output: Output) -> Self {
         Self { output, ..self }
     }
 

@@ -77,7 +77,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the queue does not answer as it should, or refuses some of them again and again. Some may then have been sent.
-    pub async fn send_all(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
+    pub async fn send_batch(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
         let sends: Vec<_> = tickets.chunks(MESSAGES_PER_SEND).map(|tickets| self.send_chunk(tickets, owner)).collect();
         stream::iter(sends).buffer_unordered(SENDS_AT_ONCE).try_collect().await
     }
@@ -143,7 +143,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the queue does not answer as it should. The message then comes back when its present timeout ends.
-    pub async fn hide(&self, receipt_handle: &str, delay: Duration) -> Result<(), ServiceError> {
+    pub async fn change_visibility(&self, receipt_handle: &str, delay: Duration) -> Result<(), ServiceError> {
         let secs = delay.min(MAX_VISIBILITY).as_secs_f64().ceil();
         self.client
             .change_message_visibility()

@@ -54,7 +54,7 @@ impl Table {
     }
 
     /// The same table, with `metrics` told of each job whose end is stored here.
-    pub fn telling(self, metrics: Metrics) -> Self {
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics: Some(metrics), ..self }
     }
 

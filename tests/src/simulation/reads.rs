@@ -65,7 +65,7 @@ impl Gate {
         let actor = self.actor.load(Ordering::Relaxed);
         let expires_at = item["expires_at"]["N"].as_str().and_then(|text| text.parse().ok());
         match bug {
-            Some(Bug::ExpiredShown) if expires_at.is_some_and(|end: i64| end <= scene.clock.now().secs()) => {
+            Some(Bug::ExpiredShown) if expires_at.is_some_and(|end: i64| end <= scene.clock.now().secs_ceil()) => {
                 item["expires_at"] = json!({ "N": "4000000000" });
             }
             Some(Bug::TotalFromIndex) if item.get("total").is_some() && !scene.alive.contains_key(&actor) => {

@@ -11,7 +11,7 @@ use worker::{App, handle};
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let aws = Aws::new(config, Endpoints::default()).telling(Output::stdout());
+    let aws = Aws::new(config, Endpoints::default()).with_output(Output::stdout());
     let app = &App::new(&aws, Clock::system(), &|name| std::env::var(name).ok())?;
     run(service_fn(move |event| handle(app, event))).await
 }

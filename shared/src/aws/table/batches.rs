@@ -12,7 +12,7 @@ use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::batch::Batch;
 use crate::caller::Owner;
-use crate::group::{Group, Whole};
+use crate::group::{BatchOrGroup, Group};
 use crate::id::BatchId;
 use crate::job::{Job, Lease};
 use crate::label::GroupName;
@@ -74,13 +74,13 @@ impl Table {
         id: BatchId,
         owner: &Owner,
         now: Timestamp,
-    ) -> Result<Option<Whole>, ServiceError> {
+    ) -> Result<Option<BatchOrGroup>, ServiceError> {
         let Some(item) = self.get_item(batch_key(id)).await? else { return Ok(None) };
         let whole = match group_of(&item) {
-            None => Whole::Batch(batch_of(item)?),
+            None => BatchOrGroup::Batch(batch_of(item)?),
             Some(row) => {
                 let GroupRow { batch_owner, group_name, created_at, expires_at, parts } = row?;
-                Whole::Group(Group {
+                BatchOrGroup::Group(Group {
                     id,
                     owner: batch_owner,
                     name: group_name,
@@ -141,7 +141,7 @@ impl Table {
             ))
             .expression_attribute_values(":owner", AttributeValue::S(batch.owner.as_str().to_owned()))
             .expression_attribute_values(":name", AttributeValue::S(name.as_str().to_owned()))
-            .expression_attribute_values(":expires", AttributeValue::N(batch.expires_at.secs().to_string()))
+            .expression_attribute_values(":expires", AttributeValue::N(batch.expires_at.secs_ceil().to_string()))
             .expression_attribute_values(":now", AttributeValue::N(batch.created_at.ms().to_string()))
             .expression_attribute_values(":parts", AttributeValue::Ss(vec![batch.id.to_string()]))
             .expression_attribute_values(":part", part)
