@@ -1,24 +1,24 @@
 //! Set a title over a picture and say how long it took:
-//! `cargo run --release -p typography --example typeset -- IN OUT LOOK PLACE TITLE [TAGLINE [ROLE NAME]...]`.
+//! `cargo run --release -p typography --example typeset -- IN OUT STYLE PLACE TITLE [TAGLINE [ROLE NAME]...]`.
 //!
-//! The extension of OUT chooses the format: png, jpg or webp. LOOK and PLACE may be `auto`.
+//! The extension of OUT chooses the format: png, jpg or webp. STYLE and PLACE may be `auto`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use typography::{Format, Look, Place, Raster, Sheet, heads, typeset};
+use typography::{Format, Place, Raster, Sheet, Style, heads, typeset};
 
 /// How often the work is done over; the median of the times is told.
 const TURNS: usize = 15;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [input, output, look, place, title, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: typeset IN OUT LOOK PLACE TITLE [TAGLINE [ROLE NAME]...]".into());
+    let [input, output, style, place, title, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: typeset IN OUT STYLE PLACE TITLE [TAGLINE [ROLE NAME]...]".into());
     };
     let (tagline, credits) = rest.split_first().map_or((None, rest), |(tagline, credits)| (Some(tagline), credits));
     let credits: Vec<_> = credits.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
-    let look = Look::ALL.into_iter().find(|known| format!("{known:?}").eq_ignore_ascii_case(look));
+    let style = Style::ALL.into_iter().find(|known| format!("{known:?}").eq_ignore_ascii_case(style));
     let place = match place.as_str() {
         "top" => Some(Place::Top),
         "bottom" => Some(Place::Bottom),
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => Format::Png,
     };
     let tagline = tagline.map(String::as_str).filter(|tagline| !tagline.is_empty());
-    let sheet = Sheet { title, tagline, credits: &credits, look, place };
+    let sheet = Sheet { title, tagline, credits: &credits, style, place };
     let file = std::fs::read(input)?;
 
     let mut times = Vec::new();
@@ -48,11 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         if times.len() == TURNS {
             times.sort();
             let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-            let (whole, decode, set, encode, look) = times[TURNS / 2];
+            let (whole, decode, set, encode, style) = times[TURNS / 2];
             eprintln!(
                 "{output}: {:?} {:?} contrast {:.2}{}, {faces} faces, {} kB, {:.1} ms (decode {:.1}, typeset {:.1} of which \
                  {:.1} for faces, encode {:.1})",
-                poster.look,
+                poster.style,
                 poster.place,
                 poster.contrast,
                 if poster.legible { "" } else { ", too small to be read" },
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 millis(whole),
                 millis(decode),
                 millis(set),
-                millis(look),
+                millis(style),
                 millis(encode),
             );
             std::fs::write(output, bytes)?;

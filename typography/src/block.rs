@@ -5,7 +5,7 @@ use std::ops::Range;
 use tiny_skia::{Color, Path, PathBuilder, PixmapMut, Rect};
 
 use crate::face::Face;
-use crate::line::{Align, Line, Style, fill, shifted};
+use crate::line::{Align, Font, Line, fill, shifted};
 
 /// The most lines that a title is broken into.
 const TITLE_LINES: usize = 3;
@@ -50,16 +50,16 @@ impl Block {
     }
 }
 
-/// Set a title as large as a box of `width` by `height` allows, but not larger than `style.size`,
+/// Set a title as large as a box of `width` by `height` allows, but not larger than `font.size`,
 /// on up to three lines. The title is set as given: upper-case it first if that is wanted.
 ///
 /// Lines end at spaces, no-break spaces aside, and where that makes the title much larger also
 /// after the hyphens of a compound and at soft hyphens. Punctuation stays with its word, also where
 /// a space stands before it, as in French.
-pub fn fit_title(title: &str, style: Style, width: f32, height: f32, align: Align) -> Block {
+pub fn fit_title(title: &str, font: Font, width: f32, height: f32, align: Align) -> Block {
     let largest = |pieces: &[Piece]| {
         let most = TITLE_LINES.min(pieces.len());
-        let set = |count| set_title(&balanced(pieces, style, count), style, width, height, align);
+        let set = |count| set_title(&balanced(pieces, font, count), font, width, height, align);
         // Of settings that are equally large, the one with the fewest lines comes last and is taken.
         (1..=most).rev().map(set).max_by(|one, other| one.letters.total_cmp(&other.letters)).unwrap_or_default()
     };
@@ -134,19 +134,19 @@ fn words(title: &str) -> Vec<Piece> {
 }
 
 /// Set these lines at the largest size that fits. Their baselines are evenly spaced.
-fn set_title(lines: &[String], style: Style, width: f32, height: f32, align: Align) -> Block {
-    let inks: Vec<Rect> = lines.iter().filter_map(|text| Line::new(text, style).ink()).collect();
+fn set_title(lines: &[String], font: Font, width: f32, height: f32, align: Align) -> Block {
+    let inks: Vec<Rect> = lines.iter().filter_map(|text| Line::new(text, font).ink()).collect();
     let (Some(first), Some(last)) = (inks.first(), inks.last()) else { return Block::default() };
-    let capitals = style.face.capitals() * style.size;
-    let apart = inks.windows(2).map(|pair| pair[0].bottom() - pair[1].top() + INK_GAP * style.size);
-    let leading = apart.fold(capitals + TITLE_GAP * style.size, f32::max);
+    let capitals = font.face.capitals() * font.size;
+    let apart = inks.windows(2).map(|pair| pair[0].bottom() - pair[1].top() + INK_GAP * font.size);
+    let leading = apart.fold(capitals + TITLE_GAP * font.size, f32::max);
     let tall = last.bottom() - first.top() + leading * (inks.len() - 1) as f32;
     let widest = inks.iter().map(Rect::width).fold(1.0, f32::max);
     let scale = (width / widest).min(height / tall.max(1.0)).min(1.0);
-    let style = Style { size: style.size * scale, ..style };
+    let font = Font { size: font.size * scale, ..font };
     let mut path = PathBuilder::new();
     let mut baseline = -first.top() * scale;
-    for line in lines.iter().map(|text| Line::new(text, style)) {
+    for line in lines.iter().map(|text| Line::new(text, font)) {
         if let Some(outline) = line.at(0.0, baseline, align) {
             path.push_path(&outline);
             baseline += leading * scale;
@@ -156,12 +156,12 @@ fn set_title(lines: &[String], style: Style, width: f32, height: f32, align: Ali
 }
 
 /// Break pieces into at most `count` lines of as even a width as their order allows.
-fn balanced(pieces: &[Piece], style: Style, count: usize) -> Vec<String> {
-    let tracking = style.tracking * style.size;
-    let space = Line::new(" ", style).advance() + 2.0 * tracking;
+fn balanced(pieces: &[Piece], font: Font, count: usize) -> Vec<String> {
+    let tracking = font.tracking * font.size;
+    let space = Line::new(" ", font).advance() + 2.0 * tracking;
     let gap = |joint: &str| if joint.is_empty() { tracking } else { space };
     let gaps = std::iter::once(0.0).chain(pieces.iter().map(|piece| gap(piece.joint)));
-    let sizes = gaps.zip(pieces).map(|(gap, piece)| (gap, Line::new(&piece.text, style).advance())).collect::<Vec<_>>();
+    let sizes = gaps.zip(pieces).map(|(gap, piece)| (gap, Line::new(&piece.text, font).advance())).collect::<Vec<_>>();
     let line = |row: Range<usize>| {
         let (last, before) = pieces[row].split_last().expect("a row has a piece");
         let before: String = before.iter().flat_map(|piece| [piece.text.as_str(), piece.joint]).collect();
@@ -245,8 +245,8 @@ impl Credit {
     fn new(role: &str, name: &str, size: f32) -> Option<Credit> {
         let (role, name) = (role.to_uppercase(), name.to_uppercase());
         let face = Face::LeagueGothic.covering(&format!("{role}{name}"))?;
-        let role = Line::new(&role, Style { face, size: size * 0.5, tracking: 0.04 });
-        let name = Line::new(&name, Style { face, size, tracking: 0.04 });
+        let role = Line::new(&role, Font { face, size: size * 0.5, tracking: 0.04 });
+        let name = Line::new(&name, Font { face, size, tracking: 0.04 });
         let top = |line: &Line| line.ink().map_or(0.0, |ink| ink.top());
         let name_x = role.ink().map_or(0.0, |_| role.advance() + size * 0.13);
         let raise = top(&role) - top(&name);
@@ -268,13 +268,13 @@ impl Credit {
 mod tests {
     use super::*;
 
-    const STYLE: Style = Style { face: Face::BebasNeue, size: 200.0, tracking: 0.01 };
+    const FONT: Font = Font { face: Face::BebasNeue, size: 200.0, tracking: 0.01 };
 
     #[test]
     fn a_title_stays_in_its_box() {
         let long = "Antidisestablishmentarianism ".repeat(40);
         for title in ["Go", "The Last Lighthouse on Mars", "Ünïcödé É", &long] {
-            let block = fit_title(title, STYLE, 300.0, 200.0, Align::Centre);
+            let block = fit_title(title, FONT, 300.0, 200.0, Align::Centre);
             let ink = block.main.expect("the title is inked").bounds();
             assert!(ink.width() <= 301.0 && ink.height() <= 201.0, "{title}: {ink:?}");
         }
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_title_breaks_into_even_lines() {
-        let lines = balanced(&words("THE LAST LIGHTHOUSE"), STYLE, 2);
+        let lines = balanced(&words("THE LAST LIGHTHOUSE"), FONT, 2);
         assert_eq!(lines, ["THE LAST", "LIGHTHOUSE"]);
     }
 
@@ -308,7 +308,7 @@ mod tests {
     fn a_compound_is_broken_at_its_hyphens_and_a_soft_hyphen_shows_where_a_line_ends() {
         let lines = |title: &str, count| {
             let parts: Vec<Piece> = words(title).iter().flat_map(Piece::parts).collect();
-            balanced(&parts, STYLE, count)
+            balanced(&parts, FONT, count)
         };
         assert_eq!(lines("WELL-BEHAVED", 2), ["WELL-", "BEHAVED"]);
         assert_eq!(lines("LIGHT\u{ad}HOUSE", 2), ["LIGHT-", "HOUSE"]);
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_word_is_broken_only_where_its_letters_become_much_larger() {
-        let wide = |title: &str| fit_title(title, STYLE, 300.0, 400.0, Align::Centre);
+        let wide = |title: &str| fit_title(title, FONT, 300.0, 400.0, Align::Centre);
         let long = "SPIDER-MAN-AND-THE-EXTRAORDINARY-WELL-BEHAVED-CAT";
         assert!(wide(long).letters > 2.0 * wide(&long.replace('-', "\u{2011}")).letters);
         // Three lines would make this one larger, but not by much.
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn baselines_are_evenly_spaced_whatever_accents_stand_above() {
         for title in ["EEEE EEEE ÉEEE", "EEEE ÉEEE EEEE", "ÉEEE EEEE EEEE"] {
-            let style = Style { face: Face::Orbitron, size: 100.0, tracking: 0.12 };
-            let block = fit_title(title, style, 350.0, 1000.0, Align::Left);
+            let font = Font { face: Face::Orbitron, size: 100.0, tracking: 0.12 };
+            let block = fit_title(title, font, 350.0, 1000.0, Align::Left);
             let outline = block.main.expect("the title is inked");
             let has = |y: f32| outline.points().iter().any(|point| (point.y - y).abs() < 0.1);
             // An E has points at its foot and, as high as a capital is, at its head; an accent has no such pair.
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn an_empty_title_is_nothing() {
-        assert!(fit_title(" ", STYLE, 300.0, 200.0, Align::Left).main.is_none());
+        assert!(fit_title(" ", FONT, 300.0, 200.0, Align::Left).main.is_none());
     }
 
     #[test]

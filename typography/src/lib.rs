@@ -5,11 +5,11 @@
 //!
 //! ```
 //! use tiny_skia::{Color, Pixmap};
-//! use typography::{Align, Face, Style, fit_title};
+//! use typography::{Align, Face, Font, fit_title};
 //!
 //! let mut picture = Pixmap::new(400, 200).expect("the size is not zero");
-//! let style = Style { face: Face::Cinzel, size: 80.0, tracking: 0.02 };
-//! let title = fit_title("The Last Lighthouse", style, 360.0, 160.0, Align::Centre);
+//! let font = Font { face: Face::Cinzel, size: 80.0, tracking: 0.02 };
+//! let title = fit_title("The Last Lighthouse", font, 360.0, 160.0, Align::Centre);
 //! title.draw(&mut picture.as_mut(), 200.0, 20.0, Color::WHITE, Color::WHITE);
 //! ```
 
@@ -18,9 +18,9 @@ mod colour;
 mod face;
 mod heads;
 mod line;
-mod look;
 mod poster;
 mod raster;
+mod style;
 mod survey;
 mod thumbnail;
 
@@ -28,8 +28,8 @@ pub use block::{Block, billing, fit_title};
 pub use colour::{contrast, luminance};
 pub use face::Face;
 pub use heads::{Head, heads};
-pub use line::{Align, Line, Style};
-pub use look::Look;
+pub use line::{Align, Font, Line};
 pub use poster::{LEGIBLE, NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};
 pub use raster::{Format, Raster, Unreadable};
+pub use style::Style;
 pub use thumbnail::Thumbnail;

@@ -9,7 +9,7 @@ use crate::face::{Face, plain};
 
 /// How a line is set.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Style {
+pub struct Font {
     /// The typeface.
     pub face: Face,
     /// Pixels per em.
@@ -38,12 +38,12 @@ pub struct Line {
 
 impl Line {
     /// Shape `text` on one line. Line breaks and tabs count as spaces.
-    pub fn new(text: &str, style: Style) -> Line {
-        let shaped = style.face.shape(&plain(text));
-        let scale = style.size / style.face.units_per_em();
-        let font = style.face.outlines();
-        let glyphs = font.outline_glyphs();
-        let settings = || DrawSettings::unhinted(Size::new(style.size), LocationRef::default());
+    pub fn new(text: &str, font: Font) -> Line {
+        let shaped = font.face.shape(&plain(text));
+        let scale = font.size / font.face.units_per_em();
+        let outlines = font.face.outlines();
+        let glyphs = outlines.outline_glyphs();
+        let settings = || DrawSettings::unhinted(Size::new(font.size), LocationRef::default());
         let mut pen = Pen { path: PathBuilder::new(), x: 0.0, y: 0.0 };
         let mut cursor = 0.0;
         let infos = shaped.glyph_infos();
@@ -57,7 +57,7 @@ impl Line {
             cursor += position.x_advance as f32 * scale;
             // A letter and its marks are one cluster, which tracking must not tear apart.
             if infos.get(at + 1).is_some_and(|next| next.cluster != glyph.cluster) {
-                cursor += style.tracking * style.size;
+                cursor += font.tracking * font.size;
             }
         }
         Line { outline: pen.path.finish(), advance: cursor }
@@ -136,18 +136,18 @@ mod tests {
     use super::*;
     use tiny_skia::Pixmap;
 
-    const STYLE: Style = Style { face: Face::Cinzel, size: 100.0, tracking: 0.0 };
+    const FONT: Font = Font { face: Face::Cinzel, size: 100.0, tracking: 0.0 };
 
     #[test]
     fn kerning_pulls_letters_together() {
-        let width = |text| Line::new(text, STYLE).advance();
+        let width = |text| Line::new(text, FONT).advance();
         assert!(width("AV") < width("A") + width("V") - 1.0);
     }
 
     #[test]
     fn tracking_lies_between_letters_only() {
-        let tracked = Line::new("ABC", Style { tracking: 0.1, ..STYLE });
-        let plain = Line::new("ABC", STYLE);
+        let tracked = Line::new("ABC", Font { tracking: 0.1, ..FONT });
+        let plain = Line::new("ABC", FONT);
         assert!((tracked.advance() - plain.advance() - 20.0).abs() < 0.01);
     }
 
@@ -155,17 +155,17 @@ mod tests {
     fn tracking_lies_between_a_letter_with_its_marks_and_the_next() {
         // No composed letter exists of either.
         for face in Face::ALL.into_iter().filter(|face| face.missing("N\u{308}M\u{304}").is_none()) {
-            let style = Style { face, ..STYLE };
-            let advance = |tracking| Line::new("SPIN\u{308}AM\u{304}", Style { tracking, ..style }).advance();
+            let font = Font { face, ..FONT };
+            let advance = |tracking| Line::new("SPIN\u{308}AM\u{304}", Font { tracking, ..font }).advance();
             assert!((advance(0.3) - advance(0.0) - 5.0 * 30.0).abs() < 0.01, "{face:?}");
-            let ink = |tracking| Line::new("N\u{308}", Style { tracking, ..style }).ink();
+            let ink = |tracking| Line::new("N\u{308}", Font { tracking, ..font }).ink();
             assert_eq!(ink(0.3), ink(0.0), "{face:?}: the mark stays where it is");
         }
     }
 
     #[test]
     fn what_only_says_where_a_line_ends_takes_no_room() {
-        let advance = |text| Line::new(text, Style { tracking: 0.3, ..STYLE }).advance();
+        let advance = |text| Line::new(text, Font { tracking: 0.3, ..FONT }).advance();
         assert_eq!(advance("SOFT\u{ad}LY"), advance("SOFTLY"));
         assert_eq!(advance("A\u{2060}B"), advance("AB"));
     }
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn nothing_to_ink_is_no_path() {
         for text in ["", " ", "\n\t"] {
-            assert!(Line::new(text, STYLE).at(0.0, 0.0, Align::Centre).is_none());
+            assert!(Line::new(text, FONT).at(0.0, 0.0, Align::Centre).is_none());
         }
     }
 
     #[test]
     fn drawing_inks_the_picture() {
         let mut picture = Pixmap::new(100, 100).expect("the size is not zero");
-        Line::new("O", STYLE).draw(&mut picture.as_mut(), 50.0, 90.0, Align::Centre, Color::BLACK);
+        Line::new("O", FONT).draw(&mut picture.as_mut(), 50.0, 90.0, Align::Centre, Color::BLACK);
         assert!(picture.pixels().iter().any(|p| p.alpha() == 255));
     }
 }

@@ -8,9 +8,9 @@ use crate::block::{Block, billing, fit_title};
 use crate::colour::{Light, Rgb, contrast, ink};
 use crate::face::Face;
 use crate::heads::{Head, heads};
-use crate::line::{Align, Style};
-use crate::look::{Design, Look, Ornament, Setting};
+use crate::line::{Align, Font};
 use crate::raster::Raster;
+use crate::style::{Design, Ornament, Setting, Style};
 use crate::survey::Survey;
 
 /// The least contrast between the title and each pixel beneath it: what WCAG 2 asks of text at its highest level.
@@ -36,8 +36,8 @@ pub struct Sheet<'a> {
     pub tagline: Option<&'a str>,
     /// Roles and names. A role may be empty.
     pub credits: &'a [(&'a str, &'a str)],
-    /// The look; `None` takes the one that goes with the picture's colours.
-    pub look: Option<Look>,
+    /// The style; `None` takes the one that goes with the picture's colours.
+    pub style: Option<Style>,
     /// Where the title stands; `None` takes where the picture is calmest.
     pub place: Option<Place>,
 }
@@ -56,8 +56,8 @@ pub enum Place {
 pub struct Poster {
     /// The picture.
     pub picture: Raster,
-    /// The look it has.
-    pub look: Look,
+    /// The style it has.
+    pub style: Style,
     /// Where the title stands.
     pub place: Place,
     /// The least contrast between the title and the pixels of the box that it stands in, as measured before it was drawn.
@@ -93,8 +93,8 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
         return Err(NotSet::NoFace(missing));
     }
     let survey = Survey::of(&picture);
-    let look = sheet.look.unwrap_or_else(|| Look::of(&survey));
-    let design = look.design(&survey);
+    let style = sheet.style.unwrap_or_else(|| Style::of(&survey));
+    let design = style.design(&survey);
     let (place, composition) = composed(&picture, sheet, &design, &survey)?;
     composition.shade(&mut picture, survey.dark, place);
     let light = Light::new();
@@ -104,7 +104,7 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     composition.draw(&mut picture, |kind| kind != Kind::Shadow);
     let side = mean_side(picture.width as f32, picture.height as f32);
     let legible = composition.letters >= LEGIBLE * side;
-    Ok(Poster { picture, look, place, contrast: contrast(title, brightest), legible })
+    Ok(Poster { picture, style, place, contrast: contrast(title, brightest), legible })
 }
 
 /// Puts the words where the sheet wants them, or else where the picture is calm; but title and tagline on no face: they
@@ -439,8 +439,8 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     let inks = &design.inks;
     let gap = 0.026 * side;
     let set = |text: &str, setting: Setting, size: f32, tall: f32| {
-        let (text, style) = styled(text, setting, size * setting.size);
-        fit_title(&text, style, measure, tall, design.align)
+        let (text, font) = set_in(text, setting, size * setting.size);
+        fit_title(&text, font, measure, tall, design.align)
     };
     let title = set(sheet.title, design.title, 0.28 * side * scale, (0.225 * side).min(0.30 * height) * scale);
     let title_width = title.width;
@@ -474,17 +474,17 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     items
 }
 
-/// The text and the style in which a setting has it. Where its face lacks a letter another one stands in, which has
+/// The text and the font in which a setting has it. Where its face lacks a letter another one stands in, which has
 /// small letters and is set in them.
-fn styled(text: &str, setting: Setting, size: f32) -> (String, Style) {
+fn set_in(text: &str, setting: Setting, size: f32) -> (String, Font) {
     let Setting { face, tracking, capitals, .. } = setting;
     let set = if capitals { text.to_uppercase() } else { text.to_owned() };
     match face.covering(&set) {
-        Some(other) if other == face => (set, Style { face, size, tracking }),
+        Some(other) if other == face => (set, Font { face, size, tracking }),
         Some(Face::PlayfairDisplay) | None => {
-            (text.to_owned(), Style { face: Face::PlayfairDisplay, size, tracking: tracking.min(0.02) })
+            (text.to_owned(), Font { face: Face::PlayfairDisplay, size, tracking: tracking.min(0.02) })
         }
-        Some(other) => (set, Style { face: other, size, tracking }),
+        Some(other) => (set, Font { face: other, size, tracking }),
     }
 }
 

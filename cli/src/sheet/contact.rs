@@ -5,7 +5,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use tiny_skia::{Color, Pixmap, PremultipliedColorU8, Rect, Transform};
-use typography::{Align, Face, Line, Raster, Style};
+use typography::{Align, Face, Font, Line, Raster};
 
 use super::catalog::Entry;
 use crate::failure::Failure;
@@ -157,14 +157,14 @@ fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
 }
 
 fn advance(text: &str, face: Face, size: f32) -> f32 {
-    Line::new(text, Style { face, size, tracking: 0.02 }).advance()
+    Line::new(text, Font { face, size, tracking: 0.02 }).advance()
 }
 
 /// Writes one line, smaller where it would be too wide. What no face has is left out.
 fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32, width: usize, color: Color) {
     let Some(face) = FACE.covering(text) else { return };
     let size = size * (width as f32 / advance(text, face, size).max(1.0)).min(1.0);
-    let line = Line::new(text, Style { face, size, tracking: 0.02 });
+    let line = Line::new(text, Font { face, size, tracking: 0.02 });
     line.draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
 }
 

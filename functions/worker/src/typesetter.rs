@@ -3,9 +3,9 @@
 use shared::aws::File;
 use shared::image::ImageFacts;
 use shared::order::{Order, OutputFormat};
-use shared::poster::{Contrast, Credit, Lettering, Placement, Poster, Style, Words};
+use shared::poster::{Contrast, Credit, Lettering, Placement, Poster, Style as StyleChoice, Words};
 use tokio::task::JoinError;
-use typography::{Format, Look, NotSet, Place, Raster, Sheet, Unreadable};
+use typography::{Format, NotSet, Place, Raster, Sheet, Style, Unreadable};
 
 use crate::drawing::Drawing;
 
@@ -27,12 +27,12 @@ pub(crate) async fn typeset(
     poster: &Poster,
     artwork: File,
 ) -> Result<File, SetError> {
-    let (look, format) = (look(order, poster), order.output_format);
+    let (style, format) = (choose_style(order, poster), order.output_format);
     let poster = poster.clone();
-    drawing.run(move || set(&poster, look, format, &artwork)).await?
+    drawing.run(move || set(&poster, style, format, &artwork)).await?
 }
 
-fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File) -> Result<File, SetError> {
+fn set(poster: &Poster, style: Option<Style>, format: OutputFormat, artwork: &File) -> Result<File, SetError> {
     let role = |credit: &Credit| credit.role.clone().map_or_else(String::new, String::from);
     let credits: Vec<_> = poster.credits.iter().map(|credit| (role(credit), credit.name.as_str())).collect();
     let credits: Vec<_> = credits.iter().map(|(role, name)| (role.as_str(), *name)).collect();
@@ -40,7 +40,7 @@ fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File
         title: poster.title.as_str(),
         tagline: poster.tagline.as_ref().map(Words::as_str),
         credits: &credits,
-        look,
+        style,
         place: match poster.placement {
             Placement::Auto => None,
             Placement::Top => Some(Place::Top),
@@ -49,7 +49,7 @@ fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File
     };
     let set = typography::typeset(Raster::decode(&artwork.bytes)?, &sheet)?;
     let lettering = Lettering {
-        style: style(set.look),
+        style: style_choice(set.style),
         placement: match set.place {
             Place::Top => Placement::Top,
             Place::Bottom => Placement::Bottom,
@@ -66,61 +66,61 @@ fn set(poster: &Poster, look: Option<Look>, format: OutputFormat, artwork: &File
     Ok(File { facts, bytes: bytes.into() })
 }
 
-/// The look that is asked for, or else the one that goes with the prompt, or else the picture decides.
-fn look(order: &Order, poster: &Poster) -> Option<Look> {
+/// The style that the caller asked for, or the one that fits the prompt; `None` leaves the choice to the picture.
+fn choose_style(order: &Order, poster: &Poster) -> Option<Style> {
     match poster.style {
-        Style::Auto => look_of_genre(order.prompt.as_str()),
-        Style::Noir => Some(Look::Noir),
-        Style::Epic => Some(Look::Epic),
-        Style::Modern => Some(Look::Modern),
-        Style::Retro => Some(Look::Retro),
-        Style::Scifi => Some(Look::Scifi),
-        Style::Romance => Some(Look::Romance),
+        StyleChoice::Auto => style_of_genre(order.prompt.as_str()),
+        StyleChoice::Noir => Some(Style::Noir),
+        StyleChoice::Epic => Some(Style::Epic),
+        StyleChoice::Modern => Some(Style::Modern),
+        StyleChoice::Retro => Some(Style::Retro),
+        StyleChoice::Scifi => Some(Style::Scifi),
+        StyleChoice::Romance => Some(Style::Romance),
     }
 }
 
-fn style(look: Look) -> Style {
-    match look {
-        Look::Noir => Style::Noir,
-        Look::Epic => Style::Epic,
-        Look::Modern => Style::Modern,
-        Look::Retro => Style::Retro,
-        Look::Scifi => Style::Scifi,
-        Look::Romance => Style::Romance,
+fn style_choice(style: Style) -> StyleChoice {
+    match style {
+        Style::Noir => StyleChoice::Noir,
+        Style::Epic => StyleChoice::Epic,
+        Style::Modern => StyleChoice::Modern,
+        Style::Retro => StyleChoice::Retro,
+        Style::Scifi => StyleChoice::Scifi,
+        Style::Romance => StyleChoice::Romance,
     }
 }
 
-/// How words begin, in several languages, that speak of a look. Of looks that are spoken of equally often the first wins.
+/// Beginnings of words, in several languages, that suggest a style. If styles are suggested equally often, the first wins.
 #[rustfmt::skip]
-const GENRES: [(Look, &[&str]); 5] = [
-    (Look::Noir, &[
+const GENRES: [(Style, &[&str]); 5] = [
+    (Style::Noir, &[
         "noir", "detecti", "detekti", "détecti", "crim", "krimi", "murder", "mord", "thriller", "gangster", "mafia",
         "heist", "детектив", "убийств",
     ]),
-    (Look::Scifi, &[
+    (Style::Scifi, &[
         "scifi", "science", "space", "astronaut", "cosmonaut", "robot", "android", "cyber", "alien", "galax", "futur",
         "planet", "weltraum", "espac", "космос", "космич",
     ]),
-    (Look::Romance, &[
+    (Style::Romance, &[
         "roman", "love", "liebe", "amour", "amor", "amore", "любов", "wedding", "hochzeit", "mariage", "kiss", "heart",
     ]),
-    (Look::Retro, &[
+    (Style::Retro, &[
         "retro", "rétro", "vintage", "western", "cowboy", "1950s", "1960s", "1970s", "grindhouse", "diner", "surf",
     ]),
-    (Look::Epic, &[
+    (Style::Epic, &[
         "epic", "épique", "épica", "fantas", "kingdom", "königreich", "royaume", "empire", "knight", "dragon", "sword",
         "warrior", "battle", "viking", "samurai", "ancient", "legend", "saga", "эпич", "легенд",
     ]),
 ];
 
-fn look_of_genre(prompt: &str) -> Option<Look> {
+fn style_of_genre(prompt: &str) -> Option<Style> {
     let prompt = prompt.to_lowercase().replace('-', "");
     let words: Vec<&str> = prompt.split(|c: char| !c.is_alphanumeric()).collect();
     let speaks = |beginnings: &[&str]| {
         words.iter().filter(|word| beginnings.iter().any(|beginning| word.starts_with(beginning))).count()
     };
-    let counted = GENRES.iter().rev().map(|(look, beginnings)| (speaks(beginnings), *look));
-    counted.filter(|(count, _)| *count > 0).max_by_key(|(count, _)| *count).map(|(_, look)| look)
+    let counted = GENRES.iter().rev().map(|(style, beginnings)| (speaks(beginnings), *style));
+    counted.filter(|(count, _)| *count > 0).max_by_key(|(count, _)| *count).map(|(_, style)| style)
 }
 
 #[cfg(test)]
@@ -131,18 +131,18 @@ mod tests {
 
     #[test]
     fn the_prompt_chooses_the_look_where_nobody_else_does() {
-        for (prompt, look) in [
-            ("A noir detective thriller in 1940s Venice", Some(Look::Noir)),
-            ("A science fiction epic on Mars", Some(Look::Scifi)),
-            ("Un film d'amour à Paris", Some(Look::Romance)),
-            ("любовь в большом городе", Some(Look::Romance)),
-            ("A Western about three cowboys", Some(Look::Retro)),
-            ("Samurai in the rain", Some(Look::Epic)),
-            ("A sci-fi love story between robots", Some(Look::Scifi)),
+        for (prompt, style) in [
+            ("A noir detective thriller in 1940s Venice", Some(Style::Noir)),
+            ("A science fiction epic on Mars", Some(Style::Scifi)),
+            ("Un film d'amour à Paris", Some(Style::Romance)),
+            ("любовь в большом городе", Some(Style::Romance)),
+            ("A Western about three cowboys", Some(Style::Retro)),
+            ("Samurai in the rain", Some(Style::Epic)),
+            ("A sci-fi love story between robots", Some(Style::Scifi)),
             ("A lighthouse keeper's last winter", None),
             ("", None),
         ] {
-            assert_eq!(look_of_genre(prompt), look, "{prompt}");
+            assert_eq!(style_of_genre(prompt), style, "{prompt}");
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
                 lettering: None,
             };
             let file = File { facts, bytes: bytes.clone().into() };
-            let set = set(&poster, look(&order, &poster), format, &file).expect("it is set");
+            let set = set(&poster, choose_style(&order, &poster), format, &file).expect("it is set");
             let lettering = set.facts.lettering.expect("it was set");
             assert_eq!(lettering.style.as_str(), if style == "auto" { "noir" } else { style });
             assert!(

@@ -16,7 +16,7 @@ mod title;
 mod vocabulary;
 
 pub use typography::Format;
-use typography::{Look, Place, Raster, Sheet, typeset};
+use typography::{Place, Raster, Sheet, Style, typeset};
 
 use brief::Brief;
 use palette::Palette;
@@ -61,7 +61,7 @@ pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
             ("from seed", &seed),
             ("", "No diffusion model was used"),
         ],
-        look: Look::ALL.into_iter().find(|look| format!("{look:?}") == brief.genre.look),
+        style: Style::ALL.into_iter().find(|look| format!("{look:?}") == brief.genre.look),
         place: Some(Place::Bottom),
     };
     let lettered = if brief.lettered { typeset(picture.clone(), &sheet).ok() } else { None };

@@ -65,7 +65,7 @@ fn the_vocabulary_names_drawings_looks_and_colours_that_are_there() {
     }
     for (_, genre) in &known.genres {
         genre.skies.iter().flatten().for_each(|color| assert!(canvas::rgb(color)[0] <= 1.0));
-        assert!(Look::ALL.iter().any(|look| format!("{look:?}") == genre.look), "{}", genre.look);
+        assert!(Style::ALL.iter().any(|look| format!("{look:?}") == genre.look), "{}", genre.look);
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) type Wash = (String, [f32; 3], f32);
 #[derive(Deserialize)]
 pub(crate) struct Genre {
     pub(crate) name: String,
-    /// The name of the [`typography::Look`] that its words are set in.
+    /// The name of the [`typography::Style`] that its words are set in.
     pub(crate) look: String,
     pub(crate) disc: Disc,
     pub(crate) taglines: Vec<String>,

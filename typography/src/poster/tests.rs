@@ -2,7 +2,7 @@ use super::*;
 use crate::colour::luminance;
 
 const SHEET: Sheet<'_> =
-    Sheet { title: "The Bridge of Sighs", tagline: None, credits: &[], look: Some(Look::Noir), place: None };
+    Sheet { title: "The Bridge of Sighs", tagline: None, credits: &[], style: Some(Style::Noir), place: None };
 
 fn picture(width: usize, height: usize, pixel: impl Fn(usize, usize) -> Rgb) -> Raster {
     let pixels = (0..width * height).flat_map(|i| pixel(i % width, i / width)).collect();
@@ -44,16 +44,16 @@ fn ink_box(picture: &Raster, ink: Rgb) -> Option<[usize; 4]> {
 #[test]
 fn the_title_stands_out_from_every_pixel_beneath_it_in_every_look_and_shape() {
     let credits = [("directed by", "Ada Marlowe"), ("", "Émile Żuk")];
-    for look in Look::ALL {
+    for style in Style::ALL {
         for (width, height, place) in [(624, 912, Place::Bottom), (960, 400, Place::Top)] {
             let artwork = busy(width, height);
-            let ink = look.design(&Survey::of(&artwork)).inks.title;
+            let ink = style.design(&Survey::of(&artwork)).inks.title;
             let sheet = Sheet { tagline: Some("Every canal has two sides"), credits: &credits, ..SHEET };
-            let sheet = Sheet { look: Some(look), place: Some(place), ..sheet };
+            let sheet = Sheet { style: Some(style), place: Some(place), ..sheet };
             let poster = typeset(artwork, &sheet).expect("it is set");
-            let shown = format!("{look:?} {place:?} {width} by {height}: {}", poster.contrast);
+            let shown = format!("{style:?} {place:?} {width} by {height}: {}", poster.contrast);
             assert!(poster.contrast >= TITLE_CONTRAST, "{shown}");
-            assert_eq!((poster.look, poster.place), (look, place));
+            assert_eq!((poster.style, poster.place), (style, place));
             assert_eq!((poster.picture.width, poster.picture.height), (width, height));
 
             let picture = &poster.picture;
@@ -83,7 +83,7 @@ fn the_measured_contrast_is_that_of_the_pixels() {
     // On a picture of one colour each row of the scrim is of one colour, which its first pixel shows.
     for colour in [[255; 3], [230, 200, 120], [90, 140, 220], [2, 2, 4]] {
         let artwork = picture(208, 304, |_, _| colour);
-        let ink = Look::Noir.design(&Survey::of(&artwork)).inks.title;
+        let ink = Style::Noir.design(&Survey::of(&artwork)).inks.title;
         let poster = typeset(artwork, &SHEET).expect("it is set");
         // The scrim of a bright picture passes through the title's own colour where it fades out.
         let mut picture = poster.picture;
@@ -138,11 +138,11 @@ fn a_title_stands_where_the_picture_is_calm() {
 
 #[test]
 fn colours_and_looks_are_taken_from_the_picture() {
-    let ink = |rgb: Rgb| Look::Epic.design(&Survey::of(&picture(96, 144, |_, _| rgb))).inks.title;
+    let ink = |rgb: Rgb| Style::Epic.design(&Survey::of(&picture(96, 144, |_, _| rgb))).inks.title;
     let ([warm, .., dim], [cold, .., bright]) = (ink([200, 80, 20]), ink([30, 90, 200]));
     assert!(warm > dim && bright > cold, "the title takes the picture's hue");
-    let look = |rgb: Rgb| Look::of(&Survey::of(&picture(96, 144, |_, _| rgb)));
-    assert_eq!([[40; 3], [200, 110, 20], [30, 90, 200]].map(look), [Look::Noir, Look::Epic, Look::Modern]);
+    let style = |rgb: Rgb| Style::of(&Survey::of(&picture(96, 144, |_, _| rgb)));
+    assert_eq!([[40; 3], [200, 110, 20], [30, 90, 200]].map(style), [Style::Noir, Style::Epic, Style::Modern]);
 }
 
 #[test]
@@ -158,12 +158,12 @@ fn what_no_face_has_is_named_and_never_drawn_as_a_box() {
 fn every_covered_character_has_a_glyph_in_every_setting() {
     let all: String = (' '..=char::MAX).filter(|c| covers(*c)).collect();
     assert!(all.chars().count() > 600);
-    for look in Look::ALL {
-        let design = look.design(&Survey::of(&white(8, 8)));
+    for style in Style::ALL {
+        let design = style.design(&Survey::of(&white(8, 8)));
         for setting in [design.title, design.tagline] {
             for c in all.chars() {
-                let (text, style) = styled(&format!("A{c}a"), setting, 10.0);
-                assert_eq!(style.face.missing(&text), None, "{look:?} U+{:04X}", u32::from(c));
+                let (text, font) = set_in(&format!("A{c}a"), setting, 10.0);
+                assert_eq!(font.face.missing(&text), None, "{style:?} U+{:04X}", u32::from(c));
             }
         }
     }
@@ -179,8 +179,8 @@ fn a_title_without_ink_and_a_picture_without_room_are_told() {
     assert_eq!(typeset(white(96, 144), &invisible).err(), Some(NotSet::NoTitle));
     let credits = [("directed by", "Ada Marlowe"); 16];
     for (width, height) in [(1, 1), (2, 900), (900, 2), (16, 16), (40, 60)] {
-        for look in Look::ALL {
-            let sheet = Sheet { look: Some(look), tagline: Some("Go"), credits: &credits, ..SHEET };
+        for style in Style::ALL {
+            let sheet = Sheet { style: Some(style), tagline: Some("Go"), credits: &credits, ..SHEET };
             if let Ok(poster) = typeset(white(width, height), &sheet) {
                 assert_eq!(poster.picture.pixels.len(), width * height * 3);
             }
@@ -197,15 +197,15 @@ fn many_names_take_no_more_room_than_a_seventh() {
 
 #[test]
 fn a_title_too_long_to_be_read_is_told() {
-    let legible = |title: &str, look| {
-        let sheet = Sheet { title, look: Some(look), ..SHEET };
+    let legible = |title: &str, style| {
+        let sheet = Sheet { title, style: Some(style), ..SHEET };
         typeset(white(416, 608), &sheet).expect("it is set").legible
     };
     let long = "Spider-Man and the Extraordinary Well-Behaved Cat of Rome";
-    assert!(legible(long, Look::Noir) && !legible(long, Look::Scifi), "it depends on the width of the face");
-    for look in Look::ALL {
-        assert!(legible("The Bridge of Sighs", look), "{look:?}");
-        assert!(!legible(&"W".repeat(80), look), "{look:?}");
+    assert!(legible(long, Style::Noir) && !legible(long, Style::Scifi), "it depends on the width of the face");
+    for style in Style::ALL {
+        assert!(legible("The Bridge of Sighs", style), "{style:?}");
+        assert!(!legible(&"W".repeat(80), style), "{style:?}");
     }
 }
 
@@ -217,17 +217,17 @@ fn portrait() -> (Raster, [usize; 4]) {
 #[test]
 fn title_and_tagline_stand_on_no_face_wherever_they_are_asked_for() {
     let credits = [("directed by", "Ada Marlowe")];
-    for look in Look::ALL {
+    for style in Style::ALL {
         for (place, credits) in [(None, &credits[..]), (Some(Place::Top), &credits), (Some(Place::Bottom), &[])] {
             let (artwork, [left, top, right, bottom]) = portrait();
-            let sheet = Sheet { tagline: Some("She never came down"), credits, look: Some(look), place, ..SHEET };
+            let sheet = Sheet { tagline: Some("She never came down"), credits, style: Some(style), place, ..SHEET };
             let poster = typeset(artwork.clone(), &sheet).expect("it is set");
-            assert!(poster.contrast >= TITLE_CONTRAST && poster.legible, "{look:?} {place:?}");
+            assert!(poster.contrast >= TITLE_CONTRAST && poster.legible, "{style:?} {place:?}");
             // A scrim may darken a face a little where it fades out. Letters would be brighter.
             for (x, y) in (top..bottom).flat_map(|y| (left..right).map(move |x| (x, y))) {
                 let (before, after) = (pixel(&artwork, x, y), pixel(&poster.picture, x, y));
                 let brighter = before.iter().zip(after).any(|(before, after)| after > *before);
-                assert!(!brighter, "{look:?} {place:?}: ink at {x} {y}");
+                assert!(!brighter, "{style:?} {place:?}: ink at {x} {y}");
             }
         }
     }

@@ -5,9 +5,9 @@ use crate::face::Face;
 use crate::line::Align;
 use crate::survey::Survey;
 
-/// A look, by the kind of film that it belongs to.
+/// A style, by the kind of film that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Style {
     /// Tall, narrow capitals under a spaced tagline.
     Noir,
     /// Roman capitals, widely set.
@@ -22,7 +22,7 @@ pub enum Look {
     Romance,
 }
 
-/// What a look consists of.
+/// What a style consists of.
 pub(crate) struct Design {
     pub(crate) title: Setting,
     pub(crate) tagline: Setting,
@@ -68,11 +68,11 @@ pub(crate) struct Inks {
     pub(crate) roles: Rgb,
 }
 
-impl Look {
-    /// Every look.
-    pub const ALL: [Look; 6] = [Look::Noir, Look::Epic, Look::Modern, Look::Retro, Look::Scifi, Look::Romance];
+impl Style {
+    /// Every style.
+    pub const ALL: [Style; 6] = [Style::Noir, Style::Epic, Style::Modern, Style::Retro, Style::Scifi, Style::Romance];
 
-    /// The look that goes with a picture's colours when nobody says one.
+    /// The style that goes with a picture's colours when nobody says one.
     pub(crate) fn of(survey: &Survey) -> Self {
         // From red by orange to yellow.
         let warm = (0.2..2.0).contains(&survey.hue);
