@@ -13,17 +13,17 @@ use crate::poster::{Lettering, Poster};
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
-/// The greatest body of a request, in bytes as [`crate::json::escaped_len`] counts them: API Gateway hands it on in a
-/// JSON string, and the event around it may have 6 MB, see
+/// The largest request body, in bytes as counted by [`crate::json::escaped_len`]. API Gateway passes the body to a
+/// function inside a JSON string, and the whole event may have 6 MB, see
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 pub const MAX_BODY_BYTES: usize = 5_500_000;
 
 /// A job as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobView {
-    /// The job's name.
+    /// The job's id.
     pub id: JobId,
-    /// Where it stands.
+    /// The job's status.
     pub status: Status,
     /// What to paint.
     pub prompt: Prompt,
@@ -31,50 +31,50 @@ pub struct JobView {
     pub negative_prompt: Option<Prompt>,
     /// The shape of the picture.
     pub aspect_ratio: AspectRatio,
-    /// The seed that was asked for.
+    /// The requested seed.
     pub seed: Option<Seed>,
-    /// The file format that was asked for.
+    /// The requested file format.
     pub output_format: OutputFormat,
-    /// The model that paints.
+    /// The model to paint with.
     pub model: Model,
-    /// The caller's own notes.
+    /// The caller's notes.
     pub metadata: Metadata,
-    /// The lettering that was asked for.
+    /// The requested lettering.
     pub poster: Option<Poster>,
     /// The batch that the job belongs to.
     pub batch_id: Option<BatchId>,
-    /// The caller's name for the job in its batch.
+    /// The caller's id for the job within its batch.
     pub custom_id: Option<CustomId>,
-    /// How many paintings were begun.
+    /// How many paintings were started.
     pub attempts: u32,
     /// When the job was submitted.
     pub created_at: Timestamp,
-    /// When a worker last took it up.
+    /// When a worker last claimed the job.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When the job ended.
     pub finished_at: Option<Timestamp>,
-    /// When it fails if it has not ended before.
+    /// When the job fails if it has not ended by then.
     pub deadline_at: Timestamp,
     /// When its record and its picture are deleted.
     pub expires_at: Timestamp,
-    /// How far a queued job has to go.
+    /// The position of a queued job.
     pub queue: Option<QueueView>,
-    /// The picture of a job that succeeded, or its poster.
+    /// The picture or poster of a succeeded job.
     pub image: Option<ImageView>,
     /// Why a job failed.
     pub error: Option<JobError>,
-    /// Why a job that has not ended still waits.
+    /// The last error of an unfinished job.
     pub last_error: Option<LastError>,
-    /// Where to go from here.
+    /// Related URLs.
     pub links: Links,
 }
 
-/// What a job has to show, as the API shows it.
+/// A picture or poster as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageView {
-    /// A presigned URL of the file, which works for everybody who has it.
+    /// A presigned URL of the file. It works for anyone who has it.
     pub url: String,
-    /// When the URL stops working. Reading the job again gives one that works.
+    /// When the URL expires. Read the job again for a new one.
     pub url_expires_at: Timestamp,
     /// The media type of the file.
     pub content_type: String,
@@ -84,13 +84,13 @@ pub struct ImageView {
     pub width: u32,
     /// The height, in pixels.
     pub height: u32,
-    /// The seed that the model says it used.
+    /// The seed that the model reports.
     pub seed: Option<u32>,
     /// How the lettering of a poster was set.
     pub poster: Option<Lettering>,
     /// The picture beneath the lettering of a poster.
     pub artwork: Option<ArtworkView>,
-    /// A presigned URL of a small copy of the file, which ends with the other one; `None` where there is no such copy.
+    /// A presigned URL of a small copy, which expires with `url`; `None` if there is no thumbnail.
     #[serde(default)]
     pub thumbnail: Option<String>,
 }
@@ -98,9 +98,9 @@ pub struct ImageView {
 /// The picture beneath the lettering of a poster, as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArtworkView {
-    /// A presigned URL of the file, like that of the poster.
+    /// A presigned URL of the file.
     pub url: String,
-    /// When the URL stops working.
+    /// When the URL expires.
     pub url_expires_at: Timestamp,
     /// The media type of the file.
     pub content_type: String,
@@ -112,30 +112,30 @@ pub struct ArtworkView {
     pub height: u32,
 }
 
-/// A job's place in the queue, as well as it can be told.
+/// A job's position in the queue, an estimate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QueueView {
-    /// About how many jobs wait, most of them before this one.
+    /// About how many jobs are waiting, most of them ahead of this one.
     pub ahead: u64,
-    /// About when a worker takes the job up.
+    /// About when a worker will claim the job.
     pub estimated_start_at: Timestamp,
-    /// Always true: neither number is promised.
+    /// Always true: both numbers are estimates.
     pub estimate: bool,
 }
 
-/// Addresses that belong to a job; those of what cannot be done with it as it stands are missing.
+/// URLs related to a job. Actions that its status does not allow are `None`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Links {
     /// The job itself.
     #[serde(rename = "self")]
     pub this: String,
-    /// Its picture or its poster, under a URL that does not expire.
+    /// Its picture or poster, under a URL that does not expire.
     pub image: Option<String>,
-    /// The same for the picture beneath the lettering of a poster.
+    /// The picture beneath the lettering of a poster, likewise.
     pub artwork: Option<String>,
-    /// To cancel it.
+    /// Cancels it.
     pub cancel: Option<String>,
-    /// To retry it.
+    /// Retries it.
     pub retry: Option<String>,
     /// Its batch.
     pub batch: Option<String>,
@@ -146,51 +146,51 @@ pub struct Links {
 pub struct JobsView {
     /// The jobs.
     pub jobs: Vec<JobView>,
-    /// What to ask the next page with; null when there is none.
+    /// The cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
 /// A batch as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchView {
-    /// The batch's name.
+    /// The batch's id.
     pub id: BatchId,
     /// The caller's name for it.
     pub name: Option<String>,
-    /// The group that it is a part of.
+    /// The id of its group.
     pub group_id: Option<BatchId>,
     /// How many parts a group has; null for a single batch.
     pub parts: Option<usize>,
-    /// Where it stands.
+    /// The batch's status.
     pub status: BatchStatus,
-    /// How many of its jobs stand where.
+    /// How many of its jobs have each status.
     pub counts: Counts,
     /// When it was submitted.
     pub created_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
-    /// Where to go from here.
+    /// Related URLs.
     pub links: BatchLinks,
-    /// The names of its jobs, in the answer to its submission.
+    /// Its jobs, in the answer to its submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<BatchJobView>>,
-    /// What to send the same request with again, when a group was too large to be canceled or retried in one go.
+    /// The cursor for the next request, if a group was too large to cancel or retry at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// One job of a batch that was submitted.
+/// One job of a submitted batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchJobView {
-    /// Its place in the request, from zero.
+    /// Its index in the request, from zero.
     pub index: usize,
-    /// The job's name.
+    /// The job's id.
     pub id: JobId,
-    /// The caller's name for it.
+    /// The caller's id for it.
     pub custom_id: Option<CustomId>,
 }
 
-/// Addresses that belong to a batch; those of what cannot be done with it as it stands are missing.
+/// URLs related to a batch. Actions that its status does not allow are `None`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchLinks {
     /// The batch itself.
@@ -198,37 +198,37 @@ pub struct BatchLinks {
     pub this: String,
     /// Its jobs.
     pub jobs: String,
-    /// To cancel what has not started.
+    /// Cancels the jobs that have not started.
     pub cancel: Option<String>,
-    /// To retry what failed.
+    /// Retries the failed jobs.
     pub retry: Option<String>,
-    /// The group that it is a part of.
+    /// Its group.
     pub group: Option<String>,
 }
 
-/// How the service is, as the API shows it.
+/// The health of the service as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HealthView {
-    /// `ok` whenever there is an answer at all.
+    /// Always `ok`.
     pub status: String,
     /// The version of the service.
     pub version: String,
-    /// How full the queue is.
+    /// The state of the queue.
     pub queue: QueueHealthView,
 }
 
-/// How full the queue is.
+/// The state of the queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QueueHealthView {
-    /// About how many jobs wait for a worker.
+    /// About how many jobs are waiting for a worker.
     pub waiting: u64,
-    /// About how many jobs a worker has, or wait for another attempt.
+    /// About how many jobs are being worked on or are waiting for another attempt.
     pub in_flight: u64,
-    /// About how long a job submitted now would wait, in seconds.
+    /// The estimated wait of a job submitted now, in seconds.
     pub estimated_wait_seconds: u64,
 }
 
-/// The routes of the API: each path, and the methods that it answers to. Where GET is one of them, so is HEAD.
+/// The API's paths and the methods of each. A path with GET also answers HEAD.
 pub const ROUTES: &[(&str, &[&str])] = &[
     ("/", &["GET"]),
     ("/jobs", &["GET", "POST"]),
@@ -244,7 +244,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/health", &["GET"]),
 ];
 
-/// The problem of a method that a path does not answer to.
+/// The problem for a method that a path does not have.
 pub fn wrong_method(path: &str) -> Problem {
     let methods = ROUTES.iter().find(|(known, _)| *known == path).map(|(_, methods)| *methods);
     methods.map_or(Problem::NoSuchRoute, |methods| {
@@ -257,7 +257,7 @@ pub fn wrong_method(path: &str) -> Problem {
 }
 
 impl JobView {
-    /// Shows `job` to a caller who reached the API at `base`, an address without a slash at its end.
+    /// Shows `job`. `base` is the API's base URL as the caller reached it, without a trailing slash.
     pub fn new(job: &Job, base: &str) -> Self {
         let order = &job.order;
         let (image, error) = match &job.state {
@@ -311,7 +311,7 @@ impl Links {
 }
 
 impl BatchView {
-    /// Shows `batch` to a caller who reached the API at `base`, an address without a slash at its end.
+    /// Shows `batch`. `base` is the API's base URL as the caller reached it, without a trailing slash.
     pub fn new(batch: &BatchOrGroup, counts: Counts, base: &str) -> Self {
         let address = |id: BatchId| format!("{base}/batches/{id}");
         let this = address(batch.id());

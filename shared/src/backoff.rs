@@ -1,17 +1,15 @@
-//! How long to wait before the next attempt.
+//! Delays before retries.
 
 use std::time::Duration;
 
-/// The wait before attempt `attempt` + 1: exponential with full jitter, never above `cap`.
-///
-/// Full jitter spreads a crowd of clients best; see "Exponential Backoff And Jitter" on the AWS Architecture Blog,
-/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
+/// The delay before attempt `attempt` + 1: exponential with full jitter, at most `cap`. See "Exponential Backoff And
+/// Jitter", <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
 pub fn full_jitter(base: Duration, cap: Duration, attempt: u32) -> Duration {
     let ceiling = base.saturating_mul(1 << attempt.min(20)).min(cap);
     ceiling.mul_f64(fastrand::f64())
 }
 
-/// A wait from `least` up to `most`: for a crowd that must be spread, but must not come back too soon.
+/// A random delay between `least` and `most`, for jobs that must not be retried too soon.
 pub fn between(least: Duration, most: Duration) -> Duration {
     least + most.saturating_sub(least).mul_f64(fastrand::f64())
 }

@@ -1,4 +1,4 @@
-//! Many jobs that were submitted together.
+//! Batches: many jobs that are submitted together.
 
 use std::collections::HashMap;
 use std::iter::Sum;
@@ -19,34 +19,31 @@ use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
 
-/// How many jobs one batch may have.
+/// The maximum number of jobs in a batch.
 pub const MAX_JOBS: usize = 1000;
 
-/// What a caller asks for with a batch.
+/// The request to submit a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BatchOrder {
-    /// The caller's name for it.
+    /// The caller's name for the batch.
     pub name: Option<BatchName>,
-    /// The group that it is to be a part of.
+    /// The group to add the batch to.
     pub group: Option<GroupName>,
     /// The jobs, in the caller's order.
     pub entries: Vec<Entry>,
 }
 
-/// One job of a batch.
+/// One job of a batch request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What to paint.
     pub order: Order,
-    /// The caller's name for the job.
+    /// The caller's id for the job.
     pub custom_id: Option<CustomId>,
 }
 
 impl BatchOrder {
-    /// Reads a batch from a JSON value, with the faults found, until they are a hundred or somewhat more.
-    ///
-    /// # Errors
-    /// The rules that it breaks.
+    /// Parses a batch. Returns the faults it found, stopping soon after a hundred.
     pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, "").map_err(|error| vec![error])?;
         let name = fields.optional("name", |value| string(value)?.try_into());
@@ -62,7 +59,7 @@ impl BatchOrder {
         });
         let mut errors = fields.finish();
         let mut defaults = defaults.unwrap_or_default();
-        // A fault of the defaults is theirs alone, and not one of each job that takes them over.
+        // Report a fault of the defaults once, not for every job that uses them.
         let faults = faults_of_defaults(&defaults, default_model);
         if !faults.is_empty() {
             errors.extend(faults);
@@ -88,11 +85,11 @@ impl BatchOrder {
         if errors.is_empty() { Ok(Self { name, group, entries }) } else { Err(errors) }
     }
 
-    /// A digest that two batches share exactly when they ask for the same thing.
+    /// A digest that is equal for two batches exactly if they ask for the same thing.
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
         digest.update(serde_json::to_vec(&self.name).expect("a name is always JSON"));
-        // Left out where there is none, so that what was digested before there were groups still matches.
+        // Omitted without a group, so that digests from before groups existed still match.
         if let Some(group) = &self.group {
             digest.update(serde_json::to_vec(group).expect("a name is always JSON"));
         }
@@ -104,10 +101,7 @@ impl BatchOrder {
 }
 
 impl Entry {
-    /// Reads one job, which stands at the JSON pointer `pointer` of the request. `defaults` stand in for what it leaves out.
-    ///
-    /// # Errors
-    /// Every rule that it breaks.
+    /// Parses one job at the JSON pointer `pointer` of the request. `defaults` supply the fields that it leaves out.
     pub fn parse(
         job: Value,
         pointer: &str,
@@ -142,7 +136,7 @@ impl Entry {
     }
 }
 
-/// The faults of the defaults, found by reading them as a job that has nothing else but a prompt.
+/// The faults of the defaults, found by parsing them as a job with a prompt.
 pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
     let mut job = defaults.clone();
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
@@ -153,42 +147,40 @@ pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<Fi
     errors
 }
 
-/// A batch's record.
+/// A batch, as recorded in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its name.
+    /// Its id.
     pub id: BatchId,
     /// Who may see it.
     pub owner: Owner,
     /// The caller's name for it.
     pub name: Option<BatchName>,
-    /// The group that it is a part of.
+    /// Its group.
     pub group: Option<BatchId>,
     /// How many jobs it has.
     pub total: usize,
     /// When it was submitted.
     pub created_at: Timestamp,
-    /// When its jobs fail if they still wait.
+    /// When its unfinished jobs fail.
     pub deadline_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
-    /// The digest of what was asked for.
+    /// The digest of the request.
     pub fingerprint: String,
-    /// The right of whoever writes its jobs to be alone with them; `None` once all are written and queued.
+    /// The exclusive right to write its jobs; `None` once all are written and queued.
     pub writing: Option<Lease>,
-    /// When it was canceled, if that was before all of its jobs were known to be written.
+    /// When it was canceled, if that was before all of its jobs were written.
     pub canceled_at: Option<Timestamp>,
 }
 
 impl Batch {
-    /// The longest deadline that a job can have, which stands in where the record of a batch names none.
+    /// The longest deadline that a job can have; used for records that have none.
     pub const LONGEST_DEADLINE: Duration = Duration::from_secs(96 * 3600);
 
-    /// What a job counts as that is not there: it was not written, no index shows it yet, or its retention has ended, in
-    /// which case it does not count.
+    /// The status of a job that was not found: not written yet, not in the index yet, or expired, which is `None`.
     ///
-    /// It counts as one that waits, so that a batch is never said to have ended before every job of it is known to have;
-    /// but it does so no longer than a job may wait.
+    /// It counts as queued, so that a batch never seems to have ended too early, but no longer than a job may wait.
     pub fn state_of_missing(&self, now: Timestamp) -> Option<Status> {
         let overdue = self.deadline_at <= now;
         match self.writing {
@@ -199,18 +191,18 @@ impl Batch {
         }
     }
 
-    /// The states of those of its jobs that are not there, where `known` are.
+    /// The statuses of the jobs that were not found, if `known` were found.
     pub fn states_of_missing(&self, known: usize, now: Timestamp) -> impl Iterator<Item = Status> {
         std::iter::repeat_n(self.state_of_missing(now), self.total.saturating_sub(known)).flatten()
     }
 
-    /// The states of all its jobs, where `known` are those that are there.
+    /// The statuses of all jobs, given those that were found.
     pub fn states(&self, known: Vec<(JobId, Status)>, now: Timestamp) -> impl Iterator<Item = Status> {
         let missing = self.states_of_missing(known.len(), now);
         known.into_iter().map(|(_, status)| status).chain(missing)
     }
 
-    /// All its jobs in the order of their submission, each with its state if it is `known`.
+    /// All jobs in the order of their submission, with the statuses that are `known`.
     pub fn jobs(&self, known: Vec<(JobId, Status)>) -> impl Iterator<Item = (JobId, Option<Status>)> {
         let known: HashMap<_, _> = known.into_iter().collect();
         let ids = (0..self.total).map(|index| JobId::in_batch(self.id, index));
@@ -218,25 +210,25 @@ impl Batch {
     }
 }
 
-/// How many jobs of a batch stand where.
+/// How many jobs of a batch have each status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// All of them.
+    /// All jobs.
     pub total: usize,
-    /// Those that wait for a worker.
+    /// Jobs that wait for a worker.
     pub queued: usize,
-    /// Those that a worker took up.
+    /// Jobs that a worker has claimed.
     pub running: usize,
-    /// Those that have their picture.
+    /// Jobs that have a picture.
     pub succeeded: usize,
-    /// Those that have none and will have none.
+    /// Jobs that failed.
     pub failed: usize,
-    /// Those that nobody wants any more.
+    /// Jobs that were canceled.
     pub canceled: usize,
 }
 
 spelled! {
-    /// Where a batch stands.
+    /// The status of a batch.
     BatchStatus, "a status of a batch",
     /// Jobs are unfinished.
     InProgress = "in_progress",
@@ -278,7 +270,7 @@ impl Counts {
         counts
     }
 
-    /// Where the batch stands.
+    /// The status of the batch.
     pub fn status(&self) -> BatchStatus {
         if self.queued + self.running > 0 {
             BatchStatus::InProgress

@@ -1,4 +1,4 @@
-//! Who sent a request, and which request it repeats.
+//! Identifies the caller, and repeated requests.
 
 use std::str::FromStr;
 
@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use crate::text::hex;
 
-/// Who may see a job: whoever submitted it, see [`crate::aws::callers::OwnerFrom`].
+/// The caller who submitted a job and may see it, see [`crate::aws::callers::OwnerFrom`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(String);
 
 impl Owner {
-    /// The owner of this name.
+    /// The owner with this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
@@ -24,23 +24,23 @@ impl Owner {
     }
 }
 
-/// A key with which a caller may safely send the same request again.
+/// A key that makes it safe to repeat a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// A digest to remember the key by.
+    /// A digest that identifies the key in a job's record.
     pub fn digest(&self) -> String {
         hex(&Sha256::digest(self.as_bytes())[..8])
     }
 
-    /// The key's bytes.
+    /// The key as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-/// An idempotency key must have 1 to 255 visible ASCII characters.
+/// The text is not a valid idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to 255 visible ASCII characters")]
 pub struct InvalidKey;

@@ -1,12 +1,12 @@
-//! Where the next page of a list begins, in a form that a caller can keep but not make up.
+//! Cursors of lists, which callers can store but not forge.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// How many bytes of the code are kept: 128 bits cannot be guessed.
+/// How many bytes of the MAC are kept: 128 bits cannot be guessed.
 const CODE_BYTES: usize = 16;
 
-/// Seals cursors and opens them again.
+/// Seals cursors and opens them.
 #[derive(Clone)]
 pub struct CursorKey(Hmac<Sha256>);
 
@@ -17,18 +17,18 @@ impl std::fmt::Debug for CursorKey {
 }
 
 impl CursorKey {
-    /// The key that is made from a secret.
+    /// Derives the key from a secret.
     pub fn new(secret: &str) -> Self {
         Self(Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length"))
     }
 
-    /// A cursor that stands for `place` in the list `scope`.
+    /// A cursor for the position `place` in the list `scope`.
     pub fn seal(&self, scope: &[&str], place: &str) -> String {
         let code = self.code(scope, place);
         base64_simd::URL_SAFE_NO_PAD.encode_to_string([&code[..CODE_BYTES], place.as_bytes()].concat())
     }
 
-    /// The place that a cursor stands for, if it is one of ours and of the same list.
+    /// The position that a cursor stands for; `None` if it was not sealed here or belongs to another list.
     pub fn open(&self, scope: &[&str], cursor: &str) -> Option<String> {
         let bytes = base64_simd::URL_SAFE_NO_PAD.decode_to_vec(cursor).ok()?;
         let (code, place) = bytes.split_at_checked(CODE_BYTES)?;
@@ -41,7 +41,7 @@ impl CursorKey {
         self.mac(scope, place).finalize().into_bytes().to_vec()
     }
 
-    /// The lengths are part of what is sealed, so that no two lists of texts run together.
+    /// The lengths are included, so that different texts never have the same encoding.
     fn mac(&self, scope: &[&str], place: &str) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
         for text in scope.iter().chain([&place]) {

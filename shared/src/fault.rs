@@ -2,46 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many faults a problem names.
+/// The maximum number of faults in an answer.
 pub const MAX_FAULTS: usize = 100;
 
-/// One fault of a request's body.
+/// A fault in a field of the request body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
-    /// Where in the body, as a JSON pointer (RFC 6901); empty for the body as a whole. A name of more than a hundred
-    /// characters is cut.
+    /// A JSON pointer (RFC 6901) to the field; empty for the whole body. Names longer than a hundred characters are
+    /// cut.
     pub pointer: String,
-    /// The rule that was broken, as the rest of a sentence that begins with the field's name.
+    /// The violated rule, to be read after the field's name.
     pub detail: String,
-    /// What kind of fault it is. Callers are told by the problem's status.
+    /// The kind of fault, which callers see as the problem's status.
     #[serde(skip)]
     pub kind: FaultKind,
 }
 
-/// Kinds of faults that are answered differently.
+/// Kinds of faults that have different answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FaultKind {
-    /// A rule is broken.
+    /// A rule is violated.
     #[default]
     Rule,
-    /// A text is good, but for a character that the fonts do not have.
+    /// A text is valid, except for a character that the fonts do not have.
     Character,
 }
 
 impl FieldError {
-    /// The fault `fault` at `pointer`.
+    /// A fault at `pointer`.
     pub fn new(pointer: &str, fault: impl Into<Fault>) -> Self {
         let Fault { detail, kind } = fault.into();
         Self { pointer: pointer.to_owned(), detail, kind }
     }
 }
 
-/// What is wrong with a value, wherever it stands.
+/// What is wrong with a value, independent of its field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// As the rest of a sentence that begins with the field's name.
+    /// The violated rule, to be read after the field's name.
     pub detail: String,
-    /// What kind of fault it is.
+    /// The kind of fault.
     pub kind: FaultKind,
 }
 

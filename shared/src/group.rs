@@ -1,4 +1,4 @@
-//! Several batches under one name, and the steps in which a request works through them.
+//! Groups: several batches under one name, and how requests work through them.
 
 use std::time::{Duration, Instant};
 
@@ -9,40 +9,40 @@ use crate::label::GroupName;
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
-/// Several batches under one name. Nothing is kept of it but which batches are its parts.
+/// Several batches under one name. The record of a group only lists its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its name among the batches.
+    /// Its id, which is also valid as a batch's.
     pub id: BatchId,
     /// Who may see it.
     pub owner: Owner,
-    /// What the caller calls it.
+    /// The caller's name for it.
     pub name: GroupName,
     /// When its first part was submitted.
     pub created_at: Timestamp,
-    /// When its record is deleted: no sooner than its last part's.
+    /// When its record is deleted: not before that of its last part.
     pub expires_at: Timestamp,
-    /// Those of its parts whose retention has not ended, oldest first.
+    /// Its unexpired parts, oldest first.
     pub parts: Vec<Batch>,
 }
 
 impl Group {
-    /// How many parts a group may have. A look at a group counts the jobs of all of them, 250,000 at the most, within the
-    /// 29 seconds that API Gateway waits.
+    /// The maximum number of parts. A request that counts all jobs of a group, up to 250,000, must finish within the 29
+    /// seconds that API Gateway waits.
     pub const MAX_PARTS: usize = 250;
 }
 
-/// What a caller means by a batch's name: one batch, or a group of them.
+/// What a batch's id in a request refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchOrGroup {
-    /// One batch.
+    /// A single batch.
     Batch(Batch),
-    /// All batches of a group.
+    /// A group with its batches.
     Group(Group),
 }
 
 impl BatchOrGroup {
-    /// The name.
+    /// The id.
     pub fn id(&self) -> BatchId {
         match self {
             Self::Batch(batch) => batch.id,
@@ -74,14 +74,13 @@ impl BatchOrGroup {
         }
     }
 
-    /// How many jobs it has in all.
+    /// The total number of jobs.
     pub fn total(&self) -> usize {
         self.parts().iter().map(|part| part.total).sum()
     }
 }
 
-/// How far one request has worked through the parts of a group: as far as its time allows, and the next request
-/// continues from there.
+/// Divides the work on a group's parts into requests: each does what its time allows, and the next one continues.
 #[derive(Debug)]
 pub struct GroupCursor {
     /// The part to begin with; `None` is the first one.
@@ -93,11 +92,10 @@ pub struct GroupCursor {
 }
 
 impl GroupCursor {
-    /// How long after it began a request still starts on another part. A part takes some seconds, and API Gateway waits
-    /// 29.
+    /// A request starts no further part after this time. A part takes some seconds, and API Gateway waits 29.
     pub const TIME: Duration = Duration::from_secs(12);
 
-    /// How long after it began a request leaves the part that it is working on, in case the table is slow.
+    /// A request stops working on a part after this time, in case the table is slow.
     pub const LIMIT: Duration = Duration::from_secs(18);
 
     /// Reads the cursor of a request; `None` begins with the first part.
@@ -112,9 +110,9 @@ impl GroupCursor {
         if self.first.is_none_or(known) { Ok(()) } else { Err(Problem::InvalidCursor) }
     }
 
-    /// Whether this request works on `part`, and until when. Call it for every part, in order.
+    /// Until when this request works on `part`; `None` if it does not. Call it for every part, in order.
     ///
-    /// Each request works on at least one part, so that there is progress.
+    /// Each request works on at least one part, so it makes progress.
     pub fn turn_of(&mut self, part: &Batch, now: Instant) -> Option<Instant> {
         if self.begun.is_none() && self.first.is_none_or(|first| first == part.id) {
             self.begun = Some(now);

@@ -1,4 +1,4 @@
-//! The names of jobs and batches.
+//! The ids of jobs and batches.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +10,12 @@ use uuid::Uuid;
 use crate::caller::{IdempotencyKey, Owner};
 use crate::label::GroupName;
 
-/// The text is not a name that a job or a batch can have.
+/// The text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id")]
 pub struct NotAnId;
 
-/// Defines a name: a UUID in lower case with hyphens, and no other spelling of it.
+/// Defines an id: a UUID, only in lower case with hyphens.
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident, $domain:literal) => {
         $(#[$meta])*
@@ -24,13 +24,13 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new name that sorts by time (a UUIDv7).
+            /// A new id that sorts by time (a UUIDv7).
             #[expect(clippy::new_without_default, reason = "a name out of nowhere should be asked for by name")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The name that belongs to an owner's key (a UUIDv8), the same each time.
+            /// The id that is derived from an owner's key (a UUIDv8).
             pub fn from_key(owner: &Owner, key: &IdempotencyKey) -> Self {
                 Self(derived($domain, &[owner.as_str().as_bytes(), key.as_bytes()]))
             }
@@ -40,7 +40,7 @@ macro_rules! id {
             type Err = NotAnId;
             fn from_str(text: &str) -> Result<Self, NotAnId> {
                 let id = Uuid::try_parse(text).map_err(|_| NotAnId)?;
-                // Other spellings are refused, so that one thing has one address.
+                // Reject other spellings, so that each thing has one URL.
                 let spelled = *id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *text;
                 if spelled { Ok(Self(id)) } else { Err(NotAnId) }
             }
@@ -74,30 +74,31 @@ macro_rules! id {
 }
 
 id! {
-    /// The name of a job.
+    /// The id of a job.
     JobId, "job"
 }
 
 id! {
-    /// The name of a batch.
+    /// The id of a batch or a group.
     BatchId, "batch"
 }
 
 impl BatchId {
-    /// The name of the group that an owner calls so, the same each time.
+    /// The id of an owner's group with this name.
     pub fn of_group(owner: &Owner, name: &GroupName) -> Self {
         Self(derived("group", &[owner.as_str().as_bytes(), name.as_str().as_bytes()]))
     }
 }
 
 impl JobId {
-    /// The name of the job at `index` of a batch, the same each time.
+    /// The id of the job at `index` of a batch.
     pub fn in_batch(batch: BatchId, index: usize) -> Self {
         Self(derived("batch job", &[batch.0.as_bytes(), &(index as u64).to_be_bytes()]))
     }
 }
 
-/// A UUIDv8 of a digest over `parts`, each with its length before it, so that no two lists of parts run together.
+/// A UUIDv8 from a digest of `parts`. Each is preceded by its length, so that different parts never have the same
+/// encoding.
 fn derived(domain: &str, parts: &[&[u8]]) -> Uuid {
     let mut digest = Sha256::new();
     for part in [domain.as_bytes()].iter().chain(parts) {

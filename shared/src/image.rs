@@ -1,4 +1,4 @@
-//! The files that a job has to show.
+//! Pictures and posters as they are stored.
 
 use std::fmt;
 
@@ -9,42 +9,42 @@ use crate::poster::Lettering;
 use crate::spelled::spelled;
 use crate::time::Timestamp;
 
-/// What a job has to show: a poster, where it asked for one, and else the picture.
+/// The result of a job: the poster if the order asked for lettering, or else the picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// What it is.
+    /// The properties of the file.
     pub facts: ImageFacts,
-    /// A presigned URL of it.
+    /// A presigned URL of the file.
     pub url: SignedUrl,
     /// The picture beneath the lettering of a poster.
     pub artwork: Option<Artwork>,
-    /// A presigned URL of the thumbnail, where there is one.
+    /// A presigned URL of the thumbnail, if there is one.
     pub thumbnail: Option<SignedUrl>,
 }
 
 /// The picture beneath the lettering of a poster, as the model painted it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artwork {
-    /// What it is.
+    /// The properties of the file.
     pub facts: ImageFacts,
-    /// A presigned URL of it.
+    /// A presigned URL of the file.
     pub url: SignedUrl,
 }
 
 spelled! {
-    /// Which of a job's files is meant.
+    /// One of a job's files.
     #[derive(Default)]
     Variant, "a variant",
-    /// What the job has to show.
+    /// The picture, or the poster.
     #[default]
     Image = "image",
     /// The picture beneath the lettering of a poster.
     Artwork = "artwork",
-    /// A small copy of what the job has to show.
+    /// A small copy of it.
     Thumbnail = "thumbnail",
 }
 
-/// What is known of a stored picture, all of it read from the picture itself or from the model's answer.
+/// The properties of a stored file, read from the file itself or from the model's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
     /// The file format.
@@ -55,23 +55,23 @@ pub struct ImageFacts {
     pub width: u32,
     /// The height, in pixels.
     pub height: u32,
-    /// The seed that the model says it used.
+    /// The seed that the model reports.
     pub seed: Option<u32>,
-    /// How the lettering was set, on a poster.
+    /// How the lettering of a poster was set.
     #[serde(default)]
     pub lettering: Option<Lettering>,
 }
 
-/// A URL that works for everybody until it expires.
+/// A URL that anyone may use until it expires.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedUrl {
     /// The URL.
     pub url: String,
-    /// When it stops working.
+    /// When it expires.
     pub expires_at: Timestamp,
 }
 
-/// Shows only the end of its life, so that no log can hold a signature.
+/// Hides the URL, so that no log can contain a signature.
 impl fmt::Debug for SignedUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SignedUrl(until {})", self.expires_at)

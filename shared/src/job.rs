@@ -1,8 +1,8 @@
-//! The life of a job: its states, and the only ways from one to the next.
+//! The life of a job: its states, and all transitions between them.
 //!
-//! A transition takes the present time and gives back the job as it should be stored. It never changes the job it is
-//! called on, and it raises the *fence* by one; the store accepts a job only where the stored fence is one lower.
-//! Whoever acts on a job that has moved on since is thereby refused, however late it comes.
+//! A transition takes the current time and returns the job's next version. It does not change the job that it is called
+//! on, and it raises the *fence* by one. The table saves a job only if the stored fence is one lower, so a change that
+//! is based on an outdated version is rejected, however late it comes.
 
 use std::time::Duration;
 
@@ -17,58 +17,58 @@ use crate::order::Order;
 use crate::spelled::spelled;
 use crate::time::Timestamp;
 
-/// A job's record.
+/// A job, as recorded in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The job's name.
+    /// Its id.
     pub id: JobId,
     /// Who may see it.
     pub owner: Owner,
     /// What to paint.
     pub order: Order,
-    /// The batch that it belongs to, if it does.
+    /// Its place in a batch.
     pub membership: Option<Membership>,
     /// When it was submitted.
     pub created_at: Timestamp,
-    /// When it was queued: at its submission, or when it was last retried.
+    /// When it was last queued, by its submission or a retry.
     pub queued_at: Timestamp,
-    /// When it fails if it still waits.
+    /// When it fails if it has not ended by then.
     pub deadline_at: Timestamp,
-    /// When the record and the picture are deleted.
+    /// When its record and files are deleted.
     pub expires_at: Timestamp,
-    /// The number of this version of the record.
+    /// The version of the record.
     pub fence: u64,
-    /// How many paintings were begun that may have been paid for.
+    /// How many paintings were started that may have been billed.
     pub attempts: u32,
-    /// How many times the model was too busy to begin.
+    /// How many times the model was busy.
     pub throttles: u32,
-    /// How many times a worker took the job up and had no painting begun that counts.
+    /// How many times a worker claimed the job but started no painting that counts.
     pub setbacks: u32,
-    /// When a worker last took the job up.
+    /// When a worker last claimed it.
     pub started_at: Option<Timestamp>,
-    /// Until when a worker may still be at it, even if the job was canceled meanwhile.
+    /// Until when a worker may still be working on it, even if it was canceled in the meantime.
     pub held_until: Option<Timestamp>,
-    /// Why the job still waits, or what went wrong before it ended.
+    /// Why it has not ended yet, or the last error before it ended.
     pub last_error: Option<LastError>,
-    /// Until when a worker that held the job before its last retry may store a file of it; `None` when none can have.
-    /// Such files lie under keys of their own, and nobody asks for them.
+    /// Until when a worker that held the job before its last retry may store a file; `None` if there is none. Such
+    /// files have keys of their own.
     pub former_until: Option<Timestamp>,
-    /// The keys of the requests that have retried it, newest last, so that none of them retries it again.
+    /// The keys of the requests that retried it, newest last, so that a repeated request does not retry it again.
     pub retry_keys: RetryKeys,
-    /// Where the job stands.
+    /// Its state.
     pub state: JobState,
 }
 
-/// Digests of the keys of the last requests that have retried a job, of which it remembers [`RetryKeys::MOST`].
+/// Digests of the last keys that retried a job, at most [`RetryKeys::MOST`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RetryKeys(Vec<String>);
 
 impl RetryKeys {
-    /// How many are remembered. Each takes 17 bytes of the job's record.
+    /// How many are kept. Each takes 17 bytes of the record.
     pub const MOST: usize = 16;
 
-    /// The same keys and the one of this digest, of which there may be more digits than are kept.
+    /// Adds a digest, which may have more digits than are kept.
     pub fn with_digest(mut self, digest: &str) -> Self {
         let digest = digest.chars().take(16).collect();
         if !self.0.contains(&digest) {
@@ -77,12 +77,12 @@ impl RetryKeys {
         self
     }
 
-    /// Whether a request with this key is among them.
+    /// Whether a request with this key has retried the job.
     pub fn contain(&self, key: &IdempotencyKey) -> bool {
         self.0.contains(&key.digest())
     }
 
-    /// The same keys and this one, without the oldest where they would be too many.
+    /// Adds a key and drops the oldest if there are too many.
     fn with(&self, key: Option<&IdempotencyKey>) -> Self {
         let mut keys = self.0.clone();
         keys.extend(key.map(IdempotencyKey::digest));
@@ -100,28 +100,28 @@ pub struct Membership {
     pub custom_id: Option<CustomId>,
 }
 
-/// Where a job stands, with what is true only there.
+/// The state of a job, with the data of that state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
     /// It waits for a worker.
     Queued,
-    /// A worker has it.
+    /// A worker has claimed it.
     Running(Lease),
-    /// Its picture is there.
+    /// Its picture is stored.
     Succeeded {
         /// When the picture was recorded.
         finished_at: Timestamp,
         /// The picture.
         image: Image,
     },
-    /// There will be no picture.
+    /// It has no picture and will get none.
     Failed {
-        /// When it was given up.
+        /// When it failed.
         finished_at: Timestamp,
         /// Why.
         error: JobError,
     },
-    /// Its owner no longer wants it.
+    /// Its owner canceled it.
     Canceled {
         /// When it was canceled.
         finished_at: Timestamp,
@@ -129,7 +129,7 @@ pub enum JobState {
 }
 
 spelled! {
-    /// The name of a state.
+    /// The name of a job's state.
     Status, "a status",
     /// See [`JobState::Queued`].
     Queued = "queued",
@@ -143,11 +143,10 @@ spelled! {
     Canceled = "canceled",
 }
 
-/// A worker's right to a job, which ends by itself.
+/// A worker's right to work on a job, which expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Tells this lease from every other, so that a worker whose write succeeded but whose answer was lost knows its
-    /// own write again.
+    /// Identifies this lease, so that a worker whose answer was lost recognizes its own write.
     pub id: Uuid,
     /// When it ends.
     pub until: Timestamp,
@@ -159,65 +158,65 @@ impl Lease {
         Self { id: Uuid::new_v4(), until }
     }
 
-    /// The same lease, ended. It ended at the beginning of time, so that no clock that is set back can revive it.
+    /// The same lease, but expired: since the beginning of time, so that setting a clock back cannot revive it.
     fn ended(self) -> Self {
         Self { until: Timestamp::from_ms(0), ..self }
     }
 }
 
 spelled! {
-    /// What kept a job from its picture.
+    /// Why a job failed or has not ended yet.
     ErrorCode, "an error code",
     /// The model's filter refused the prompt or the picture.
     ContentFiltered = "content_filtered",
     /// The model refused the request.
     InvalidRequest = "invalid_request",
-    /// The model failed, did not answer in time, or answered what is no picture.
+    /// The model failed, timed out, or returned no picture.
     ModelError = "model_error",
-    /// The deadline passed before there was a picture.
+    /// The deadline passed.
     DeadlineExceeded = "deadline_exceeded",
-    /// As many paintings as are allowed were begun without a picture, or the ticket was given up.
+    /// The maximum number of paintings was started, or the ticket moved to the dead-letter queue.
     AttemptsExhausted = "attempts_exhausted",
-    /// The picture was painted, but the lettering cannot be set over it.
+    /// The lettering could not be set over the picture.
     TypesettingFailed = "typesetting_failed",
-    /// A fault of ours.
+    /// An error in the service.
     Internal = "internal",
     /// The model is too busy.
     Throttled = "throttled",
-    /// The service may not use the model.
+    /// The service has no access to the model.
     ModelAccessDenied = "model_access_denied",
-    /// The model cannot be reached, or Bedrock has no capacity for it.
+    /// The model is unreachable or has no capacity.
     ModelUnavailable = "model_unavailable",
     /// The model does not exist in its region.
     ModelNotFound = "model_not_found",
-    /// The picture cannot be stored.
+    /// The bucket failed.
     StorageUnavailable = "storage_unavailable",
 }
 
 impl ErrorCode {
-    /// Whether the same order may succeed another time.
+    /// Whether the same order may succeed later.
     pub const fn may_pass(self) -> bool {
         !matches!(self, Self::ContentFiltered | Self::InvalidRequest)
     }
 }
 
-/// Why a job has no picture and will have none.
+/// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
-    /// A name for programs to branch on.
+    /// A code for programs.
     pub code: ErrorCode,
     /// A sentence for people.
     pub message: String,
-    /// Whether the same order may succeed if the job is retried.
+    /// Whether retrying the job may succeed.
     pub retryable: bool,
-    /// Whether a painting may have been paid for.
+    /// Whether a painting may have been billed.
     pub billed: bool,
 }
 
-/// Why an unfinished job still waits.
+/// Why a job has not ended yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
-    /// A name for programs to branch on.
+    /// A code for programs.
     pub code: ErrorCode,
     /// A sentence for people.
     pub message: String,
@@ -225,32 +224,30 @@ pub struct LastError {
     pub at: Timestamp,
 }
 
-/// Why a worker may not take a job up.
+/// Why a worker may not claim a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimRefused {
     /// The job has ended.
     Ended,
-    /// Another worker has it until then.
+    /// Another worker holds it until this time.
     Leased(Timestamp),
     /// Its deadline has passed.
     DeadlinePassed,
-    /// As many paintings as are allowed were begun.
+    /// The maximum number of paintings was started.
     AttemptsExhausted,
 }
 
-/// Whether an attempt that came to nothing may have been paid for.
+/// Whether a failed attempt may have been billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// It may have been, and counts.
+    /// Maybe, so it counts.
     Counts,
-    /// The model never began, so it does not count.
+    /// No: the model did not start.
     NeverBegan,
 }
 
 impl Job {
-    /// A job that waits for its first worker.
-    ///
-    /// It is kept to the full second, because that is how DynamoDB counts the time to live of a record.
+    /// A new, queued job. Its expiry is rounded up to a second, as DynamoDB's TTL is in seconds.
     pub fn new(id: JobId, owner: Owner, order: Order, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
         Self {
             id,
@@ -285,7 +282,7 @@ impl Job {
         }
     }
 
-    /// When the job ended, if it has.
+    /// When the job ended; `None` if it has not.
     pub fn finished_at(&self) -> Option<Timestamp> {
         match &self.state {
             JobState::Queued | JobState::Running(_) => None,
@@ -295,11 +292,10 @@ impl Job {
         }
     }
 
-    /// Where in the bucket one of the job's files lies.
+    /// The key of one of the job's files in the bucket.
     ///
-    /// The time at which the job was queued is part of it. So a job whose idempotency key was used before, and whose
-    /// earlier record was deleted when its retention ended, cannot find the old picture; and whoever deletes the late
-    /// picture of a canceled job cannot meet the picture of the same job after a retry.
+    /// It contains the time when the job was queued. A job that reuses the id of an expired one therefore cannot find
+    /// the old picture, and deleting the late picture of a canceled job cannot delete the picture of its retry.
     pub fn image_key(&self, variant: Variant) -> String {
         let key = format!("{}{}", self.files_prefix(), self.queued_at.ms());
         match variant {
@@ -308,18 +304,18 @@ impl Job {
         }
     }
 
-    /// What the keys of all files of the job begin with, those of its earlier lives among them.
+    /// The key prefix of all files of the job, including those from before a retry.
     pub fn files_prefix(&self) -> String {
         format!("images/{}/", self.id)
     }
 
-    /// Whether this is the key of a file that was stored for the job before it was last queued.
+    /// Whether this is the key of a file from before the job was last queued.
     pub fn is_earlier_file(&self, key: &str) -> bool {
         let name = key.strip_prefix(&self.files_prefix()).and_then(|name| name.split('-').next());
         name.and_then(|queued_at| queued_at.parse().ok()).is_some_and(|queued_at: i64| queued_at < self.queued_at.ms())
     }
 
-    /// The files that the job may have in the bucket.
+    /// The files that the job can have.
     pub fn variants(&self) -> &'static [Variant] {
         match self.order.poster {
             Some(_) => &[Variant::Image, Variant::Artwork, Variant::Thumbnail],
@@ -327,10 +323,7 @@ impl Job {
         }
     }
 
-    /// Takes the job up for one painting, which is counted now, before the model is called.
-    ///
-    /// # Errors
-    /// Why it may not be taken up.
+    /// Claims the job for one painting, which is counted now, before the model is called.
     pub fn claim(&self, lease: Lease, max_attempts: u32, now: Timestamp) -> Result<Claimed, ClaimRefused> {
         match self.state {
             JobState::Queued => {}
@@ -351,7 +344,7 @@ impl Job {
         Ok(Claimed(job))
     }
 
-    /// Fails a job that nobody works on; `None` when somebody does, or when it has ended.
+    /// Fails a job that no worker holds; `None` if one does, or if the job has ended.
     pub fn give_up(&self, code: ErrorCode, now: Timestamp) -> Option<Self> {
         self.idle(now).then(|| {
             let message = match code {
@@ -367,17 +360,15 @@ impl Job {
         })
     }
 
-    /// Finishes a job that nobody works on with the picture that a lost worker left behind; `None` when somebody works
-    /// on it, or when it has ended.
+    /// Completes a job that no worker holds with the picture that a lost worker stored; `None` if a worker holds it, or
+    /// if it has ended.
     pub fn adopt(&self, image: Image, now: Timestamp) -> Option<Self> {
         self.idle(now).then(|| self.advanced(JobState::Succeeded { finished_at: now, image }))
     }
 
-    /// Ends the lease of a worker that is known to be dead, so that another one need not wait for it to end by itself;
-    /// `None` when no lease lives.
+    /// Ends a live lease, so that another worker can claim the job at once; `None` if there is none.
     ///
-    /// Only somebody who knows that every worker is dead may do this, as whoever runs all of them on one machine does
-    /// when it starts.
+    /// Only for callers who know that every worker is dead, such as the local stack when it starts.
     pub fn abandon(&self, now: Timestamp) -> Option<Self> {
         match self.state {
             JobState::Running(lease) if lease.until > now => {
@@ -388,10 +379,8 @@ impl Job {
         }
     }
 
-    /// Cancels a job that has not ended, whoever works on it: that worker's picture will be refused.
-    ///
-    /// # Errors
-    /// The state in which the job has ended.
+    /// Cancels a job that has not ended. If a worker holds it, its picture will be rejected. The error is the state in
+    /// which the job has ended.
     pub fn cancel(&self, now: Timestamp) -> Result<Self, Status> {
         match self.state {
             JobState::Queued | JobState::Running(_) => Ok(self.advanced(JobState::Canceled { finished_at: now })),
@@ -399,13 +388,12 @@ impl Job {
         }
     }
 
-    /// Queues a job anew that failed or was canceled, with everything as for a new job but its name and its age. A job
-    /// that is queued already only remembers the key, so that the same request does not retry it later.
+    /// Queues a failed or canceled job again, like a new job with the same id and age. A job that is already queued
+    /// only remembers the key, so that the same request does not retry it later. The error is a state that cannot be
+    /// retried.
     ///
-    /// `queued_at` always grows, whatever the clock says, because it tells the files of one life from those of another.
-    ///
-    /// # Errors
-    /// The state in which the job cannot be retried.
+    /// `queued_at` always grows, even if the clock does not, because it distinguishes the files before and after a
+    /// retry.
     pub fn retry(
         &self,
         key: Option<&IdempotencyKey>,
@@ -433,18 +421,18 @@ impl Job {
         }
     }
 
-    /// Until when a worker may store a file of the job, or of an earlier life of it; `None` when none can have.
+    /// Until when a worker may store a file of the job, counting earlier workers; `None` if there is none.
     fn files_until(&self, now: Timestamp) -> Option<Timestamp> {
         let own = (self.attempts > 0).then(|| self.held_until.map_or(now, |until| until.max(now)));
         own.max(self.former_until)
     }
 
-    /// Whether the job's deadline has passed while nobody works on it.
+    /// Whether the job's deadline has passed and no worker holds it.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.deadline_at <= now && self.idle(now)
     }
 
-    /// Whether the job has not ended and no worker's lease on it lives.
+    /// Whether the job has not ended and no worker holds it.
     fn idle(&self, now: Timestamp) -> bool {
         match self.state {
             JobState::Queued => true,
@@ -453,7 +441,7 @@ impl Job {
         }
     }
 
-    /// Whatever ends a job, it may have been paid for if an attempt was counted, and only then.
+    /// The job may have been billed exactly if an attempt was counted.
     fn failed(&self, code: ErrorCode, message: String, now: Timestamp) -> Self {
         let error = JobError { code, message, retryable: code.may_pass(), billed: self.attempts > 0 };
         self.advanced(JobState::Failed { finished_at: now, error })
@@ -464,7 +452,7 @@ impl Job {
     }
 }
 
-/// A job that this worker holds. Only a claim makes one, and each way to end it uses it up.
+/// A job that this worker holds. Only a claim creates it, and each way to end it consumes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed(Job);
 
@@ -476,19 +464,19 @@ impl std::ops::Deref for Claimed {
 }
 
 impl Claimed {
-    /// The picture is stored.
+    /// Completes the job with its stored picture.
     pub fn succeed(self, image: Image, now: Timestamp) -> Job {
         Job { held_until: None, ..self.0.advanced(JobState::Succeeded { finished_at: now, image }) }
     }
 
-    /// There will be no picture, and why. `attempt` says whether this one may have been paid for.
+    /// Fails the job. `attempt` says whether this painting may have been billed.
     pub fn fail(self, code: ErrorCode, message: String, attempt: Attempt, now: Timestamp) -> Job {
         Job { held_until: None, ..self.settled(attempt).failed(code, message, now) }
     }
 
-    /// Gives the job up to whichever worker comes next, and says why.
+    /// Releases the job for the next worker.
     ///
-    /// The state stays `running`, with a lease that has ended: what a caller sees of a job never goes backwards.
+    /// Its state stays `running`, with an expired lease, so that callers never see a status go backwards.
     pub fn release(self, error: LastError, attempt: Attempt) -> Job {
         let mut job = match self.0.state {
             JobState::Running(lease) => self.settled(attempt).advanced(JobState::Running(lease.ended())),
@@ -502,7 +490,7 @@ impl Claimed {
         job
     }
 
-    /// The job with the attempt that its claim has counted taken back, if no painting was begun that counts.
+    /// Uncounts the attempt if no painting was started.
     fn settled(self, attempt: Attempt) -> Job {
         let mut job = self.0;
         if attempt == Attempt::NeverBegan {

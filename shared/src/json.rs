@@ -1,4 +1,4 @@
-//! JSON read strictly, with every fault of an object found and named.
+//! Strict JSON parsing that collects all faults.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,28 +10,24 @@ use serde_json::{Map, Value};
 use crate::fault::{Fault, FieldError, MAX_FAULTS};
 use crate::text::cut;
 
-/// How many values a document may have, so that reading one takes bounded memory. A batch of a thousand jobs with every
-/// field and sixteen credits each has 79,000.
+/// The maximum number of values in a document, to bound memory. A batch of a thousand jobs with every field and sixteen
+/// credits each has 79,000.
 pub const MAX_VALUES: usize = 100_000;
 
-/// Why a document was not read.
+/// Why a document was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It is not JSON, or repeats a key in an object. The text says where.
+    /// It is not JSON, or an object repeats a key. The text says where.
     #[error("{0}")]
     NotJson(String),
-    /// It has more values than a document may have.
+    /// It has too many values.
     #[error("it has more than {MAX_VALUES} values")]
     TooManyValues,
 }
 
-/// Reads a JSON document that repeats no key in an object.
+/// Parses JSON in which no object repeats a key.
 ///
-/// RFC 8259 leaves the meaning of a repeated key open, and parsers differ in which value they keep, so a request with
-/// one is refused rather than guessed at.
-///
-/// # Errors
-/// What is wrong and where.
+/// RFC 8259 does not define what a repeated key means, and parsers disagree, so such a document is rejected.
 pub fn parse(bytes: &[u8]) -> Result<Value, Unreadable> {
     let left = Cell::new(MAX_VALUES + 1);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -42,8 +38,8 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Unreadable> {
     })
 }
 
-/// How many bytes a text takes within a JSON string. API Gateway hands a body to a function in one, and takes it back in
-/// one, so this is what counts against the limits of a Lambda function.
+/// The length of a text inside a JSON string, in bytes. API Gateway passes bodies in JSON strings in both directions,
+/// so this is what counts towards Lambda's limits.
 pub fn escaped_len(text: &[u8]) -> usize {
     let escaped = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -53,12 +49,12 @@ pub fn escaped_len(text: &[u8]) -> usize {
     text.iter().map(escaped).sum()
 }
 
-/// How many bytes a value takes as JSON within a JSON string.
+/// The length of a value that is serialized inside a JSON string, in bytes.
 pub fn escaped_len_of(value: &impl Serialize) -> usize {
     escaped_len(&serde_json::to_vec(value).expect("what the API shows is always JSON"))
 }
 
-/// A JSON value that repeats no key in an object, for whoever reads a document piece by piece.
+/// A JSON value in which no object repeats a key, for reading a document in pieces.
 pub struct Strict(pub Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -67,7 +63,7 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
-/// Reads values. Each takes one away from those that are left, and when none is left, the document has too many.
+/// Reads values and counts down how many more the document may have.
 #[derive(Clone, Copy)]
 struct Values<'a>(&'a Cell<usize>);
 
@@ -135,7 +131,7 @@ impl<'de> Visitor<'de> for Values<'_> {
     }
 }
 
-/// The fields of a JSON object, taken out one by one while the faults are gathered.
+/// The fields of a JSON object. Each is taken out and parsed, and faults are collected.
 pub struct Fields {
     pointer: String,
     map: Map<String, Value>,
@@ -143,10 +139,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// The fields of `value`, which stands at the JSON pointer `pointer` of the request.
-    ///
-    /// # Errors
-    /// When `value` is no object.
+    /// The fields of `value`, an object at the JSON pointer `pointer` of the request.
     pub fn new(value: Value, pointer: &str) -> Result<Self, FieldError> {
         match value {
             Value::Object(map) => Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() }),
@@ -154,7 +147,7 @@ impl Fields {
         }
     }
 
-    /// The field `name`, which must be there.
+    /// Parses a required field.
     pub fn required<T, E: Into<Fault>>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, E>) -> Option<T> {
         if self.map.get(name).is_none_or(Value::is_null) {
             self.map.remove(name);
@@ -164,7 +157,7 @@ impl Fields {
         self.optional(name, parse)
     }
 
-    /// The field `name`; `null` means the same as leaving it out.
+    /// Parses an optional field; `null` is the same as no field.
     pub fn optional<T, E: Into<Fault>>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, E>) -> Option<T> {
         let value = self.map.remove(name).filter(|value| !value.is_null())?;
         match parse(value) {
@@ -176,8 +169,7 @@ impl Fields {
         }
     }
 
-    /// The field `name`, which has fields of its own and is read with its JSON pointer; `null` means the same as leaving
-    /// it out.
+    /// Parses an optional field that has fields of its own, given its JSON pointer.
     pub fn nested<T>(
         &mut self,
         name: &str,
@@ -187,13 +179,13 @@ impl Fields {
         parse(value, &format!("{}/{name}", self.pointer)).map_err(|errors| self.errors.extend(errors)).ok()
     }
 
-    /// Records a fault of the field `name`.
+    /// Adds a fault of the field `name`.
     pub fn fault(&mut self, name: &str, fault: impl Into<Fault>) {
         let name = cut(name).replace('~', "~0").replace('/', "~1");
         self.errors.push(FieldError::new(&format!("{}/{name}", self.pointer), fault));
     }
 
-    /// Ends the reading: the faults found, each field that nobody asked for among them, up to a hundred.
+    /// The faults, up to a hundred, including one for each unknown field that is left.
     pub fn finish(mut self) -> Vec<FieldError> {
         let room = MAX_FAULTS.saturating_sub(self.errors.len());
         for (name, _) in std::mem::take(&mut self.map).into_iter().take(room) {
@@ -203,10 +195,7 @@ impl Fields {
     }
 }
 
-/// A string, or what was found in its place.
-///
-/// # Errors
-/// A sentence that says what was found.
+/// The string in `value`, or a fault that says what it is instead.
 pub fn string(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
@@ -214,7 +203,7 @@ pub fn string(value: Value) -> Result<String, String> {
     }
 }
 
-/// What a person calls this kind of value.
+/// The name of this kind of value.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

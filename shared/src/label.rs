@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{check_visible, is_plain};
 
-/// Defines a short text of the caller's.
+/// Defines a short text that the caller chooses.
 macro_rules! label {
     ($(#[$meta:meta])* $name:ident, $max:literal) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        // What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable.
+        // Stored values are not checked again, so that stricter rules do not make records unreadable.
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -43,11 +43,11 @@ label! {
 }
 
 label! {
-    /// The caller's name for a group of batches, of which an owner has no two alike.
+    /// The caller's name for a group of batches, unique per owner.
     GroupName, 128
 }
 
 label! {
-    /// The caller's name for a job, of which a batch has no two alike.
+    /// The caller's id for a job, unique within its batch.
     CustomId, 64
 }

@@ -11,7 +11,7 @@
 //! - The **fence** ([`Job::fence`]) numbers the versions of a record. Each transition raises it by one, and the table
 //!   stores a version only over the version before it. A worker that was too slow is refused, and changes nothing.
 //!
-//! A transition takes the present time and returns the next version of the job; it does no I/O, and it does not change
+//! A transition takes the current time and returns the next version of the job. It does no I/O, and it does not change
 //! the job that it is called on:
 //!
 //! ```
@@ -32,8 +32,9 @@
 //! ```
 //!
 //! The rules of a request are in [`order`], [`poster`] and [`batch`], the wire formats of the API in [`api`] and
-//! [`problem`], that of the model in [`stability`]. None of these does I/O. The module `aws`, behind the feature of the
-//! same name, has the adapters to DynamoDB, SQS, S3, Bedrock and API Gateway.
+//! [`problem`], and the model's in [`stability`]. None of these does I/O, but a new id or lease draws random numbers.
+//! The module `aws`, behind the feature of the same name, contains the adapters to DynamoDB, SQS, S3, Bedrock and API
+//! Gateway.
 
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -1,4 +1,4 @@
-//! What a caller may ask for: each rule of a request, held by a type that cannot be made without it.
+//! What a caller may ask for. Each rule is enforced by a type that cannot be created without it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use crate::poster::{NO_LETTERING, Poster};
 use crate::spelled::spelled;
 use crate::text::{check_visible, cut, is_forbidden, with_line_feeds};
 
-/// Everything that decides what picture a job is about.
+/// Everything that determines the picture of a job.
 ///
-/// Two orders are equal exactly when they ask for the same thing. Text is compared by its code points: two spellings of a
-/// letter that look alike, such as a composed and a decomposed `é`, are different text.
+/// Two orders are equal exactly if they ask for the same thing. Text is compared by code points: a composed and a
+/// decomposed `é` are different.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What to paint.
@@ -26,25 +26,22 @@ pub struct Order {
     pub negative_prompt: Option<Prompt>,
     /// The shape of the picture.
     pub aspect_ratio: AspectRatio,
-    /// The seed; with `None` the model picks one.
+    /// The seed; `None` lets the model choose one.
     pub seed: Option<Seed>,
     /// The file format of the picture.
     pub output_format: OutputFormat,
-    /// The model that paints.
+    /// The model to paint with.
     pub model: Model,
-    /// The caller's own notes, handed back as they came.
+    /// The caller's notes, returned unchanged.
     pub metadata: Metadata,
-    /// The lettering; with `None` the picture is left as it is. It is not written where there is none, so that an order
-    /// without it has the digest that it had before there was any.
+    /// The lettering; `None` leaves the picture as it is. Omitted if `None`, so that digests from before lettering
+    /// existed still match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poster: Option<Poster>,
 }
 
 impl Order {
-    /// Reads an order from the members of a JSON object, with every fault found.
-    ///
-    /// # Errors
-    /// All the rules that the object breaks.
+    /// Parses an order at the JSON pointer `pointer` of the request. The error lists every fault.
     pub fn parse(value: Value, pointer: &str, default_model: Model) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
         let prompt = fields.required("prompt", |value| Prompt::parse(&string(value)?));
@@ -82,7 +79,7 @@ impl Order {
         }
     }
 
-    /// What the model is to keep out of the picture: what the caller says, and lettering where there will be some.
+    /// What the model should keep out of the picture: the caller's negative prompt, and any text if lettering follows.
     pub fn unwanted(&self) -> Option<Cow<'_, str>> {
         match (&self.negative_prompt, &self.poster) {
             (Some(unwanted), Some(_)) => Some(format!("{}{SEPARATOR}{NO_LETTERING}", unwanted.as_str()).into()),
@@ -93,13 +90,13 @@ impl Order {
     }
 }
 
-/// What stands between the caller's negative prompt and ours.
+/// Joins the caller's negative prompt and ours.
 const SEPARATOR: &str = ", ";
 
-/// A text for the model: trimmed, with something to see in it, and safe to show.
+/// A text for the model: trimmed, with at least one visible character, and safe to show.
 ///
-/// What was taken in once is read back as it is: a rule that becomes stricter makes no record unreadable. Copies share the
-/// text, because a thousand jobs are held several times while their batch is taken in.
+/// Stored values are not checked again, so that stricter rules do not make records unreadable. Clones share the text,
+/// as a batch keeps several copies of its jobs in memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Prompt(Arc<str>);
 
@@ -107,10 +104,7 @@ impl Prompt {
     /// The model's limit, in Unicode scalar values.
     pub const MAX_CHARS: usize = 10_000;
 
-    /// Ends the lines of a text by LF, trims it and checks it.
-    ///
-    /// # Errors
-    /// The rule that the text breaks.
+    /// Normalizes line breaks to LF, trims and checks a text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = with_line_feeds(text);
         let text = text.trim();
@@ -143,7 +137,7 @@ impl<'de> Deserialize<'de> for Prompt {
     }
 }
 
-/// Shows only the length, so that no log can hold a prompt.
+/// Shows only the length, so that no log can contain a prompt.
 impl fmt::Debug for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Prompt({} bytes)", self.0.len())
@@ -154,7 +148,7 @@ spelled! {
     /// The shape of the picture, width to height.
     #[derive(Default)]
     AspectRatio, "an aspect ratio",
-    /// A one-sheet, the usual shape of a film poster.
+    /// A one-sheet, the usual shape of a movie poster.
     #[default]
     OneSheet = "2:3",
     /// A square.
@@ -179,17 +173,17 @@ spelled! {
     /// The file format of the picture.
     #[derive(Default)]
     OutputFormat, "a format",
-    /// PNG: without loss.
+    /// PNG: lossless.
     #[default]
     Png = "png",
     /// JPEG: smaller.
     Jpeg = "jpeg",
-    /// WebP, which only Stable Diffusion 3.5 paints.
+    /// WebP, which only Stable Diffusion 3.5 supports.
     Webp = "webp",
 }
 
 impl OutputFormat {
-    /// The media type of a file in this format.
+    /// The media type.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Png => "image/png",
@@ -198,7 +192,7 @@ impl OutputFormat {
         }
     }
 
-    /// The format that a file's first bytes tell, for a model need not keep to what it was asked for.
+    /// The format that a file's first bytes indicate. A model may ignore the requested one.
     pub fn sniff(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
@@ -210,30 +204,30 @@ impl OutputFormat {
 }
 
 spelled! {
-    /// A text-to-image model of Stability AI on Bedrock, by its model id.
+    /// A text-to-image model of Stability AI on Bedrock.
     Model, "a model",
     /// Stable Image Core: fast and cheap.
     Core = "stability.stable-image-core-v1:1",
-    /// Stable Image Ultra: the finest.
+    /// Stable Image Ultra: the best.
     Ultra = "stability.stable-image-ultra-v1:1",
     /// Stable Diffusion 3.5 Large.
     Sd35Large = "stability.sd3-5-large-v1:0",
 }
 
 impl Model {
-    /// Whether the model can answer in WebP.
+    /// Whether the model supports WebP.
     pub const fn paints_webp(self) -> bool {
         matches!(self, Self::Sd35Large)
     }
 }
 
-/// A seed. Zero, which asks the model for a random one, is no seed.
+/// A nonzero seed. (Zero would ask the model for a random one.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seed(u32);
 
 impl Seed {
-    /// The greatest seed that every one of the models takes.
+    /// The largest seed that every model accepts.
     pub const MAX: u32 = 4_294_967_294;
 
     /// The number.
@@ -243,23 +237,23 @@ impl Seed {
 
     fn parse(value: &Value) -> Result<Self, String> {
         let rule = || format!("must be a whole number from 1 to {}", Self::MAX);
-        // JSON makes no difference between 7 and 7.0.
+        // JSON does not distinguish 7 from 7.0.
         let whole = |number: f64| (number.fract() == 0.0 && number >= 0.0).then_some(number as u64);
         let number = value.as_u64().or_else(|| value.as_f64().and_then(whole)).ok_or_else(rule)?;
         u32::try_from(number).ok().filter(|seed| (1..=Self::MAX).contains(seed)).map(Self).ok_or_else(rule)
     }
 }
 
-/// The caller's own notes on a job. Copies share them.
+/// The caller's notes on a job. Clones share them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Metadata(Arc<BTreeMap<String, String>>);
 
 impl Metadata {
-    /// How many pairs there may be.
+    /// The maximum number of pairs.
     pub const MAX_PAIRS: usize = 16;
-    /// How long a key may be, in Unicode scalar values.
+    /// The maximum length of a key, in Unicode scalar values.
     pub const MAX_KEY_CHARS: usize = 64;
-    /// How long a value may be, in Unicode scalar values.
+    /// The maximum length of a value, in Unicode scalar values.
     pub const MAX_VALUE_CHARS: usize = 512;
 
     fn parse(value: Value) -> Result<Self, String> {
@@ -307,7 +301,7 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// Shows only the number of pairs, for they may hold what a log must not.
+/// Shows only the number of pairs, so that no log can contain them.
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Metadata({} pairs)", self.0.len())

@@ -1,12 +1,12 @@
-//! The mark of origin: a picture's file says for programs how the picture was made.
+//! Marks picture files with their origin: machine-readable metadata on how the picture was made.
 //!
-//! The mark is the property `Iptc4xmpExt:DigitalSourceType` of IPTC's photo metadata standard in an XMP packet, with a
-//! value of <https://cv.iptc.org/newscodes/digitalsourcetype/>. Where a packet lies in a file is told by part 3 of Adobe's
-//! XMP specification, and for WebP by RFC 9649. Providers must mark generated pictures in a machine-readable way by
-//! article 50(2) of Regulation (EU) 2024/1689.
+//! The mark is the property `Iptc4xmpExt:DigitalSourceType` of the IPTC Photo Metadata Standard in an XMP packet, with
+//! a value of <https://cv.iptc.org/newscodes/digitalsourcetype/>. Part 3 of Adobe's XMP specification, and RFC 9649 for
+//! WebP, define where the packet is stored. Article 50(2) of Regulation (EU) 2024/1689 requires providers to mark
+//! generated pictures.
 //!
-//! The picture itself is not decoded, and none of its bytes change. A file with a C2PA manifest is left as it is: the
-//! manifest tells the origin already, and its hash covers the file.
+//! The pixels are neither decoded nor changed. A file with a C2PA manifest is not marked: the manifest already states
+//! the origin, and its hash covers the file.
 
 use bytes::Bytes;
 use img_parts::jpeg::{Jpeg, JpegSegment, markers};
@@ -18,15 +18,15 @@ use img_parts::{DynImage, ImageICC};
 /// How a picture was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A trained model painted it.
+    /// A trained model.
     Model,
-    /// A trained model painted it, and lettering was set over that.
+    /// A trained model, with lettering set over its picture.
     LetteredModel,
-    /// A program painted it, without a trained model.
+    /// A program without a trained model.
     Algorithm,
 }
 
-/// Why a file was not marked.
+/// Why a file could not be marked.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
     /// The file is damaged.
@@ -35,22 +35,21 @@ pub enum MarkError {
     /// The file is neither PNG, JPEG nor WebP.
     #[error("the file has no known format")]
     UnknownFormat,
-    /// The file has XMP that the mark cannot be added to: it is compressed, no RDF, or too long already.
+    /// The file has XMP that cannot be extended: compressed, not RDF, or too long.
     #[error("the file has XMP that cannot be added to")]
     OtherXmp,
 }
 
-/// What begins the contents of a PNG chunk `iTXt` that holds XMP: the keyword, and then no compression, no language and no
-/// translated keyword.
+/// The start of a PNG `iTXt` chunk that contains XMP: the keyword, no compression, no language, no translated keyword.
 const PNG_XMP: &[u8] = b"XML:com.adobe.xmp\0\0\0\0\0";
 
-/// What begins the contents of a JPEG segment `APP1` that holds XMP.
+/// The start of a JPEG `APP1` segment that contains XMP.
 const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
-/// The most bytes of contents that a JPEG segment can have: its length is told in 16 bits, and counts these two bytes too.
+/// The maximum content of a JPEG segment, in bytes: its 16-bit length includes its own two bytes.
 const JPEG_SEGMENT: usize = 65_533;
 
-/// The bit of a WebP file's first chunk, `VP8X`, that announces XMP.
+/// The bit in a WebP file's `VP8X` chunk that announces XMP.
 const WEBP_HAS_XMP: u8 = 0b0000_0100;
 
 impl Origin {
@@ -66,13 +65,13 @@ impl Origin {
         }
     }
 
-    /// The origin that a file is marked with, if it is marked with one of these.
+    /// The origin that a file is marked with; `None` if it has no mark that is defined here.
     pub fn of(file: &Bytes) -> Option<Self> {
         let xmp = xmp(&DynImage::from_bytes(file.clone()).ok()??)?;
         Self::ALL.into_iter().find(|origin| contains(&xmp, &format!("{}\"", origin.source_type())))
     }
 
-    /// The origin of a picture of this origin with lettering set over it.
+    /// The origin after lettering is set over the picture.
     pub fn with_lettering(self) -> Self {
         match self {
             Self::Model | Self::LetteredModel => Self::LetteredModel,
@@ -80,7 +79,7 @@ impl Origin {
         }
     }
 
-    /// The description of the origin in RDF, as it stands in an XMP packet.
+    /// The RDF description of the origin for an XMP packet.
     fn description(self) -> String {
         format!(
             "<rdf:Description rdf:about=\"\" xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\" \
@@ -107,11 +106,8 @@ impl Origin {
     }
 }
 
-/// Marks a PNG, JPEG or WebP file with its picture's origin. A file that tells an origin already, by XMP or by a C2PA
-/// manifest, is given back as it is.
-///
-/// # Errors
-/// Why the file cannot be marked.
+/// Marks a PNG, JPEG or WebP file with its picture's origin. A file that already states an origin, by XMP or a C2PA
+/// manifest, is returned unchanged.
 pub fn mark(file: Bytes, origin: Origin) -> Result<Bytes, MarkError> {
     let mut image = DynImage::from_bytes(file.clone())?.ok_or(MarkError::UnknownFormat)?;
     let before = xmp(&image);
@@ -135,8 +131,7 @@ fn contains(text: &[u8], part: &str) -> bool {
     memchr::memmem::find(text, part.as_bytes()).is_some()
 }
 
-/// Whether the file has a C2PA manifest, see "Embedding manifests into various file formats" in the C2PA specification,
-/// <https://spec.c2pa.org/>.
+/// Whether the file has a C2PA manifest, see "Embedding manifests into various file formats", <https://spec.c2pa.org/>.
 fn has_manifest(image: &DynImage) -> bool {
     match image {
         DynImage::Png(png) => png.chunk_by_type(*b"caBX").is_some(),
@@ -158,7 +153,7 @@ fn xmp(image: &DynImage) -> Option<Bytes> {
     match image {
         DynImage::Png(png) => {
             let contents = png.chunks().iter().find(|chunk| is_png_xmp(chunk))?.contents();
-            // Compressed XMP is given back as it is, and nothing can be added to it.
+            // Compressed XMP is returned with its header, which makes adding to it fail.
             let header = if contents.starts_with(PNG_XMP) { PNG_XMP.len() } else { 0 };
             Some(contents.slice(header..))
         }
@@ -174,7 +169,7 @@ fn set_in_png(png: &mut Png, xmp: &[u8]) {
     let chunk = PngChunk::new(*b"iTXt", [PNG_XMP, xmp].concat().into());
     let chunks = png.chunks_mut();
     chunks.retain(|chunk| !is_png_xmp(chunk));
-    // The header comes first, and nothing may come before it.
+    // The header must come first.
     let after_header = chunks.len().min(1);
     chunks.insert(after_header, chunk);
 }
@@ -183,7 +178,7 @@ fn set_in_jpeg(jpeg: &mut Jpeg, xmp: &[u8]) {
     let segment = JpegSegment::new_with_contents(markers::APP1, [JPEG_XMP, xmp].concat().into());
     let segments = jpeg.segments_mut();
     segments.retain(|segment| !is_jpeg_xmp(segment));
-    // JFIF and Exif ask to come first.
+    // JFIF and Exif segments must come first.
     let is_other = |segment: &JpegSegment| !matches!(segment.marker(), markers::APP0 | markers::APP1);
     let place = segments.iter().position(is_other).unwrap_or(segments.len());
     segments.insert(place, segment);
@@ -191,7 +186,7 @@ fn set_in_jpeg(jpeg: &mut Jpeg, xmp: &[u8]) {
 
 fn set_in_webp(webp: &mut WebP, xmp: Vec<u8>) {
     webp.remove_chunks_by_id(CHUNK_XMP);
-    // The specification asks for XMP as the last chunk.
+    // The specification wants XMP in the last chunk.
     webp.chunks_mut().push(RiffChunk::new(CHUNK_XMP, RiffContent::Data(xmp.into())));
     match webp.chunks_mut().iter_mut().find(|chunk| chunk.id() == CHUNK_VP8X).map(RiffChunk::content_mut) {
         Some(RiffContent::Data(header)) => {
@@ -201,7 +196,7 @@ fn set_in_webp(webp: &mut WebP, xmp: Vec<u8>) {
             }
             *header = flags.into();
         }
-        // A plain file becomes an extended one, whose first chunk the crate makes whenever it sets a color profile: here
+        // Turn a simple file into an extended one: the crate adds the first chunk when a color profile is set, so set
         // the one that the file has, or none.
         _ => {
             let profile = webp.icc_profile();

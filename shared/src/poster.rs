@@ -1,4 +1,4 @@
-//! The lettering of a poster: what a caller may have set over the picture.
+//! The lettering that a caller may ask for.
 
 use std::fmt;
 
@@ -12,32 +12,29 @@ use crate::json::{Fields, kind, string};
 use crate::spelled::spelled;
 use crate::text::{check_visible, is_forbidden};
 
-/// What the model is told to leave out of a picture that gets lettering, so that there is none beneath it.
+/// What the model should leave out of a picture that gets lettering.
 pub const NO_LETTERING: &str = "text, lettering, title, words, watermark, signature, logo";
 
-/// How many credits a poster may have.
+/// The maximum number of credits.
 pub const MAX_CREDITS: usize = 16;
 
-/// The words to set over a picture, and how.
+/// The words to set over a picture, and how to set them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Poster {
     /// The title.
     pub title: Words<80>,
-    /// A line that goes with the title.
+    /// A line that accompanies the title.
     pub tagline: Option<Words<120>>,
     /// The billing block.
     pub credits: Vec<Credit>,
-    /// The look of the lettering.
+    /// The style of the lettering.
     pub style: Style,
-    /// Where the title stands.
+    /// The position of the title.
     pub placement: Placement,
 }
 
 impl Poster {
-    /// Reads the wishes from a JSON value, with every fault found.
-    ///
-    /// # Errors
-    /// All the rules that the value breaks.
+    /// Parses the lettering at the JSON pointer `pointer` of the request. The error lists every fault.
     pub fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
         let title = fields.required("title", Words::parse);
@@ -56,9 +53,9 @@ impl Poster {
 /// A name in the billing block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
-    /// What for; without it the name stands alone, as an actor's does.
+    /// What the person did; without it the name stands alone, like an actor's.
     pub role: Option<Words<32>>,
-    /// Who.
+    /// The person's name.
     pub name: Words<48>,
 }
 
@@ -95,28 +92,28 @@ impl Credit {
 }
 
 spelled! {
-    /// The look of the lettering, by the kind of film that it belongs to.
+    /// The style of the lettering, named after a genre.
     #[derive(Default)]
     Style, "a style",
-    /// The one that goes with the prompt, or else with the picture.
+    /// The one that fits the prompt, or else the picture.
     #[default]
     Auto = "auto",
     /// Tall, narrow capitals under a spaced tagline.
     Noir = "noir",
-    /// Roman capitals, widely set.
+    /// Roman capitals, widely spaced.
     Epic = "epic",
-    /// Plain capitals at the left under a short bar.
+    /// Plain left-aligned capitals under a short bar.
     Modern = "modern",
     /// A heavy slab with a hard shadow.
     Retro = "retro",
-    /// Geometric capitals, widely set.
+    /// Geometric capitals, widely spaced.
     Scifi = "scifi",
     /// A fat italic.
     Romance = "romance",
 }
 
 spelled! {
-    /// Where the title stands. The billing block is always at the bottom.
+    /// The position of the title. The billing block is always at the bottom.
     #[derive(Default)]
     Placement, "a placement",
     /// Where the picture is calmest.
@@ -128,23 +125,22 @@ spelled! {
     Bottom = "bottom",
 }
 
-/// How a poster was set.
+/// How the lettering of a poster was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lettering {
-    /// The look that it has; never [`Style::Auto`].
+    /// The style; never [`Style::Auto`].
     pub style: Style,
-    /// Where the title stands; never [`Placement::Auto`].
+    /// The position of the title; never [`Placement::Auto`].
     pub placement: Placement,
     /// The contrast of the title.
     pub contrast: Contrast,
-    /// Whether the title's letters are large enough to be read on the whole poster. Nobody measured it on posters that
-    /// were set before this was told.
+    /// Whether the title is large enough to be read on the whole poster; `None` on older posters.
     #[serde(default)]
     pub legible: Option<bool>,
 }
 
-/// The least contrast between a title and the pixels of the box that it stands in, from 1 to 21 as WCAG 2 defines it,
-/// to two decimals and never rounded up.
+/// The lowest contrast between a title and the pixels around it, from 1 to 21 as defined by WCAG 2, rounded down to two
+/// decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "f64", into = "f64")]
 pub struct Contrast {
@@ -153,7 +149,7 @@ pub struct Contrast {
 
 impl From<f64> for Contrast {
     fn from(ratio: f64) -> Self {
-        // A ratio that is written as 7.02 is read as a little less, and must not lose a hundredth by that.
+        // 7.02 is parsed as a number slightly below, which must not be rounded down to 7.01.
         Self { hundredths: (ratio.clamp(1.0, 21.0) * 100.0 + 1e-6) as u16 }
     }
 }
@@ -164,9 +160,9 @@ impl From<Contrast> for f64 {
     }
 }
 
-/// Words to set on a poster: on one line, with something to see in them, at most `MAX` characters, each of which the
-/// fonts have. A letter and its marks are one character where the fonts have it as one, and several elsewhere, so that a
-/// text is the same whichever of Unicode's forms a caller's keyboard or file system writes it in.
+/// Words to set on a poster: one line, with at least one visible character, at most `MAX` characters, all of which the
+/// fonts have. The text is normalized, so it does not matter which Unicode form the caller's keyboard or file system
+/// uses: a letter with marks is one character if the fonts have it as one, and several otherwise.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Words<const MAX: usize>(String);
@@ -205,7 +201,8 @@ impl<const MAX: usize> Words<MAX> {
     }
 }
 
-/// Adds a character as the fonts have it: as it is, or as a letter and its marks. Whether they have it at all.
+/// Appends a character in the form that the fonts have: composed, or as a letter and its marks. Returns whether they
+/// have it.
 fn spell(c: char, text: &mut String) -> bool {
     if is_covered(c) {
         text.push(c);
@@ -235,15 +232,15 @@ impl<const MAX: usize> From<Words<MAX>> for String {
     }
 }
 
-/// Shows only the length, so that no log can hold what callers write.
+/// Shows only the length, so that no log can contain the words.
 impl<const MAX: usize> fmt::Debug for Words<MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Words({} bytes)", self.0.len())
     }
 }
 
-/// The characters that the fonts have, white space aside: as ranges, first and last. The fonts themselves are linked into
-/// the worker alone, and a test holds this table against them.
+/// The ranges of characters that the fonts have, without white space. Only the worker links the fonts, so a test
+/// compares this table with them.
 #[rustfmt::skip]
 const COVERED: [(char, char); 77] = [
     ('\u{21}', '\u{7e}'), ('\u{a1}', '\u{b4}'), ('\u{b6}', '\u{17f}'), ('\u{18f}', '\u{18f}'),
@@ -268,7 +265,7 @@ const COVERED: [(char, char); 77] = [
     ('\u{fb01}', '\u{fb02}'),
 ];
 
-/// Whether the fonts have a character, or a text can be set without it: a word joiner shows nothing.
+/// Whether the fonts have a character or can do without it, like the invisible word joiner.
 pub fn is_covered(c: char) -> bool {
     let before = COVERED.partition_point(|(_, last)| *last < c);
     c.is_whitespace() || COVERED.get(before).is_some_and(|(first, _)| *first <= c)

@@ -1,4 +1,4 @@
-//! What the API answers when it cannot do what was asked: problem details, as RFC 9457 defines them.
+//! Error responses: problem details as defined by RFC 9457.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::fault::{FaultKind, FieldError, MAX_FAULTS};
 use crate::job::Status;
 use crate::json::{MAX_VALUES, Unreadable};
 
-/// What the `type` of each problem begins with. A UUID names the set of problems, since `urn:uuid` is the one kind of URI
-/// that belongs to whoever makes it up, without a domain or a registration; the fragment names one of the set.
+/// The prefix of each problem's `type`. A UUID is the one kind of URI that needs neither a domain nor a registration;
+/// the fragment names the problem.
 const TYPES: &str = "urn:uuid:5fc6eb8f-32fb-4a1a-adb4-10acaec19e66#";
 
 /// The `type` of the problem with this code.
@@ -17,61 +17,61 @@ pub fn type_of(code: &str) -> String {
     format!("{TYPES}{code}")
 }
 
-/// Why a request was not served. The variant is the answer: [`Problem::status`] and [`Problem::code`] read it alone.
+/// Why a request failed. The variant determines the answer, see [`Problem::status`] and [`Problem::code`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The body is not JSON; the text says where it breaks off.
+    /// The body is not JSON; the text says where.
     InvalidJson(String),
-    /// Fields of the body break their rules.
+    /// Fields of the body violate rules.
     InvalidRequest(Vec<FieldError>),
-    /// Texts of the body have characters that the fonts do not have; nothing else is wrong with it.
+    /// Texts contain characters that the fonts do not have; the body is otherwise valid.
     UnsupportedCharacter(Vec<FieldError>),
-    /// The `Idempotency-Key` header breaks its rule.
+    /// The `Idempotency-Key` header is invalid.
     InvalidIdempotencyKey,
-    /// The body is declared to be something other than JSON.
+    /// The body is not declared as JSON.
     UnsupportedMediaType,
-    /// The body is larger than the limit, in bytes as [`crate::json::escaped_len`] counts them.
+    /// The body exceeds this limit, in bytes as counted by [`crate::json::escaped_len`].
     PayloadTooLarge(usize),
-    /// The request lacks the part that names its caller.
+    /// The request does not identify its caller.
     Unauthorized,
-    /// The key was used before for a request that asked for something else.
+    /// The key was used for a different request.
     IdempotencyKeyReused,
-    /// The cursor is none of ours, or of another list.
+    /// The cursor is invalid, or belongs to another list.
     InvalidCursor,
-    /// There is no such job or batch, or it belongs to somebody else.
+    /// The job or batch does not exist, or belongs to another owner.
     NotFound,
-    /// The job has ended in this state and cannot be canceled.
+    /// The job has ended with this status and cannot be canceled.
     NotCancelable(Status),
-    /// The job is in this state and cannot be retried.
+    /// A job with this status cannot be retried.
     NotRetryable(Status),
-    /// The job is in this state and has no picture.
+    /// A job with this status has no picture.
     NotFinished(Status),
-    /// There is no such path.
+    /// The path does not exist.
     NoSuchRoute,
-    /// The path does not know the method; these it knows.
+    /// The path has no such method, only these.
     MethodNotAllowed(Vec<String>),
-    /// A service that is needed does not answer; nothing was accepted, and the same request may succeed later.
+    /// A service is unavailable. Nothing was accepted, and the same request may succeed later.
     Unavailable {
-        /// How long to wait before asking again.
+        /// How long to wait before the next try.
         retry_after: Duration,
     },
-    /// A fault of ours.
+    /// An error in the service.
     Internal,
 }
 
-/// The body of a problem's answer.
+/// The body of an error response.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProblemDetails {
-    /// The URI that names the problem, see [`type_of`].
+    /// The URI of the problem, see [`type_of`].
     #[serde(rename = "type")]
     pub kind: String,
-    /// A short name of the problem, the same each time.
+    /// A short description of the problem.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
     /// What is wrong with this request.
     pub detail: String,
-    /// A name for programs to branch on.
+    /// A code for programs.
     pub code: String,
     /// The faults of the body's fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -79,12 +79,12 @@ pub struct ProblemDetails {
 }
 
 impl Problem {
-    /// The fault `detail` of the single field at `pointer`.
+    /// A problem with the single field at `pointer`.
     pub fn field(pointer: &str, detail: impl Into<String>) -> Self {
         Self::InvalidRequest(vec![FieldError::new(pointer, detail.into())])
     }
 
-    /// The faults of a request, of which the first hundred are told.
+    /// A problem with these faults, limited to a hundred.
     pub fn faults(mut errors: Vec<FieldError>) -> Self {
         errors.truncate(MAX_FAULTS);
         if errors.iter().all(|error| error.kind == FaultKind::Character) {
@@ -94,7 +94,7 @@ impl Problem {
         }
     }
 
-    /// A service that is needed does not answer now.
+    /// A required service is unavailable.
     pub fn unavailable() -> Self {
         Self::Unavailable { retry_after: Duration::from_secs(2) }
     }
@@ -104,12 +104,12 @@ impl Problem {
         self.describe().0
     }
 
-    /// The name that programs branch on.
+    /// The code for programs.
     pub fn code(&self) -> &'static str {
         self.describe().1
     }
 
-    /// The body of the answer.
+    /// The body of the response.
     pub fn details(&self) -> ProblemDetails {
         let (status, code, title) = self.describe();
         ProblemDetails {

@@ -1,27 +1,27 @@
-//! Settings, read once at start from variables, with every missing or bad one reported together.
+//! Reads settings from environment variables and reports all missing or invalid ones together.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Reads settings by name and gathers what is wrong with them.
+/// Reads settings by name and collects errors.
 pub struct Settings<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     faults: Vec<String>,
 }
 
-/// All that is wrong with the settings, in one message.
+/// All errors in the settings, in one message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot start: {}", .0.join("; "))]
 pub struct SettingsError(pub Vec<String>);
 
 impl<'a> Settings<'a> {
-    /// Settings that `lookup` finds by their names.
+    /// Reads settings with `lookup`.
     pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { lookup, faults: Vec::new() }
     }
 
-    /// The text of `name`, which must not be empty.
+    /// A required text.
     pub fn text(&mut self, name: &str) -> String {
         match (self.lookup)(name) {
             Some(text) if !text.trim().is_empty() => text,
@@ -32,12 +32,12 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// The text of `name`, which may be missing or empty.
+    /// An optional text; an empty one counts as missing.
     pub fn optional(&mut self, name: &str) -> Option<String> {
         (self.lookup)(name).filter(|text| !text.is_empty())
     }
 
-    /// The number `name`, which must lie in `range`.
+    /// A required number in `range`.
     pub fn number(&mut self, name: &str, range: RangeInclusive<u32>) -> u32 {
         let number = self.parse::<u32>(name);
         if let Some(number) = number.filter(|number| !range.contains(number)) {
@@ -46,7 +46,7 @@ impl<'a> Settings<'a> {
         number.unwrap_or(*range.start())
     }
 
-    /// The value `name`, in whatever form its type reads.
+    /// A value of a type that can be parsed from text.
     pub fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let text = self.text(name);
         if text.is_empty() {
@@ -55,10 +55,7 @@ impl<'a> Settings<'a> {
         text.parse().map_err(|error| self.faults.push(format!("{name} is {text:?}: {error}"))).ok()
     }
 
-    /// What `build` makes of the settings that were read.
-    ///
-    /// # Errors
-    /// Everything that was missing or bad. `build` is then not called.
+    /// Calls `build` if all settings were valid; otherwise returns all errors.
     pub fn finish<T>(self, build: impl FnOnce() -> T) -> Result<T, SettingsError> {
         if self.faults.is_empty() { Ok(build()) } else { Err(SettingsError(self.faults)) }
     }

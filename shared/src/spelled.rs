@@ -1,6 +1,6 @@
-//! Enums whose variants have one spelling each, on every wire and in the table.
+//! Enums whose variants are written as fixed strings.
 
-/// Defines an enum whose variants each have one spelling on the wire.
+/// Defines an enum with one string per variant, for all wire formats and the table.
 macro_rules! spelled {
     (
         $(#[$meta:meta])* $name:ident, $what:literal,
@@ -17,7 +17,7 @@ macro_rules! spelled {
             /// Every value, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The spelling on the wire.
+            /// The string.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+

@@ -1,7 +1,6 @@
-//! The contract of Stability AI's text-to-image models on Bedrock.
+//! The wire format of Stability AI's text-to-image models on Bedrock.
 //!
-//! See "Stability AI models" in the Amazon Bedrock user guide,
-//! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-stability-diffusion.html>.
+//! See <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-stability-diffusion.html>.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -26,17 +25,17 @@ struct Request<'a> {
     mode: Option<&'static str>,
 }
 
-/// The bytes that ask the model for an order.
+/// The body of a request for this order.
 pub fn request(order: &Order) -> Vec<u8> {
     let unwanted = order.unwanted();
     let request = Request {
         prompt: order.prompt.as_str(),
         negative_prompt: unwanted.as_deref(),
         aspect_ratio: order.aspect_ratio.as_str(),
-        // The model takes zero as a wish for a random seed.
+        // Zero asks for a random seed.
         seed: order.seed.map_or(0, super::order::Seed::get),
         output_format: order.output_format.as_str(),
-        // Core knows no other mode and refuses the field.
+        // Core has no other mode and rejects the field.
         mode: (order.model != Model::Core).then_some("text-to-image"),
     };
     serde_json::to_vec(&request).expect("a request of strings and numbers is always JSON")
@@ -53,30 +52,30 @@ pub struct Picture {
     pub width: u32,
     /// The height in pixels, read from the file.
     pub height: u32,
-    /// The seed that the model says it used.
+    /// The seed that the model reports.
     pub seed: Option<u32>,
 }
 
-/// Why an answer of the model holds no picture.
+/// Why the model's answer contains no picture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPicture {
-    /// The filter refused the prompt, or another input, before anything was painted.
+    /// The filter rejected the prompt or another input before anything was painted.
     #[error("the model's content filter refused the prompt")]
     PromptFiltered,
-    /// The filter withheld the picture after it was painted.
+    /// The filter withheld the finished picture.
     #[error("the model's content filter withheld the picture")]
     PictureFiltered,
-    /// The model says that it failed.
+    /// The model reports that it failed.
     #[error("the model failed while it painted")]
     InferenceError,
-    /// The answer is not what the contract promises.
+    /// The answer does not have the documented form.
     #[error("the model's answer holds no picture: {0}")]
     Malformed(&'static str),
 }
 
-/// The body of a model's answer. A filtered one has finish reasons and nothing else.
+/// The body of a model's answer. A filtered one has only finish reasons.
 ///
-/// Each field is read by itself: what is odd about a seed or a finish reason must not cost the picture beside it.
+/// Each field is parsed separately: an odd seed or finish reason must not cost the picture.
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(borrow)]
@@ -92,18 +91,18 @@ impl<'a> Answer<'a> {
         list(self.images)
     }
 
-    /// The seed of the picture `index`, if it can be read. Some answers spell it as a string.
+    /// The seed of the picture `index`, if it is valid. Some answers have it as a string.
     fn seed(&self, index: usize) -> Option<u32> {
         list(self.seeds).get(index)?.get().trim_matches('"').parse().ok()
     }
 
-    /// What the finish reason of each picture means, where there is one.
+    /// The meaning of each picture's finish reason, if it has one.
     fn verdicts(&self) -> impl Iterator<Item = Option<NoPicture>> {
         let reasons = list(self.finish_reasons).into_iter();
         reasons.map(|reason| serde_json::from_str::<String>(reason.get()).ok().map(|reason| refusal(&reason)))
     }
 
-    /// Whether the filter speaks against the picture `index`, which may be blurred then.
+    /// Whether the filter rejected the picture `index`. If so, it may be blurred.
     fn check_filter(&self, index: usize) -> Result<(), NoPicture> {
         match self.verdicts().nth(index).flatten() {
             Some(filtered @ (NoPicture::PromptFiltered | NoPicture::PictureFiltered)) => Err(filtered),
@@ -117,20 +116,17 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The elements of an array; anything else has none.
+/// The elements of an array; empty for anything else.
 fn list(value: Option<&RawValue>) -> Vec<&RawValue> {
     value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default()
 }
 
-/// Takes the picture out of a model's answer, in the memory that the answer has.
+/// Extracts the picture from a model's answer, reusing the answer's memory.
 ///
-/// A whole picture is paid for. It is taken whatever the rest of the answer says, except when the filter speaks against it.
-///
-/// # Errors
-/// When there is none, and why.
+/// A complete picture was paid for, so it is taken whatever else the answer says, unless the filter rejected it.
 pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
-    // The picture is all but a hundred bytes of the answer. It is decoded where it lies, and only what stands around it
-    // is read as JSON, which also proves that it is the image: without its text, the only image is empty.
+    // Nearly all of the answer is the picture. It is decoded in place, and only the rest is parsed as JSON. That also
+    // proves that the right text was found: without it, the only image must be empty.
     if let Some(text) = text_of_image(&body) {
         let around = [&body[..text.start], &body[text.end..]].concat();
         if let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&around)
@@ -160,7 +156,7 @@ pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
 
 const NOT_BASE64: &str = "its image is not base64";
 
-/// Where the text of the first image seems to lie, if it is spelled without escapes.
+/// The position of the first image's text, if it contains no escapes.
 fn text_of_image(body: &[u8]) -> Option<Range<usize>> {
     const NAME: &[u8] = b"\"images\"";
     let mut start = memchr::memmem::find(body, NAME)? + NAME.len();
@@ -185,7 +181,7 @@ impl Picture {
 
 fn refusal(reason: &str) -> NoPicture {
     match reason {
-        // Stability's own API calls it so, and hands out the picture blurred.
+        // Used by Stability's own API, which returns the picture blurred.
         "Filter reason: output image" | "CONTENT_FILTERED" => NoPicture::PictureFiltered,
         "Inference error" => NoPicture::InferenceError,
         _ if reason.starts_with("Filter reason") => NoPicture::PromptFiltered,
@@ -193,8 +189,8 @@ fn refusal(reason: &str) -> NoPicture {
     }
 }
 
-/// The width and height of a picture, in pixels, read from its file without decoding it; `None` when the file breaks off
-/// before its end. Bytes behind the end are no fault: decoders pass over them, and some encoders pad their files.
+/// The width and height in pixels, read without decoding; `None` if the file is cut off. Trailing bytes are allowed, as
+/// some encoders pad their files.
 fn dimensions(bytes: &[u8], format: OutputFormat) -> Option<(u32, u32)> {
     let size = match format {
         OutputFormat::Png => png_dimensions(bytes)?,
@@ -212,13 +208,13 @@ fn le(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }
 
-/// Walks the chunks of a PNG file (PNG specification, section 5) to the last, past one with pixels at least.
+/// Reads all chunks of a PNG file (PNG specification, section 5) up to the last; there must be one with pixels.
 fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     let (mut chunks, mut size, mut pixels) = (bytes.get(8..)?, None, false);
     loop {
         let (head, rest) = chunks.split_first_chunk::<8>()?;
         let (data, after) = rest.split_at_checked(be(&head[..4]) as usize)?;
-        // A checksum of four bytes ends each chunk.
+        // Each chunk ends with a checksum of four bytes.
         chunks = after.get(4..)?;
         match &head[4..] {
             b"IHDR" => size = Some((be(data.get(..4)?), be(data.get(4..8)?))),
@@ -229,21 +225,21 @@ fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// Walks the markers of a JPEG file (ITU T.81, annex B) to the end of the image.
+/// Reads the markers of a JPEG file (ITU T.81, annex B) up to the end of the image.
 fn jpeg_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     let (mut rest, mut size) = (bytes.get(2..)?, None);
     loop {
-        // What is no marker is the pixels' data. Any number of fill bytes FF may stand before a marker's code.
+        // Skip the pixel data between markers. Any number of fill bytes FF may precede a marker.
         rest = &rest[memchr::memchr(0xff, rest)?..];
         let fill = rest.iter().take_while(|byte| **byte == 0xff).count();
         let (&code, after) = rest[fill..].split_first()?;
         rest = match code {
-            // A byte FF of the data, and markers that stand alone.
+            // An escaped FF in the data, or a marker without a segment.
             0x00 | 0x01 | 0xd0..=0xd8 => after,
             0xd9 => return size,
             _ => {
                 let segment = after.get(..be(after.get(..2)?) as usize)?;
-                // The frame headers are C0 to CF, without the tables C4, C8 and CC.
+                // C0 to CF are frame headers, except for the tables C4, C8 and CC.
                 if matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc) {
                     size = Some((be(segment.get(5..7)?), be(segment.get(3..5)?)));
                 }
@@ -253,8 +249,8 @@ fn jpeg_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// Reads the first chunk of a WebP file (RFC 9649), which tells the size in one of three ways. The file's header tells
-/// where it ends.
+/// Reads the first chunk of a WebP file (RFC 9649), which has one of three forms. The file's header contains its
+/// length.
 fn webp_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     let file = bytes.get(8..)?.get(..le(&bytes[4..8]) as usize)?;
     let chunk = file.get(4..22)?;

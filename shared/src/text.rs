@@ -1,4 +1,4 @@
-//! Rules about characters, and texts in other forms.
+//! Rules about characters, and conversions of text.
 
 use std::borrow::Cow;
 
@@ -10,12 +10,12 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A text whose lines end in LF, whether they ended in LF, in CRLF or in CR.
+/// Replaces the line breaks CRLF and CR with LF.
 pub(crate) fn with_line_feeds(text: &str) -> Cow<'_, str> {
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
 }
 
-/// Makes sure that a trimmed text has something to see in it.
+/// Checks that a trimmed text has a visible character.
 pub(crate) fn check_visible(text: &str) -> Result<(), String> {
     match text {
         "" => Err("must not be empty".to_owned()),
@@ -24,8 +24,8 @@ pub(crate) fn check_visible(text: &str) -> Result<(), String> {
     }
 }
 
-/// Characters that show nothing by themselves: white space, control and format characters, those that Unicode has as
-/// `Default_Ignorable_Code_Point`, such as the Hangul fillers and the variation selectors, and the blank of Braille.
+/// Whether a character shows nothing by itself: white space, control and format characters, Unicode's
+/// `Default_Ignorable_Code_Point` such as Hangul fillers and variation selectors, and the Braille blank.
 fn is_invisible(c: char) -> bool {
     const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
@@ -35,8 +35,8 @@ fn is_invisible(c: char) -> bool {
         || matches!(CATEGORY.get(c), GeneralCategory::Control | GeneralCategory::Format)
 }
 
-/// Characters that have no place in a prompt: controls other than line breaks and tabs, noncharacters, and those that
-/// make text look other than it is (bidirectional overrides and isolates, and tag characters).
+/// Whether a character is forbidden in a prompt: controls other than line breaks and tabs, noncharacters, and those
+/// that disguise text (bidirectional overrides and isolates, and tag characters).
 pub(crate) fn is_forbidden(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || (c as u32 & 0xfffe) == 0xfffe
@@ -46,15 +46,15 @@ pub(crate) fn is_forbidden(c: char) -> bool {
         )
 }
 
-/// Whether a text of one line is safe to show.
+/// Whether a one-line text is safe to show.
 pub(crate) fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| is_forbidden(c) || c.is_control())
 }
 
-/// How many characters of a name that a caller has chosen a problem repeats.
+/// The maximum length of a caller's name in a problem, in characters.
 const MAX_NAME_CHARS: usize = 100;
 
-/// A name that a caller has chosen, as a problem repeats it: its first hundred characters, and … where there are more.
+/// A caller's name, cut to a hundred characters and … for use in a problem.
 pub fn cut(name: &str) -> Cow<'_, str> {
     match name.char_indices().nth(MAX_NAME_CHARS) {
         None => name.into(),

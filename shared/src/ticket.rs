@@ -6,24 +6,24 @@ use crate::id::JobId;
 use crate::job::Job;
 use crate::time::Timestamp;
 
-/// A reason to look at a job. The job's record is the truth; a ticket may come late, twice or for nothing.
+/// A message to process a job. It may come late, twice or needlessly, so the job's record decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The job to look at.
+    /// The job.
     pub job: JobId,
-    /// When the job was queued, by submission or by a retry; `None` in a ticket from an older function.
+    /// When the job was last queued; `None` in tickets from an older version.
     pub queued_at: Option<Timestamp>,
     /// The X-Ray trace header of the request that caused the ticket.
     pub trace: Option<String>,
 }
 
-/// Why a message's body is no ticket that this version can read.
+/// Why a message's body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// It was written by a newer version, which will be able to read it once it is deployed everywhere.
+    /// It is from a newer version, which can read it once it is deployed.
     #[error("the ticket has version {0}, which is newer than this function")]
     Newer(u32),
-    /// It is no ticket of any version.
+    /// It is not a ticket.
     #[error("the message is no ticket")]
     Malformed,
 }
@@ -46,27 +46,24 @@ struct Version {
 const VERSION: u32 = 1;
 
 impl Ticket {
-    /// A ticket for the job as it is queued now.
+    /// A ticket for the job as it is now queued.
     pub fn of(job: &Job, trace: Option<String>) -> Self {
         Self { job: job.id, queued_at: Some(job.queued_at), trace }
     }
 
-    /// Whether the job has been retried since the ticket was sent.
+    /// Whether the job was retried after the ticket was sent.
     pub fn predates_retry(&self, job: &Job) -> bool {
         self.queued_at.is_some_and(|queued_at| queued_at != job.queued_at)
     }
 
-    /// The message's body.
+    /// Serializes the ticket.
     pub fn to_body(&self) -> String {
         let queued_at = self.queued_at.map(Timestamp::ms);
         let wire = Wire { v: VERSION, job: self.job, queued_at, trace: self.trace.clone() };
         serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
     }
 
-    /// Reads a message's body. Fields that a later version adds are passed over.
-    ///
-    /// # Errors
-    /// When it is malformed, or of a version above ours.
+    /// Parses a message's body. Unknown fields are ignored.
     pub fn from_body(body: &str) -> Result<Self, TicketError> {
         match serde_json::from_str::<Version>(body) {
             Ok(Version { v: VERSION }) => {}

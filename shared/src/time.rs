@@ -1,4 +1,4 @@
-//! Points in time, and the clock that tells them.
+//! Timestamps and clocks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use ::time::format_description::well_known::Rfc3339;
 use ::time::macros::format_description;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// RFC 3339 with three digits of a second always, so that the texts sort as the times do.
+/// RFC 3339, always with milliseconds, so that texts sort by time.
 const MILLISECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A point in time, to the millisecond, written as RFC 3339 in UTC.
+/// A time in milliseconds, written as RFC 3339 in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The point that lies `ms` milliseconds after the Unix epoch.
+    /// The time `ms` milliseconds after the Unix epoch.
     pub const fn from_ms(ms: i64) -> Self {
         Self(ms)
     }
@@ -30,27 +30,27 @@ impl Timestamp {
         self.0
     }
 
-    /// BatchOrGroup seconds since the Unix epoch, rounded up.
+    /// Seconds since the Unix epoch, rounded up.
     pub const fn secs_ceil(self) -> i64 {
         self.0.div_euclid(1000) + (self.0.rem_euclid(1000) != 0) as i64
     }
 
-    /// This point, or the next that is a whole second.
+    /// This time, rounded up to a second.
     pub const fn whole_secs(self) -> Self {
         Self(self.secs_ceil() * 1000)
     }
 
-    /// The last point at or before this one that is a multiple of `span` after the Unix epoch.
+    /// This time, rounded down to a multiple of `span` since the Unix epoch.
     pub fn round_down(self, span: Duration) -> Self {
         Self(self.0 - self.0.rem_euclid(saturating_ms(span).max(1)))
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
-    /// This point as the standard library tells time.
+    /// This time as the standard library's type.
     pub fn to_system(self) -> SystemTime {
         UNIX_EPOCH + self.since(Self(0))
     }
@@ -110,37 +110,37 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Tells the time of day. Clones share one clock, so a test that advances one advances them all.
+/// A clock. Clones share it, so advancing one advances all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Where a clock that stands still stands.
+    /// The time at which a stopped clock stands.
     still: Option<Timestamp>,
     ahead_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The clock of this machine.
+    /// The system clock.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock that stands still at `time` until it is advanced. For tests that must run the same each time.
+    /// A clock that is stopped at `time`, for deterministic tests.
     pub fn still(time: Timestamp) -> Self {
         Self { still: Some(time), ..Self::default() }
     }
 
-    /// The present time.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         let time = self.still.unwrap_or_else(|| Timestamp::from(SystemTime::now()));
         Timestamp(time.0 + self.ahead_ms.load(Ordering::Relaxed))
     }
 
-    /// Moves this clock and its clones forward against the machine's. For tests, which cannot wait a day.
+    /// Moves this clock and its clones forward, for tests.
     pub fn advance(&self, span: Duration) {
         self.ahead_ms.fetch_add(saturating_ms(span), Ordering::Relaxed);
     }
 
-    /// Moves this clock and its clones back, as a clock steps that is set anew. For tests.
+    /// Moves this clock and its clones back, as if it was set anew, for tests.
     pub fn set_back(&self, span: Duration) {
         self.ahead_ms.fetch_sub(saturating_ms(span), Ordering::Relaxed);
     }

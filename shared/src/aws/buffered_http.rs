@@ -1,7 +1,7 @@
-//! An HTTP client that reads each answer whole, into memory of the answer's length.
+//! An HTTP client that reads each response into one buffer of the right size.
 //!
-//! The SDK would gather the parts of an answer as they come and then copy them into one piece. That takes the memory of
-//! each of ten pictures twice, and leaves the heap in pieces that fit nothing else.
+//! The SDK would collect the chunks and then copy them into one buffer. That needs the memory of up to ten pictures
+//! twice, and fragments the heap.
 
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
 use aws_smithy_runtime_api::client::http::{
@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 
-/// The longest answer for which memory is taken at once. None that we ask for is longer, and a length is only a promise.
+/// The longest response for which memory is reserved at once. All expected responses are shorter.
 const MAX: u64 = 32 << 20;
 
 /// An HTTP client that buffers each answer.

@@ -1,4 +1,4 @@
-//! Who asks, as API Gateway tells a function.
+//! Identifies the caller of a request from what API Gateway reports.
 
 use std::str::FromStr;
 
@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use crate::caller::Owner;
 
-/// How many bytes the name of an owner has at the most. DynamoDB takes 2,048 for the key of an index.
+/// The longest owner name, in bytes. DynamoDB allows 2,048 for an index key.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// Which part of a request names its caller. No other part counts, and a request that lacks it has no owner.
+/// Which part of a request identifies its caller. A request without this part has no owner.
 ///
-/// The names of owners from different sources are different, so that nobody gets another's jobs when the setting changes:
-/// the id of an API key has letters and digits alone, and every other name has a colon.
+/// Names from different sources cannot collide, so a changed setting gives nobody another owner's jobs: an API key's id
+/// consists of letters and digits, and every other name has a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerFrom {
     /// The id of the API key.
     ApiKey,
-    /// What a Lambda authorizer calls the caller, its `principalId`.
+    /// The `principalId` that a Lambda authorizer returns.
     Principal,
-    /// This claim of the token that an authorizer for Amazon Cognito has checked.
+    /// This claim of a token that an Amazon Cognito authorizer has verified.
     Claim(String),
-    /// The IAM role, or the IAM user, whose credentials have signed the request.
+    /// The IAM role or user whose credentials signed the request.
     IamRole,
 }
 
@@ -45,7 +45,7 @@ impl FromStr for OwnerFrom {
 }
 
 impl OwnerFrom {
-    /// The owner that the request of this context has; `None` where the selected part of it is missing, empty, or no text.
+    /// The owner of a request with this context; `None` if the selected part is missing, empty or not a string.
     pub fn owner(&self, context: &ApiGatewayProxyRequestContext) -> Option<Owner> {
         let (identity, authorizer) = (&context.identity, &context.authorizer.fields);
         let text = |value: Option<&str>| value.filter(|text| !text.is_empty()).map(str::to_owned);
@@ -64,11 +64,11 @@ impl OwnerFrom {
     }
 }
 
-/// The part of a caller's ARN that stays the same from one session to the next.
+/// The part of a caller's ARN that is the same in every session.
 ///
-/// An assumed role is told without the name of the session, which whoever assumes it makes up. Its path is not told by AWS,
-/// and no two roles of an account have the same name. A federated user is nobody here: whoever may call
-/// `GetFederationToken` makes the name up. See "IAM identifiers",
+/// For an assumed role, this leaves out the session name, which the caller chooses. AWS does not report the role's
+/// path, but role names are unique within an account. Federated users are rejected, because anyone who may call
+/// `GetFederationToken` chooses the name. See "IAM identifiers",
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>.
 fn lasting_arn(arn: &str) -> Option<String> {
     let mut parts = arn.splitn(6, ':');

@@ -1,8 +1,8 @@
-//! The tickets of one invocation, worked off side by side and each answered for itself.
+//! Processes the SQS messages of one invocation concurrently, with a verdict for each.
 //!
-//! See "Using Lambda with Amazon SQS", on partial batch responses,
-//! <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>: messages that the answer names come
-//! back; an answer that names none, or is empty, deletes them all.
+//! See "Using Lambda with Amazon SQS" on partial batch responses,
+//! <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>: SQS redelivers the messages that the
+//! response names and deletes all others.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -15,30 +15,30 @@ use crate::backoff::full_jitter;
 use crate::ticket::{Ticket, TicketError};
 use crate::time::Timestamp;
 
-/// A ticket as it was delivered.
+/// A ticket as SQS delivered it.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The ticket.
     pub ticket: Ticket,
-    /// How many times it was received, this one among them.
+    /// The receive count, including this delivery.
     pub receives: u32,
     /// When it was sent.
     pub sent_at: Option<Timestamp>,
 }
 
-/// What becomes of a ticket.
+/// What happens to a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is nothing left to do for it: it is deleted.
+    /// It is deleted.
     Done,
-    /// It comes back after this time.
+    /// It becomes visible again after this delay.
     Again(Duration),
 }
 
-/// Works off an invocation's messages, at most `in_flight` at once.
+/// Processes an invocation's messages, at most `in_flight` at once.
 ///
-/// A ticket whose work fails or panics comes back and leaves its neighbours unharmed. A message that is no ticket goes
-/// to the queue `parked`, because no number of attempts would make it one.
+/// A ticket whose work fails or panics is redelivered, without affecting the others. A malformed message moves to the
+/// queue `parked`, because no retry can help it.
 pub async fn process_batch<F>(
     event: SqsEvent,
     queue: &Queue,
@@ -76,7 +76,8 @@ where
     const BASE: Duration = Duration::from_secs(2);
     const CAP: Duration = Duration::from_secs(300);
     let receives = attribute(message, "ApproximateReceiveCount").unwrap_or(1);
-    // Nothing else is known of a ticket whose record was not read. Where it was, the record's own counters tell.
+    // If the record could not be read, the receive count is all that is known. Otherwise the record's own counters
+    // decide.
     let again = || Verdict::Again(full_jitter(BASE, CAP, u32::try_from(receives).unwrap_or(u32::MAX)));
     let body = message.body.as_deref().unwrap_or_default();
     let message_id = message.message_id.as_deref().unwrap_or_default();
@@ -119,7 +120,7 @@ where
     }
 }
 
-/// Makes the message come back after `delay`. Should that fail, it comes back when its present timeout ends.
+/// Makes the message visible again after `delay`. If that fails, it becomes visible when its current timeout ends.
 async fn change_visibility(queue: &Queue, message: &SqsMessage, delay: Duration) {
     let receipt_handle = message.receipt_handle.as_deref().unwrap_or_default();
     if let Err(error) = queue.change_visibility(receipt_handle, delay).await {

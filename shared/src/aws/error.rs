@@ -1,5 +1,5 @@
-//! The one place where an error of an AWS service is told apart, by its code and never by its message. What a refusal of
-//! the model means is told in [`refusals`](super::refusals).
+//! Classifies the errors of AWS services by their codes, never by their messages. Bedrock's are in
+//! [`refusals`](super::refusals).
 
 use std::error::Error;
 use std::iter::successors;
@@ -9,45 +9,45 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use crate::problem::Problem;
 
-/// A call to an AWS service that did not succeed.
+/// A failed call to an AWS service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{service} answered {code}")]
 pub struct ServiceError {
     /// The service.
     pub service: &'static str,
-    /// The service's code, or a word for how the call came to nothing.
+    /// The service's error code, or a word for what happened to the connection.
     pub code: String,
-    /// What to do about it.
+    /// How to react.
     pub kind: Kind,
 }
 
-/// What an error means for whoever made the call.
+/// What an error means for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Too much was asked; later it will do.
+    /// Too many requests; retry later.
     Throttled,
-    /// The service failed, or there was no answer: whether the call took effect is not known.
+    /// The service failed or did not answer, so the call may or may not have taken effect.
     Unavailable,
-    /// The operator has not allowed it.
+    /// Permission or valid credentials are missing.
     Denied,
-    /// What the operator named does not exist.
+    /// The configured resource does not exist.
     Missing,
-    /// The service refused the request itself, and would again.
+    /// The service rejected the request itself, and would do so again.
     Rejected,
 }
 
 impl ServiceError {
-    /// A stored record that cannot be read back.
+    /// A stored record cannot be parsed.
     pub(super) fn corrupt(service: &'static str) -> Self {
         Self { service, code: "CorruptRecord".to_owned(), kind: Kind::Rejected }
     }
 
-    /// An answer that broke off.
+    /// A response was cut short.
     pub(super) fn cut_short(service: &'static str) -> Self {
         Self { service, code: "BrokenResponse".to_owned(), kind: Kind::Unavailable }
     }
 
-    /// Tells apart what the SDK reports.
+    /// Classifies an SDK error.
     pub(super) fn new<E: ProvideErrorMetadata>(service: &'static str, error: &SdkError<E, HttpResponse>) -> Self {
         let (code, kind) = match error {
             SdkError::ConstructionFailure(_) => (without_answer(error).0, Kind::Rejected),
@@ -61,7 +61,7 @@ impl ServiceError {
     }
 }
 
-/// A service that fails may work later, except when it rejected our request: that is our fault.
+/// If the service rejected our request, the fault is ours. Everything else may succeed later.
 impl From<ServiceError> for Problem {
     fn from(error: ServiceError) -> Self {
         match error.kind {
@@ -71,10 +71,10 @@ impl From<ServiceError> for Problem {
     }
 }
 
-/// A word for a call that has no answer, and whether its request may have been sent.
+/// A word for a call without a response, and whether the request may have been sent.
 ///
-/// It was not where no connection came about: a refused one, a name that is not resolved, a failed handshake, a timeout of
-/// the connecting. All of these are errors of `hyper`'s connector. A connection that breaks may have carried the request.
+/// It was not sent if no connection was made: refused, host not found, handshake failed, or connect timeout. `hyper`'s
+/// connector reports all of these. A connection that broke later may have carried the request.
 pub(super) fn without_answer<E, R>(error: &SdkError<E, R>) -> (&'static str, bool) {
     match error {
         SdkError::ConstructionFailure(_) => ("ConstructionFailure", false),
@@ -116,7 +116,7 @@ fn by_code(code: &str) -> Option<Kind> {
         | "ConditionalRequestConflict"
         | "OperationAborted"
         | "RequestTimeout" => Kind::Unavailable,
-        // Expired credentials are the operator's to mend, as missing rights are.
+        // Expired credentials are for the operator to fix, like missing permissions.
         "AccessDenied"
         | "AccessDeniedException"
         | "KmsAccessDenied"

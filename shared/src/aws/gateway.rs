@@ -1,7 +1,6 @@
-//! Requests and answers as Amazon API Gateway hands them to a function and takes them back.
+//! Requests and responses of an API Gateway proxy integration.
 //!
-//! See "Lambda proxy integrations in API Gateway",
-//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>.
+//! See <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,28 +24,27 @@ use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::text::cut;
 
-/// What the settings say of the way to this API.
+/// How the API is reached, from the settings.
 #[derive(Clone, Debug)]
 pub struct Entrance {
-    /// Which part of a request names its caller.
+    /// Which part of a request identifies its caller.
     owner_from: OwnerFrom,
-    /// The address that links begin with, without a slash at its end, where it is another than the one that API Gateway
-    /// sees.
+    /// The base URL for links, without a trailing slash, if it differs from the one that API Gateway reports.
     public_url: Option<String>,
-    /// The origin whose pages may read the answers, or `*` for any.
+    /// The origin whose pages may read responses, or `*` for any.
     allowed_origin: Option<String>,
 }
 
 impl Entrance {
-    /// Reads the settings. What stands for a bad one is never used, since [`Settings::finish`] then builds nothing.
+    /// Reads the settings. [`Settings::finish`] later reports invalid ones, and discards this value.
     pub fn read(settings: &mut Settings<'_>) -> Self {
         let owner_from = settings.parse("OWNER_FROM").unwrap_or(OwnerFrom::ApiKey);
         let (public_url, allowed_origin) = (settings.optional("PUBLIC_URL"), settings.optional("ALLOWED_ORIGIN"));
         Self { owner_from, public_url, allowed_origin }
     }
 
-    /// What API Gateway is answered. Pages of another origin may read it if the operator allows one. It is the same for
-    /// every caller, so it does not vary with the request's `Origin`.
+    /// Builds the response for API Gateway, with the CORS headers if an origin is allowed. They are the same for every
+    /// caller, so the response does not vary with `Origin`.
     pub fn respond(&self, answer: Result<Answer, Problem>) -> ApiGatewayProxyResponse {
         let mut answer = Answer::from(answer);
         if let Some(origin) = &self.allowed_origin {
@@ -65,35 +63,30 @@ pub struct Request {
 }
 
 impl Request {
-    /// The request that API Gateway reports.
+    /// Wraps an event of API Gateway.
     pub fn new(event: ApiGatewayProxyRequest, entrance: Entrance) -> Self {
         Self { event, entrance }
     }
 
-    /// Who asks.
-    ///
-    /// # Errors
-    /// When the request lacks the part that names its caller.
+    /// The caller.
     pub fn owner(&self) -> Result<Owner, Problem> {
         self.entrance.owner_from.owner(&self.event.request_context).ok_or(Problem::Unauthorized)
     }
 
-    /// The part `name` of the path. It is decoded here, and a part that was decoded before stays as it is: no part of a
-    /// path of this API has a percent sign.
+    /// The percent-decoded path parameter `name`. Decoding twice is safe, as no valid value contains a percent sign.
     pub fn path_parameter(&self, name: &str) -> Cow<'_, str> {
         let value = self.event.path_parameters.get(name).map_or("", String::as_str);
         percent_decode_str(value).decode_utf8_lossy()
     }
 
-    /// The address under which the caller reached the API, with the stage's path or the custom domain's, and without a
-    /// slash at its end.
+    /// The base URL as the caller reached it: with the path of the stage or custom domain, without a trailing slash.
     pub fn base_url(&self) -> String {
         if let Some(url) = &self.entrance.public_url {
             return url.clone();
         }
         let context = &self.event.request_context;
-        // The path ends in as many parts as the resource has, as the caller wrote them: with escapes, and with slashes at
-        // the end or twice between them.
+        // The request's path ends in as many segments as the resource has, spelled as the caller wrote them: possibly
+        // escaped, or with repeated or trailing slashes.
         let resource = self.event.resource.as_deref().unwrap_or_default();
         let mut prefix = context.path.as_deref().unwrap_or_default().trim_end_matches('/');
         for _ in resource.split('/').filter(|part| !part.is_empty()) {
@@ -104,17 +97,14 @@ impl Request {
         format!("{scheme}://{host}{prefix}")
     }
 
-    /// The body, read as JSON.
-    ///
-    /// # Errors
-    /// When the body is not declared to be JSON, is too large, is not JSON, or has too many values.
+    /// The body as JSON.
     pub fn json(&self) -> Result<Value, Problem> {
         let kind = self.texts(header::CONTENT_TYPE.as_str()).last().unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim();
         let mut encodings = self.texts(header::CONTENT_ENCODING.as_str()).flat_map(|value| value.split(','));
         let encoded = encodings.any(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"));
         let body = self.event.body.as_deref().unwrap_or_default();
-        // Without a body there is nothing to declare, and the missing body is what the caller should hear of.
+        // An empty body needs no content type: report the missing body instead.
         if !body.is_empty() && (!essence.eq_ignore_ascii_case("application/json") || encoded) {
             return Err(Problem::UnsupportedMediaType);
         }
@@ -130,10 +120,7 @@ impl Request {
         Ok(json::parse(&body)?)
     }
 
-    /// The key with which the caller may send the request again.
-    ///
-    /// # Errors
-    /// When the header breaks its rule.
+    /// The idempotency key, if the caller sent one.
     pub fn idempotency_key(&self) -> Result<Option<IdempotencyKey>, Problem> {
         let mut values = self.values("idempotency-key");
         let Some(value) = values.next() else { return Ok(None) };
@@ -141,8 +128,8 @@ impl Request {
         key.map(Some).ok_or(Problem::InvalidIdempotencyKey)
     }
 
-    /// How long the caller would like the answer to be held until there is news, from `Prefer: wait` (RFC 7240), in whole
-    /// seconds of at least one. What cannot be read is no wish, and HEAD, which monitors send, has none.
+    /// How long the caller wants the answer to be held, from `Prefer: wait` (RFC 7240), in whole seconds of at least
+    /// one. Invalid values are ignored, as is the header on HEAD, which monitors send.
     pub fn wait(&self) -> Option<Duration> {
         if self.event.http_method == Method::HEAD {
             return None;
@@ -154,7 +141,7 @@ impl Request {
         Some(Duration::from_secs(secs))
     }
 
-    /// Whether the caller has the version `etag` already (RFC 9110, section 13.1.2).
+    /// Whether the caller already has the version `etag` (RFC 9110, section 13.1.2).
     pub fn has(&self, etag: &str) -> bool {
         let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
         let mut tags = self.texts(header::IF_NONE_MATCH.as_str()).flat_map(|value| value.split(','));
@@ -163,8 +150,7 @@ impl Request {
 
     /// The route that API Gateway chose, such as `GET` and `/jobs/{id}`.
     ///
-    /// HEAD is answered like GET (RFC 9110, section 9.3.2). Whoever speaks HTTP with the caller leaves out the body, and
-    /// knows its length.
+    /// HEAD is routed like GET (RFC 9110, section 9.3.2); the HTTP server drops the body.
     pub fn route(&self) -> (&str, &str) {
         let method = match self.event.http_method.as_str() {
             "HEAD" => "GET",
@@ -173,10 +159,7 @@ impl Request {
         (method, self.event.resource.as_deref().unwrap_or_default())
     }
 
-    /// The query, of which only the parameters `known` may be there, each once.
-    ///
-    /// # Errors
-    /// What else is there.
+    /// The query parameters. Fails if one is not in `known` or is repeated.
     pub fn query(&self, known: &[&str]) -> Result<HashMap<String, String>, Problem> {
         let mut query = HashMap::new();
         let mut errors = Vec::new();
@@ -193,25 +176,24 @@ impl Request {
         if errors.is_empty() { Ok(query) } else { Err(Problem::faults(errors)) }
     }
 
-    /// The values of a header, one for each time that it was sent: `multiValueHeaders` has all of them, `headers` only the
-    /// last.
+    /// All values of a header. `multiValueHeaders` has all of them, `headers` only the last.
     fn values(&self, name: &str) -> impl Iterator<Item = &HeaderValue> {
         let ApiGatewayProxyRequest { headers, multi_value_headers, .. } = &self.event;
         let from = if multi_value_headers.contains_key(name) { multi_value_headers } else { headers };
         from.get_all(name).iter()
     }
 
-    /// The same, of those that are text.
+    /// The values of a header that are text.
     fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
         self.values(name).filter_map(|value| value.to_str().ok())
     }
 }
 
-/// The headers of answers that are not on the list of those that a page of another origin may read in any case, see
+/// The response headers, besides the safelisted ones, that pages of another origin may read, see
 /// <https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name>.
 const EXPOSED: &str = "Allow, ETag, Idempotency-Replayed, Link, Location, Preference-Applied, Retry-After";
 
-/// An answer to a caller.
+/// A response to the caller.
 pub struct Answer {
     status: u16,
     headers: HeaderMap,
@@ -219,7 +201,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer with a JSON body. Nobody may keep it, for it is the owner's alone and soon out of date.
+    /// A JSON response. Not cached: it is private to the owner and soon outdated.
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         let body = serde_json::to_string(body).expect("an answer's body is always JSON");
         let answer = Self { status, headers: HeaderMap::new(), body };
@@ -229,7 +211,7 @@ impl Answer {
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
 
-    /// A page of HTML, which may be kept but must be asked for again each time.
+    /// An HTML page, which browsers revalidate each time.
     pub fn html(body: &str) -> Self {
         let answer = Self { status: 200, headers: HeaderMap::new(), body: body.to_owned() };
         answer
@@ -238,15 +220,13 @@ impl Answer {
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
 
-    /// An answer without a body.
+    /// A response without a body.
     pub fn empty(status: u16) -> Self {
         let answer = Self { status, headers: HeaderMap::new(), body: String::new() };
         answer.header(header::CACHE_CONTROL, "no-store")
     }
 
-    /// The same answer with a header.
-    ///
-    /// A value that cannot stand in a header is left out.
+    /// Adds a header. An invalid value is left out.
     pub fn header(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.insert(name, value);
@@ -254,15 +234,14 @@ impl Answer {
         self
     }
 
-    /// The same answer with the time after which to ask again, in whole seconds: at least one, and at most thirty, so that
-    /// nobody sleeps through a change.
+    /// Adds `Retry-After`, in whole seconds from 1 to 30, so that no client sleeps through a change.
     pub fn retry_after(self, wait: Duration) -> Self {
         let secs = wait.as_secs_f64().ceil().clamp(1.0, 30.0);
         self.header(header::RETRY_AFTER, format!("{secs}"))
     }
 }
 
-/// The one place where a problem becomes HTTP.
+/// Turns a problem into a response.
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let answer =
@@ -291,7 +270,7 @@ impl From<Result<Answer, Problem>> for Answer {
     }
 }
 
-/// Logs a failed call to a service about the job, batch or route `id`, and turns it into the answer to the caller.
+/// Logs a failed call to a service for the job, batch or route `id`, and returns the problem to answer with.
 pub fn log_failure(id: impl Display) -> impl FnOnce(ServiceError) -> Problem {
     move |error| {
         tracing::error!(id = %id, %error, "request failed");

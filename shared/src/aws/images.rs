@@ -31,25 +31,25 @@ pub struct Images {
     bucket: String,
     credentials: Option<SharedCredentialsProvider>,
     credentials_end: Option<Timestamp>,
-    /// Whether the last file could not be stored.
+    /// Whether storing the last file failed.
     failing: Arc<AtomicBool>,
 }
 
-/// What came of storing a picture.
+/// The outcome of storing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// It is stored.
+    /// The file was stored.
     New,
-    /// A picture of this job was there already, and stays.
+    /// A file was already there, and was kept.
     Existing,
 }
 
-/// A file of the bucket.
+/// A file in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// What it is.
+    /// Its properties.
     pub facts: ImageFacts,
-    /// What it holds.
+    /// Its contents.
     pub bytes: Bytes,
 }
 
@@ -61,10 +61,10 @@ impl From<Picture> for File {
     }
 }
 
-/// What is known of the files of a job that has all of them.
+/// The properties of a job's files when all of them are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// What the job has to show.
+    /// The picture, or the poster.
     pub image: ImageFacts,
     /// The picture beneath the lettering of a poster.
     pub artwork: Option<ImageFacts>,
@@ -80,10 +80,10 @@ impl From<&Image> for Files {
 }
 
 impl Images {
-    /// The key of the file that [`Images::check`] stores.
+    /// The key that [`Images::check`] writes to.
     const PROBE: &str = "images/probe";
 
-    /// The bucket, with credentials that end at `credentials_end` unless they say otherwise.
+    /// `credentials_end` is used if the credentials do not report their expiry.
     pub(super) fn new(
         client: Client,
         bucket: String,
@@ -93,11 +93,8 @@ impl Images {
         Self { client, bucket, credentials, credentials_end, failing: Arc::default() }
     }
 
-    /// Stores one of a job's files, unless it is there. The first one stays, so that what the record says of it is true
-    /// even when a worker that lost its lease comes late with a second one.
-    ///
-    /// # Errors
-    /// When the bucket does not answer as it should. The file may then have been stored all the same.
+    /// Stores one of a job's files unless it exists. The first file is kept, so that the record stays true even if a
+    /// worker that lost its lease stores a second one later.
     pub async fn put(&self, job: &Job, variant: Variant, file: &File) -> Result<Stored, ServiceError> {
         let File { facts, bytes } = file;
         let name = match variant {
@@ -115,7 +112,7 @@ impl Images {
             .set_metadata(Some(metadata(facts)))
             .body(ByteStream::from(bytes.clone()))
             .customize()
-            // TLS and the CRC that the SDK sends protect the bytes already; a SHA-256 over them costs five times as much.
+            // TLS and the SDK's CRC already protect the contents; a SHA-256 would cost five times as much CPU.
             .disable_payload_signing()
             .send()
             .await;
@@ -128,15 +125,12 @@ impl Images {
         stored
     }
 
-    /// Whether this process could not store the last file that it had.
+    /// Whether this process failed to store its last file.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// What is known of the files of a job that has what it has to show in the bucket; `None` when it has not.
-    ///
-    /// # Errors
-    /// When the bucket does not answer as it should, or does not exist.
+    /// Finds the job's files; `None` if its picture or poster is not in the bucket.
     pub async fn find(&self, job: &Job) -> Result<Option<Files>, ServiceError> {
         let Some(image) = self.head(job, Variant::Image).await? else { return Ok(None) };
         let has_artwork = job.variants().contains(&Variant::Artwork);
@@ -156,10 +150,7 @@ impl Images {
         }
     }
 
-    /// One of a job's files; `None` when it is not there.
-    ///
-    /// # Errors
-    /// When the bucket does not answer as it should, or does not exist.
+    /// Reads one of a job's files; `None` if it does not exist.
     pub async fn read(&self, job: &Job, variant: Variant) -> Result<Option<File>, ServiceError> {
         match self.client.get_object().bucket(&self.bucket).key(job.image_key(variant)).send().await {
             Ok(object) => {
@@ -173,11 +164,7 @@ impl Images {
         }
     }
 
-    /// Whether the bucket takes files, which nothing but storing one tells. It is always the same empty one, beside the
-    /// pictures, so that nobody has to delete it.
-    ///
-    /// # Errors
-    /// When it does not.
+    /// Checks that the bucket accepts files, by storing one. It is always the same empty file, so nothing accumulates.
     pub async fn check(&self) -> Result<(), ServiceError> {
         let put = self.client.put_object().bucket(&self.bucket).key(Self::PROBE).body(ByteStream::default());
         let put = put.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error));
@@ -185,10 +172,7 @@ impl Images {
         put
     }
 
-    /// Deletes the job's files, if there are any.
-    ///
-    /// # Errors
-    /// When the bucket does not answer as it should.
+    /// Deletes the job's files.
     pub async fn delete(&self, job: &Job) -> Result<(), ServiceError> {
         for variant in job.variants() {
             let delete = self.client.delete_object().bucket(&self.bucket).key(job.image_key(*variant));
@@ -197,12 +181,9 @@ impl Images {
         Ok(())
     }
 
-    /// Deletes the files that workers have stored for the job before its last retry.
-    ///
-    /// # Errors
-    /// When the bucket does not answer as it should.
+    /// Deletes the files that were stored for the job before its last retry.
     pub async fn delete_earlier(&self, job: &Job) -> Result<(), ServiceError> {
-        // One answer names up to 1,000 files, each of which was painted and paid for.
+        // One response lists up to 1,000 files. Each was painted and paid for, so there are fewer.
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(job.files_prefix());
         let listed = list.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
         for key in listed.contents().iter().filter_map(|object| object.key()).filter(|key| job.is_earlier_file(key)) {
@@ -212,10 +193,7 @@ impl Images {
         Ok(())
     }
 
-    /// The files of a job with their URLs, signed as of `now`; see [`Images::sign`].
-    ///
-    /// # Errors
-    /// When there are no credentials.
+    /// Adds presigned URLs to a job's files, signed as of `now`; see [`Images::sign`].
     pub async fn publish(
         &self,
         job: &Job,
@@ -232,11 +210,8 @@ impl Images {
         Ok(Image { facts: files.image, url, artwork, thumbnail })
     }
 
-    /// Signs a URL of one of the job's files that works for `life` from `now`, and no longer than the credentials that
-    /// sign.
-    ///
-    /// # Errors
-    /// When there are no credentials.
+    /// Presigns a URL of one of the job's files. It works for `life` from `now`, but not longer than the signing
+    /// credentials.
     pub async fn sign(
         &self,
         job: &Job,
@@ -256,25 +231,22 @@ impl Images {
             .map_err(|error| ServiceError::new(SERVICE, &error))?;
         let mut expires_at = now + life;
         if let Some(end) = self.credentials_end().await {
-            // Credentials that still sign have not ended yet, whatever is thought of them.
+            // Credentials that can still sign have not expired, whatever was assumed about them.
             expires_at = expires_at.min(end.max(now));
         }
         Ok(SignedUrl { url: request.uri().to_owned(), expires_at })
     }
 
-    /// The origin of the URLs that are signed here, such as `https://bucket.s3.us-west-2.amazonaws.com`.
-    ///
-    /// # Errors
-    /// When there are no credentials.
+    /// The origin of the presigned URLs, such as `https://bucket.s3.us-west-2.amazonaws.com`.
     pub async fn origin(&self) -> Result<String, ServiceError> {
-        // Whether the bucket is part of the host or of the path is for the SDK to say, so it is asked for some URL.
+        // Only the SDK knows whether the bucket is part of the host or the path, so take it from a URL.
         let config = PresigningConfig::expires_in(Duration::from_secs(60)).map_err(|_| invalid_life())?;
         let request = self.client.get_object().bucket(&self.bucket).key("any").presigned(config).await;
         let request = request.map_err(|error| ServiceError::new(SERVICE, &error))?;
         Ok(request.uri().split('/').take(3).collect::<Vec<_>>().join("/"))
     }
 
-    /// When the credentials end, as far as is known. A URL dies with the credentials that signed it.
+    /// When the credentials expire, if known. A presigned URL expires with its credentials.
     async fn credentials_end(&self) -> Option<Timestamp> {
         let credentials = self.credentials.as_ref()?.provide_credentials().await.ok()?;
         credentials.expiry().map(Timestamp::from).or(self.credentials_end)
@@ -285,7 +257,7 @@ fn invalid_life() -> ServiceError {
     ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected }
 }
 
-/// What the record will say of a file, kept beside it for whoever finds it after a crash.
+/// The facts that go into the record, stored as S3 metadata in case the worker crashes before it writes the record.
 fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
     let mut metadata = HashMap::new();
     let mut keep = |name: &str, value: String| drop(metadata.insert(name.to_owned(), value));
@@ -305,7 +277,7 @@ fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
     metadata
 }
 
-/// What is known of a file, from what S3 says of it; `None` when it was not stored by [`Images::put`].
+/// Reads the facts back from S3's answer; `None` if [`Images::put`] did not store the file.
 fn facts(
     content_type: Option<&str>,
     length: Option<i64>,

@@ -1,4 +1,4 @@
-//! How a job that nobody works on ends, and what is deleted when a job has ended.
+//! Ends jobs that no worker has claimed, and deletes the leftover files of ended jobs.
 
 use std::time::Duration;
 
@@ -8,21 +8,18 @@ use crate::image::Image;
 use crate::job::{ErrorCode, Job, JobState};
 use crate::time::Timestamp;
 
-/// How long after its deadline a job waits for the bucket to tell whether its picture is there. That outlasts most outages,
-/// and no job may wait for ever.
+/// How long after its deadline a job waits for a failing bucket to say whether its picture exists. This outlasts most
+/// outages, but no job waits forever.
 pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
-/// Ends a job that nobody works on: with the picture that a lost worker left behind, if it did, for it was paid for;
-/// else as failed for the reason `code`. Gives back the job as it then stands, or `None` when its record is gone.
+/// Ends a job that no worker has claimed: with the picture that a lost worker left in the bucket, as it was paid for,
+/// or else as failed with `code`. Returns the job as it then is, or `None` if its record was deleted.
 ///
-/// A job that somebody works on, or that ended meanwhile, is given back as it stands. A picture that waits for its
-/// lettering does not save a job; it is for whoever has the job's ticket to clean up.
+/// A job that is claimed or has ended is returned unchanged. Artwork without lettering does not save a job; the handler
+/// of its ticket deletes it.
 ///
-/// A job for which something was painted does not end without a look into the bucket before [`PATIENCE`] has passed
-/// after its deadline; then it does.
-///
-/// # Errors
-/// When a service does not answer as it should. The job may then have ended all the same.
+/// If something may have been painted, the job does not end before the bucket was checked or [`PATIENCE`] has passed
+/// after its deadline.
 pub async fn give_up(
     table: &Table,
     images: &Images,
@@ -52,7 +49,7 @@ pub async fn give_up(
     }
 }
 
-/// The picture that a lost worker left behind, if it did.
+/// The picture that a lost worker left in the bucket.
 async fn left_behind(
     images: &Images,
     job: &Job,
@@ -65,14 +62,10 @@ async fn left_behind(
     }
 }
 
-/// Deletes what workers may have stored for a job that has ended and that its record does not speak of: everything where
-/// it has ended without a picture, and what was stored before its last retry in any case. The answer is what becomes of
-/// the job's ticket.
+/// Deletes files of an ended job that its record does not mention: all files if it has no picture, and always those
+/// from before its last retry. Returns the verdict on the job's ticket.
 ///
-/// While such a worker may still be alive the ticket comes back, for it may store its picture yet.
-///
-/// # Errors
-/// When the bucket does not answer as it should.
+/// While a worker may still be alive, the ticket is redelivered later, because the worker may still store a file.
 pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
     let succeeded = matches!(job.state, JobState::Succeeded { .. });
     let held_until = if succeeded { None } else { job.held_until };
@@ -88,11 +81,8 @@ pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verd
     Ok(Verdict::Done)
 }
 
-/// What becomes of the ticket of a job that somebody else may have moved on. While a worker holds the job its ticket must
-/// not be deleted, because that worker may crash.
-///
-/// # Errors
-/// When the bucket does not answer as it should.
+/// The verdict on the ticket of a job that somebody else may have changed. While a worker holds the job, its ticket
+/// must be kept, because that worker may crash.
 pub async fn verdict_for(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
     match &job.state {
         JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),

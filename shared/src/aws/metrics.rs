@@ -1,7 +1,7 @@
-//! What is told of each job that ends: one line on standard output, in CloudWatch's embedded metric format, from which
-//! CloudWatch Logs makes metrics without a call of ours.
+//! Metrics of ended jobs: one line on standard output per job, in CloudWatch's embedded metric format, so no API call
+//! is needed.
 //!
-//! See "Specification: Embedded metric format",
+//! See
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
 
 use std::fmt;
@@ -15,27 +15,28 @@ use serde_json::{Map, Value, json};
 use crate::job::{Job, JobState};
 use crate::settings::Settings;
 
-/// Where the lines go.
+/// Where the lines are written.
 #[derive(Clone, Default)]
 pub struct Output(Option<Arc<Mutex<dyn Write + Send>>>);
 
 impl Output {
-    /// To this writer.
+    /// Writes to this writer.
     pub fn to(writer: impl Write + Send + 'static) -> Self {
         Self(Some(Arc::new(Mutex::new(writer))))
     }
 
-    /// To standard output, which Lambda hands on to CloudWatch Logs.
+    /// Writes to standard output, which Lambda sends to CloudWatch Logs.
     pub fn stdout() -> Self {
         Self::to(io::stdout())
     }
 
-    /// Nowhere.
+    /// Discards the lines.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Writes the line in one piece, so that no other line comes between. A lost line is no reason to fail a job.
+    /// Writes the line in one call, so that lines do not interleave. Errors are ignored: a lost line must not fail a
+    /// job.
     fn line(&self, mut line: String) {
         let Some(writer) = &self.0 else { return };
         line.push('\n');
@@ -52,7 +53,7 @@ impl fmt::Debug for Output {
     }
 }
 
-/// What a picture costs, in US dollars.
+/// The price of a picture, in US dollars.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Price(f64);
 
@@ -74,7 +75,7 @@ enum PriceError {
     Range,
 }
 
-/// Tells of jobs that end.
+/// Reports ended jobs.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     output: Output,
@@ -83,21 +84,21 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics in the namespace and with the price that the settings name.
+    /// Reads the namespace and the price from the settings.
     pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
         let namespace = settings.text("METRICS_NAMESPACE");
         let price = settings.parse("PRICE_PER_IMAGE").unwrap_or(Price(0.0));
         Self { output, namespace, price }
     }
 
-    /// Tells of a job that has ended; of any other there is nothing to tell.
+    /// Reports a job if it has ended.
     pub(super) fn ended(&self, job: &Job) {
         if let Some(document) = self.document(job) {
             self.output.line(document.to_string());
         }
     }
 
-    /// The counts are of their own dimension; the measures have none, so that each is one metric and one line of a graph.
+    /// Counts have a dimension for the outcome; measures have none, so that each is a single metric.
     fn document(&self, job: &Job) -> Option<Value> {
         let end = job.finished_at()?;
         let mut measures = Vec::new();
@@ -122,7 +123,7 @@ impl Metrics {
         }
         measure("Attempts", "Count", job.attempts.into());
         measure("Throttles", "Count", job.throttles.into());
-        // Every attempt that counts may be on the bill, so this is the most that the job can have cost.
+        // Every counted attempt may have been billed, so this is the job's maximum cost.
         measure("Cost", "None", (f64::from(job.attempts) * self.price.0).into());
 
         members.insert("Posters".to_owned(), 1.into());
@@ -147,8 +148,8 @@ impl Metrics {
     }
 }
 
-/// How the job ended, as alarms see it: a job that failed for what its prompt asks for is `refused`, because no fault of
-/// the service is behind it, and a caller must not be able to raise an alarm or to stop a deployment with it.
+/// The outcome as alarms see it. A job that failed because of its prompt is `refused`: no caller may trigger an alarm
+/// or stop a deployment.
 fn outcome(job: &Job) -> &'static str {
     match &job.state {
         JobState::Failed { error, .. } if !error.code.may_pass() => "refused",

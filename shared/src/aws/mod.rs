@@ -1,4 +1,4 @@
-//! Adapters to the AWS services, over the SDK's own clients.
+//! Adapters to AWS services, using the SDK's clients.
 
 mod buffered_http;
 pub mod callers;
@@ -36,30 +36,29 @@ pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, Table};
 use crate::settings::{Settings, SettingsError};
 use crate::time::Timestamp;
 
-/// The roots that every AWS endpoint's certificate goes back to, see <https://www.amazontrust.com/repository/>.
+/// The root certificates of all AWS endpoints, see <https://www.amazontrust.com/repository/>.
 ///
-/// Trusting these five rather than the machine's whole store saves most of a function's start, because each root of
-/// the store would be parsed.
+/// Parsing these five instead of the system's store saves most of a function's cold start.
 const AMAZON_ROOTS: &str = include_str!("roots.pem");
 
-/// What every client is made from: credentials, region, and one HTTP client that all of them share.
+/// What all clients share: credentials, region, and one HTTP client.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
     bedrock: SdkConfig,
     endpoints: Endpoints,
     output: Output,
-    /// When the credentials end at the latest, where they do not say so themselves.
+    /// When the credentials expire, if they do not say so themselves.
     credentials_end: Option<Timestamp>,
 }
 
-/// How long the credentials of a Lambda function last, from its start.
+/// How long the credentials of a Lambda function are assumed to last from its start.
 ///
-/// Lambda hands them over in variables of the environment, which have no end. Nothing that AWS documents promises a time;
-/// URLs that were signed in Lambda for longer are known to have died after twelve hours (boto/boto3#2392).
+/// Lambda passes them in environment variables, without an expiry, and AWS documents none. URLs that were presigned in
+/// Lambda for longer are known to have expired after twelve hours (boto/boto3#2392).
 const LAMBDA_CREDENTIALS: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Addresses of services that stand in for the real ones; `None` is the real one.
+/// Endpoint URLs that replace the real services; `None` means the real one.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
     /// Amazon DynamoDB.
@@ -68,24 +67,20 @@ pub struct Endpoints {
     pub sqs: Option<String>,
     /// Amazon S3.
     pub s3: Option<String>,
-    /// Amazon Bedrock's runtime.
+    /// Amazon Bedrock Runtime.
     pub bedrock: Option<String>,
 }
 
 impl Aws {
-    /// The connections of a Lambda function: region and credentials from the variables that Lambda sets, and endpoints
-    /// from those that the SDKs share, see
-    /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
-    ///
-    /// # Errors
-    /// When no region is set.
+    /// For a Lambda function: region and credentials from the variables that Lambda sets, endpoints from the SDKs'
+    /// shared variables, see <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
     pub fn from_env() -> Result<Self, SettingsError> {
-        // The start of the process is taken for the start of the credentials.
+        // The credentials are assumed to be as old as the process.
         let started = Timestamp::from(SystemTime::now());
         Self::of_lambda(&|name| std::env::var(name).ok(), EnvironmentVariableCredentialsProvider::new(), started)
     }
 
-    /// The connections of a Lambda function that was started at `started` with these variables and credentials.
+    /// Like [`Aws::from_env`], for a process that started at `started`.
     fn of_lambda(
         lookup: &dyn Fn(&str) -> Option<String>,
         credentials: impl ProvideCredentials + 'static,
@@ -94,7 +89,7 @@ impl Aws {
         let mut settings = Settings::new(lookup);
         let region = settings.text("AWS_REGION");
         settings.finish(|| ())?;
-        // Not by `aws_config::defaults`, which brings along every other place where credentials could come from.
+        // `aws_config::defaults` would pull in every other credentials provider.
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region))
@@ -115,17 +110,17 @@ impl Aws {
         Ok(Self { credentials_end, ..Self::new(config, endpoints).with_output(Output::stdout()) })
     }
 
-    /// Connections with this configuration, on which no metrics are told.
+    /// Uses this configuration, without metrics.
     pub fn new(config: SdkConfig, endpoints: Endpoints) -> Self {
         Self { bedrock: config.clone(), config, endpoints, output: Output::none(), credentials_end: None }
     }
 
-    /// The same connections, with the metrics told to `output`.
+    /// Writes the metrics to `output`.
     pub fn with_output(self, output: Output) -> Self {
         Self { output, ..self }
     }
 
-    /// The same connections, with another configuration for Bedrock alone.
+    /// Uses another configuration for Bedrock.
     pub fn with_bedrock(self, bedrock: SdkConfig) -> Self {
         Self { bedrock, ..self }
     }
@@ -140,7 +135,7 @@ impl Aws {
         Table::new(aws_sdk_dynamodb::Client::from_conf(config.build()), name)
     }
 
-    /// The metrics of the jobs that end, as the settings want them.
+    /// The metrics of ended jobs, as configured.
     pub fn metrics(&self, settings: &mut Settings<'_>) -> Metrics {
         Metrics::read(self.output.clone(), settings)
     }
@@ -166,9 +161,9 @@ impl Aws {
         Images::new(client, bucket, self.config.credentials_provider(), self.credentials_end)
     }
 
-    /// The model, in `region`, with `timeout` for one painting.
+    /// The model in `region`, with `timeout` for each painting.
     ///
-    /// The SDK neither retries a painting nor gives up early: each call may be paid for, and the queue is the retry.
+    /// The SDK does not retry, as each call may be billed; the queue does.
     pub fn painter(&self, region: String, timeout: Duration) -> Painter {
         let mut config = aws_sdk_bedrockruntime::config::Builder::from(&self.bedrock)
             .region(Region::new(region))
@@ -181,7 +176,7 @@ impl Aws {
     }
 }
 
-/// Timeouts for every call: the SDK sets only one for connecting by itself.
+/// Timeouts for every call. By default, the SDK only limits connecting.
 fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))
@@ -190,10 +185,10 @@ fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
         .build()
 }
 
-/// The one HTTP client that all services share.
+/// The HTTP client of all services.
 ///
-/// It trusts Amazon's roots alone. Where a proxy answers in AWS's name, `AWS_CA_BUNDLE` names a PEM file of further
-/// roots, as it does for the AWS CLI.
+/// It trusts only Amazon's roots. For a TLS-intercepting proxy, `AWS_CA_BUNDLE` names a PEM file with additional roots,
+/// as for the AWS CLI.
 pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     let mut roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS.as_bytes());
     if let Some(bundle) = std::env::var_os("AWS_CA_BUNDLE") {

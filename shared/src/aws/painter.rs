@@ -14,7 +14,7 @@ use super::Refusal;
 use crate::order::{Model, Order};
 use crate::stability::{self, NoPicture, Picture};
 
-/// The model. Clones share what they know of it.
+/// The model. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Painter {
     client: Client,
@@ -25,10 +25,10 @@ pub struct Painter {
 /// Why there is no picture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PaintError {
-    /// The model answered, but without a picture.
+    /// The model answered without a picture.
     #[error(transparent)]
     NoPicture(#[from] NoPicture),
-    /// Bedrock did not let the model answer.
+    /// Bedrock refused the call.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
@@ -38,20 +38,18 @@ impl Painter {
         Self { client, timeout, answered: Arc::default() }
     }
 
-    /// The longest that one painting may take.
+    /// The timeout of one painting.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Whether the model has ever answered this process, with a picture or without: then the process may use it.
+    /// Whether the model has answered this process before, with or without a picture. If so, the service has access to
+    /// it.
     pub fn has_answered(&self, model: Model) -> bool {
         self.answered[model as usize].load(Ordering::Relaxed)
     }
 
-    /// Has the model paint an order, once.
-    ///
-    /// # Errors
-    /// Why there is no picture.
+    /// Calls the model once to paint an order.
     pub async fn paint(&self, order: &Order) -> Result<Picture, PaintError> {
         let sent = Sent::default();
         let output = self
@@ -71,8 +69,8 @@ impl Painter {
     }
 }
 
-/// Whether a request is on its way. The SDK asks for credentials before, and reports their lack as it reports a connection
-/// that broke.
+/// Whether the request was sent. Before that, the SDK fetches credentials, and it reports missing ones like a broken
+/// connection.
 #[derive(Clone, Debug, Default)]
 struct Sent(Arc<AtomicBool>);
 

@@ -21,22 +21,22 @@ const SERVICE: &str = "SQS";
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
 const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
 
-/// How many messages one SendMessageBatch takes, see
+/// The number of messages that SendMessageBatch accepts, see
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
 const MESSAGES_PER_SEND: usize = 10;
 
-/// How many sends are under way at once.
+/// How many calls run at once.
 const SENDS_AT_ONCE: usize = 8;
 
-/// How often messages that SQS refused are sent again.
+/// How often messages that SQS refused are sent.
 const TRIES: u32 = 5;
 
-/// How many messages a queue holds.
+/// The approximate number of messages in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Those that wait to be received.
+    /// Messages that are visible.
     pub waiting: u64,
-    /// Those that were received and are hidden for a time.
+    /// Messages that were received and are invisible for now.
     pub in_flight: u64,
 }
 
@@ -54,12 +54,8 @@ impl Queue {
 
     /// Sends a ticket.
     ///
-    /// The owner is its message group, so that one owner's many tickets do not keep another's waiting; see "Amazon SQS
-    /// fair queues",
-    /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
-    ///
-    /// # Errors
-    /// When the queue does not answer as it should. The ticket may then have been sent all the same.
+    /// The owner is its message group, so that one owner's many tickets do not delay another's. See "Amazon SQS fair
+    /// queues", <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
     pub async fn send(&self, ticket: &Ticket, owner: &Owner) -> Result<(), ServiceError> {
         let mut send = self
             .client
@@ -73,10 +69,7 @@ impl Queue {
         send.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error))
     }
 
-    /// Sends many tickets of one owner.
-    ///
-    /// # Errors
-    /// When the queue does not answer as it should, or refuses some of them again and again. Some may then have been sent.
+    /// Sends many tickets of one owner. If this fails, some may have been sent.
     pub async fn send_batch(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
         let sends: Vec<_> = tickets.chunks(MESSAGES_PER_SEND).map(|tickets| self.send_chunk(tickets, owner)).collect();
         stream::iter(sends).buffer_unordered(SENDS_AT_ONCE).try_collect().await
@@ -106,10 +99,7 @@ impl Queue {
         Err(ServiceError { service: SERVICE, code: "BatchEntriesFailed".to_owned(), kind: Kind::Unavailable })
     }
 
-    /// How many messages the queue holds, which SQS tells approximately.
-    ///
-    /// # Errors
-    /// When the queue does not answer as it should.
+    /// The approximate number of messages in the queue.
     pub async fn depth(&self) -> Result<Depth, ServiceError> {
         use QueueAttributeName::{
             ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesNotVisible as InFlight,
@@ -121,16 +111,13 @@ impl Queue {
         Ok(Depth { waiting: count(Waiting).unwrap_or_default(), in_flight: count(InFlight).unwrap_or_default() })
     }
 
-    /// Sends on a message that is no ticket, for a person to look at, with the reason beside it.
-    ///
-    /// # Errors
-    /// When the queue does not answer as it should.
+    /// Sends a malformed message to this queue for a person to inspect, with the reason as an attribute.
     pub async fn park(&self, body: &str, reason: &str) -> Result<(), ServiceError> {
         let reason = MessageAttributeValue::builder().data_type("String").string_value(reason).build();
         self.client
             .send_message()
             .queue_url(&self.url)
-            // SQS takes no empty body.
+            // SQS does not accept an empty body.
             .message_body(if body.is_empty() { " " } else { body })
             .message_attributes("reason", reason.expect("its data type is set"))
             .send()
@@ -139,10 +126,7 @@ impl Queue {
             .map_err(|error| ServiceError::new(SERVICE, &error))
     }
 
-    /// Hides a received message for another `delay` from now, of at most 12 hours.
-    ///
-    /// # Errors
-    /// When the queue does not answer as it should. The message then comes back when its present timeout ends.
+    /// Makes a received message visible again `delay` from now, at most 12 hours.
     pub async fn change_visibility(&self, receipt_handle: &str, delay: Duration) -> Result<(), ServiceError> {
         let secs = delay.min(MAX_VISIBILITY).as_secs_f64().ceil();
         self.client
@@ -162,7 +146,7 @@ fn text(value: &str) -> MessageSystemAttributeValue {
     value.expect("its data type is set")
 }
 
-/// The owner's message group. A group's name has at most 128 characters of a small alphabet, which a digest fits.
+/// The owner's message group ID. SQS allows 128 characters of a small alphabet, so this is a digest.
 fn group(owner: &Owner) -> String {
     use sha2::{Digest, Sha256};
     hex(&Sha256::digest(owner.as_str())[..16])

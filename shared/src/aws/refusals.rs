@@ -1,11 +1,11 @@
-//! What Bedrock's refusals mean: the one table of them.
+//! Classifies the errors of Amazon Bedrock.
 //!
-//! It follows "Troubleshooting Amazon Bedrock API error codes",
+//! This follows "Troubleshooting Amazon Bedrock API error codes",
 //! <https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html>, and the errors of
 //! InvokeModel, <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>.
 //!
-//! A refusal blames the request only where Bedrock says so. Everything else that is answered with a status of 3xx or 4xx
-//! is for the operator to mend: a job must not fail for what its owner cannot change.
+//! The request is only blamed if Bedrock explicitly says so. Any other 3xx or 4xx status is for the operator to fix: a
+//! job must not fail because of something that its owner cannot change.
 
 use aws_sdk_bedrockruntime::config::http::HttpResponse;
 use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
@@ -13,35 +13,35 @@ use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
 
 use super::error::without_answer;
 
-/// Bedrock did not let the model answer.
+/// Bedrock refused to call the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Bedrock answered {code}")]
 pub struct Refusal {
-    /// Bedrock's code, or a word for how the call came to nothing.
+    /// Bedrock's error code, or a word for what happened to the connection.
     pub code: String,
     /// What it means.
     pub meaning: Meaning,
 }
 
-/// What a refusal of the model means.
+/// What an error of Bedrock means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// Too much was asked of the model. It painted nothing.
+    /// Throttled. The model painted nothing.
     Busy,
-    /// The request was never sent, or Bedrock has no capacity for it. The model painted nothing.
+    /// The request was not sent, or Bedrock has no capacity. The model painted nothing.
     Unavailable,
-    /// The operator may not use the model. It painted nothing.
+    /// The service has no access to the model. It painted nothing.
     Denied,
-    /// The model does not exist where the operator looks for it. It painted nothing.
+    /// The model does not exist in this region. It painted nothing.
     Missing,
-    /// The request itself is at fault, by Bedrock's words. The model painted nothing.
+    /// Bedrock rejected the request as invalid. The model painted nothing.
     Invalid,
-    /// The model failed, or its answer was lost: it may have painted, and been paid.
+    /// The model failed, or its answer was lost. It may have painted and been billed.
     Failed,
 }
 
 impl Refusal {
-    /// Tells apart what the SDK reports of a request that had been `sent`, or not.
+    /// Classifies an SDK error. `sent` says whether the request was sent.
     pub(super) fn new(error: &SdkError<InvokeModelError, HttpResponse>, sent: bool) -> Self {
         let (code, meaning) = match error {
             SdkError::ServiceError(context) => {
@@ -64,7 +64,7 @@ impl Refusal {
     }
 }
 
-/// What an answer means. `of_model` is the status of the model's own server, which a model error tells.
+/// Classifies a response. `of_model` is the status of the model's own server, as a model error reports it.
 fn meaning(status: u16, code: &str, message: &str, of_model: Option<i32>) -> Meaning {
     match (status, code) {
         (429, _) | (_, "ThrottlingException" | "ModelNotReadyException" | "ServiceQuotaExceededException") => {
@@ -84,8 +84,8 @@ fn meaning(status: u16, code: &str, message: &str, of_model: Option<i32>) -> Mea
     }
 }
 
-/// Bedrock reports faults of the operator with the code that it has for bad requests, so that only the message tells them
-/// apart. The rule that errors are told apart by their codes gives way here and nowhere else.
+/// Bedrock also uses the code for invalid requests for some faults of the operator, which only the message tells apart.
+/// This is the one exception to classifying errors by code.
 fn whom_it_blames(message: &str) -> Meaning {
     const OPERATOR: [(&str, Meaning); 4] = [
         ("operation not allowed", Meaning::Denied),

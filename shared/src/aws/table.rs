@@ -28,23 +28,23 @@ pub struct Table {
     metrics: Option<Metrics>,
 }
 
-/// What came of recording a new job.
+/// The outcome of creating a job.
 #[derive(Debug)]
 pub enum Created {
-    /// It was recorded.
+    /// It was created.
     New,
-    /// There is a job of this name already.
+    /// A job with this id exists.
     Existing(Box<Job>),
 }
 
-/// What came of storing a job's next state.
+/// The outcome of saving a job's next state.
 #[derive(Debug)]
 pub enum Saved {
-    /// It was stored, now or by a call before whose answer was lost.
+    /// It was saved, now or by an earlier call whose answer was lost.
     Stored,
-    /// Somebody else moved the job on; this is where it stands.
+    /// Somebody else changed the job first; this is its current state.
     MovedOn(Box<Job>),
-    /// The record was deleted.
+    /// Its record was deleted.
     Gone,
 }
 
@@ -53,15 +53,12 @@ impl Table {
         Self { client, name, metrics: None }
     }
 
-    /// The same table, with `metrics` told of each job whose end is stored here.
+    /// Reports each ended job that is saved here to `metrics`.
     pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Records a new job, unless there is one of this name whose retention has not ended.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should. The job may then have been recorded all the same.
+    /// Creates a job, unless an unexpired one with its id exists.
     pub async fn create(&self, job: &Job) -> Result<Created, ServiceError> {
         Ok(match self.put_new(item_of(job), job.created_at).await? {
             None => Created::New,
@@ -69,14 +66,14 @@ impl Table {
         })
     }
 
-    /// Puts an item, unless there is one with its key whose retention has not ended: that one is given back.
+    /// Puts an item, unless an unexpired one with its key exists; that one is returned.
     async fn put_new(&self, item: Item, now: Timestamp) -> Result<Option<Item>, ServiceError> {
         let result = self
             .client
             .put_item()
             .table_name(&self.name)
             .set_item(Some(item))
-            // DynamoDB may take days to delete what has expired. That is at a full second, so until then a record stands.
+            // DynamoDB may take days to delete expired items, so the condition checks `expires_at`, in whole seconds.
             .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
             .expression_attribute_values(":now", AttributeValue::N(now.ms().div_euclid(1000).to_string()))
             .return_values_on_condition_check_failure(OnFailure::AllOld)
@@ -86,7 +83,7 @@ impl Table {
             Ok(_) => Ok(None),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(failed)) => {
-                    // The record may vanish between the check and a read, so without it there is nothing to say.
+                    // The item may be deleted before we could read it, so the check has to return it.
                     failed.item().cloned().map(Some).ok_or_else(|| ServiceError::corrupt(SERVICE))
                 }
                 _ => Err(ServiceError::new(SERVICE, &error)),
@@ -94,20 +91,13 @@ impl Table {
         }
     }
 
-    /// The job of this name, as it stands at this moment.
-    ///
-    /// A read that may be a moment behind would cost half as much, and show a job unfinished that was seen to end.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The job with this id, by a consistent read. An eventually consistent one would cost half as much, but could show
+    /// an ended job as unfinished.
     pub async fn get(&self, id: JobId) -> Result<Option<Job>, ServiceError> {
         self.get_item(job_key(id)).await?.map(job_of).transpose()
     }
 
-    /// The owner's job of this name, unless its retention has ended. Another owner's is as good as none.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The job with this id; `None` if it belongs to another owner or has expired.
     pub async fn get_owned(&self, id: JobId, owner: &Owner, now: Timestamp) -> Result<Option<Job>, ServiceError> {
         let job = self.get(id).await?;
         Ok(job.filter(|job| job.owner == *owner && job.expires_at > now))
@@ -119,13 +109,9 @@ impl Table {
         Ok(output.item)
     }
 
-    /// Stores a job's next state, where the stored fence is the one before it.
+    /// Saves a job's next state, if the stored fence is the one before it.
     ///
-    /// Attributes that a later version may have added to the record are left as they are, and a record that was
-    /// deleted does not come back.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should. The state may then have been stored all the same.
+    /// Attributes that a newer version may have added are kept, and a deleted record is not recreated.
     pub async fn save(&self, job: &Job) -> Result<Saved, ServiceError> {
         let state = state_of(job);
         let mut update = self
@@ -156,7 +142,7 @@ impl Table {
                 _ => return Err(ServiceError::new(SERVICE, &error)),
             },
         };
-        // Only one writer's end is ever stored, so each job is told of once, whoever ends it.
+        // Only one writer's end is ever stored, so each job is reported once.
         if let (Saved::Stored, Some(metrics)) = (&saved, &self.metrics) {
             metrics.ended(job);
         }

@@ -1,4 +1,4 @@
-//! Batches, and the writing of their jobs.
+//! Batches and groups, and the creation of a batch's jobs.
 
 use std::time::Duration;
 
@@ -18,57 +18,47 @@ use crate::job::{Job, Lease};
 use crate::label::GroupName;
 use crate::time::Timestamp;
 
-/// How many jobs are written at once. Each write is a connection of its own, and a small function computes for longer than
-/// it waits.
+/// How many writes run at once. Each uses its own connection, and a small function is limited by CPU, not by waiting.
 const WRITES_AT_ONCE: usize = 16;
 
-/// How often a write that DynamoDB throttles is sent again, after the SDK has done so a few times.
+/// How often a write that DynamoDB throttles is retried, in addition to the SDK's retries.
 const TRIES: u32 = 6;
 
-/// What came of recording a new batch.
+/// The outcome of creating a batch.
 #[derive(Debug)]
 pub enum CreatedBatch {
-    /// It was recorded, and its jobs are the caller's to write.
+    /// It was created; the caller writes its jobs.
     New,
-    /// There is a batch of this name already.
+    /// A batch with this id exists.
     Existing(Batch),
 }
 
-/// What came of listing a batch as a part of its group.
+/// The outcome of adding a batch to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
-    /// It is a part.
+    /// The batch is a part of the group.
     Part,
-    /// The group has as many parts as it may have, and this is none of them.
+    /// The group already has the maximum number of parts.
     Full,
 }
 
 impl Table {
-    /// Records a new batch, unless there is one of this name whose retention has not ended.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should. The batch may then have been recorded all the same.
+    /// Creates a batch, unless an unexpired one with its id exists.
     pub async fn create_batch(&self, batch: &Batch) -> Result<CreatedBatch, ServiceError> {
         let Some(existing) = self.put_new(batch_item_of(batch), batch.created_at).await? else {
             return Ok(CreatedBatch::New);
         };
         let existing = batch_of(existing)?;
-        // A write whose answer was lost knows itself again.
+        // An identical record is our own write, whose answer was lost.
         Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(existing) })
     }
 
-    /// The batch of this name.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The batch with this id.
     pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
         self.get_item(batch_key(id)).await?.map(batch_of).transpose()
     }
 
-    /// The owner's batch or group of this name, unless its retention has ended. Another owner's is as good as none.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The batch or group with this id; `None` if it belongs to another owner or has expired.
     pub async fn get_owned_batch(
         &self,
         id: BatchId,
@@ -93,7 +83,7 @@ impl Table {
         Ok(Some(whole).filter(|whole| whole.owner() == owner && whole.expires_at() > now))
     }
 
-    /// The batches of these names whose retention has not ended, oldest first.
+    /// The unexpired batches with these ids, oldest first.
     async fn parts(&self, ids: Vec<BatchId>, now: Timestamp) -> Result<Vec<Batch>, ServiceError> {
         let items = self.read_items(ids.into_iter().map(batch_key)).await?;
         let mut parts = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
@@ -102,15 +92,12 @@ impl Table {
         Ok(parts)
     }
 
-    /// Lists the batch as a part of its group, which comes about with its first part. Doing so twice changes nothing.
+    /// Adds the batch to its group, which is created with its first part. Repeating this changes nothing.
     ///
-    /// The group's record holds the names of its parts alone, in a set: one write, which needs no read before it, and
-    /// which a crash leaves done or not done. Its time of deletion moves on with each part.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The group's record holds only a set of its parts' ids, so that one atomic write without a read suffices. Each
+    /// part extends its expiry.
     pub async fn join_group(&self, batch: &Batch, group: BatchId, name: &GroupName) -> Result<Joined, ServiceError> {
-        // A part that is finished late must not take time from those that came after it.
+        // A part that is finished late must not shorten the expiry.
         let last = "(attribute_not_exists(expires_at) OR expires_at <= :expires)";
         match self.join(batch, group, name, "expires_at = :expires", last).await? {
             Joined::Full => self.join(batch, group, name, "expires_at = expires_at", "expires_at > :expires").await,
@@ -157,11 +144,8 @@ impl Table {
         }
     }
 
-    /// Passes the right to write a batch's jobs on from the holder of `before` to that of `after`, or to nobody once they
-    /// are written, unless somebody else has come first: the answer tells.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// Passes the right to write a batch's jobs from the holder of `before` to `after`, or to nobody once they are
+    /// written. Returns whether this succeeded: somebody else may have been first.
     pub async fn move_writing_on(
         &self,
         id: BatchId,
@@ -171,7 +155,7 @@ impl Table {
         let attribute = |value: Option<AttributeValue>| value.unwrap_or(AttributeValue::Null(true));
         let until = |lease: Lease| AttributeValue::N(lease.until.ms().to_string());
         let writer = |lease: Lease| AttributeValue::S(lease.id.to_string());
-        // Records from before there were writers' ids have none.
+        // Older records have no writer id.
         let (holder, before) =
             if before.id.is_nil() { ("writing_until", until(before)) } else { ("writer", writer(before)) };
         let result = self
@@ -180,7 +164,7 @@ impl Table {
             .table_name(&self.name)
             .key("pk", key(id))
             .update_expression("SET writing_until = :until, writer = :writer")
-            // A write whose answer was lost meets itself.
+            // Or this is our own write, whose answer was lost.
             .condition_expression(format!("{holder} = :before OR writer = :writer"))
             .expression_attribute_values(":until", attribute(after.map(until)))
             .expression_attribute_values(":writer", attribute(after.map(writer)))
@@ -196,10 +180,7 @@ impl Table {
         }
     }
 
-    /// Notes that a batch was canceled, for whoever writes its jobs at this moment or later.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// Records that a batch was canceled, for whoever writes its jobs now or later.
     pub async fn note_cancellation(&self, id: BatchId, now: Timestamp) -> Result<(), ServiceError> {
         let result = self
             .client
@@ -207,7 +188,7 @@ impl Table {
             .table_name(&self.name)
             .key("pk", key(id))
             .update_expression("SET canceled_at = :now")
-            // A record that was deleted does not come back.
+            // Do not recreate a deleted record.
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()))
             .send()
@@ -221,10 +202,7 @@ impl Table {
         }
     }
 
-    /// Records those jobs of a batch that are not there, and gives back all of them as they then stand, in their order.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should, or throttles a write again and again.
+    /// Creates those jobs of a batch that do not exist, and returns all of them as stored, in order.
     pub async fn create_all(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
         let writes = stream::iter(0..jobs.len()).map(|index| self.create_patiently(&jobs[index]));
         writes.buffered(WRITES_AT_ONCE).try_collect().await

@@ -1,4 +1,4 @@
-//! Lists of jobs: an owner's, and a batch's.
+//! Lists the jobs of an owner or a batch.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use crate::caller::Owner;
 use crate::id::{BatchId, JobId};
 use crate::job::{Job, Status};
 
-/// How many queries one page may cost. A filter that few jobs pass would otherwise read the whole list.
+/// The maximum number of queries per page. A filter that few jobs match would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;
 
-/// How many items one BatchGetItem gives, see
+/// The number of items that BatchGetItem returns, see
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 const ITEMS_PER_READ: usize = 100;
 
-/// How many reads of items are under way at once.
+/// How many reads of items run at once.
 const READS_AT_ONCE: usize = 8;
 
-/// How many batches' states are read at once.
+/// For how many batches statuses are read at once.
 const BATCHES_AT_ONCE: usize = 16;
 
-/// How often what a read left out is asked for again.
+/// How often unprocessed keys are requested.
 const TRIES: u32 = 5;
 
 /// Which jobs to list.
@@ -34,12 +34,12 @@ const TRIES: u32 = 5;
 pub enum List<'a> {
     /// An owner's, newest first.
     OfOwner(&'a Owner),
-    /// A batch's, in the order of its request. Their names follow from the batch's, so no index is asked.
+    /// A batch's, in the order of its request. Their ids are derived from the batch's, so no index is needed.
     OfBatch(&'a Batch),
 }
 
 impl List<'_> {
-    /// The place behind `job`, where a page begins that goes on after it.
+    /// The position after `job` in the list.
     pub fn place_after(self, job: &Job) -> String {
         match self {
             Self::OfOwner(_) => format!("{} {}", job.id, job.created_at.ms()),
@@ -51,24 +51,21 @@ impl List<'_> {
     }
 }
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Debug)]
 pub struct Page {
     /// The jobs.
     pub jobs: Vec<Job>,
-    /// Where the next page begins; `None` when there is no more. A page may hold fewer jobs than were asked for, even
-    /// none, and yet not be the last.
+    /// The position of the next page; `None` at the end. A page that is not the last may have fewer jobs than
+    /// requested, or none.
     pub next: Option<String>,
 }
 
 impl Table {
-    /// At most `limit` jobs of a list that are `wanted`, from the place `after` on, which an earlier page has told.
+    /// Lists up to `limit` jobs that are `wanted`, starting at the position `after` from an earlier page.
     ///
-    /// The list of an owner is an index that lags behind the table by a moment, so a job submitted just now may be missing;
-    /// what is listed is read from the table itself, as it stands at that moment.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// An owner's list comes from an index, which may lag behind the table for a moment, so a job submitted just now
+    /// may be missing. The jobs themselves are read from the table.
     pub async fn list(
         &self,
         list: List<'_>,
@@ -83,7 +80,7 @@ impl Table {
             let (keys, end) = self.query(list, read, next.take()).await?;
             let ids: Vec<_> = keys.iter().map(|(id, _)| *id).collect();
             let mut found = self.get_all(&ids).await?;
-            // An answer's jobs come in no order.
+            // BatchGetItem returns items in no particular order.
             let mut keys = keys.into_iter();
             while let Some((id, place)) = keys.next() {
                 jobs.extend(found.remove(&id).filter(|job| wanted(job)));
@@ -96,16 +93,13 @@ impl Table {
             if next.is_none() {
                 break;
             }
-            // Where few jobs pass, the next of them is probably far off.
+            // If few jobs match, the next match is probably far away.
             read = (2 * read).min(ITEMS_PER_READ);
         }
         Ok(Page { jobs, next })
     }
 
-    /// The states of all jobs of a batch, as far as the index knows them.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The status of each job of a batch that the index knows of.
     pub async fn states_of_batch(&self, batch: BatchId) -> Result<Vec<(JobId, Status)>, ServiceError> {
         let items = self
             .client
@@ -128,16 +122,13 @@ impl Table {
         items.iter().map(|item| state(item).ok_or_else(|| ServiceError::corrupt(SERVICE))).collect()
     }
 
-    /// The states of all jobs of these batches, each batch's in its place.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// The same for several batches, in order.
     pub async fn states_of_batches(&self, batches: &[Batch]) -> Result<Vec<Vec<(JobId, Status)>>, ServiceError> {
         let reads: Vec<_> = batches.iter().map(|batch| self.states_of_batch(batch.id)).collect();
         stream::iter(reads).buffered(BATCHES_AT_ONCE).try_collect().await
     }
 
-    /// The jobs at the next `limit` places of a list, each with its place, and the place where the list goes on.
+    /// The jobs at the next `limit` positions of a list, each with its position, and the position after them.
     async fn query(
         &self,
         list: List<'_>,
@@ -173,17 +164,14 @@ impl Table {
         Ok((keys, output.last_evaluated_key().and_then(place)))
     }
 
-    /// The jobs of these names that are there.
+    /// Those of the jobs with these ids that exist.
     async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
         let items = self.read_items(ids.iter().map(|id| job_key(*id))).await?;
         items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
     }
 
-    /// Those of a batch's jobs whose records were written for this submission of it: a name that follows from a key may
-    /// have had another life before.
-    ///
-    /// # Errors
-    /// When the table does not answer as it should.
+    /// Those of a batch's jobs whose records belong to this submission: an id that is derived from a key may have been
+    /// used before.
     pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
         let items = self.read_items(jobs.iter().map(|job| job_key(job.id))).await?;
         let mut written = items.into_iter().map(job_of).collect::<Result<Vec<_>, _>>()?;
@@ -192,7 +180,7 @@ impl Table {
         Ok(written)
     }
 
-    /// The items with these keys that are there, in no order, each as it stands when it is read.
+    /// The existing items with these keys, in no particular order, by consistent reads.
     pub(super) async fn read_items(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, ServiceError> {
         let keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
         let reads: Vec<_> = keys.chunks(ITEMS_PER_READ).map(|keys| self.read_once(keys.to_vec())).collect();
@@ -200,7 +188,7 @@ impl Table {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The same, of as many as one request takes.
+    /// The same, for as many keys as one request allows.
     async fn read_once(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, ServiceError> {
         let mut found = Vec::new();
         for _ in 0..TRIES {
@@ -220,7 +208,7 @@ impl Table {
     }
 }
 
-/// A place in an owner's list as text: the job's name and the time by which it is sorted.
+/// A position in an owner's list as text: the job's id and its sort key, the creation time.
 fn place(key: &Item) -> Option<String> {
     let id = job_id(key.get("pk")?.as_s().ok()?)?;
     Some(format!("{id} {}", key.get("created_at")?.as_n().ok()?))

@@ -1,4 +1,4 @@
-//! What records look like in the table.
+//! The items of the table.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,22 +20,22 @@ use crate::time::Timestamp;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// The partition key of a job's record.
+/// The partition key of a job.
 pub(super) fn job_key(id: JobId) -> String {
     format!("JOB#{id}")
 }
 
-/// The job whose record has this partition key.
+/// The id of the job with this partition key.
 pub(super) fn job_id(key: &str) -> Option<JobId> {
     key.strip_prefix("JOB#")?.parse().ok()
 }
 
-/// The partition key of a batch's record.
+/// The partition key of a batch or a group.
 pub(super) fn batch_key(id: BatchId) -> String {
     format!("BATCH#{id}")
 }
 
-/// A job's record, attribute by attribute. Times are milliseconds since the Unix epoch.
+/// A job's item. Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct JobRow {
     pk: String,
@@ -50,7 +50,8 @@ struct JobRow {
     state: StateRow,
 }
 
-/// What a transition may change. Every attribute is always written, so that none is left over from the state before.
+/// The attributes that a transition may change. All are written each time, so that nothing is left from the state
+/// before.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StateRow {
     fence: u64,
@@ -61,7 +62,7 @@ pub(super) struct StateRow {
     setbacks: u32,
     queued_at: i64,
     deadline_at: i64,
-    /// In seconds, as DynamoDB's TTL wants it.
+    /// In seconds, for DynamoDB's TTL.
     expires_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
@@ -75,7 +76,7 @@ pub(super) struct StateRow {
     former_until: Option<i64>,
     #[serde(default)]
     retry_keys: RetryKeys,
-    /// A longer digest of the only key that was remembered before there were several; it is only read.
+    /// The digest of the only key, from when a job remembered just one; read but no longer written.
     #[serde(default)]
     retry_key: Option<String>,
 }
@@ -201,7 +202,7 @@ pub(super) fn state_of(job: &Job) -> Item {
     to_item(StateRow::from(job)).expect("a state's row is always an item")
 }
 
-/// A batch's record. Its owner has a name of its own, so that the index of owners holds jobs alone.
+/// A batch's item. Its owner is in an attribute of its own, so that the index of owners contains only jobs.
 #[derive(Serialize, Deserialize)]
 struct BatchRow {
     pk: String,
@@ -244,7 +245,7 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let row: BatchRow = from_item(item).map_err(|_| corrupt())?;
     let created_at = Timestamp::from_ms(row.created_at);
-    // Records from before there were writers' ids have none.
+    // Older records have no writer id.
     let writer = row.writer.map(|id| Uuid::try_parse(&id).map_err(|_| corrupt())).transpose()?.unwrap_or_default();
     let lease = |until| Lease { id: writer, until: Timestamp::from_ms(until) };
     Ok(Batch {
@@ -262,7 +263,7 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
     })
 }
 
-/// A group's record. Its owner has the same name as a batch's, and it is found under a batch's key.
+/// A group's item. It has a batch's key and a batch's attribute for the owner.
 #[derive(Deserialize)]
 pub(super) struct GroupRow {
     pub(super) batch_owner: Owner,
@@ -272,7 +273,7 @@ pub(super) struct GroupRow {
     pub(super) parts: HashSet<BatchId>,
 }
 
-/// The row of a group; `None` when the item is that of a single batch.
+/// Parses a group; `None` if the item is a batch.
 pub(super) fn group_of(item: &Item) -> Option<Result<GroupRow, ServiceError>> {
     item.contains_key("parts").then(|| from_item(item.clone()).map_err(|_| ServiceError::corrupt(SERVICE)))
 }
