@@ -1,4 +1,4 @@
-//! Blocks of several lines: a title fitted to a box, and a billing block.
+//! Blocks of several lines: titles that fit a box, and billing blocks.
 
 use std::ops::Range;
 
@@ -7,20 +7,20 @@ use tiny_skia::{Color, Path, PathBuilder, PixmapMut, Rect};
 use crate::face::Face;
 use crate::line::{Align, Font, Line, fill, shifted};
 
-/// The most lines that a title is broken into.
+/// The maximum number of lines in a title.
 const TITLE_LINES: usize = 3;
 
 /// The gap between the capitals of a title's lines, in ems.
 const TITLE_GAP: f32 = 0.16;
 
-/// The least gap between the ink of one line and that of the next, in ems: an accent comes close to the line above it
-/// before it pushes the lines apart.
+/// The minimum gap between the ink of two lines, in ems: an accent may come this close to the line above before it
+/// pushes the lines apart.
 const INK_GAP: f32 = 0.09;
 
-/// How much larger a title must become for a word of it to be broken at its hyphens.
+/// How much larger a title must become for a word to be broken at its hyphens.
 const WORTH_A_BREAK: f32 = 1.3;
 
-/// Lines of text set together. Its top is at y = 0 and x = 0 is where it is aligned.
+/// Lines of text set together. The top is at y = 0, and x = 0 is the aligned edge.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
     /// The outline of the title, or of the names in a billing block.
@@ -42,7 +42,7 @@ impl Block {
         Block { main: place(&self.main), small: place(&self.small), ..*self }
     }
 
-    /// Fill the block with two colours, with its top at `y` and its aligned edge at `x`.
+    /// Fill the block with two colors, with its top at `y` and its aligned edge at `x`.
     pub fn draw(&self, picture: &mut PixmapMut<'_>, x: f32, y: f32, main: Color, small: Color) {
         let placed = self.at(x, y);
         fill(picture, placed.main.as_ref(), main);
@@ -50,17 +50,16 @@ impl Block {
     }
 }
 
-/// Set a title as large as a box of `width` by `height` allows, but not larger than `font.size`,
-/// on up to three lines. The title is set as given: upper-case it first if that is wanted.
+/// Sets a title as large as a box of `width` by `height` allows, but not larger than `font.size`, on up to three lines.
+/// It does not change the case.
 ///
-/// Lines end at spaces, no-break spaces aside, and where that makes the title much larger also
-/// after the hyphens of a compound and at soft hyphens. Punctuation stays with its word, also where
-/// a space stands before it, as in French.
+/// Lines break at spaces, except for no-break spaces. If it makes the title much larger, they also break at soft
+/// hyphens and after the hyphens of compounds. Punctuation stays with its word, even after a space, as in French.
 pub fn fit_title(title: &str, font: Font, width: f32, height: f32, align: Align) -> Block {
     let largest = |pieces: &[Piece]| {
         let most = TITLE_LINES.min(pieces.len());
         let set = |count| set_title(&balanced(pieces, font, count), font, width, height, align);
-        // Of settings that are equally large, the one with the fewest lines comes last and is taken.
+        // Of settings of equal size, the last one is chosen: the one with the fewest lines.
         (1..=most).rev().map(set).max_by(|one, other| one.letters.total_cmp(&other.letters)).unwrap_or_default()
     };
     let words = words(title);
@@ -73,7 +72,7 @@ pub fn fit_title(title: &str, font: Font, width: f32, height: f32, align: Align)
     if broken.letters > WORTH_A_BREAK * whole.letters { broken } else { whole }
 }
 
-/// What stays together on a line, and what follows it: on the same line, and where a line ends with it.
+/// What stays together on a line, and what follows it within a line or at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Piece {
     text: String,
@@ -82,8 +81,8 @@ struct Piece {
 }
 
 impl Piece {
-    /// The parts that a word falls into when it is broken at its hyphens. A hyphen beside a digit is no place to break:
-    /// `Catch-22` stays whole.
+    /// The parts of a word that is broken at its hyphens. A hyphen next to a digit is not a break: `Catch-22` stays
+    /// whole.
     fn parts(&self) -> Vec<Piece> {
         let chars: Vec<char> = self.text.chars().collect();
         let letter = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| c.is_alphabetic());
@@ -110,7 +109,7 @@ impl Piece {
     }
 }
 
-/// Shows nothing, unless the line ends with it.
+/// Invisible except at the end of a line.
 const SOFT_HYPHEN: char = '\u{ad}';
 
 /// The words of a title, each with the punctuation that belongs to it.
@@ -133,7 +132,7 @@ fn words(title: &str) -> Vec<Piece> {
     words
 }
 
-/// Set these lines at the largest size that fits. Their baselines are evenly spaced.
+/// Sets these lines at the largest size that fits, with evenly spaced baselines.
 fn set_title(lines: &[String], font: Font, width: f32, height: f32, align: Align) -> Block {
     let inks: Vec<Rect> = lines.iter().filter_map(|text| Line::new(text, font).ink()).collect();
     let (Some(first), Some(last)) = (inks.first(), inks.last()) else { return Block::default() };
@@ -155,7 +154,7 @@ fn set_title(lines: &[String], font: Font, width: f32, height: f32, align: Align
     Block { main: path.finish(), small: None, width: widest * scale, height: tall * scale, letters: capitals * scale }
 }
 
-/// Break pieces into at most `count` lines of as even a width as their order allows.
+/// Breaks pieces into at most `count` lines, as even in width as their order allows.
 fn balanced(pieces: &[Piece], font: Font, count: usize) -> Vec<String> {
     let tracking = font.tracking * font.size;
     let space = Line::new(" ", font).advance() + 2.0 * tracking;
@@ -170,10 +169,10 @@ fn balanced(pieces: &[Piece], font: Font, count: usize) -> Vec<String> {
     even_rows(&sizes, count).into_iter().map(line).collect()
 }
 
-/// Break items into at most `count` rows of as even a width as their order allows. Each has the gap before it, which
-/// counts within a row, and its width.
+/// Breaks items into at most `count` rows, as even in width as their order allows. Each item has a width and the gap
+/// before it, which counts only within a row.
 fn even_rows(items: &[(f32, f32)], count: usize) -> Vec<Range<usize>> {
-    // The narrowest measure that needs no more rows gives rows of even width.
+    // The narrowest width that needs no more rows makes them even.
     let (mut narrow, mut wide) = (0.0, items.iter().map(|(gap, width)| gap + width).sum());
     for _ in 0..16 {
         let middle = (narrow + wide) / 2.0;
@@ -182,7 +181,7 @@ fn even_rows(items: &[(f32, f32)], count: usize) -> Vec<Range<usize>> {
     filled_rows(items, wide)
 }
 
-/// Fill rows up to a measure, in order. An item wider than the measure has a row of its own.
+/// Fills rows up to the width `measure`, in order. A wider item gets a row of its own.
 fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
     let mut rows: Vec<Range<usize>> = Vec::new();
     let mut used = f32::INFINITY;
@@ -199,9 +198,9 @@ fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
     rows
 }
 
-/// Set a billing block of `(role, name)` pairs: roles small and names tall, in capitals of a
-/// condensed face, on as many lines of `width` as they need. `size` is that of the names, in
-/// pixels per em. A role may be empty. Pairs whose letters no bundled face has are left out.
+/// Sets a billing block of `(role, name)` pairs, with small roles and tall names, in the capitals of a condensed face,
+/// on as many lines of `width` as needed. `size` is that of the names, in pixels per em. A role may be empty. Pairs
+/// with letters that no bundled face has are left out.
 pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) -> Block {
     let credits: Vec<Credit> = credits.iter().filter_map(|(role, name)| Credit::new(role, name, size)).collect();
     let gap = size * 0.42;
@@ -216,7 +215,7 @@ pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) ->
         widest = widest.max(row_width);
         let mut x = match align {
             Align::Left => 0.0,
-            Align::Centre => -row_width / 2.0,
+            Align::Center => -row_width / 2.0,
             Align::Right => -row_width,
         };
         for credit in row {
@@ -234,9 +233,9 @@ pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) ->
 struct Credit {
     role: Line,
     name: Line,
-    /// Where the name begins.
+    /// Where the name starts.
     name_x: f32,
-    /// How far the role's baseline is above the name's, so that it stands at the name's top.
+    /// How far the role's baseline is above the name's, to align their tops.
     raise: f32,
     width: f32,
 }
@@ -274,7 +273,7 @@ mod tests {
     fn a_title_stays_in_its_box() {
         let long = "Antidisestablishmentarianism ".repeat(40);
         for title in ["Go", "The Last Lighthouse on Mars", "Ünïcödé É", &long] {
-            let block = fit_title(title, FONT, 300.0, 200.0, Align::Centre);
+            let block = fit_title(title, FONT, 300.0, 200.0, Align::Center);
             let ink = block.main.expect("the title is inked").bounds();
             assert!(ink.width() <= 301.0 && ink.height() <= 201.0, "{title}: {ink:?}");
         }
@@ -320,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_word_is_broken_only_where_its_letters_become_much_larger() {
-        let wide = |title: &str| fit_title(title, FONT, 300.0, 400.0, Align::Centre);
+        let wide = |title: &str| fit_title(title, FONT, 300.0, 400.0, Align::Center);
         let long = "SPIDER-MAN-AND-THE-EXTRAORDINARY-WELL-BEHAVED-CAT";
         assert!(wide(long).letters > 2.0 * wide(&long.replace('-', "\u{2011}")).letters);
         // Three lines would make this one larger, but not by much.
@@ -352,7 +351,7 @@ mod tests {
     #[test]
     fn a_billing_block_keeps_to_its_width() {
         let credits = [("directed by", "Ada Lovelace"), ("", "Émile"), ("music", "侍")].repeat(5);
-        let block = billing(&credits, 30.0, 300.0, Align::Centre);
+        let block = billing(&credits, 30.0, 300.0, Align::Center);
         assert!(block.width <= 300.0 && block.height > 60.0, "{block:?}");
         assert!(block.main.is_some() && block.small.is_some());
     }

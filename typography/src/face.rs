@@ -28,10 +28,10 @@ impl Face {
     pub const ALL: [Face; 6] =
         [Face::BebasNeue, Face::LeagueGothic, Face::Cinzel, Face::PlayfairDisplay, Face::Orbitron, Face::AlfaSlabOne];
 
-    /// The first character of `text` that this face cannot render, if there is one.
+    /// The first character of `text` that this face cannot render.
     ///
-    /// The text is shaped to find out, so a letter that the face only has in its composed form is
-    /// not missing when it is spelt with a combining mark. White space is never missing.
+    /// The text is shaped to find out, so a letter with a combining mark is not missing if the face has the composed
+    /// form. White space is never missing.
     pub fn missing(self, text: &str) -> Option<char> {
         let text = plain(text);
         let shaped = self.shape(&text);
@@ -39,13 +39,13 @@ impl Face {
         text.get(absent.cluster as usize..)?.chars().next()
     }
 
-    /// Whether the face has a glyph of its own for this character, or sets it as another that it has.
+    /// Whether the face has a glyph for this character, or replaces it with one that it has.
     pub(crate) fn has(self, c: char) -> bool {
         let charmap = self.outlines().charmap();
         plain(c.encode_utf8(&mut [0; 4])).chars().all(|c| charmap.map(c).is_some())
     }
 
-    /// This face if it renders all of `text`, else the first other face that does.
+    /// This face if it renders all of `text`, or else the first one that does.
     pub fn covering(self, text: &str) -> Option<Face> {
         let others = Face::ALL.into_iter().filter(|face| *face != self);
         std::iter::once(self).chain(others).find(|face| face.missing(text).is_none())
@@ -61,7 +61,7 @@ impl Face {
         buffer
     }
 
-    /// The number of font units in an em.
+    /// The number of font units per em.
     pub(crate) fn units_per_em(self) -> f32 {
         self.font().units_per_em() as f32
     }
@@ -77,7 +77,7 @@ impl Face {
     }
 
     fn font(self) -> &'static Font {
-        // Parsing a font costs more than shaping a line, so each is parsed once.
+        // Parsing a font costs more than shaping a line, so each font is parsed once.
         static FONTS: [OnceLock<Font>; Face::ALL.len()] = [const { OnceLock::new() }; 6];
         FONTS[self as usize].get_or_init(|| Font::new(self.data(), 0).expect("bundled font is valid"))
     }
@@ -94,8 +94,8 @@ impl Face {
     }
 }
 
-/// `text` in characters that all faces have: white space and controls as a plain space, the hyphens of Unicode as that of
-/// ASCII, and without word joiners and soft hyphens, which only say where a line ends.
+/// Replaces characters that some faces lack: white space and controls become a space, Unicode's hyphens an ASCII
+/// hyphen. Word joiners and soft hyphens, which only affect line breaks, are removed.
 pub(crate) fn plain(text: &str) -> String {
     let plain = |c: char| match c {
         '\u{ad}' | '\u{2060}' => None,

@@ -1,45 +1,45 @@
-//! Where the faces of people are in a picture.
+//! Finds the faces of people in a picture.
 //!
-//! The network is YuNet, of Wei Wu, Hanyang Peng and Shiqi Yu: "YuNet: A Tiny Millisecond-level Face Detector", Machine
-//! Intelligence Research 20, 2023. Its weights are those of libfacedetection; see `models/`.
+//! The network is YuNet by Wei Wu, Hanyang Peng and Shiqi Yu: "YuNet: A Tiny Millisecond-level Face Detector", Machine
+//! Intelligence Research 20, 2023. The weights are from libfacedetection; see `models/`.
 
 use tiny_skia::Rect;
 
 use crate::raster::Raster;
 
-/// How many pixels the network looks at, at most: the time that it takes grows with them. A poster of 832 × 1216 is made
-/// smaller by a third, and faces of some thirty pixels are still found.
+/// The maximum number of pixels that the network processes, which determines its run time. A poster of 832 × 1216 is
+/// scaled down by a third, and faces of some thirty pixels are still found.
 const MOST_PIXELS: f32 = 100_000.0;
 
-/// How sure the network must be, from 0 to 1.
+/// The minimum confidence, from 0 to 1.
 const SURE: f32 = 0.6;
 
-/// Boxes of which more than this share is common are of one face.
+/// Boxes that overlap by more than this share are of the same face.
 const SAME: f32 = 0.3;
 
-/// Both sides of what the network looks at are multiples of this, so that its coarsest map fits.
+/// Both sides of the network's input are multiples of this, so that its coarsest map fits.
 const COARSEST: usize = 32;
 
-/// How many channels are worked on at once.
+/// How many channels are computed at once.
 const LANES: usize = 8;
 
-/// How many cells are worked on at once.
+/// How many cells are computed at once.
 const TOGETHER: usize = 4;
 
-/// The weights, in the order in which the network needs them.
+/// The weights, in the order of use.
 static WEIGHTS: &[u8] = include_bytes!("../models/yunet.f32");
 
-/// The face of a person, with what belongs to it.
+/// A person's face and the area around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Head {
-    /// The face from ear to ear and from the brow to the chin, with a margin for hair and beard.
+    /// The face from ear to ear and from brow to chin, with a margin for hair and beard.
     pub area: Rect,
-    /// The part of it in which the eyes are.
+    /// The part that contains the eyes.
     pub eyes: Rect,
 }
 
 impl Head {
-    /// From the box that the network draws, which ends at brow and chin.
+    /// From the network's box, which reaches from brow to chin.
     fn of(face: Rect) -> Option<Self> {
         let (width, height) = (face.width(), face.height());
         let part = |left: f32, top: f32, right: f32, bottom: f32| {
@@ -50,8 +50,8 @@ impl Head {
     }
 }
 
-/// The faces in a picture, the surest first: seen from the front or turned a little, and not smaller than a fortieth of
-/// the picture.
+/// The faces in a picture, in order of confidence. It finds faces seen from the front or turned a little, and not
+/// smaller than a fortieth of the picture.
 pub fn heads(picture: &Raster) -> Vec<Head> {
     let mut found = boxes(picture, &mut Model(WEIGHTS));
     found.sort_by(|one, other| other.0.total_cmp(&one.0));
@@ -64,14 +64,14 @@ pub fn heads(picture: &Raster) -> Vec<Head> {
     faces.into_iter().filter_map(Head::of).collect()
 }
 
-/// The share of two boxes together that they have in common.
+/// The intersection of two boxes as a share of their union.
 fn common(one: &Rect, other: &Rect) -> f32 {
     let area = |area: &Rect| area.width() * area.height();
     let common = one.intersect(other).map_or(0.0, |common| area(&common));
     common / (area(one) + area(other) - common)
 }
 
-/// Every box that the network is sure of, with how sure it is; many of one face.
+/// All boxes above the minimum confidence, with their confidence; often several per face.
 fn boxes(picture: &Raster, model: &mut Model) -> Vec<(f32, Rect)> {
     let scale = (MOST_PIXELS / (picture.width * picture.height) as f32).sqrt().min(1.0);
     let mut map = model.mixed(&windows(picture, scale), 16, 0);
@@ -96,7 +96,8 @@ fn boxes(picture: &Raster, model: &mut Model) -> Vec<(f32, Rect)> {
             map.add_doubled(&above);
         }
         let map = model.unit(&map, 64, true);
-        // Of each place: whether what is there is a face, where it is and how large, and whether anything is there.
+        // For each position: the confidence that it is a face, its position and size, and the confidence that it is any
+        // object.
         let told = model.unit(&map, 6, false);
         for (at, told) in told.values.chunks_exact(told.channels).enumerate() {
             let sure = (sigmoid(told[0]) * sigmoid(told[5])).sqrt();
@@ -118,11 +119,11 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Of every second pixel of the scaled picture in both directions, the nine around it, in blue, green and red.
+/// For every second pixel of the scaled picture in both directions, the nine around it, in blue, green and red.
 fn windows(picture: &Raster, scale: f32) -> Map {
     let scaled = |side: usize| ((side as f32 * scale) as usize).max(1);
     let (width, height) = (scaled(picture.width), scaled(picture.height));
-    // Each pixel is the mean of those that it stands for. What the last cells lack is black.
+    // Each pixel is the mean of the original ones that it represents. Cells beyond the edge are black.
     let of = |at: usize, scaled: usize, side: usize| (at * side / scaled, ((at + 1) * side / scaled));
     let stride = width.next_multiple_of(COARSEST) + 2;
     let rows = height.next_multiple_of(COARSEST) + 2;
@@ -159,7 +160,7 @@ fn windows(picture: &Raster, scale: f32) -> Map {
     map
 }
 
-/// What the network has at some depth: of each cell of a grid, the values of its channels.
+/// A layer of the network: the values of each cell's channels.
 struct Map {
     columns: usize,
     rows: usize,
@@ -167,7 +168,7 @@ struct Map {
     values: Vec<f32>,
 }
 
-/// The weights that are not used yet.
+/// The weights that have not been used yet.
 struct Model(&'static [u8]);
 
 impl Model {
@@ -177,14 +178,14 @@ impl Model {
         taken.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 
-    /// Mixes the channels of each cell, and then each channel with its neighbors.
+    /// Mixes the channels of each cell, then each channel with its neighbors.
     fn unit(&mut self, map: &Map, channels: usize, positive: bool) -> Map {
         let edged = self.mixed(map, channels, 1);
         self.blurred(&edged, channels, positive)
     }
 
-    /// Mixes the channels of each cell. What comes of it has an edge of empty cells, and empty channels at the end that
-    /// make their number a multiple of [`LANES`].
+    /// Mixes the channels of each cell. The result has an edge of empty cells, and empty channels that make their
+    /// number a multiple of [`LANES`].
     fn mixed(&mut self, map: &Map, channels: usize, edge: usize) -> Map {
         let lanes = channels.next_multiple_of(LANES);
         let mut weights = vec![[0.0_f32; LANES]; lanes / LANES * map.channels];
@@ -200,7 +201,8 @@ impl Model {
         for (y, row) in map.values.chunks_exact(map.columns * map.channels).enumerate() {
             let start = ((y + edge) * columns + edge) * lanes;
             let target = &mut mixed.values[start..start + map.columns * lanes];
-            // Several cells at once, for each weight is then loaded less often. Where fewer are left, the last is repeated.
+            // Several cells at once, so that each weight is loaded less often. If fewer are left, the last one is
+            // repeated.
             for (cells, target) in row.chunks(TOGETHER * map.channels).zip(target.chunks_mut(TOGETHER * lanes)) {
                 let count = cells.len() / map.channels;
                 let cells: [&[f32]; TOGETHER] = std::array::from_fn(|nth| {
@@ -225,7 +227,7 @@ impl Model {
         mixed
     }
 
-    /// Mixes each cell of each channel with its eight neighbors. The edge is only looked at.
+    /// Mixes each cell of each channel with its eight neighbors. The edge is only read.
     fn blurred(&mut self, edged: &Map, channels: usize, positive: bool) -> Map {
         let lanes = edged.channels;
         let mut weights = vec![0.0_f32; 9 * lanes];
@@ -264,7 +266,7 @@ impl Model {
 }
 
 impl Map {
-    /// The greatest of each four cells, in half the columns and rows.
+    /// The maximum of every four cells, with half the columns and rows.
     fn pooled(&self) -> Map {
         let (columns, rows, channels) = (self.columns / 2, self.rows / 2, self.channels);
         let mut values = Vec::with_capacity(columns * rows * channels);
@@ -278,7 +280,7 @@ impl Map {
         Map { columns, rows, channels, values }
     }
 
-    /// Adds a map of half the columns and rows, each of whose cells counts for four.
+    /// Adds a map with half the columns and rows, each of whose cells counts for four.
     fn add_doubled(&mut self, half: &Map) {
         let channels = self.channels;
         for (y, row) in self.values.chunks_exact_mut(self.columns * channels).enumerate() {

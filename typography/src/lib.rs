@@ -1,5 +1,5 @@
-//! Crisp poster lettering: text is shaped with harfrust, outlined with skrifa and handed out as
-//! tiny-skia paths, so that a caller may fill, blur or measure it as it likes.
+//! Sharp poster lettering: text is shaped with harfrust, outlined with skrifa, and returned as tiny-skia paths, which
+//! the caller can fill, blur or measure.
 //!
 //! All lengths are pixels unless said otherwise. The y axis points down, as in tiny-skia.
 //!
@@ -9,12 +9,12 @@
 //!
 //! let mut picture = Pixmap::new(400, 200).expect("the size is not zero");
 //! let font = Font { face: Face::Cinzel, size: 80.0, tracking: 0.02 };
-//! let title = fit_title("The Last Lighthouse", font, 360.0, 160.0, Align::Centre);
+//! let title = fit_title("The Last Lighthouse", font, 360.0, 160.0, Align::Center);
 //! title.draw(&mut picture.as_mut(), 200.0, 20.0, Color::WHITE, Color::WHITE);
 //! ```
 
 mod block;
-mod colour;
+mod color;
 mod face;
 mod heads;
 mod line;
@@ -25,7 +25,7 @@ mod survey;
 mod thumbnail;
 
 pub use block::{Block, billing, fit_title};
-pub use colour::{contrast, luminance};
+pub use color::{contrast, luminance};
 pub use face::Face;
 pub use heads::{Head, heads};
 pub use line::{Align, Font, Line};

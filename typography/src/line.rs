@@ -1,4 +1,4 @@
-//! One shaped line of text.
+//! A line of shaped text.
 
 use skrifa::instance::{LocationRef, Size};
 use skrifa::outline::{DrawSettings, OutlinePen};
@@ -7,29 +7,29 @@ use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, PixmapMut, Rect, Tran
 
 use crate::face::{Face, plain};
 
-/// How a line is set.
+/// A typeface at a size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Font {
     /// The typeface.
     pub face: Face,
     /// Pixels per em.
     pub size: f32,
-    /// Space added between letters, in ems. May be negative.
+    /// The space added between letters, in ems. May be negative.
     pub tracking: f32,
 }
 
-/// Which part of a text lies at the x coordinate it is placed at.
+/// Which part of a text is placed at the x coordinate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     /// The left edge of the ink.
     Left,
     /// The middle of the ink.
-    Centre,
+    Center,
     /// The right edge of the ink.
     Right,
 }
 
-/// A line of text, shaped and kerned, as an outline.
+/// A shaped and kerned line of text, as an outline.
 #[derive(Clone, Debug)]
 pub struct Line {
     outline: Option<Path>,
@@ -37,7 +37,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Shape `text` on one line. Line breaks and tabs count as spaces.
+    /// Shapes `text` on one line. Line breaks and tabs count as spaces.
     pub fn new(text: &str, font: Font) -> Line {
         let shaped = font.face.shape(&plain(text));
         let scale = font.size / font.face.units_per_em();
@@ -51,11 +51,11 @@ impl Line {
             pen.x = cursor + position.x_offset as f32 * scale;
             pen.y = -(position.y_offset as f32) * scale;
             if let Some(outline) = glyphs.get(GlyphId::new(glyph.glyph_id)) {
-                // A glyph that fails to draw leaves a gap, which is the best a poster can do.
+                // A glyph that fails to draw leaves a gap, which cannot be avoided.
                 let _ = outline.draw(settings(), &mut pen);
             }
             cursor += position.x_advance as f32 * scale;
-            // A letter and its marks are one cluster, which tracking must not tear apart.
+            // A letter and its marks form a cluster, which tracking must not split.
             if infos.get(at + 1).is_some_and(|next| next.cluster != glyph.cluster) {
                 cursor += font.tracking * font.size;
             }
@@ -63,29 +63,29 @@ impl Line {
         Line { outline: pen.path.finish(), advance: cursor }
     }
 
-    /// The width of the line including its side bearings.
+    /// The width of the line, including its side bearings.
     pub fn advance(&self) -> f32 {
         self.advance
     }
 
-    /// The box of the ink, with the start of the baseline at (0, 0). `None` when nothing is inked.
+    /// The box of the ink, with the start of the baseline at (0, 0). `None` if there is no ink.
     pub fn ink(&self) -> Option<Rect> {
         self.outline.as_ref().map(Path::bounds)
     }
 
-    /// The outline with its baseline at `y` and its ink aligned at `x`. `None` when nothing is
-    /// inked. Fill it with the winding rule.
+    /// The outline with its baseline at `y` and its ink aligned at `x`; `None` if there is no ink. Fill it with the
+    /// winding rule.
     pub fn at(&self, x: f32, y: f32, align: Align) -> Option<Path> {
         let ink = self.ink()?;
         let origin = match align {
             Align::Left => ink.left(),
-            Align::Centre => (ink.left() + ink.right()) / 2.0,
+            Align::Center => (ink.left() + ink.right()) / 2.0,
             Align::Right => ink.right(),
         };
         shifted(self.outline.as_ref()?, x - origin, y)
     }
 
-    /// Fill the line with a colour; see [`Line::at`] for the meaning of the place.
+    /// Fills the line with a color; see [`Line::at`] for the position.
     pub fn draw(&self, picture: &mut PixmapMut<'_>, x: f32, y: f32, align: Align, color: Color) {
         fill(picture, self.at(x, y, align).as_ref(), color);
     }
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn nothing_to_ink_is_no_path() {
         for text in ["", " ", "\n\t"] {
-            assert!(Line::new(text, FONT).at(0.0, 0.0, Align::Centre).is_none());
+            assert!(Line::new(text, FONT).at(0.0, 0.0, Align::Center).is_none());
         }
     }
 
     #[test]
     fn drawing_inks_the_picture() {
         let mut picture = Pixmap::new(100, 100).expect("the size is not zero");
-        Line::new("O", FONT).draw(&mut picture.as_mut(), 50.0, 90.0, Align::Centre, Color::BLACK);
+        Line::new("O", FONT).draw(&mut picture.as_mut(), 50.0, 90.0, Align::Center, Color::BLACK);
         assert!(picture.pixels().iter().any(|p| p.alpha() == 255));
     }
 }

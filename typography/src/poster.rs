@@ -1,11 +1,11 @@
-//! A title, a tagline and a billing block, set over a picture.
+//! Sets a title, a tagline and a billing block over a picture.
 
 use std::cmp::Ordering;
 
 use tiny_skia::{ColorU8, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
 
 use crate::block::{Block, billing, fit_title};
-use crate::colour::{Light, Rgb, contrast, ink};
+use crate::color::{Light, Rgb, contrast, ink};
 use crate::face::Face;
 use crate::heads::{Head, heads};
 use crate::line::{Align, Font};
@@ -13,36 +13,36 @@ use crate::raster::Raster;
 use crate::style::{Design, Ornament, Setting, Style};
 use crate::survey::Survey;
 
-/// The least contrast between the title and each pixel beneath it: what WCAG 2 asks of text at its highest level.
+/// The minimum contrast between the title and each pixel beneath it: WCAG 2's level AAA for text.
 pub const TITLE_CONTRAST: f32 = 7.0;
 
-/// The same for the smaller words, at the level below.
+/// The minimum contrast of smaller words: level AA.
 const SMALL_CONTRAST: f32 = 4.5;
 
-/// The least height of a title's capitals that counts as legible, as a share of the picture's mean side: 25 pixels of
-/// 832 × 1216. A poster is seen at about a fifth of such a size where many hang side by side, and there a capital of five
-/// pixels is the smallest that is still read.
+/// The minimum height of a legible title's capitals, as a share of the picture's mean side: 25 pixels of 832 × 1216. In
+/// a gallery, posters are shown at about a fifth of that size, where five pixels are the minimum for a readable
+/// capital.
 pub const LEGIBLE: f32 = 1.0 / 40.0;
 
-/// The whole of a scrim: nothing is seen through it.
+/// The strength of an opaque scrim.
 const OPAQUE: u32 = 256;
 
-/// What is to be set over a picture.
+/// The words to set over a picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Sheet<'a> {
     /// The title.
     pub title: &'a str,
-    /// A line that goes with it.
+    /// A line that accompanies the title.
     pub tagline: Option<&'a str>,
     /// Roles and names. A role may be empty.
     pub credits: &'a [(&'a str, &'a str)],
-    /// The style; `None` takes the one that goes with the picture's colours.
+    /// The style; `None` chooses one that fits the picture's colors.
     pub style: Option<Style>,
-    /// Where the title stands; `None` takes where the picture is calmest.
+    /// The position of the title; `None` chooses where the picture is calmest.
     pub place: Option<Place>,
 }
 
-/// Where a title stands. The billing block is always at the bottom.
+/// The position of a title. The billing block is always at the bottom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// At the top.
@@ -56,37 +56,35 @@ pub enum Place {
 pub struct Poster {
     /// The picture.
     pub picture: Raster,
-    /// The style it has.
+    /// Its style.
     pub style: Style,
-    /// Where the title stands.
+    /// The position of the title.
     pub place: Place,
-    /// The least contrast between the title and the pixels of the box that it stands in, as measured before it was drawn.
+    /// The lowest contrast between the title and the pixels in its box, measured before it was drawn.
     pub contrast: f32,
-    /// Whether the title's capitals are at least [`LEGIBLE`] high. A title that is too long for its place is not.
+    /// Whether the title's capitals are at least [`LEGIBLE`] high. A title that is too long for its place is not
+    /// legible.
     pub legible: bool,
 }
 
-/// Why a picture has no lettering.
+/// Why the lettering failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSet {
     /// No bundled face has this character.
     #[error("no bundled face has the character U+{:04X}", u32::from(*.0))]
     NoFace(char),
-    /// Nothing of the title is seen: the title has no ink, or the picture has no room.
+    /// The title has no ink, or the picture has no room for it.
     #[error("nothing of the title would be seen")]
     NoTitle,
 }
 
-/// Whether the bundled faces have a character, as it is and in capitals, so that any text of such characters can be set
-/// in one face.
+/// Whether the bundled faces have a character, both as it is and in upper case, so that any text of such characters can
+/// be set in one face.
 pub fn covers(c: char) -> bool {
     c.is_whitespace() || std::iter::once(c).chain(c.to_uppercase()).all(|c| Face::PlayfairDisplay.has(c))
 }
 
 /// Sets a sheet over a picture.
-///
-/// # Errors
-/// When a character has no face, or when nothing of the title would be seen.
 pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet> {
     let texts = sheet.credits.iter().flat_map(|(role, name)| [*role, *name]).chain(sheet.tagline).chain([sheet.title]);
     if let Some(missing) = texts.flat_map(str::chars).find(|c| !covers(*c)) {
@@ -107,8 +105,8 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     Ok(Poster { picture, style, place, contrast: contrast(title, brightest), legible })
 }
 
-/// Puts the words where the sheet wants them, or else where the picture is calm; but title and tagline on no face: they
-/// are shifted and made smaller until they stand beside all faces, or else on as little of them as can be.
+/// Places the words where the sheet says, or else where the picture is calm. Title and tagline avoid faces: they are
+/// shifted and scaled down until they cover no face, or as little of one as possible.
 fn composed(
     picture: &Raster,
     sheet: &Sheet<'_>,
@@ -140,29 +138,29 @@ fn composed(
     }
     let ((top_cost, top), (bottom_cost, bottom)) = (best(Place::Top)?, best(Place::Bottom)?);
     let trouble = |composition: &Composition| survey.trouble(composition.heading.top(), composition.heading.bottom());
-    // Posters are used to carry their title at the bottom, so the top must be calmer by some way.
+    // Posters usually have their title at the bottom, so the top must be noticeably calmer.
     let calmer = top_cost == bottom_cost && trouble(&top) < 0.8 * trouble(&bottom);
     Ok(if calmer || top_cost < bottom_cost { (Place::Top, top) } else { (Place::Bottom, bottom) })
 }
 
-/// By how much of the picture's mean side title and tagline are shifted at once to spare a face.
+/// The step by which title and tagline are shifted to avoid a face, as a share of the picture's mean side.
 const SHIFT: f32 = 0.02;
 
-/// How small title and tagline may become to spare a face, as shares of their size.
+/// The scales of title and tagline that are tried to avoid a face.
 const SCALES: [f32; 6] = [1.0, 0.85, 0.72, 0.6, 0.5, 0.4];
 
-/// How title and tagline are fitted in.
+/// How title and tagline are placed.
 #[derive(Clone, Copy)]
 struct Fit {
     place: Place,
-    /// How large they are, of what they could be.
+    /// Their scale.
     scale: f32,
-    /// How far they are from where they would stand, towards the middle of the picture.
+    /// How far they are shifted towards the middle of the picture.
     shift: f32,
 }
 
-/// What is wrong with a fit, worst first: the area of eyes and of whole faces that words stand on, how far the words are
-/// beyond the middle of the picture, how much smaller they are, and how far they are shifted.
+/// The cost of a placement, in order of importance: the area of eyes and of faces that is covered, how far the words
+/// reach beyond the middle of the picture, how much they are scaled down, and how far they are shifted.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct Cost {
     eyes: f32,
@@ -173,13 +171,13 @@ struct Cost {
 }
 
 impl Cost {
-    /// Whether smaller words could do no better.
+    /// Whether smaller words could not be better.
     fn is_least(self) -> bool {
         self.faces == 0.0 && self.beyond == 0.0
     }
 }
 
-/// Shapes and where they lie.
+/// Shapes and their positions.
 struct Composition {
     pieces: Vec<Piece>,
     /// The box of the title's ink.
@@ -189,36 +187,36 @@ struct Composition {
     letters: f32,
     /// The boxes of title, tagline and ornament.
     words: Vec<Rect>,
-    /// The box of them all.
+    /// The box around them all.
     heading: Rect,
-    /// Whether they stand away from the picture's edge and from the billing block, so that a face may be in between.
+    /// Whether they are shifted away from the picture's edge and the billing block, so that a face may be in between.
     shifted: bool,
     /// The box of the billing block.
     billing: Option<Rect>,
 }
 
-/// A shape of one colour.
+/// A shape of one color.
 struct Piece {
     path: Path,
     ink: Rgb,
     kind: Kind,
 }
 
-/// What a shape is of.
+/// The kind of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The title's shadow, on which the title stands.
+    /// The shadow beneath the title.
     Shadow,
     /// The title.
     Title,
     /// Smaller words.
     Small,
-    /// Something that nobody reads.
+    /// Decoration without text.
     Ornament,
 }
 
 impl Kind {
-    /// The least contrast that it needs, if it is read.
+    /// The minimum contrast, for text.
     fn contrast(self) -> Option<f32> {
         match self {
             Self::Title => Some(TITLE_CONTRAST),
@@ -228,7 +226,7 @@ impl Kind {
     }
 }
 
-/// What stands under another, with the gap before it.
+/// An item below another, with the gap between them.
 struct Item {
     block: Block,
     gap: f32,
@@ -238,13 +236,13 @@ struct Item {
 
 impl Composition {
     fn new(sheet: &Sheet<'_>, design: &Design, width: f32, height: f32, fit: Fit) -> Result<Self, NotSet> {
-        // All lengths follow from the picture's mean side, so that a poster looks alike in every shape.
+        // All lengths derive from the picture's mean side, so that a poster looks alike in every shape.
         let side = mean_side(width, height);
         let margin = (0.058 * side).min(0.09 * width);
         let measure = (width - 2.0 * margin).min(1.12 * side);
         let x = match design.align {
             Align::Left => margin,
-            Align::Centre => width / 2.0,
+            Align::Center => width / 2.0,
             Align::Right => width - margin,
         };
         let inks = &design.inks;
@@ -292,11 +290,11 @@ impl Composition {
         }
         let heading = composition.words.iter().copied().reduce(|one, other| one.join(&other).unwrap_or(one));
         composition.heading = heading.ok_or(NotSet::NoTitle)?;
-        // A title of marks that no face inks, or on a picture of a few pixels, leaves nothing to read.
+        // A title of marks that no face draws, or a picture of a few pixels, leaves nothing to read.
         if composition.title == unit() { Err(NotSet::NoTitle) } else { Ok(composition) }
     }
 
-    /// The least cost of these words at any shift that leaves them in the picture and above the billing block.
+    /// The lowest cost of these words at any shift that keeps them in the picture and above the billing block.
     fn least_cost(&self, heads: &[Head], Fit { place, scale, .. }: Fit, width: f32, height: f32) -> Cost {
         let side = mean_side(width, height);
         let heading = self.heading;
@@ -340,7 +338,7 @@ impl Composition {
             return;
         }
         let step = (0.0011 * side).max(0.5);
-        // Many thin shadows beside each other are one thick one.
+        // Many thin shadows next to each other form a thick one.
         let shadows = (1..=6).filter_map(|i| {
             let off = step * i as f32;
             Some(Piece { path: title.at(x + off, y + off).main?, ink: design.inks.ornament, kind: Kind::Shadow })
@@ -348,7 +346,7 @@ impl Composition {
         self.pieces.extend(shadows);
     }
 
-    /// Darkens the picture beneath the words, as much as they need and no more, fading out around them.
+    /// Darkens the picture beneath the words as much as necessary, fading out around them.
     fn shade(&self, picture: &mut Raster, dark: Rgb, place: Place) {
         let light = Light::new();
         let mut strengths = vec![0_u32; picture.height];
@@ -366,7 +364,7 @@ impl Composition {
                 *strength = (*strength).max((need as f32 * share).ceil() as u32);
             }
         };
-        // Only words at the bottom, and in their usual place, share the scrim of the billing block.
+        // Only words at the bottom, in their usual place, share the scrim of the billing block.
         let apart = place == Place::Top || self.shifted;
         let fade = 0.09 * picture.height as f32;
         let mut heading = 0;
@@ -397,7 +395,7 @@ impl Composition {
         }
     }
 
-    /// Draws the pieces of some kinds, on the rows that they lie on.
+    /// Draws the pieces of some kinds, on the rows that they cover.
     fn draw(&self, picture: &mut Raster, wanted: impl Fn(Kind) -> bool) {
         let pieces: Vec<&Piece> = self.pieces.iter().filter(|piece| wanted(piece.kind)).collect();
         let areas = pieces.iter().map(|piece| piece.path.bounds());
@@ -424,17 +422,17 @@ impl Composition {
     }
 }
 
-/// The side of a square as large as the picture.
+/// The side of a square with the same area as the picture.
 fn mean_side(width: f32, height: f32) -> f32 {
     (width * height).sqrt()
 }
 
-/// How far words stay from the upper and the lower edge.
+/// The margin at the upper and the lower edge.
 fn edge(width: f32, height: f32) -> f32 {
     0.05 * height.min(1.2 * mean_side(width, height))
 }
 
-/// Title, tagline and ornament, from the top to the bottom.
+/// Title, tagline and ornament, from top to bottom.
 fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f32, scale: f32) -> Vec<Item> {
     let inks = &design.inks;
     let gap = 0.026 * side;
@@ -445,7 +443,7 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     let title = set(sheet.title, design.title, 0.28 * side * scale, (0.225 * side).min(0.30 * height) * scale);
     let title_width = title.width;
     let mut title = vec![Item { block: title, gap, ink: inks.title, kind: Kind::Title }];
-    // A tagline is small as it is.
+    // A tagline is already small.
     let small = scale.max(0.72);
     let tagline = sheet.tagline.map(|text| set(text, design.tagline, 0.036 * side * small, 0.075 * side * small));
     let tagline = tagline.map(|block| Item { block, gap, ink: inks.tagline, kind: Kind::Small });
@@ -474,8 +472,8 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     items
 }
 
-/// The text and the font in which a setting has it. Where its face lacks a letter another one stands in, which has
-/// small letters and is set in them.
+/// The text and the font of a setting. If its face lacks a letter, another face is used, which has small letters and
+/// keeps the case.
 fn set_in(text: &str, setting: Setting, size: f32) -> (String, Font) {
     let Setting { face, tracking, capitals, .. } = setting;
     let set = if capitals { text.to_uppercase() } else { text.to_owned() };
@@ -488,7 +486,7 @@ fn set_in(text: &str, setting: Setting, size: f32) -> (String, Font) {
     }
 }
 
-/// A billing block of at most a seventh of the picture, however many names it has.
+/// A billing block of at most a seventh of the picture's height, however many names it has.
 fn fitted_billing(credits: &[(&str, &str)], side: f32, measure: f32, align: Align) -> Block {
     let mut size = 0.036 * side;
     loop {
@@ -500,7 +498,7 @@ fn fitted_billing(credits: &[(&str, &str)], side: f32, measure: f32, align: Alig
     }
 }
 
-/// An ornament's shape, with its top at zero.
+/// The shape of an ornament, with its top at zero.
 fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Option<Block> {
     let hair = (0.0018 * side).max(1.0);
     let (width, height) = match ornament {
@@ -512,7 +510,7 @@ fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Optio
     };
     let left = match align {
         Align::Left => 0.0,
-        Align::Centre => -width / 2.0,
+        Align::Center => -width / 2.0,
         Align::Right => -width,
     };
     let main = if ornament == Ornament::Diamond {
@@ -523,7 +521,7 @@ fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Optio
     Some(Block { main, small: None, width, height, letters: 0.0 })
 }
 
-/// Two lines that taper to their ends, and a diamond between them.
+/// Two tapering lines with a diamond between them.
 fn diamond(left: f32, width: f32, height: f32, hair: f32) -> Option<Path> {
     let (middle, half) = (left + width / 2.0, height / 2.0);
     let mut path = PathBuilder::new();
@@ -550,12 +548,12 @@ fn bounds(block: &Block) -> Option<Rect> {
     }
 }
 
-/// The row at a height, or the end of the picture.
+/// The row at a height, limited to the picture.
 fn row(y: f32, picture: &Raster) -> usize {
     (y.max(0.0) as usize).min(picture.height)
 }
 
-/// The pixels of a box, those included that it only touches.
+/// The pixels of a box, including those that it partly covers.
 fn pixels_in(picture: &Raster, area: Rect) -> impl Iterator<Item = Rgb> + '_ {
     let left = (area.left().max(0.0) as usize).min(picture.width);
     let right = (area.right().ceil().max(0.0) as usize).clamp(left, picture.width);
@@ -571,9 +569,9 @@ fn veiled(channel: u8, dark: u8, strength: u32) -> u8 {
     ((u32::from(channel) * (OPAQUE - strength) + u32::from(dark) * strength + OPAQUE / 2) / OPAQUE) as u8
 }
 
-/// The least strength, of 256, of a scrim through which no pixel of a box is brighter than `limit`.
+/// The minimum strength, of 256, of a scrim that makes no pixel of a box brighter than `limit`.
 fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) -> u32 {
-    // What is dim enough stays so behind any scrim, for the dark is dimmer yet.
+    // A pixel that is dim enough stays so behind any scrim, as the scrim is darker still.
     let mut bright: Vec<Rgb> = pixels_in(picture, area).filter(|rgb| light.luminance(*rgb) > limit).collect();
     let (mut least, mut enough) = (0, OPAQUE);
     while least < enough && !bright.is_empty() {
@@ -583,7 +581,7 @@ fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) ->
         if still.is_empty() {
             enough = strength;
         } else {
-            // Only what is too bright here can be too bright behind a stronger scrim.
+            // Only pixels that are too bright here can be too bright behind a stronger scrim.
             bright = still;
             least = strength + 1;
         }
@@ -591,7 +589,7 @@ fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) ->
     if bright.is_empty() { 0 } else { enough }
 }
 
-/// A box that nothing has been put into yet.
+/// An empty box.
 fn unit() -> Rect {
     Rect::from_xywh(0.0, 0.0, 1.0, 1.0).expect("one is more than zero")
 }

@@ -1,4 +1,4 @@
-//! Pictures as rows of pixels, and the files that they come from and go to.
+//! Pictures as pixels, and as files.
 
 use std::io::Cursor;
 
@@ -7,10 +7,11 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// The most pixels that a picture may have. The models paint a million or two; more would not fit a small function.
+/// The maximum number of pixels of a picture. The models paint one or two million; many more would not fit a small
+/// function.
 const MOST_PIXELS: usize = 8_000_000;
 
-/// The quality of JPEG files, of 100: high, for the picture was compressed once before.
+/// The quality of JPEG files, out of 100: high, because the picture was already compressed once.
 const JPEG_QUALITY: u8 = 93;
 
 /// A file format.
@@ -20,11 +21,11 @@ pub enum Format {
     Png,
     /// JPEG.
     Jpeg,
-    /// WebP; it is written without loss.
+    /// WebP, written lossless.
     Webp,
 }
 
-/// Why a file is no picture that can be read.
+/// Why a file could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(String);
@@ -35,7 +36,7 @@ impl Unreadable {
     }
 }
 
-/// A picture: three bytes of sRGB a pixel, row by row.
+/// A picture: three bytes of sRGB per pixel, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raster {
     /// The width, in pixels.
@@ -44,15 +45,12 @@ pub struct Raster {
     pub height: usize,
     /// The pixels.
     pub pixels: Vec<u8>,
-    /// What the file says in words, by keyword, such as how it was made.
+    /// The file's texts by keyword, such as how it was made.
     pub notes: Vec<(String, String)>,
 }
 
 impl Raster {
-    /// Reads a PNG, JPEG or WebP file, which its first bytes tell apart. Where it is transparent, black shines through.
-    ///
-    /// # Errors
-    /// When it is none of these, is damaged, or has more than eight million pixels.
+    /// Reads a PNG, JPEG or WebP file of up to eight million pixels. Transparent pixels are blended with black.
     pub fn decode(file: &[u8]) -> Result<Self, Unreadable> {
         match file {
             [0x89, b'P', b'N', b'G', ..] => decode_png(file),
@@ -62,10 +60,7 @@ impl Raster {
         }
     }
 
-    /// Writes the picture as a file.
-    ///
-    /// # Errors
-    /// When the format does not take a picture of this size.
+    /// Writes the picture as a file. Fails if the format does not support its size.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>, Unreadable> {
         match format {
             Format::Png => self.encode_png().map_err(Unreadable::new),
@@ -99,7 +94,7 @@ impl Raster {
     fn encode_jpeg(&self) -> Result<Vec<u8>, jpeg_encoder::EncodingError> {
         let mut file = Vec::with_capacity(self.pixels.len() / 6);
         let mut encoder = jpeg_encoder::Encoder::new(&mut file, JPEG_QUALITY);
-        // Lettering has hard edges between colours, which a coarser colour would blur.
+        // Lettering has hard edges between colors, which subsampling would blur.
         encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
         let (width, height) = (self.width as u16, self.height as u16);
         encoder.encode(&self.pixels, width, height, ColorType::Rgb)?;
@@ -114,7 +109,7 @@ impl Raster {
     }
 }
 
-/// How many pixels a picture of this size has, if that is not too many.
+/// The number of pixels of a picture of this size, unless there are too many.
 fn area(width: usize, height: usize) -> Result<usize, Unreadable> {
     let area = width.checked_mul(height).filter(|area| *area <= MOST_PIXELS);
     area.ok_or_else(|| Unreadable::new(format_args!("it has more than {MOST_PIXELS} pixels")))
@@ -130,7 +125,7 @@ fn decode_png(file: &[u8]) -> Result<Raster, Unreadable> {
     let channels = reader.output_color_type().0.samples();
     let mut pixels = vec![0; area * channels];
     reader.next_frame(&mut pixels).map_err(Unreadable::new)?;
-    // Texts may stand behind the pixels. A file that ends early there is a picture all the same.
+    // Texts may follow the pixels. A file that ends there is still a complete picture.
     let _ = reader.finish();
     let texts = &reader.info().uncompressed_latin1_text;
     let notes = texts.iter().map(|note| (note.keyword.clone(), note.text.clone())).collect();
@@ -138,7 +133,7 @@ fn decode_png(file: &[u8]) -> Result<Raster, Unreadable> {
 }
 
 fn decode_jpeg(file: &[u8]) -> Result<Raster, Unreadable> {
-    // Strictly, or what a cut file lacks would be gray.
+    // Strict, or else the missing part of a cut-off file would be gray.
     let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB).set_strict_mode(true);
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(file), options);
     decoder.decode_headers().map_err(|error| Unreadable::new(format_args!("{error:?}")))?;
@@ -158,11 +153,11 @@ fn decode_webp(file: &[u8]) -> Result<Raster, Unreadable> {
     Raster::new(width, height, rgb(pixels, channels))
 }
 
-/// Pixels of one to four channels (grey, grey and alpha, RGB, RGBA) as RGB over black.
+/// Converts pixels of one to four channels (gray, gray and alpha, RGB, RGBA) to RGB over black.
 fn rgb(pixels: Vec<u8>, channels: usize) -> Vec<u8> {
     let over_black = |value: u8, alpha: u8| (u16::from(value) * u16::from(alpha) / 255) as u8;
     match channels {
-        1 => pixels.iter().flat_map(|&grey| [grey; 3]).collect(),
+        1 => pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
         2 => pixels.chunks_exact(2).flat_map(|pixel| [over_black(pixel[0], pixel[1]); 3]).collect(),
         4 => pixels
             .chunks_exact(4)

@@ -1,49 +1,49 @@
-//! The looks that a poster's lettering can have.
+//! The styles of lettering.
 
-use crate::colour::{Lab, Rgb};
+use crate::color::{Lab, Rgb};
 use crate::face::Face;
 use crate::line::Align;
 use crate::survey::Survey;
 
-/// A style, by the kind of film that it belongs to.
+/// A style, named after a genre.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Tall, narrow capitals under a spaced tagline.
     Noir,
-    /// Roman capitals, widely set.
+    /// Roman capitals, widely spaced.
     Epic,
-    /// Plain capitals at the left under a short bar.
+    /// Plain left-aligned capitals under a short bar.
     Modern,
     /// A heavy slab with a hard shadow.
     Retro,
-    /// Geometric capitals, widely set.
+    /// Geometric capitals, widely spaced.
     Scifi,
     /// A fat italic.
     Romance,
 }
 
-/// What a style consists of.
+/// The elements of a style.
 pub(crate) struct Design {
     pub(crate) title: Setting,
     pub(crate) tagline: Setting,
-    /// Whether the tagline stands over the title, and not under it.
+    /// Whether the tagline is above the title.
     pub(crate) tagline_first: bool,
     pub(crate) ornament: Ornament,
     pub(crate) align: Align,
     pub(crate) inks: Inks,
 }
 
-/// How a text is set.
+/// How to set a text.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) face: Face,
     pub(crate) tracking: f32,
     pub(crate) capitals: bool,
-    /// How large, of what a text in its place may be.
+    /// The size, relative to the maximum for its position.
     pub(crate) size: f32,
 }
 
-/// What is drawn beside the words.
+/// What is drawn next to the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ornament {
     None,
@@ -51,7 +51,7 @@ pub(crate) enum Ornament {
     Rule,
     /// Two tapering lines with a diamond between them, between title and tagline.
     Diamond,
-    /// A short thick bar over all.
+    /// A short thick bar above everything.
     Bar,
     /// A line as wide as the title, between title and tagline.
     Horizon,
@@ -59,7 +59,7 @@ pub(crate) enum Ornament {
     Shadow,
 }
 
-/// The colours of the words, all made from the picture's.
+/// The colors of the words, derived from the picture's.
 pub(crate) struct Inks {
     pub(crate) title: Rgb,
     pub(crate) tagline: Rgb,
@@ -72,9 +72,9 @@ impl Style {
     /// Every style.
     pub const ALL: [Style; 6] = [Style::Noir, Style::Epic, Style::Modern, Style::Retro, Style::Scifi, Style::Romance];
 
-    /// The style that goes with a picture's colours when nobody says one.
+    /// The default style for a picture's colors.
     pub(crate) fn of(survey: &Survey) -> Self {
-        // From red by orange to yellow.
+        // From red to orange to yellow.
         let warm = (0.2..2.0).contains(&survey.hue);
         match survey.mean_chroma {
             chroma if chroma < 0.035 => Self::Noir,
@@ -101,7 +101,7 @@ impl Style {
                 tagline: spaced,
                 tagline_first: true,
                 ornament: Ornament::Rule,
-                align: Align::Centre,
+                align: Align::Center,
                 inks: billing(paper, tint(0.84, 0.10), tint(0.74, 0.15)),
             },
             Self::Epic => Design {
@@ -109,7 +109,7 @@ impl Style {
                 tagline: set(Face::Cinzel, 0.14, true, 0.72),
                 tagline_first: false,
                 ornament: Ornament::Diamond,
-                align: Align::Centre,
+                align: Align::Center,
                 inks: billing(tint(0.90, 0.085), paper, tint(0.78, 0.12)),
             },
             Self::Modern => Design {
@@ -125,7 +125,7 @@ impl Style {
                 tagline: spaced,
                 tagline_first: true,
                 ornament: Ornament::Shadow,
-                align: Align::Centre,
+                align: Align::Center,
                 inks: billing(tint(0.91, 0.10), paper, tint(0.36, 0.13)),
             },
             Self::Scifi => Design {
@@ -133,7 +133,7 @@ impl Style {
                 tagline: set(Face::LeagueGothic, 0.3, true, 0.95),
                 tagline_first: false,
                 ornament: Ornament::Horizon,
-                align: Align::Centre,
+                align: Align::Center,
                 inks: billing(tint(0.94, 0.05), tint(0.86, 0.09), tint(0.74, 0.14)),
             },
             Self::Romance => Design {
@@ -141,7 +141,7 @@ impl Style {
                 tagline: spaced,
                 tagline_first: false,
                 ornament: Ornament::None,
-                align: Align::Centre,
+                align: Align::Center,
                 inks: billing(tint(0.95, 0.04), tint(0.87, 0.08), paper),
             },
         }

@@ -1,69 +1,69 @@
-//! What a picture's pixels say: its colours, and where it is calm.
+//! Analyzes a picture: its colors, and where it is calm.
 
 use std::f32::consts::TAU;
 
-use crate::colour::{Lab, Light, Rgb};
+use crate::color::{Lab, Light, Rgb};
 use crate::raster::Raster;
 
-/// The side of a cell in which calm is measured, in pixels.
+/// The side of a cell for measuring calm, in pixels.
 const CELL: usize = 16;
 
-/// How much neighbouring pixels may differ without being a detail, of 255.
+/// How much neighboring pixels may differ without counting as detail, out of 255.
 const GRAIN: u8 = 16;
 
-/// How many pixels lie between two whose colour is looked at.
+/// The distance between sampled pixels.
 const STRIDE: usize = 6;
 
-/// Into how many parts the circle of hues is cut.
+/// The number of hue bins.
 const HUES: usize = 24;
 
-/// The share of the pixels that count as the picture's dark.
+/// The darkest part of a picture is one pixel in this many.
 const DARK_SHARE: usize = 10;
 
-/// What is known of a picture.
+/// The properties of a picture.
 pub(crate) struct Survey {
     columns: usize,
     cells: Vec<Cell>,
-    /// The picture's own dark, dark enough to carry light letters.
+    /// The picture's dark color, dark enough for light letters.
     pub(crate) dark: Rgb,
-    /// The hue that speaks loudest, in radians, and its chroma.
+    /// The dominant hue, in radians, and its chroma.
     pub(crate) hue: f32,
     pub(crate) chroma: f32,
     /// The mean chroma of all pixels.
     pub(crate) mean_chroma: f32,
 }
 
-/// What is measured of a small square of the picture.
+/// The properties of a small square of the picture.
 #[derive(Clone, Copy, Default)]
 struct Cell {
     /// The mean relative luminance.
     luminance: f32,
-    /// The share of its pixels that stand out from a neighbour by more than grain does.
+    /// The share of pixels that differ from a neighbor by more than grain.
     edges: f32,
 }
 
 impl Survey {
     pub(crate) fn of(picture: &Raster) -> Self {
         let (columns, cells) = cells(picture);
-        let mut colours: Vec<Lab> = Vec::with_capacity(picture.pixels.len() / (3 * STRIDE * STRIDE) + 1);
+        let mut colors: Vec<Lab> = Vec::with_capacity(picture.pixels.len() / (3 * STRIDE * STRIDE) + 1);
         for row in picture.pixels.chunks_exact(picture.width * 3).step_by(STRIDE) {
-            colours.extend(row.chunks_exact(3 * STRIDE).map(|pixel| Lab::of([pixel[0], pixel[1], pixel[2]])));
+            colors.extend(row.chunks_exact(3 * STRIDE).map(|pixel| Lab::of([pixel[0], pixel[1], pixel[2]])));
         }
-        if colours.is_empty() {
-            colours.push(Lab::of([picture.pixels[0], picture.pixels[1], picture.pixels[2]]));
+        if colors.is_empty() {
+            colors.push(Lab::of([picture.pixels[0], picture.pixels[1], picture.pixels[2]]));
         }
-        let (hue, chroma) = accent(&colours);
-        let mean_chroma = colours.iter().map(|colour| colour.chroma()).sum::<f32>() / colours.len() as f32;
-        Self { columns, cells, dark: dark(&mut colours), hue, chroma, mean_chroma }
+        let (hue, chroma) = accent(&colors);
+        let mean_chroma = colors.iter().map(|color| color.chroma()).sum::<f32>() / colors.len() as f32;
+        Self { columns, cells, dark: dark(&mut colors), hue, chroma, mean_chroma }
     }
 
-    /// How much lettering would trouble what is on these rows, and be troubled by it, from zero: by shapes, by detail, and
-    /// by light that a scrim would have to take away.
+    /// How badly lettering on these rows would interfere with the picture, from zero: with shapes, with detail, and
+    /// with light that a scrim would have to take away.
     pub(crate) fn trouble(&self, top: f32, bottom: f32) -> f32 {
         let rows = self.cells.len() / self.columns;
         let first = ((top / CELL as f32) as usize).min(rows - 1);
         let last = ((bottom / CELL as f32) as usize).clamp(first, rows - 1);
-        // Roughly as the eye sees it: a figure in the dusk is as much of a shape as one in the sun.
+        // Roughly as the eye perceives it: a figure at dusk is as visible as one in the sun.
         let tone = |at: usize| self.cells[at].luminance.cbrt();
         let trouble = |at: usize| {
             let right = if (at + 1).is_multiple_of(self.columns) { at } else { at + 1 };
@@ -90,7 +90,7 @@ fn cells(picture: &Raster) -> (usize, Vec<Cell>) {
         for x in (0..picture.width).step_by(2) {
             let right = (x + 1).min(picture.width - 1);
             let green = row[x * 3 + 1];
-            // Green is most of what the eye takes for brightness, so its differences tell of detail.
+            // Green dominates perceived brightness, so its differences show detail.
             let difference = green.abs_diff(row[right * 3 + 1]).max(green.abs_diff(next[x * 3 + 1]));
             let at = y / CELL * columns + x / CELL;
             cells[at].edges += f32::from(u8::from(difference > GRAIN));
@@ -105,30 +105,30 @@ fn cells(picture: &Raster) -> (usize, Vec<Cell>) {
     (columns, cells)
 }
 
-/// The hue that speaks loudest, and its chroma. A few vivid pixels count as much as many dull ones.
-fn accent(colours: &[Lab]) -> (f32, f32) {
+/// The dominant hue and its chroma. A few vivid pixels count as much as many dull ones.
+fn accent(colors: &[Lab]) -> (f32, f32) {
     let mut bins = [(0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32); HUES];
-    for colour in colours.iter().filter(|colour| colour.lightness > 0.2) {
-        let chroma = colour.chroma();
+    for color in colors.iter().filter(|color| color.lightness > 0.2) {
+        let chroma = color.chroma();
         let weight = chroma.powi(3);
-        let bin = &mut bins[(colour.hue().rem_euclid(TAU) / TAU * HUES as f32) as usize % HUES];
+        let bin = &mut bins[(color.hue().rem_euclid(TAU) / TAU * HUES as f32) as usize % HUES];
         bin.0 += weight;
-        bin.1 += weight * colour.a;
-        bin.2 += weight * colour.b;
+        bin.1 += weight * color.a;
+        bin.2 += weight * color.b;
         bin.3 += weight * chroma;
     }
-    // A hue on the border of two bins must not lose to one in the middle of its own.
-    let with_neighbours = |i: usize| bins[i].0 + 0.5 * (bins[(i + 1) % HUES].0 + bins[(i + HUES - 1) % HUES].0);
-    let loudest = (0..HUES).max_by(|&i, &j| with_neighbours(i).total_cmp(&with_neighbours(j))).unwrap_or_default();
+    // A hue on the border of two bins must not lose to one in the middle of a bin.
+    let with_neighbors = |i: usize| bins[i].0 + 0.5 * (bins[(i + 1) % HUES].0 + bins[(i + HUES - 1) % HUES].0);
+    let loudest = (0..HUES).max_by(|&i, &j| with_neighbors(i).total_cmp(&with_neighbors(j))).unwrap_or_default();
     let (weight, a, b, chroma) = bins[loudest];
     if weight > 0.0 { (b.atan2(a), chroma / weight) } else { (0.0, 0.0) }
 }
 
-/// The mean of the darkest pixels, brought down to where light letters stand out from it.
-fn dark(colours: &mut [Lab]) -> Rgb {
-    let count = colours.len().div_ceil(DARK_SHARE);
-    colours.select_nth_unstable_by(count - 1, |one, other| one.lightness.total_cmp(&other.lightness));
-    let darkest = &colours[..count];
+/// The mean of the darkest pixels, darkened until light letters stand out.
+fn dark(colors: &mut [Lab]) -> Rgb {
+    let count = colors.len().div_ceil(DARK_SHARE);
+    colors.select_nth_unstable_by(count - 1, |one, other| one.lightness.total_cmp(&other.lightness));
+    let darkest = &colors[..count];
     let mean = |part: fn(&Lab) -> f32| darkest.iter().map(part).sum::<f32>() / count as f32;
     let mean = Lab { lightness: mean(|c| c.lightness), a: mean(|c| c.a), b: mean(|c| c.b) };
     Lab::polar(mean.lightness.min(0.17), mean.chroma().min(0.035), mean.hue()).rgb()
@@ -137,7 +137,7 @@ fn dark(colours: &mut [Lab]) -> Rgb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::colour::luminance;
+    use crate::color::luminance;
 
     /// A picture whose upper half is plain and whose lower half is a chessboard of one pixel.
     fn half_calm(calm: Rgb) -> Raster {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_colours_are_the_pictures() {
+    fn the_colors_are_the_pictures() {
         let mut picture = half_calm([30, 40, 60]);
         // A small lamp in a blue night is what the eye goes to.
         for pixel in picture.pixels[..64 * 6 * 3].chunks_exact_mut(3) {

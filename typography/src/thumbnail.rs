@@ -6,13 +6,13 @@ use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, EncodingError, S
 
 use crate::raster::{Raster, Unreadable};
 
-/// The greatest width of a thumbnail, in pixels.
+/// The maximum width of a thumbnail, in pixels.
 const WIDTH: usize = 400;
 
-/// The greatest height, in pixels. The tallest posters are 933 pixels high.
+/// The maximum height, in pixels. The tallest posters have 933.
 const HEIGHT: usize = 1600;
 
-/// The qualities that are tried, of 100. Below the last one, a smaller picture looks better.
+/// The JPEG qualities that are tried, out of 100. Below the last one, a smaller picture looks better.
 const QUALITIES: [u8; 4] = [82, 66, 50, 34];
 
 /// A small copy of a picture.
@@ -27,11 +27,8 @@ pub struct Thumbnail {
 }
 
 impl Thumbnail {
-    /// A copy of `picture` that is at most 400 pixels wide, in a file of at most `most_bytes`. What is hard to compress is
-    /// compressed more, and made smaller yet if need be.
-    ///
-    /// # Errors
-    /// When no picture fits into so few bytes.
+    /// A copy of `picture` that is at most 400 pixels wide, in a file of at most `most_bytes`. A picture that is hard
+    /// to compress gets a lower quality, and then a smaller size.
     pub fn of(picture: &Raster, most_bytes: usize) -> Result<Self, Unreadable> {
         let mut width = picture.width.min(WIDTH);
         while width > 0 {
@@ -50,7 +47,7 @@ impl Thumbnail {
 
 fn encode(picture: &Raster, quality: u8) -> Result<Vec<u8>, EncodingError> {
     let mut file = Vec::new();
-    // Without tables of its own: the encoder would then write three scans, which `zune-jpeg` puts together wrongly.
+    // No custom tables: the encoder would write three scans, which `zune-jpeg` decodes incorrectly.
     let mut encoder = Encoder::new(&mut file, quality);
     encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
@@ -59,13 +56,13 @@ fn encode(picture: &Raster, quality: u8) -> Result<Vec<u8>, EncodingError> {
 }
 
 impl Raster {
-    /// The picture in the greatest size that fits a box, but not larger than it is. Each of its pixels is the mean of the
-    /// area that it stands for, so that fine patterns become gray and not coarse patterns.
+    /// The picture, scaled down to fit a box. Each pixel is the mean of the area that it represents, so that fine
+    /// patterns become gray instead of coarse patterns.
     pub fn scaled(&self, width: usize, height: usize) -> Self {
         let scale = (width as f64 / self.width as f64).min(height as f64 / self.height as f64).min(1.0);
         let small = |side: usize| ((side as f64 * scale).round() as usize).max(1);
         let (width, height) = (small(self.width), small(self.height));
-        // No picture has as many as 2^24 pixels, so 32 bits hold the sum of all of them.
+        // A picture has fewer than 2^24 pixels, so 32 bits hold the sum of all of them.
         let whole = (self.width * self.height) as u32;
         let mut pixels = Vec::with_capacity(width * height * 3);
         let mut sums = vec![0_u32; self.width * 3];
@@ -87,7 +84,7 @@ impl Raster {
     }
 }
 
-/// Of `large` places in a row, those that the place `at` of `small` stands for, each with its share of `large`.
+/// The positions among `large` that position `at` among `small` represents, each with its share of `large`.
 fn shares(at: usize, small: usize, large: usize) -> impl Iterator<Item = (usize, u32)> {
     let (begin, end) = (at * large, (at + 1) * large);
     let share = move |place: usize| (end.min((place + 1) * small) - begin.max(place * small)) as u32;

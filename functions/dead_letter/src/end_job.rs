@@ -1,4 +1,4 @@
-//! Ending a job whose ticket gave up.
+//! Ends a job whose ticket moved to the dead-letter queue.
 
 use shared::aws::ServiceError;
 use shared::aws::deliveries::{Delivery, Verdict};
@@ -7,7 +7,7 @@ use shared::job::ErrorCode;
 
 use crate::App;
 
-/// Ends the ticket's job, unless somebody still works on it.
+/// Ends the ticket's job, unless a worker holds it.
 pub(crate) async fn end(app: &App, delivery: Delivery) -> Result<Verdict, ServiceError> {
     let id = delivery.ticket.job;
     let now = app.clock.now();
@@ -20,7 +20,7 @@ pub(crate) async fn end(app: &App, delivery: Delivery) -> Result<Verdict, Servic
         return Ok(Verdict::Done);
     }
     let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
-    // A worker that holds the job may yet succeed; failing the job now would take its picture away.
+    // The worker that holds the job may still succeed, so do not fail the job now.
     match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
         Some(job) => verdict_for(&app.images, &job, now).await,
         None => Ok(Verdict::Done),

@@ -1,4 +1,4 @@
-//! Ends the jobs whose tickets gave up.
+//! Ends the jobs whose tickets moved to the dead-letter queue.
 
 mod end_job;
 
@@ -11,10 +11,10 @@ use shared::aws::deliveries::process_batch;
 use shared::aws::{Aws, Images, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
-/// How many tickets are looked at side by side.
+/// How many tickets are processed concurrently.
 const IN_FLIGHT: usize = 10;
 
-/// What the function works with, made once at its start.
+/// The function's clients and settings.
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
@@ -27,18 +27,12 @@ pub struct App {
 }
 
 impl App {
-    /// The function as Lambda starts it.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app from the environment of a Lambda function.
     pub fn from_env() -> Result<Self, Error> {
         Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
     }
 
-    /// The function with these connections, this clock, and the settings that `lookup` finds.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app; `lookup` finds the settings.
     pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
@@ -58,10 +52,7 @@ impl App {
     }
 }
 
-/// Works off one delivery of the dead-letter queue.
-///
-/// # Errors
-/// None: a ticket that cannot be worked off is named in the answer and comes back.
+/// Processes one invocation. The response names the tickets to be redelivered.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     Ok(process_batch(event.payload, &app.queue, &app.parked, IN_FLIGHT, |delivery| end_job::end(app, delivery)).await)
 }

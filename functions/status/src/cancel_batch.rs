@@ -1,4 +1,4 @@
-//! Canceling the jobs of a batch.
+//! Cancels the jobs of a batch.
 
 use std::time::Instant;
 
@@ -12,11 +12,11 @@ use shared::{Batch, JobId, Problem};
 
 use crate::App;
 
-/// How many jobs of a batch are canceled at once.
+/// How many jobs are canceled concurrently.
 const AT_ONCE: usize = 16;
 
-/// Cancels the jobs of a batch that have not started, and tells how its jobs then stand, and where a group goes on
-/// that was too large to be worked off in one request.
+/// Cancels the jobs of a batch that have not started. Returns the new counts, and the cursor of the next request if a
+/// group was too large for this one.
 pub(crate) async fn cancel(
     app: &App,
     batch: &BatchOrGroup,
@@ -40,11 +40,10 @@ pub(crate) async fn cancel(
     Ok((Counts::of(states), cursor.next_cursor()))
 }
 
-/// Cancels what waits of a batch until `limit`, and tells how all of its jobs then stand, and whether there was no time
-/// to look at all of them.
+/// Cancels the queued jobs of a part until `limit`. Returns the statuses of all its jobs, and whether time ran out.
 ///
-/// The index says which of them have started. It may be behind, so all others are looked at, those among them of which
-/// it knows nothing and those that have ended without a picture: they may have been written or retried just now.
+/// The index shows which jobs have started, but it may lag behind. All others are read, including those that it does
+/// not know and those that ended without a picture: they may have just been written or retried.
 async fn cancel_part(
     app: &App,
     part: &Batch,
@@ -53,7 +52,7 @@ async fn cancel_part(
 ) -> Result<(Vec<Status>, bool), ServiceError> {
     let mut part = part.clone();
     if part.writing.is_some() {
-        // Jobs that are not written yet are canceled by whoever writes them, who reads this afterwards.
+        // Whoever is still writing jobs reads this note afterwards, and cancels them.
         let now = app.clock.now();
         app.table.note_cancellation(part.id, now).await?;
         part.canceled_at = Some(now);
@@ -74,7 +73,7 @@ async fn cancel_part(
     Ok((jobs.into_iter().filter_map(|(status, _)| status).collect(), broke_off))
 }
 
-/// How the job stands once it no longer waits; `None` when it does not count.
+/// The job's status after it was canceled if it was queued; `None` if it does not count.
 async fn cancel_waiting(app: &App, part: &Batch, id: JobId) -> Result<Option<Status>, ServiceError> {
     let missing = || part.state_of_missing(app.clock.now());
     let Some(job) = app.table.get(id).await? else { return Ok(missing()) };

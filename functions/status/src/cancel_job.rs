@@ -1,4 +1,4 @@
-//! Canceling a job.
+//! Cancels a job.
 
 use shared::aws::Saved;
 use shared::aws::gateway::log_failure;
@@ -7,10 +7,10 @@ use shared::{Job, JobId, Owner, Problem};
 
 use crate::App;
 
-/// Cancels the owner's job. One that is canceled already stays so.
+/// Cancels the owner's job. A canceled job stays canceled.
 pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, Problem> {
     let mut job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    // Each turn of the loop means that somebody else has moved the job on, which ends.
+    // Each iteration means that somebody else changed the job, so the loop ends.
     while let Some(current) = job {
         let canceled = match current.cancel(app.clock.now()) {
             Ok(canceled) => canceled,

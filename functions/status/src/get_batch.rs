@@ -1,4 +1,4 @@
-//! Looking a batch up for its owner.
+//! Gets a batch for its owner.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use shared::{BatchId, JobId, Owner, Problem};
 
 use crate::{App, get_job};
 
-/// The least age at which a batch's unfinished jobs may be past their deadline.
+/// The shortest possible deadline. No job of a younger batch is overdue.
 const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// How many unfinished jobs of a batch are held against their deadline at one look.
+/// How many unfinished jobs of a batch one request checks for their deadline.
 const SAMPLE: usize = 25;
 
 /// The owner's batch.
@@ -24,10 +24,10 @@ pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOr
     batch.ok_or(Problem::NotFound)
 }
 
-/// How many jobs of the batch stand where.
+/// Counts the statuses of the batch's jobs.
 ///
-/// Some of those that seem unfinished long after their submission are looked at one by one, so that a job whose ticket
-/// was lost does not keep its batch open for ever.
+/// Long after the submission, some jobs that seem unfinished are read one by one, so that a job whose ticket was lost
+/// does not keep its batch open forever.
 pub(crate) async fn count(app: &App, batch: &BatchOrGroup) -> Result<Counts, Problem> {
     let now = app.clock.now();
     let parts = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
@@ -47,7 +47,7 @@ pub(crate) async fn count(app: &App, batch: &BatchOrGroup) -> Result<Counts, Pro
     Ok(Counts::of(states.map_err(log_failure(batch.id()))?.into_iter().flatten().chain(missing)))
 }
 
-/// The state of a job, after it was ended if its deadline has passed; `None` when its record is gone.
+/// The status of a job, which is ended first if it is overdue; `None` if its record was deleted.
 async fn status_now(app: &App, id: JobId) -> Result<Option<Status>, ServiceError> {
     let Some(job) = app.table.get(id).await? else { return Ok(None) };
     Ok(get_job::end_if_overdue(app, job).await.map(|job| job.status()))

@@ -1,4 +1,4 @@
-//! Looking a job up for its owner.
+//! Gets a job for its owner.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::App;
 
-/// How often the table is asked while an answer is held.
+/// How often a waiting request reads the table.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
-/// The owner's job, with a URL that works. While it is unfinished the answer is held for up to `wait`.
+/// The owner's job, with a working URL. Waits up to `wait` for an unfinished job to end.
 pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> Result<Job, Problem> {
     let patience = Instant::now() + wait;
     loop {
@@ -30,8 +30,7 @@ pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> 
     }
 }
 
-/// A URL of one of the job's files, signed now. In place of one that the job does not have it is what the job has to
-/// show.
+/// A newly presigned URL of one of the job's files; of the picture or poster if the job does not have that file.
 pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
     let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     let job = job.ok_or(Problem::NotFound)?;
@@ -45,10 +44,9 @@ pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Vari
     Ok(signed.map_err(log_failure(id))?.url)
 }
 
-/// Fails a job whose deadline has passed while nobody worked on it, so that nobody waits for a ticket that was lost.
-/// `None` when its record is gone.
+/// Ends an overdue job, so that its owner does not wait for a lost ticket. Returns `None` if its record was deleted.
 ///
-/// A job that cannot be ended now is shown as it stands: who looks is not made to wait for the bucket.
+/// If the job cannot be ended now, it is shown unchanged, as the caller should not wait for the bucket.
 pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     let now = app.clock.now();
     if !job.is_overdue(now) {
@@ -61,14 +59,14 @@ pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     })
 }
 
-/// The job with new URLs where the saved ones have less than half of their life left, or more than all of it: those
-/// were signed by a clock that has been set back since, and S3 refuses what was signed in the future.
+/// Replaces URLs that have less than half of their life left, or more than all of it: those were signed before the
+/// clock was set back, and S3 rejects signatures from the future.
 pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job, ServiceError> {
     let now = app.clock.now();
     let is_live = |url: &SignedUrl| (app.url_life / 2..=app.url_life).contains(&url.expires_at.since(now));
     match &job.state {
         JobState::Succeeded { finished_at, image } if !is_live(&image.url) => {
-            // Signed as of a round time, the URL stays the same for a while, and with it the job's version.
+            // Signing at a rounded time keeps the URL, and so the ETag, the same for a while.
             let signed_at = now.round_down(app.url_life / 2);
             let image = app.images.publish(&job, Files::from(image), signed_at, app.url_life).await?;
             let state = JobState::Succeeded { finished_at: *finished_at, image };
@@ -78,7 +76,7 @@ pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job, ServiceErr
     }
 }
 
-/// How far a queued job has to go.
+/// The position of a queued job.
 pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueView>, Problem> {
     if job.state != JobState::Queued {
         return Ok(None);
@@ -88,7 +86,7 @@ pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueV
     Ok(Some(QueueView { ahead, estimated_start_at, estimate: true }))
 }
 
-/// How long until an unfinished job is worth another look.
+/// When to ask again for an unfinished job.
 pub(crate) async fn next_look(app: &App, job: &Job) -> Result<Option<Duration>, Problem> {
     Ok(match job.state {
         JobState::Queued => {

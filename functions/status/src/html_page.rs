@@ -1,4 +1,4 @@
-//! The page for people: one file of HTML that speaks to this API alone.
+//! The web page: one HTML file that only calls this API.
 
 use std::sync::LazyLock;
 
@@ -9,8 +9,7 @@ use crate::digest;
 
 const HTML: &str = include_str!("../../../web/index.html");
 
-/// The page, with what its headers say of it. Most starts of the function never see anybody ask for it, so its digests
-/// are made when the first one does.
+/// The page and its headers. Most instances never serve it, so the digests are computed on first use.
 #[derive(Debug)]
 pub(crate) struct Page {
     etag: String,
@@ -19,19 +18,19 @@ pub(crate) struct Page {
 }
 
 static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
-    // It is weak, because the page is sent compressed and as it is.
+    // A weak ETag, because the page is sent both compressed and uncompressed.
     etag: format!("W/\"{}\"", digest(HTML)),
     script: digest(element(HTML, "<script>", "</script>")),
     style: digest(element(HTML, "<style>", "</style>")),
 });
 
 impl Page {
-    /// The one page there is.
+    /// The page.
     pub(crate) fn get() -> &'static Self {
         &PAGE
     }
 
-    /// The page for a browser that fetches its pictures from the origin `pictures`, or 304 where the browser has it.
+    /// Serves the page to a browser that loads pictures from the origin `pictures`; 304 if it already has the page.
     pub(crate) fn answer(&self, request: &Request, pictures: &str) -> Answer {
         let answer = if request.has(&self.etag) {
             Answer::empty(304).header(header::CACHE_CONTROL, "no-cache")
@@ -45,7 +44,7 @@ impl Page {
             .header(header::REFERRER_POLICY, "no-referrer")
     }
 
-    /// Nothing runs but the page's own script, and nothing is spoken to but the API and the bucket.
+    /// Allows only the page's own script, and connections only to the API and the bucket.
     fn policy(&self, pictures: &str) -> String {
         let Self { script, style, .. } = self;
         format!(
@@ -56,7 +55,7 @@ impl Page {
     }
 }
 
-/// The content of the page's only element of its kind, whose digest the policy names.
+/// The content of the page's only such element, whose digest goes into the policy.
 fn element<'a>(html: &'a str, open: &str, close: &str) -> &'a str {
     let content = html.split_once(open).and_then(|(_, rest)| rest.split_once(close));
     content.expect("the page has one such element").0

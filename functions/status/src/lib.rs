@@ -1,4 +1,4 @@
-//! Tells owners about their jobs and batches, and cancels them.
+//! Shows owners their jobs and batches, and cancels them.
 
 mod cancel_batch;
 mod cancel_job;
@@ -29,10 +29,10 @@ use crate::list_jobs::{Filter, Listed};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
 
-/// How many looks at a batch are worthwhile, were it to get on as it does now until its end.
+/// How often a client should look at a batch until its estimated end.
 const LOOKS: u64 = 4;
 
-/// What the function works with, made once at its start.
+/// The function's clients and settings.
 #[derive(Debug)]
 pub struct App {
     table: Table,
@@ -42,26 +42,20 @@ pub struct App {
     pace: Pace,
     /// How long a presigned URL works.
     url_life: Duration,
-    /// The longest that an answer is held; zero where none is.
+    /// How long a request may wait at most; zero disables waiting.
     max_wait: Duration,
-    /// Whether `GET /` answers with the page.
+    /// Whether `GET /` serves the web page.
     page: bool,
     entrance: Entrance,
 }
 
 impl App {
-    /// The function as Lambda starts it.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app from the environment of a Lambda function.
     pub fn from_env() -> Result<Self, Error> {
         Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
     }
 
-    /// The function with these connections, this clock, and the settings that `lookup` finds.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app; `lookup` finds the settings.
     pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
@@ -69,7 +63,7 @@ impl App {
         let queue = settings.text("QUEUE_URL");
         let cursor_key = settings.text("CURSOR_KEY");
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
-        // A little less than the 29 seconds that API Gateway waits.
+        // API Gateway waits 29 seconds.
         let max_wait = settings.number("MAX_WAIT_SECONDS", 0..=20);
         let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
@@ -90,10 +84,7 @@ impl App {
     }
 }
 
-/// Serves one request of API Gateway.
-///
-/// # Errors
-/// None: whatever goes wrong is an answer to the caller.
+/// Serves one request. Every error becomes a response.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
     let request = Request::new(event.payload, app.entrance.clone());
     let answer = match request.route() {
@@ -104,7 +95,7 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
     Ok(app.entrance.respond(answer))
 }
 
-/// Serves what is somebody's own.
+/// Serves the routes that need an owner.
 async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
     let owner = &request.owner()?;
     match request.route() {
@@ -119,7 +110,7 @@ async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
     }
 }
 
-/// The page. Its query is nobody's business: links to a page often carry one.
+/// Serves the web page. Its query is ignored, as links often have one.
 async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, Problem> {
     if !app.page {
         return Err(Problem::NoSuchRoute);
@@ -207,7 +198,7 @@ fn batch_answer(app: &App, view: BatchView) -> Answer {
         return answer;
     }
     let left = (view.counts.queued + view.counts.running) as u64;
-    // Whoever waits for a batch wants to see it get on, and looks more often the closer the end comes.
+    // The closer a batch is to its end, the sooner its next news.
     answer.retry_after(app.pace.time_for(left.div_ceil(LOOKS)))
 }
 
@@ -226,7 +217,7 @@ async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
     Ok(Answer::json(200, &health))
 }
 
-/// A page of the list at this address, with the address of the next one.
+/// One page of a list, with a link to the next.
 fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &Listed) -> Answer {
     if request.has(etag) {
         return Answer::empty(304).header(header::ETAG, etag);
@@ -239,7 +230,7 @@ fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &
     }
 }
 
-/// A name that no job can have is answered like one that no job has, without asking the table.
+/// An invalid id is answered like an unknown one, without reading the table.
 fn job_id(request: &Request) -> Result<JobId, Problem> {
     request.path_parameter("id").parse().map_err(|_| Problem::NotFound)
 }
@@ -248,7 +239,7 @@ fn batch_id(request: &Request) -> Result<BatchId, Problem> {
     request.path_parameter("id").parse().map_err(|_| Problem::NotFound)
 }
 
-/// The version of what a job shows: its record's, and its URL's. It is weak, because estimates change beside it.
+/// Changes with the job's record and its URL. The ETag is weak, because the estimates also change.
 fn etag(job: &Job) -> String {
     let url = match &job.state {
         JobState::Succeeded { image, .. } => image.url.expires_at.ms(),
@@ -257,7 +248,7 @@ fn etag(job: &Job) -> String {
     format!("W/\"{}-{url}\"", job.fence)
 }
 
-/// The digest of a text, in Base64.
+/// The SHA-256 digest of a text, in Base64.
 fn digest(text: &str) -> String {
     base64_simd::STANDARD.encode_to_string(Sha256::digest(text))
 }

@@ -1,4 +1,4 @@
-//! Listing jobs, page by page.
+//! Lists jobs in pages.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{JobView, JobsView};
@@ -13,26 +13,28 @@ use shared::{BatchId, Job, Owner, Problem};
 
 use crate::{App, digest, etag, get_job};
 
-/// How many jobs a page has when nobody says how many.
+/// The default page size.
 const DEFAULT_LIMIT: usize = 20;
 
-/// How many jobs a page has at the most.
+/// The maximum page size.
 const MAX_LIMIT: usize = 100;
 
-/// How many bytes the jobs of a page have at the most, as they stand in the answer to API Gateway; a single job has fewer.
-/// Lambda lets an answer have 6 MB, see <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+/// The maximum size of a page's jobs in bytes, as they are escaped in the response to API Gateway. A single job is
+/// always smaller. Lambda limits a response to 6 MB, see
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const MAX_PAGE_BYTES: usize = 4_000_000;
 
-/// How many parts of a group one page may look into. A filter that few jobs pass would otherwise read all of them.
+/// The maximum number of a group's parts that one page reads. A filter that few jobs match would otherwise read all of
+/// them.
 const PARTS_PER_PAGE: usize = 8;
 
-/// A page of a list, and the tag of its version.
+/// One page of a list, with its ETag.
 pub(crate) struct Listed {
     pub(crate) jobs: JobsView,
     pub(crate) etag: String,
 }
 
-/// Which jobs of a list are asked for.
+/// Which jobs of a list to return.
 pub(crate) struct Filter {
     status: Option<Status>,
     limit: usize,
@@ -40,7 +42,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Reads the filter from a request's query.
+    /// Parses the query.
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
         let query = request.query(&["status", "limit", "cursor"])?;
         let mut errors = Vec::new();
@@ -62,19 +64,19 @@ impl Filter {
         }
     }
 
-    /// What a cursor belongs to: a list, and the filter by status.
+    /// Binds a cursor to a list and a status filter.
     fn scope<'a>(&self, [kind, name]: [&'a str; 2]) -> [&'a str; 3] {
         [kind, name, self.status.map_or("", Status::as_str)]
     }
 
-    /// The query that asks for the next page.
+    /// The query of the next page.
     pub(crate) fn query(&self, cursor: &str) -> String {
         let status = self.status.map(|status| format!("status={status}&")).unwrap_or_default();
         format!("{status}limit={}&cursor={cursor}", self.limit)
     }
 }
 
-/// A page of the owner's jobs, and the cursor of the next one. A cursor works only for the same list and filter.
+/// One page of the owner's jobs.
 pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     let scope = filter.scope(["owner", owner.as_str()]);
     let after = place(app, &scope, filter)?;
@@ -84,12 +86,12 @@ pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &s
     Ok(fitting(app, &jobs, next, &scope, base, |last| List::OfOwner(owner).place_after(last)))
 }
 
-/// A page of a batch's jobs, and the cursor of the next one. Those of a group come part by part.
+/// One page of a batch's jobs. A group's are listed part by part.
 pub(crate) async fn of_batch(app: &App, batch: &BatchOrGroup, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     let id = batch.id().to_string();
-    // Functions of an earlier version seal other places for the kind "batch".
+    // Older versions use the kind "batch" for positions of another form.
     let scope = filter.scope(["batch by place", &id]);
-    // A place is the part in which the page begins, and the place there, if it is not its beginning.
+    // A position is the id of a part, and the position in that part unless it is the start.
     let (first, mut after) = match place(app, &scope, filter)? {
         None => (None, None),
         Some(place) => {
@@ -115,7 +117,7 @@ pub(crate) async fn of_batch(app: &App, batch: &BatchOrGroup, filter: &Filter, b
             Some(next) => Some(format!("{} {next}", part.id)),
             None => parts.get(place + 1).map(|next| format!("{} ", next.id)),
         };
-        // Where a part's list has not ended, either the page is full or its reads have been enough.
+        // If the part has more jobs, the page is full or has read enough.
         if part_goes_on || page.jobs.len() >= filter.limit {
             break;
         }
@@ -128,13 +130,14 @@ pub(crate) async fn of_batch(app: &App, batch: &BatchOrGroup, filter: &Filter, b
     }))
 }
 
-/// The jobs that a page may show: those of the state that is asked for, and those that have yet to be ended.
+/// Selects the jobs that the page may contain: those with the wanted status, and overdue jobs, which have yet to be
+/// ended.
 fn candidates(app: &App, filter: &Filter) -> impl Fn(&Job) -> bool + use<> {
     let (status, now) = (filter.status, app.clock.now());
     move |job| job.expires_at > now && (job.is_overdue(now) || status.is_none_or(|status| job.status() == status))
 }
 
-/// As many of a page's jobs as one answer holds, one at least. `place_after` tells where the list goes on after a job.
+/// Limits a page to what fits into one response, at least one job. `place_after` returns the position after a job.
 fn fitting(
     app: &App,
     jobs: &[Job],
@@ -160,13 +163,13 @@ fn fitting(
     Listed { etag: format!("W/\"{}\"", digest(&versions)), jobs: JobsView { jobs: views, next_cursor: next } }
 }
 
-/// The place where the page begins that is asked for.
+/// The position at which the page begins.
 fn place(app: &App, scope: &[&str], filter: &Filter) -> Result<Option<String>, Problem> {
     let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
     filter.cursor.as_ref().map(open).transpose()
 }
 
-/// The jobs of a page as they are to be shown, and the cursor of the next page.
+/// Ends overdue jobs and renews URLs. Returns the jobs to show, and the next cursor.
 async fn shown(app: &App, page: Page, filter: &Filter, scope: &[&str]) -> Result<(Vec<Job>, Option<String>), Problem> {
     let Page { jobs, next } = page;
     let jobs = stream::iter(jobs)

@@ -1,4 +1,4 @@
-//! How fast jobs have lately been done, and so how long one should wait before the next look.
+//! Estimates waiting times from how long recent paintings took.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,26 +8,26 @@ use shared::aws::{Depth, Queue, ServiceError};
 use shared::{Job, JobId, JobState, Timestamp};
 use tokio::time::Instant;
 
-/// What a painting takes before any was seen.
+/// The assumed duration of a painting before any is known.
 const FIRST_GUESS: Duration = Duration::from_secs(5);
 
-/// How many jobs are remembered. One odd job among them changes nothing.
+/// How many jobs are remembered, enough to be robust against outliers.
 const SEEN: usize = 15;
 
-/// The longest painting, which is the longest invocation of the worker. What seems to have taken longer was ended by
-/// somebody else, or the clock was set meanwhile.
+/// The longest possible painting: the worker's timeout. A job that seems to have taken longer was ended by somebody
+/// else, or a clock was set.
 pub const LONGEST_PAINTING: Duration = Duration::from_secs(90);
 
-/// How long the queue's depth is taken as known. It is approximate in any case.
+/// How long the queue's depth is cached. It is approximate anyway.
 const DEPTH_LIFE: Duration = Duration::from_secs(1);
 
 /// How fast jobs are done.
 #[derive(Debug)]
 pub(crate) struct Pace {
     queue: Queue,
-    /// How many pictures are painted at once.
+    /// How many pictures are painted concurrently.
     at_once: u32,
-    /// The jobs last seen, and how long the painting of each took.
+    /// The last jobs seen, with the duration of each painting.
     seen: Mutex<VecDeque<(JobId, Duration)>>,
     depth: Mutex<Option<(Instant, Depth)>>,
 }
@@ -37,7 +37,7 @@ impl Pace {
         Self { queue, at_once, seen: Mutex::default(), depth: Mutex::new(None) }
     }
 
-    /// Learns from a job how long a painting takes.
+    /// Remembers how long a job's painting took.
     pub(crate) fn learn(&self, job: &Job) {
         let (JobState::Succeeded { finished_at, .. }, Some(started_at)) = (&job.state, job.started_at) else { return };
         let took = finished_at.since(started_at);
@@ -49,7 +49,7 @@ impl Pace {
         seen.push_front((job.id, took));
     }
 
-    /// How long a painting takes: the median of those seen.
+    /// The median duration of a painting.
     fn painting(&self) -> Duration {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut took: Vec<_> = seen.iter().map(|(_, took)| *took).collect();
@@ -57,21 +57,21 @@ impl Pace {
         took.get(took.len() / 2).copied().unwrap_or(FIRST_GUESS)
     }
 
-    /// About how long `jobs` jobs take, side by side as far as may be.
+    /// The estimated duration of `jobs` jobs, painted concurrently.
     pub(crate) fn time_for(&self, jobs: u64) -> Duration {
         let rounds = jobs as f64 / f64::from(self.at_once);
         self.painting().mul_f64(rounds.max(if jobs > 0 { 1.0 } else { 0.0 }))
     }
 
-    /// About how long a job that a worker has still takes. One that waits for another attempt is looked at less often the
-    /// longer it has waited.
+    /// The estimated time until a running job ends. The longer a job has waited for another attempt, the longer the
+    /// estimate.
     pub(crate) fn time_left(&self, job: &Job, now: Timestamp) -> Duration {
         let since = job.started_at.map_or(Duration::ZERO, |at| now.since(at));
         let painting = self.painting();
         if since < painting { painting - since } else { since / 2 }
     }
 
-    /// The queue's depth, which is asked for at most once a second.
+    /// The queue's depth, read at most once a second.
     pub(crate) async fn depth(&self) -> Result<Depth, ServiceError> {
         let known = *self.depth.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, depth)) = known

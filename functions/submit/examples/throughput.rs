@@ -1,8 +1,8 @@
-//! What it costs to take a thousand prompts in: calls to AWS, time and CPU.
+//! Measures what submitting a thousand prompts costs: AWS calls, time and CPU.
 //!
-//! DynamoDB and SQS are stubs in a process of their own, which answer every call after five milliseconds. Measured are
-//! the function's own handler with its own clients, for one batch and for one request after the other, and beside it a
-//! client in Python with boto3 that does the same, where one is given:
+//! DynamoDB and SQS are stubs in a separate process that answer every call after five milliseconds. The function's own
+//! handler is measured with one batch and with single requests, and compared with a boto3 client in Python, if one is
+//! given:
 //!
 //! ```sh
 //! python3 -m venv target/boto3 && target/boto3/bin/pip install boto3==1.44.5
@@ -32,21 +32,21 @@ use serde_json::{Value, json};
 use shared::Clock;
 use shared::aws::{Aws, Endpoints, http_client};
 
-/// How many prompts there are.
+/// The number of prompts.
 const PROMPTS: usize = 1000;
 
-/// How long each call of the stubs takes.
+/// The latency of each stub call.
 const LATENCY: Duration = Duration::from_millis(5);
 
-/// How many requests are under way at once where they are not sent one after the other.
+/// How many single requests run concurrently.
 const AT_ONCE: usize = 16;
 
-/// How often each is measured. The fastest counts, as others use the machine too.
+/// How often each measurement is repeated. The fastest counts, as the machine may be shared.
 const ROUNDS: usize = 5;
 
 type Anything = Box<dyn Error + Send + Sync>;
 
-/// What taking the prompts in has cost.
+/// What submitting the prompts cost.
 struct Cost {
     calls: u64,
     time: Duration,
@@ -78,7 +78,7 @@ async fn main() -> Result<(), Anything> {
     Ok(())
 }
 
-/// The fastest of some rounds.
+/// The fastest of several rounds.
 async fn best(stub: &Stub, work: impl AsyncFn() -> Result<(), Anything>) -> Result<Cost, Anything> {
     let mut best: Option<Cost> = None;
     for _ in 0..ROUNDS {
@@ -140,7 +140,7 @@ fn app(stub: &str) -> Result<submit::App, Anything> {
     Ok(submit::App::new(&aws, Clock::system(), &|name| settings.get(name).map(|value| (*value).to_owned()))?)
 }
 
-/// The CPU time that this process has used, as Linux's scheduler tells it.
+/// The CPU time of this process, from Linux's scheduler.
 fn cpu() -> Result<Duration, Anything> {
     let mut total = 0;
     for task in std::fs::read_dir("/proc/self/task")? {
@@ -150,7 +150,7 @@ fn cpu() -> Result<Duration, Anything> {
     Ok(Duration::from_nanos(total))
 }
 
-/// The stubs, in a process of their own, so that their CPU is not counted.
+/// The stubs, in a separate process so that their CPU time does not count.
 struct Stub {
     process: Child,
     address: String,
@@ -165,7 +165,7 @@ impl Stub {
         Ok(Self { process, address: address.trim().to_owned() })
     }
 
-    /// How many calls there have been.
+    /// The number of calls so far.
     fn calls(&self) -> Result<u64, Anything> {
         use std::io::Read;
         let host = self.address.trim_start_matches("http://");
@@ -176,7 +176,7 @@ impl Stub {
         Ok(answer.lines().last().unwrap_or_default().parse()?)
     }
 
-    /// Has a client in Python do the same.
+    /// Runs the Python client.
     fn python(&self, python: &str, how: &str) -> Result<Cost, Anything> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/throughput.py");
         let before = self.calls()?;
@@ -192,13 +192,13 @@ impl Stub {
 
 impl Drop for Stub {
     fn drop(&mut self) {
-        // It has ended already, or it is ended now.
+        // Ignore the error: it may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Answers as DynamoDB and SQS do when all goes well, after a while.
+/// Answers like DynamoDB and SQS do on success, after the latency.
 async fn stub() -> Result<(), Anything> {
     let calls = Arc::new(Mutex::new(0_u64));
     let answer = async |State(calls): State<Arc<Mutex<u64>>>, headers: HeaderMap, body: Bytes| {

@@ -1,5 +1,4 @@
-//! Takes jobs in, one by one and in batches, and takes failed ones in again: records each in the table and sends a ticket
-//! for it.
+//! Accepts jobs and batches, and retries failed ones: stores a record of each job and sends its ticket.
 
 mod retry_batch;
 mod retry_job;
@@ -20,37 +19,31 @@ use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Owner, Problem};
 
-/// How soon a new job is worth a first look.
+/// When to ask for a new job first.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// What the function works with, made once at its start.
+/// The function's clients and settings.
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
     queue: Queue,
     clock: Clock,
-    /// The model that paints when a request names none.
+    /// The default model.
     model: Model,
-    /// How long after its submission a job may wait.
+    /// How long a job may take after its submission.
     deadline: Duration,
-    /// How long a job and its picture are kept.
+    /// How long jobs and pictures are kept.
     retention: Duration,
     entrance: Entrance,
 }
 
 impl App {
-    /// The function as Lambda starts it.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app from the environment of a Lambda function.
     pub fn from_env() -> Result<Self, Error> {
         Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
     }
 
-    /// The function with these connections, this clock, and the settings that `lookup` finds.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app; `lookup` finds the settings.
     pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
@@ -72,10 +65,7 @@ impl App {
     }
 }
 
-/// Serves one request of API Gateway.
-///
-/// # Errors
-/// None: whatever goes wrong is an answer to the caller.
+/// Serves one request. Every error becomes a response.
 pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Result<ApiGatewayProxyResponse, Error> {
     let request = Request::new(event.payload, app.entrance.clone());
     let trace = event.context.xray_trace_id;
@@ -117,7 +107,7 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
     let key = request.idempotency_key()?;
     let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
     if order.group.is_some() && key.is_none() {
-        // Without a key nobody could finish a part whose submission died, and its group would wait for it for ever.
+        // Without a key, nobody could complete a submission that crashed, and its group would never end.
         return Err(Problem::field("/group", "needs the header Idempotency-Key".to_owned()));
     }
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
@@ -137,7 +127,7 @@ async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }
 
-/// The answer with what every accepted request is told: where to look, when, and whether it was accepted before.
+/// Adds where and when to ask for the result, and whether the request was a repeat.
 fn accepted(answer: Answer, location: &str, replayed: bool) -> Answer {
     let answer = answer.header(header::LOCATION, location).retry_after(FIRST_LOOK);
     if replayed { answer.header(HeaderName::from_static("idempotency-replayed"), "true") } else { answer }

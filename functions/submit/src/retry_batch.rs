@@ -1,4 +1,4 @@
-//! Queuing the failed jobs of a batch again.
+//! Retries the failed jobs of a batch.
 
 use std::time::Instant;
 
@@ -15,11 +15,11 @@ use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use crate::App;
 use crate::retry_job::requeue;
 
-/// How many jobs of a batch are retried at once.
+/// How many jobs are retried concurrently.
 const AT_ONCE: usize = 16;
 
-/// Queues the failed jobs of a batch again, and tells how its jobs then stand, and where a group goes on that was too
-/// large to be worked off in one request.
+/// Retries the failed jobs of a batch. Returns the new counts, and the cursor of the next request if a group was too
+/// large for this one.
 pub(crate) async fn retry(
     app: &App,
     id: BatchId,
@@ -48,11 +48,10 @@ pub(crate) async fn retry(
     Ok((batch, Counts::of(states), cursor.next_cursor()))
 }
 
-/// Queues the failed jobs of a batch again until `limit`, and tells how all of its jobs then stand, and whether there was
-/// no time to look at all of them.
+/// Retries the failed jobs of a part until `limit`. Returns the statuses of all its jobs, and whether time ran out.
 ///
-/// The index says which of them have succeeded or were canceled. It may be behind, so all others are looked at, those
-/// among them of which it knows nothing.
+/// The index shows which jobs succeeded or were canceled, but it may lag behind. All others are read, including those
+/// that it does not know.
 async fn retry_part(
     app: &App,
     part: &Batch,
@@ -62,7 +61,7 @@ async fn retry_part(
     trace: Option<String>,
 ) -> Result<(Vec<Status>, bool), ServiceError> {
     let mut jobs: Vec<_> = part.jobs(known).collect();
-    // What has surely failed comes first, so that each of several requests gets further.
+    // Known failures first, so that repeated requests make progress.
     jobs.sort_by_key(|(_, status)| *status != Some(Status::Failed));
     let trace = &trace;
     let jobs: Vec<_> = stream::iter(jobs)
@@ -73,7 +72,7 @@ async fn retry_part(
                 _ if Instant::now() >= limit => (status.or_else(missing), None, true),
                 _ => match retry_failed(app, id, key).await? {
                     Some(job) => {
-                        // An earlier request may have ended before it sent the ticket. A second ticket does no harm.
+                        // An earlier request may have crashed before it sent the ticket. An extra ticket does no harm.
                         let unfinished = job.finished_at().is_none();
                         (Some(job.status()), unfinished.then(|| Ticket::of(&job, trace.clone())), false)
                     }
@@ -91,7 +90,7 @@ async fn retry_part(
     Ok((jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off))
 }
 
-/// Queues the job again if it has failed, and gives it back as it then stands; `None` when its record is gone.
+/// Retries the job if it has failed. Returns the job as it then is; `None` if its record was deleted.
 async fn retry_failed(app: &App, id: JobId, key: Option<&IdempotencyKey>) -> Result<Option<Job>, ServiceError> {
     let Some(job) = app.table.get(id).await? else { return Ok(None) };
     if job.status() != Status::Failed {

@@ -1,4 +1,4 @@
-//! Queuing a failed or canceled job again.
+//! Retries a failed or canceled job.
 
 use shared::aws::gateway::log_failure;
 use shared::aws::{Saved, ServiceError};
@@ -9,20 +9,20 @@ use shared::{Job, JobId, Owner, Problem};
 use crate::App;
 use crate::submit_job::{Submitted, send_ticket};
 
-/// What came of retrying a job.
+/// The outcome of a retry.
 pub(crate) enum Retried {
-    /// It waits again.
+    /// The job is queued again.
     Now(Box<Job>),
-    /// A request with this key had been accepted before.
+    /// An earlier request with this key retried it.
     Before(Box<Job>),
-    /// It is in a state in which it cannot be.
+    /// Its state does not allow a retry.
     Refused(Box<Job>),
-    /// Its record is gone.
+    /// Its record was deleted.
     Gone,
 }
 
 impl Retried {
-    /// The job as it is now.
+    /// The job as it now is.
     pub(crate) fn job(&self) -> Option<&Job> {
         match self {
             Self::Now(job) | Self::Before(job) | Self::Refused(job) => Some(job),
@@ -31,10 +31,8 @@ impl Retried {
     }
 }
 
-/// Queues a failed or canceled job again. The ticket of a job that has not finished is sent in any case.
-///
-/// An earlier request may have saved the job and ended before it sent the ticket, while a worker took the job up by its
-/// old ticket and gave it back. A second ticket does no harm.
+/// Retries a failed or canceled job. An unfinished job always gets another ticket: an earlier request may have saved the
+/// job but crashed before it sent one, while a worker claimed the job by its old ticket and released it again.
 pub(crate) async fn retry(
     app: &App,
     id: JobId,
@@ -57,7 +55,7 @@ pub(crate) async fn retry(
     Ok(Submitted { job, replayed })
 }
 
-/// Moves the job to queued, unless a request with this key has done so before.
+/// Moves the job to queued, unless an earlier request with this key did.
 pub(crate) async fn requeue(app: &App, mut job: Job, key: Option<&IdempotencyKey>) -> Result<Retried, ServiceError> {
     loop {
         if key.is_some_and(|key| job.retry_keys.contain(key)) {
@@ -71,7 +69,7 @@ pub(crate) async fn requeue(app: &App, mut job: Job, key: Option<&IdempotencyKey
         };
         match app.table.save(&next).await? {
             Saved::Stored => return Ok(Retried::Now(Box::new(next))),
-            // Each turn of the loop means that somebody else has moved the job on, which ends.
+            // Each iteration means that somebody else changed the job, so the loop ends.
             Saved::MovedOn(current) => job = *current,
             Saved::Gone => return Ok(Retried::Gone),
         }

@@ -1,4 +1,4 @@
-//! Recording a batch and its jobs, and sending their tickets.
+//! Stores a batch and its jobs, and sends their tickets.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,25 +17,25 @@ use tokio::time::{Instant, sleep};
 
 use crate::App;
 
-/// How long one writer has a batch for itself: longer than an invocation lasts, so that it is alone or dead.
+/// How long one writer has exclusive access to a batch: longer than an invocation, so that it is alone or dead.
 const WRITING: Duration = Duration::from_secs(45);
 
-/// How long an identical request waits for the one that came first.
+/// How long a repeated request waits for the first one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many jobs of a batch are canceled at once.
+/// How many jobs are canceled concurrently.
 const AT_ONCE: usize = 16;
 
-/// What is known of the jobs of a batch before they are written.
+/// Whether jobs of a batch may already be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
-    /// None of them is there.
+    /// None of them.
     Nothing,
-    /// An earlier writer may have written some.
+    /// An earlier writer may have stored some.
     Perhaps,
 }
 
-/// A batch that was taken in, now or by an earlier request with the same key.
+/// A batch that was submitted, by this request or an earlier one with the same key.
 pub(crate) struct SubmittedBatch {
     pub(crate) batch: Batch,
     pub(crate) jobs: Vec<BatchJobView>,
@@ -43,10 +43,9 @@ pub(crate) struct SubmittedBatch {
     pub(crate) replayed: bool,
 }
 
-/// Takes a batch in, all of it or nothing: it is taken in only when every job's record is stored and every ticket is
-/// sent.
+/// Submits a batch as a whole: it is accepted only when every job is stored and every ticket sent.
 ///
-/// The jobs' names follow from the batch's, so whoever finishes a submission that broke off finds what was written.
+/// The jobs' ids are derived from the batch's, so a repeated request can complete a submission that crashed.
 pub(crate) async fn submit(
     app: &App,
     owner: Owner,
@@ -92,7 +91,7 @@ pub(crate) async fn submit(
     Ok(SubmittedBatch { batch, jobs: jobs.collect(), states, replayed })
 }
 
-/// Waits for whoever writes the batch, or finishes it where that one died.
+/// Waits for the batch's writer, or takes over if that one died.
 async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
     let id = batch.id;
     let patience = Instant::now() + PATIENCE;
@@ -113,12 +112,12 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
     Ok(batch)
 }
 
-/// Writes those jobs of the batch that are not there, sends the tickets of all that wait, and then lets the batch count
-/// as taken in. Gives back how all of them stand.
+/// Stores the missing jobs of a batch, sends the tickets of the queued ones, and marks the batch as written. Returns
+/// the statuses of all jobs.
 ///
-/// A cancellation of the batch may come while its jobs are written. It is noted in the batch's record before the jobs
-/// are canceled that are there; here the record is read after all are written, and before any ticket is sent. So a job
-/// is canceled by the one or by the other, in whatever order both come.
+/// The batch may be canceled in the meantime. The cancellation is noted in the batch's record before the existing jobs
+/// are canceled. Here the record is read after all jobs are stored and before any ticket is sent. So every job is
+/// canceled by one of the two, whatever their order.
 async fn write(
     app: &App,
     batch: &Batch,
@@ -130,7 +129,7 @@ async fn write(
     let id = batch.id;
     join_group(app, batch, order).await?;
     let wanted = jobs_of(app, batch, &order.entries);
-    // What is written already is not written again, so that each of several tries gets further.
+    // Skip the jobs that exist, so that repeated tries make progress.
     let (there, missing) = match written {
         Written::Nothing => (Vec::new(), wanted),
         Written::Perhaps => {
@@ -140,7 +139,7 @@ async fn write(
         }
     };
     let mut jobs = app.table.create_all(&missing).await.map_err(log_failure(id))?;
-    // A job that was retried may outlive its batch, and then meets the next batch of the same key.
+    // A retried job may outlive its batch, and so collide with the next batch of the same key.
     let asked = |(job, wanted): (&Job, &Job)| job.order == wanted.order && job.membership == wanted.membership;
     let reused = !jobs.iter().zip(&missing).all(asked);
     jobs.extend(there);
@@ -154,13 +153,12 @@ async fn write(
     let unfinished = jobs.iter().filter(|job| job.finished_at().is_none());
     let tickets: Vec<_> = unfinished.map(|job| Ticket::of(job, trace.clone())).collect();
     app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
-    // Somebody else may have thought this writer dead and have finished the batch; that does no harm.
+    // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.
     app.table.move_writing_on(id, lease, None).await.map_err(log_failure(id))?;
     Ok(jobs.iter().map(Job::status).collect())
 }
 
-/// Cancels those of the jobs that were written for this batch and that nobody has moved on, and gives back all of them
-/// as they then stand.
+/// Cancels those jobs that were written for this batch and have not changed since. Returns all jobs as they then are.
 async fn cancel_new(app: &App, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
     stream::iter(jobs)
         .map(|job| async move {
@@ -179,8 +177,8 @@ async fn cancel_new(app: &App, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>
         .await
 }
 
-/// Lists the batch under its group, if it has one. That comes before any job is written, so that whatever is painted
-/// is found under its group.
+/// Adds the batch to its group, if any. This comes before any job is stored, so that every picture can be found through
+/// its group.
 async fn join_group(app: &App, batch: &Batch, order: &BatchOrder) -> Result<(), Problem> {
     let (Some(id), Some(name)) = (batch.group, &order.group) else { return Ok(()) };
     match app.table.join_group(batch, id, name).await.map_err(log_failure(batch.id))? {

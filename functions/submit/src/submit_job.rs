@@ -1,4 +1,4 @@
-//! Recording a job and sending its ticket.
+//! Stores a job and sends its ticket.
 
 use shared::aws::Created;
 use shared::aws::gateway::log_failure;
@@ -9,16 +9,16 @@ use shared::{Job, JobId, Owner, Problem};
 
 use crate::App;
 
-/// A job that was taken in, now or by an earlier request with the same key.
+/// A job that was submitted, by this request or an earlier one with the same key.
 pub(crate) struct Submitted {
     pub(crate) job: Job,
     pub(crate) replayed: bool,
 }
 
-/// Takes a job in. It is taken in only when both its record is stored and its ticket is sent.
+/// Submits a job. It is accepted only when its record is stored and its ticket is sent.
 ///
-/// With a key the job's name follows from owner and key, so that one conditional write is both the job and its
-/// protection from being done twice.
+/// With a key, the job's id is derived from owner and key, so one conditional write both creates the job and prevents
+/// duplicates.
 pub(crate) async fn submit(
     app: &App,
     owner: Owner,
@@ -33,7 +33,7 @@ pub(crate) async fn submit(
         Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
         Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
     };
-    // An earlier request may have ended before it sent the ticket. A second ticket does no harm.
+    // An earlier request may have crashed before it sent the ticket. An extra ticket does no harm.
     if submitted.job.finished_at().is_none() {
         send_ticket(app, &submitted.job, trace).await?;
     }

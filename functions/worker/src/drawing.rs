@@ -1,13 +1,13 @@
-//! Work on pixels, one picture after the other.
+//! CPU-intensive work on pictures, one at a time.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Works on one picture at a time, while the function's calls go on.
+/// Works on one picture at a time, while network calls continue.
 ///
-/// A small function has a part of one core: two pictures at once would not be done sooner, but take twice the memory.
+/// A small function has a fraction of one core: two pictures at once would take as long, but twice the memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Drawing(Arc<Semaphore>);
 
@@ -16,17 +16,14 @@ impl Drawing {
         Self(Arc::new(Semaphore::new(1)))
     }
 
-    /// Does this work when its turn has come, on a thread of its own, so that a panic ends this one job alone.
-    ///
-    /// # Errors
-    /// When the work panics.
+    /// Runs `work` when its turn comes. It has its own thread, so that a panic is returned as an error.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
         let turn = self.0.clone().acquire_owned().await.expect("nobody closes it");
         spawn_blocking(move || {
-            // The turn lasts as long as the work, even where nobody waits for it any longer.
+            // Hold the turn until the work ends, even if the caller no longer waits.
             let _turn = turn;
             work()
         })

@@ -1,4 +1,4 @@
-//! Has the model paint queued jobs, sets the lettering of posters, makes thumbnails, and stores all of them.
+//! Has the model paint queued jobs, sets lettering, makes thumbnails, and stores the files.
 
 mod drawing;
 mod paint_job;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::drawing::Drawing;
 
-/// What the function works with, made once at its start.
+/// The function's clients and settings.
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
@@ -28,29 +28,23 @@ pub struct App {
     queue: Queue,
     parked: Queue,
     clock: Clock,
-    /// How many paintings of one job may be begun.
+    /// How many paintings of one job may be started.
     max_attempts: u32,
-    /// How many pictures one invocation has painted at once.
+    /// How many jobs one invocation works on concurrently.
     in_flight: usize,
     /// How long a presigned URL works.
     url_life: Duration,
-    /// Whether pictures get thumbnails.
+    /// Whether to make thumbnails.
     thumbnails: bool,
 }
 
 impl App {
-    /// The function as Lambda starts it.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app from the environment of a Lambda function.
     pub fn from_env() -> Result<Self, Error> {
         Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
     }
 
-    /// The function with these connections, this clock, and the settings that `lookup` finds.
-    ///
-    /// # Errors
-    /// When settings are missing or bad.
+    /// Builds the app; `lookup` finds the settings.
     pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
@@ -80,10 +74,7 @@ impl App {
     }
 }
 
-/// Works off one delivery of the queue.
-///
-/// # Errors
-/// None: a ticket that cannot be worked off is named in the answer and comes back.
+/// Processes one invocation. The response names the tickets to be redelivered.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
     Ok(process_batch(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| {
@@ -92,7 +83,7 @@ pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchR
     .await)
 }
 
-/// When Lambda stops this invocation.
+/// When Lambda will stop this invocation.
 fn end_of(context: &Context) -> Instant {
     let now = Timestamp::from(std::time::SystemTime::now());
     let deadline = Timestamp::from_ms(i64::try_from(context.deadline).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! One ticket, from its delivery to the end of its job or of this attempt at it.
+//! Processes one ticket, until its job ends or the attempt fails.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::setback::Setback;
 use crate::thumbnail::{NoThumbnail, thumbnail};
 use crate::typesetter::typeset;
 
-/// What must be left of an invocation when a painting ends, to store the picture and record it.
+/// The time that must be left after a painting to store and record it.
 const TIME_TO_STORE: Duration = Duration::from_secs(20);
 
-/// How long the bucket may take to store a thumbnail, when the first request fails.
+/// How long storing a thumbnail is retried.
 const PATIENCE_WITH_THUMBNAILS: Duration = Duration::from_secs(5);
 
-/// How much the clocks of two machines may differ.
+/// The maximum difference between the clocks of two machines.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// A record is written before its ticket is sent, so one that is not there by now was deleted.
+/// A record is written before its ticket is sent. If it is still missing after this time, it was deleted.
 const TIME_TO_APPEAR: Duration = Duration::from_secs(60);
 
-/// Works one ticket off before `end`, when Lambda stops the invocation.
+/// Processes a ticket. Lambda stops the invocation at `end`.
 pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
     if !may_paint_before(app, end) {
         return Ok(Verdict::Again(Duration::ZERO));
@@ -65,7 +65,7 @@ pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result
     }
 }
 
-/// Everything that the job has to show, stored: what an earlier attempt left in the bucket, and the rest made anew.
+/// All files of the job, stored: those of an earlier attempt from the bucket, and the others newly made.
 async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Setback> {
     if let Some(files) = look_before_paying(app, job).await.map_err(Setback::from_storage_error(Attempt::NeverBegan))? {
         let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
@@ -78,7 +78,7 @@ async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, S
         let thumbnail = store_thumbnail(app, job, Some(bytes), end).await;
         return Ok(Files { image: facts, artwork: None, thumbnail });
     };
-    // The artwork is stored before its lettering is set, so that a crash meanwhile does not cost another painting.
+    // Store the artwork before the lettering is set, so that a crash does not cost another painting.
     let (artwork, attempt) =
         match paid_artwork(app, job).await.map_err(Setback::from_storage_error(Attempt::NeverBegan))? {
             Some(artwork) => (artwork, Attempt::NeverBegan),
@@ -97,8 +97,8 @@ async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, S
     Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
 }
 
-/// Stores a thumbnail of what the job has to show: of `picture`, or else of what is in the bucket. Tells whether it is
-/// stored. The job does without one that cannot be made or stored in time.
+/// Stores a thumbnail of `picture`, or else of the job's file in the bucket, and returns whether it is stored. A job
+/// does without a thumbnail that cannot be made or stored in time.
 async fn store_thumbnail(app: &App, job: &Claimed, picture: Option<Bytes>, end: Instant) -> bool {
     if !app.thumbnails {
         return false;
@@ -121,12 +121,13 @@ async fn store_thumbnail(app: &App, job: &Claimed, picture: Option<Bytes>, end: 
     stored.is_ok()
 }
 
-/// Whether the model can have all of its time and the picture still be stored. One that comes too late is paid for.
+/// Whether the model can use its full timeout and the picture can still be stored. A late picture would be paid for in
+/// vain.
 fn may_paint_before(app: &App, end: Instant) -> bool {
     end.saturating_duration_since(Instant::now()) >= app.painter.timeout() + TIME_TO_STORE
 }
 
-/// A new picture. Where one could not be stored before, the bucket first has to take something that costs nothing.
+/// Paints a picture. If storing one failed before, first checks that the bucket works, which costs nothing.
 async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, Setback> {
     let lost_one = job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable);
     if lost_one || app.images.is_failing() {
@@ -142,31 +143,31 @@ async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, S
     }
 }
 
-/// Looks for what was paid for before. On a first attempt there can be nothing.
+/// Looks for files from an earlier attempt. The first attempt has none.
 async fn look_before_paying(app: &App, job: &Claimed) -> Result<Option<Files>, ServiceError> {
     if job.attempts > 1 { app.images.find(job).await } else { Ok(None) }
 }
 
-/// The picture of a poster that an earlier attempt had painted, but whose lettering it did not set.
+/// The artwork of an earlier attempt that did not complete the poster.
 async fn paid_artwork(app: &App, job: &Claimed) -> Result<Option<File>, ServiceError> {
     if job.attempts > 1 { app.images.read(job, Variant::Artwork).await } else { Ok(None) }
 }
 
-/// Stores a file, for as long as there is time: painting it anew would cost more. Gives back what is stored.
+/// Stores a file, retrying as long as there is time, as another painting would cost more. Returns the stored file.
 async fn store(app: &App, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
     loop {
         if put(app, job, variant, &file, end - TIME_TO_STORE / 2).await? == Stored::New {
             return Ok(file);
         }
-        // A worker that lost its lease came first. Its file stays, so the record must speak of that one.
+        // A worker that lost its lease was first. Its file is kept, so the record must describe that file.
         if let Some(stored) = app.images.read(job, variant).await? {
             return Ok(stored);
         }
-        // Each turn of the loop means that somebody has deleted a file meanwhile, which ends.
+        // Each iteration means that somebody deleted a file in the meantime, so the loop ends.
     }
 }
 
-/// Stores a file, again and again until `stop` if need be.
+/// Stores a file, with retries until `stop`.
 async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored, ServiceError> {
     let mut tries = 0;
     loop {
@@ -185,7 +186,7 @@ async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant)
     }
 }
 
-/// Records what the job has to show.
+/// Records the job's files.
 async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     let image = app.images.publish(&job, files, now, app.url_life).await?;
@@ -203,15 +204,15 @@ async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, Servic
     }
 }
 
-/// Ends the job, or gives it up to another attempt.
+/// Fails the job, or releases it for another attempt.
 async fn set_back(app: &App, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     let Setback { code, message, attempt, then } = setback;
-    // A picture that could not be stored may be there all the same, and the next look at the job will tell.
+    // A picture may be stored despite the error. The next attempt will look for it.
     let exhausted =
         attempt == Attempt::Counts && job.attempts >= app.max_attempts && code != ErrorCode::StorageUnavailable;
-    // The record's own counters tell how often this happened. The ticket's receives do not: it also comes back when
-    // there was no time for it, or when another worker had the job.
+    // The record counts its setbacks. The receive count is higher: tickets also come back for lack of time, or while
+    // another worker has the job.
     let before = match attempt {
         Attempt::Counts => job.attempts - 1,
         Attempt::NeverBegan => job.setbacks,
@@ -251,9 +252,9 @@ async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, Se
     }
 }
 
-/// What becomes of the ticket of a job that moved on while this worker had it, and of what it has stored for the
-/// job, `mine`: that goes, unless the job as it stands still speaks of it or may yet. The ticket of a job that was
-/// canceled stays until the lease has ended, for a request to store may have lost its answer and be on its way yet.
+/// Deletes the files that this worker stored for a job that somebody else changed, `mine`, unless its current version
+/// refers to them or still may. Returns the verdict on the ticket: that of a canceled job is kept until the lease has
+/// expired, because a request whose answer was lost may still store a file.
 async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
     let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
     if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
@@ -265,7 +266,7 @@ async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<V
     }
 }
 
-/// The file with the mark of its origin. One that cannot be marked was paid for all the same, and is kept as it is.
+/// Adds the mark of origin to a file. If that fails, the file is kept without it, as it was paid for.
 fn marked(job: &Job, file: File, origin: Origin) -> File {
     let File { facts, bytes } = file;
     let bytes = mark(bytes.clone(), origin).unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! The thumbnail of a picture: a small copy for lists and walls of pictures.
+//! Thumbnails: small copies for lists and galleries.
 
 use bytes::Bytes;
 use shared::aws::{File, ServiceError};
@@ -9,10 +9,10 @@ use tokio::task::JoinError;
 use tokio::time::error::Elapsed;
 use typography::{Raster, Thumbnail, Unreadable};
 
-/// The greatest size of a thumbnail's file, in bytes.
+/// The maximum size of a thumbnail file, in bytes.
 const MOST_BYTES: usize = 40_000;
 
-/// What the mark of origin takes of it, in bytes, at most.
+/// The maximum size of the mark of origin in it, in bytes.
 const MARK: usize = 1_000;
 
 /// Why a picture has no thumbnail.
@@ -30,7 +30,7 @@ pub(crate) enum NoThumbnail {
     TooLate(#[from] Elapsed),
 }
 
-/// A JPEG file of a picture's small copy, with the mark of the picture's origin.
+/// A small copy as a JPEG file, with the picture's mark of origin.
 pub(crate) fn thumbnail(picture: &Bytes) -> Result<File, NoThumbnail> {
     let small = Thumbnail::of(&Raster::decode(picture)?, MOST_BYTES - MARK)?;
     let bytes = mark(small.file.into(), Origin::of(picture).unwrap_or(Origin::Model))?;

@@ -1,4 +1,4 @@
-//! Setting the lettering of a poster over its picture.
+//! Sets the lettering of a poster over its picture.
 
 use shared::aws::File;
 use shared::image::ImageFacts;
@@ -9,7 +9,7 @@ use typography::{Format, NotSet, Place, Raster, Sheet, Style, Unreadable};
 
 use crate::drawing::Drawing;
 
-/// Why a picture has no lettering. It would come to the same each time.
+/// Why the lettering failed. Every retry would fail in the same way.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetError {
     #[error("the picture cannot be read or written: {0}")]
@@ -20,7 +20,7 @@ pub(crate) enum SetError {
     BrokeOff(#[from] JoinError),
 }
 
-/// Sets `poster` over `artwork`, in the format that the order asks for.
+/// Sets `poster` over `artwork`, in the format of the order.
 pub(crate) async fn typeset(
     drawing: &Drawing,
     order: &Order,

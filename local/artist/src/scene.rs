@@ -96,7 +96,7 @@ impl<'a> Scene<'a> {
         if !self.brief.lettered {
             // Words that somebody else sets will hardly go to the middle of the right edge.
             let font = Font { face: Face::LeagueGothic, size: 15.0 * self.unit, tracking: 0.12 };
-            let line = Line::new(&DISCLOSURE.to_uppercase(), font).at(0.0, 0.0, Align::Centre);
+            let line = Line::new(&DISCLOSURE.to_uppercase(), font).at(0.0, 0.0, Align::Center);
             let edge = Transform::from_rotate(-90.0).post_translate(width - 8.0 * self.unit, 0.45 * height);
             self.canvas.fill(line.and_then(|path| path.transform(edge)).as_ref(), |_, _, under| {
                 if under[1] > 0.25 { self.palette.ink } else { [0.9, 0.85, 0.75] }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::colour::luminance;
+use crate::color::luminance;
 
 const SHEET: Sheet<'_> =
     Sheet { title: "The Bridge of Sighs", tagline: None, credits: &[], style: Some(Style::Noir), place: None };
@@ -31,7 +31,7 @@ fn pixel(picture: &Raster, x: usize, y: usize) -> Rgb {
     [picture.pixels[at], picture.pixels[at + 1], picture.pixels[at + 2]]
 }
 
-/// The box of all pixels of exactly this colour: left, top, right, bottom.
+/// The box of all pixels of exactly this color: left, top, right, bottom.
 fn ink_box(picture: &Raster, ink: Rgb) -> Option<[usize; 4]> {
     let all = (0..picture.width * picture.height).map(|i| (i % picture.width, i / picture.width));
     let inked = all.filter(|(x, y)| pixel(picture, *x, *y) == ink);
@@ -80,12 +80,12 @@ fn the_title_stands_out_from_every_pixel_beneath_it_in_every_look_and_shape() {
 
 #[test]
 fn the_measured_contrast_is_that_of_the_pixels() {
-    // On a picture of one colour each row of the scrim is of one colour, which its first pixel shows.
-    for colour in [[255; 3], [230, 200, 120], [90, 140, 220], [2, 2, 4]] {
-        let artwork = picture(208, 304, |_, _| colour);
+    // On a picture of one color each row of the scrim is of one color, which its first pixel shows.
+    for color in [[255; 3], [230, 200, 120], [90, 140, 220], [2, 2, 4]] {
+        let artwork = picture(208, 304, |_, _| color);
         let ink = Style::Noir.design(&Survey::of(&artwork)).inks.title;
         let poster = typeset(artwork, &SHEET).expect("it is set");
-        // The scrim of a bright picture passes through the title's own colour where it fades out.
+        // The scrim of a bright picture passes through the title's own color where it fades out.
         let mut picture = poster.picture;
         let fading = (0..304).filter(|y| pixel(&picture, 0, *y) == ink).collect::<Vec<_>>();
         for y in fading {
@@ -137,7 +137,7 @@ fn a_title_stands_where_the_picture_is_calm() {
 }
 
 #[test]
-fn colours_and_looks_are_taken_from_the_picture() {
+fn colors_and_looks_are_taken_from_the_picture() {
     let ink = |rgb: Rgb| Style::Epic.design(&Survey::of(&picture(96, 144, |_, _| rgb))).inks.title;
     let ([warm, .., dim], [cold, .., bright]) = (ink([200, 80, 20]), ink([30, 90, 200]));
     assert!(warm > dim && bright > cold, "the title takes the picture's hue");
@@ -191,7 +191,7 @@ fn a_title_without_ink_and_a_picture_without_room_are_told() {
 #[test]
 fn many_names_take_no_more_room_than_a_seventh() {
     let credits = [("executive producer of", "Maximiliane Freifrau von Hohenstein-Wertheim"); 16];
-    let block = fitted_billing(&credits, 1000.0, 700.0, Align::Centre);
+    let block = fitted_billing(&credits, 1000.0, 700.0, Align::Center);
     assert!(block.height <= 140.0 && block.width <= 700.0, "{block:?}");
 }
 

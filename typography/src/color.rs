@@ -1,11 +1,11 @@
-//! Colour as the eye sees it: luminance, contrast, and lightness, chroma and hue.
+//! Color as the eye sees it: luminance, contrast, lightness, chroma and hue.
 
 use tiny_skia::Color;
 
-/// A colour of sRGB, a byte a channel.
+/// An sRGB color, one byte per channel.
 pub(crate) type Rgb = [u8; 3];
 
-/// The light of each byte of sRGB, of one (IEC 61966-2-1).
+/// The linear light of each sRGB byte, from 0 to 1 (IEC 61966-2-1).
 pub(crate) struct Light([f32; 256]);
 
 impl Light {
@@ -13,7 +13,7 @@ impl Light {
         Self(std::array::from_fn(|byte| linear(byte as f32 / 255.0)))
     }
 
-    /// The relative luminance of a colour, of one.
+    /// The relative luminance of a color, from 0 to 1.
     pub(crate) fn luminance(&self, rgb: Rgb) -> f32 {
         let [red, green, blue] = rgb.map(|byte| self.0[usize::from(byte)]);
         0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -26,7 +26,7 @@ pub fn contrast(one: f32, other: f32) -> f32 {
     (one.max(other) + 0.05) / (one.min(other) + 0.05)
 }
 
-/// The relative luminance of a colour of sRGB, of one.
+/// The relative luminance of an sRGB color, from 0 to 1.
 pub fn luminance(rgb: [u8; 3]) -> f32 {
     let [red, green, blue] = rgb.map(|byte| linear(f32::from(byte) / 255.0));
     0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -40,7 +40,7 @@ fn encoded(value: f32) -> f32 {
     if value <= 0.003_130_8 { value * 12.92 } else { 1.055 * value.powf(1.0 / 2.4) - 0.055 }
 }
 
-/// A colour in OKLab (<https://bottosson.github.io/posts/oklab/>), where equal steps look equal.
+/// A color in OKLab (<https://bottosson.github.io/posts/oklab/>), where equal distances look equal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Lab {
     pub(crate) lightness: f32,
@@ -62,7 +62,7 @@ impl Lab {
         }
     }
 
-    /// The colour of this lightness (of one), chroma and hue (in radians).
+    /// The color with this lightness (from 0 to 1), chroma and hue (in radians).
     pub(crate) fn polar(lightness: f32, chroma: f32, hue: f32) -> Self {
         Self { lightness, a: chroma * hue.cos(), b: chroma * hue.sin() }
     }
@@ -88,20 +88,20 @@ impl Lab {
         ]
     }
 
-    /// The nearest colour of sRGB of the same lightness and hue: chroma gives way.
+    /// The nearest sRGB color of the same lightness and hue, with reduced chroma if necessary.
     pub(crate) fn rgb(self) -> Rgb {
-        let mut colour = self;
+        let mut color = self;
         for _ in 0..24 {
-            if colour.light().iter().all(|channel| (-0.001..=1.001).contains(channel)) {
+            if color.light().iter().all(|channel| (-0.001..=1.001).contains(channel)) {
                 break;
             }
-            colour = Self { a: colour.a * 0.9, b: colour.b * 0.9, ..colour };
+            color = Self { a: color.a * 0.9, b: color.b * 0.9, ..color };
         }
-        colour.light().map(|channel| (encoded(channel.clamp(0.0, 1.0)) * 255.0).round() as u8)
+        color.light().map(|channel| (encoded(channel.clamp(0.0, 1.0)) * 255.0).round() as u8)
     }
 }
 
-/// The colour in tiny-skia's terms.
+/// The color as tiny-skia's type.
 pub(crate) fn ink([red, green, blue]: Rgb) -> Color {
     Color::from_rgba8(red, green, blue, 255)
 }
@@ -113,15 +113,15 @@ mod tests {
     #[test]
     fn contrast_is_that_of_the_standard() {
         assert!((contrast(luminance([255; 3]), luminance([0; 3])) - 21.0).abs() < 0.01);
-        // The standard's own example of the darkest grey on white that passes 4.5.
-        let grey = contrast(luminance([0x76; 3]), 1.0);
-        assert!((4.5..4.6).contains(&grey), "{grey}");
+        // The standard's own example of the darkest gray on white that passes 4.5.
+        let gray = contrast(luminance([0x76; 3]), 1.0);
+        assert!((4.5..4.6).contains(&gray), "{gray}");
         let light = Light::new();
         assert!((light.luminance([12, 200, 77]) - luminance([12, 200, 77])).abs() < 1e-6);
     }
 
     #[test]
-    fn colours_go_there_and_back() {
+    fn colors_go_there_and_back() {
         for rgb in [[0, 0, 0], [255, 255, 255], [200, 30, 40], [10, 120, 220], [128, 128, 128]] {
             let back = Lab::of(rgb).rgb();
             assert!(rgb.iter().zip(&back).all(|(a, b)| a.abs_diff(*b) <= 1), "{rgb:?} {back:?}");
