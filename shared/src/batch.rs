@@ -71,7 +71,7 @@ impl BatchOrder {
             match Entry::parse(job, &format!("/jobs/{index}"), &defaults, default_model) {
                 Ok(entry) => {
                     if let Some(first) = entry.custom_id.clone().and_then(|id| seen.insert(id, index)) {
-                        let detail = format!("must be unique in the batch, but is that of job {first} too");
+                        let detail = format!("must be unique in the batch, but job {first} has the same");
                         errors.push(FieldError::new(&format!("/jobs/{index}/custom_id"), detail));
                     }
                     entries.push(entry);
@@ -142,7 +142,7 @@ pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<Fi
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
     let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
     if has_prompt {
-        errors.push(FieldError::new("/defaults/prompt", "belongs to each job, not to the defaults".to_owned()));
+        errors.push(FieldError::new("/defaults/prompt", "must be set for each job, not in the defaults".to_owned()));
     }
     errors
 }

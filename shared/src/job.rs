@@ -349,11 +349,11 @@ impl Job {
         self.idle(now).then(|| {
             let message = match code {
                 ErrorCode::DeadlineExceeded => "The job's deadline passed before there was a picture.",
-                ErrorCode::AttemptsExhausted => "The job was given up after as many attempts as are allowed.",
+                ErrorCode::AttemptsExhausted => "The job has no attempts left.",
                 _ => "The service could not finish the job.",
             };
             let message = match &self.last_error {
-                Some(last) => format!("{message} The last thing in its way: {}", last.message),
+                Some(last) => format!("{message} Last error: {}", last.message),
                 None => message.to_owned(),
             };
             self.failed(code, message, now)

@@ -24,7 +24,7 @@ macro_rules! label {
             type Error = String;
             fn try_from(text: String) -> Result<Self, String> {
                 let fits = check_visible(&text).is_ok() && text.chars().count() <= $max && is_plain(&text);
-                let rule = concat!("must have 1 to ", $max, " characters, at least one visible and none a control character");
+                let rule = concat!("must have 1 to ", $max, " characters, at least one of them visible, and no control characters");
                 if fits { Ok(Self(text)) } else { Err(rule.to_owned()) }
             }
         }

@@ -30,13 +30,13 @@ pub enum Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
     /// The file is damaged.
-    #[error("the file cannot be taken apart: {0}")]
+    #[error("the file is damaged: {0}")]
     Damaged(#[from] img_parts::Error),
     /// The file is neither PNG, JPEG nor WebP.
     #[error("the file has no known format")]
     UnknownFormat,
     /// The file has XMP that cannot be extended: compressed, not RDF, or too long.
-    #[error("the file has XMP that cannot be added to")]
+    #[error("the file's XMP cannot be extended")]
     OtherXmp,
 }
 

@@ -128,13 +128,13 @@ impl Problem {
     fn describe(&self) -> (u16, &'static str, &'static str) {
         match self {
             Self::InvalidJson(_) => (400, "invalid_json", "The body is not JSON"),
-            Self::InvalidRequest(_) => (400, "invalid_request", "The request breaks a rule"),
-            Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key breaks its rule"),
+            Self::InvalidRequest(_) => (400, "invalid_request", "The request is invalid"),
+            Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key is invalid"),
             Self::InvalidCursor => (400, "invalid_cursor", "The cursor is not valid"),
-            Self::Unauthorized => (401, "unauthorized", "The caller is not known"),
+            Self::Unauthorized => (401, "unauthorized", "The caller is unknown"),
             Self::NotFound => (404, "not_found", "There is no such job or batch"),
             Self::NoSuchRoute => (404, "no_such_route", "There is no such path"),
-            Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not know this method"),
+            Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not support this method"),
             Self::NotCancelable(_) => (409, "not_cancelable", "The job can no longer be canceled"),
             Self::NotRetryable(_) => (409, "not_retryable", "The job cannot be retried"),
             Self::NotFinished(_) => (409, "not_finished", "The job has no picture"),
@@ -143,7 +143,7 @@ impl Problem {
             Self::UnsupportedCharacter(_) => (422, "unsupported_character", "The fonts lack a character"),
             Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "The idempotency key was used before"),
             Self::Internal => (500, "internal", "The service failed"),
-            Self::Unavailable { .. } => (503, "unavailable", "The service is busy or out of reach"),
+            Self::Unavailable { .. } => (503, "unavailable", "The service is busy or unavailable"),
         }
     }
 
@@ -158,7 +158,7 @@ impl Problem {
                         pointer => format!("{pointer} {}", error.detail),
                     })
                     .collect();
-                let more = if errors.len() < MAX_FAULTS { "" } else { "; there may be more faults than these hundred" };
+                let more = if errors.len() < MAX_FAULTS { "" } else { "; there may be more than these hundred faults" };
                 format!("{}{more}.", faults.join("; "))
             }
             Self::InvalidIdempotencyKey => {
@@ -179,29 +179,28 @@ impl Problem {
                     .to_owned()
             }
             Self::InvalidCursor => {
-                "Use next_cursor as a page gave it, with the same path and filter; begin the list anew without one."
+                "Use next_cursor unchanged, with the same path and filter, or omit it to start from the beginning."
                     .to_owned()
             }
             Self::Unauthorized => {
-                "The request lacks what this service knows its callers by: an API key, a token, or a signature."
-                    .to_owned()
+                "Send what identifies you to this service: an API key, a token, or a signature.".to_owned()
             }
             Self::NotFound => {
                 "Nothing of yours has this id. Jobs and batches are deleted when their retention ends.".to_owned()
             }
-            Self::NotCancelable(status) => format!("The job has {status} already."),
+            Self::NotCancelable(status) => format!("The job has already {status}."),
             Self::NotRetryable(status) => {
                 format!("The job is {status}; only a failed or canceled one can be retried.")
             }
             Self::NotFinished(status) => format!("The job is {status}; only a succeeded one has a picture."),
             Self::NoSuchRoute => "The paths of this API are listed in its OpenAPI document.".to_owned(),
-            Self::MethodNotAllowed(allowed) => format!("This path answers to {}.", allowed.join(", ")),
+            Self::MethodNotAllowed(allowed) => format!("This path supports {}.", allowed.join(", ")),
             Self::Unavailable { .. } => {
                 "The request was not accepted. Send it again after the time in Retry-After; with an Idempotency-Key \
-                 it is certain not to be done twice."
+                 it cannot be done twice."
                     .to_owned()
             }
-            Self::Internal => "The fault is on our side and was recorded.".to_owned(),
+            Self::Internal => "This is an error in the service, and it was logged.".to_owned(),
         }
     }
 }
@@ -226,6 +225,6 @@ mod tests {
         };
         assert!(!faults(99).detail.contains("more"));
         assert_eq!(faults(300_000).errors.len(), 100);
-        assert!(faults(300_000).detail.ends_with("; there may be more faults than these hundred."));
+        assert!(faults(300_000).detail.ends_with("; there may be more than these hundred faults."));
     }
 }

@@ -41,7 +41,7 @@ impl<'a> Settings<'a> {
     pub fn number(&mut self, name: &str, range: RangeInclusive<u32>) -> u32 {
         let number = self.parse::<u32>(name);
         if let Some(number) = number.filter(|number| !range.contains(number)) {
-            self.faults.push(format!("{name} is {number}, but must lie in {} to {}", range.start(), range.end()));
+            self.faults.push(format!("{name} is {number}, but must be {} to {}", range.start(), range.end()));
         }
         number.unwrap_or(*range.start())
     }
@@ -79,7 +79,7 @@ mod tests {
             settings.number(name, 1..=10);
         }
         let message = settings.finish(|| ()).expect_err("three are bad").to_string();
-        for part in ["HIGH is 70, but must lie in 1 to 10", "WORD is \"seven\"", "MISSING is not set"] {
+        for part in ["HIGH is 70, but must be 1 to 10", "WORD is \"seven\"", "MISSING is not set"] {
             assert!(message.contains(part), "{message}");
         }
     }

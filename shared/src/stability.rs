@@ -69,7 +69,7 @@ pub enum NoPicture {
     #[error("the model failed while it painted")]
     InferenceError,
     /// The answer does not have the documented form.
-    #[error("the model's answer holds no picture: {0}")]
+    #[error("the model's answer contains no picture: {0}")]
     Malformed(&'static str),
 }
 

@@ -24,7 +24,7 @@ pub enum TicketError {
     #[error("the ticket has version {0}, which is newer than this function")]
     Newer(u32),
     /// It is not a ticket.
-    #[error("the message is no ticket")]
+    #[error("malformed ticket")]
     Malformed,
 }
 

@@ -74,7 +74,7 @@ pub enum NotSet {
     #[error("no bundled face has the character U+{:04X}", u32::from(*.0))]
     NoFace(char),
     /// The title has no ink, or the picture has no room for it.
-    #[error("nothing of the title would be seen")]
+    #[error("the title would not be visible")]
     NoTitle,
 }
 

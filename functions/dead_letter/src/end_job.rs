@@ -12,11 +12,11 @@ pub(crate) async fn end(app: &App, delivery: Delivery) -> Result<Verdict, Servic
     let id = delivery.ticket.job;
     let now = app.clock.now();
     let Some(job) = app.table.get(id).await? else {
-        tracing::warn!(job.id = %id, "a dead letter's job has no record");
+        tracing::warn!(job.id = %id, "dropped a dead letter whose job has no record");
         return Ok(Verdict::Done);
     };
     if job.finished_at().is_none() && delivery.ticket.predates_retry(&job) {
-        tracing::warn!(job.id = %id, "a dead letter was dropped because its job has been retried since");
+        tracing::warn!(job.id = %id, "dropped a dead letter whose job was retried since");
         return Ok(Verdict::Done);
     }
     let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };

@@ -31,7 +31,7 @@ pub(crate) async fn cancel(
             continue;
         };
         let (canceled, broke_off) = cancel_part(app, part, known, limit).await.map_err(log_failure(part.id))?;
-        tracing::info!(batch.id = %part.id, "what had not started of a batch was canceled");
+        tracing::info!(batch.id = %part.id, "batch canceled");
         if broke_off {
             cursor.stop_at(part);
         }

@@ -19,7 +19,7 @@ pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, P
         };
         job = match app.table.save(&canceled).await.map_err(log_failure(id))? {
             Saved::Stored => {
-                tracing::info!(job.id = %id, "a job was canceled");
+                tracing::info!(job.id = %id, "job canceled");
                 return Ok(canceled);
             }
             Saved::MovedOn(current) => Some(*current),

@@ -54,7 +54,7 @@ pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     }
     let ended = give_up(&app.table, &app.images, job.clone(), ErrorCode::DeadlineExceeded, app.url_life, now);
     ended.await.unwrap_or_else(|error| {
-        tracing::warn!(job.id = %job.id, %error, "an overdue job cannot be ended yet");
+        tracing::warn!(job.id = %job.id, %error, "cannot end an overdue job yet");
         Some(job)
     })
 }

@@ -108,7 +108,7 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
     let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
     if order.group.is_some() && key.is_none() {
         // Without a key, nobody could complete a submission that crashed, and its group would never end.
-        return Err(Problem::field("/group", "needs the header Idempotency-Key".to_owned()));
+        return Err(Problem::field("/group", "requires the header Idempotency-Key".to_owned()));
     }
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.states);

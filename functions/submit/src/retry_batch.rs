@@ -85,7 +85,7 @@ async fn retry_part(
         .await?;
     let tickets: Vec<_> = jobs.iter().filter_map(|(_, ticket, _)| ticket.clone()).collect();
     app.queue.send_batch(&tickets, &part.owner).await?;
-    tracing::info!(batch.id = %part.id, jobs = tickets.len(), "a batch was retried");
+    tracing::info!(batch.id = %part.id, jobs = tickets.len(), "batch retried");
     let broke_off = jobs.iter().any(|(_, _, left)| *left);
     Ok((jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off))
 }

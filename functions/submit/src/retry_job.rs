@@ -51,7 +51,7 @@ pub(crate) async fn retry(
         Retried::Refused(job) => return Err(Problem::NotRetryable(job.status())),
         Retried::Gone => return Err(Problem::NotFound),
     };
-    tracing::info!(job.id = %id, replayed, "a job was retried");
+    tracing::info!(job.id = %id, replayed, "job retried");
     Ok(Submitted { job, replayed })
 }
 

@@ -82,7 +82,7 @@ pub(crate) async fn submit(
         }
         CreatedBatch::Existing(_) => return Err(Problem::IdempotencyKeyReused),
     };
-    tracing::info!(batch.id = %id, jobs = batch.total, replayed, "a batch was submitted");
+    tracing::info!(batch.id = %id, jobs = batch.total, replayed, "batch submitted");
     let jobs = order.entries.into_iter().enumerate();
     let jobs = jobs.map(|(index, entry)| {
         let Entry { custom_id, .. } = entry;
@@ -184,7 +184,7 @@ async fn join_group(app: &App, batch: &Batch, order: &BatchOrder) -> Result<(), 
     match app.table.join_group(batch, id, name).await.map_err(log_failure(batch.id))? {
         Joined::Part => Ok(()),
         Joined::Full => {
-            let rule = format!("has {} parts already, which is the most; begin another group", Group::MAX_PARTS);
+            let rule = format!("already has {} parts, the maximum; use another group", Group::MAX_PARTS);
             Err(Problem::field("/group", rule))
         }
     }

@@ -37,7 +37,7 @@ pub(crate) async fn submit(
     if submitted.job.finished_at().is_none() {
         send_ticket(app, &submitted.job, trace).await?;
     }
-    tracing::info!(job.id = %id, replayed = submitted.replayed, "a job was submitted");
+    tracing::info!(job.id = %id, replayed = submitted.replayed, "job submitted");
     Ok(submitted)
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result
         if age.is_some_and(|age| age < TIME_TO_APPEAR) {
             return Ok(Verdict::Again(Duration::from_secs(5)));
         }
-        tracing::warn!(job.id = %id, "a ticket was dropped because its job has no record");
+        tracing::warn!(job.id = %id, "dropped a ticket whose job has no record");
         return Ok(Verdict::Done);
     };
     let lease = Lease::new(now + left + CLOCK_SKEW);
@@ -116,7 +116,7 @@ async fn store_thumbnail(app: &App, job: &Claimed, picture: Option<Bytes>, end: 
     });
     let stored = stored.await.map_err(NoThumbnail::from).flatten();
     if let Err(error) = &stored {
-        tracing::warn!(job.id = %job.id, attempt = job.attempts, %error, "a picture has no thumbnail");
+        tracing::warn!(job.id = %job.id, attempt = job.attempts, %error, "thumbnail failed");
     }
     stored.is_ok()
 }
@@ -197,7 +197,7 @@ async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, Servic
             clean_up(&app.images, &job, now).await
         }
         Saved::MovedOn(current) => {
-            tracing::warn!(job.id = %job.id, status = %current.status(), "a picture came after its job had moved on");
+            tracing::warn!(job.id = %job.id, status = %current.status(), "discarded a late picture");
             discard_stale(app, &job, Some(&current)).await
         }
         Saved::Gone => discard_stale(app, &job, None).await,
@@ -223,7 +223,7 @@ async fn set_back(app: &App, job: Claimed, setback: Setback, delivery: &Delivery
     let verdict = Verdict::Again(wait);
     tracing::warn!(
         job.id = %job.id, attempt = job.attempts, receives = delivery.receives, reason = %code, ?verdict,
-        "an attempt came to nothing: {message}",
+        "attempt failed: {message}",
     );
     let released = job.release(LastError { code, message, at: now }, attempt);
     match app.table.save(&released).await? {
@@ -270,7 +270,7 @@ async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<V
 fn marked(job: &Job, file: File, origin: Origin) -> File {
     let File { facts, bytes } = file;
     let bytes = mark(bytes.clone(), origin).unwrap_or_else(|error| {
-        tracing::warn!(job.id = %job.id, %error, "a picture has no mark of its origin");
+        tracing::warn!(job.id = %job.id, %error, "mark of origin failed");
         bytes
     });
     File { facts: ImageFacts { bytes: bytes.len() as u64, ..facts }, bytes }
@@ -286,6 +286,6 @@ fn log_end(job: &Job) {
         job.id = %job.id, status = %job.status(), code, attempt = job.attempts, throttles = job.throttles,
         duration_ms = job.started_at.map(|start| end.since(start).as_millis() as u64),
         waited_ms = job.started_at.map(|start| start.since(job.queued_at).as_millis() as u64),
-        "a job ended",
+        "job ended",
     );
 }

@@ -63,7 +63,7 @@ impl Setback {
 
     /// There is too little time left in this invocation to start the model.
     pub(crate) fn out_of_time() -> Self {
-        let message = "The service's own calls left the model too little time; the job is tried again.";
+        let message = "The service's own calls left the model too little time; the job will be retried.";
         Self::new(ErrorCode::Internal, Attempt::NeverBegan, Then::WhenFree, message)
     }
 
@@ -85,7 +85,7 @@ impl Setback {
                 return Self::model_error("The model failed while it painted.");
             }
             PaintError::NoPicture(NoPicture::Malformed(_)) => {
-                return Self::model_error("The model's answer held no picture.");
+                return Self::model_error("The model's answer contained no picture.");
             }
             PaintError::Refused(refusal) => refusal,
         };
@@ -93,12 +93,12 @@ impl Setback {
         let (error, then, message) = match refusal.meaning {
             Meaning::Failed => return Self::model_error(format!("The model did not answer ({code}).")),
             Meaning::Busy => {
-                (ErrorCode::Throttled, Then::WhenFree, "The model is busy; the job is tried again.".to_owned())
+                (ErrorCode::Throttled, Then::WhenFree, "The model is busy; the job will be retried.".to_owned())
             }
             Meaning::Unavailable => (
                 ErrorCode::ModelUnavailable,
                 Then::WhenFree,
-                format!("The model cannot be reached or has no capacity ({code}); the job is tried again."),
+                format!("The model cannot be reached or has no capacity ({code}); the job will be retried."),
             ),
             Meaning::Denied => (
                 ErrorCode::ModelAccessDenied,
@@ -126,7 +126,7 @@ impl Setback {
                 Then::WhenMended,
                 format!(
                     "The model refused the request as invalid ({code}). It has not answered this worker before, so the \
-                     fault may be the operator's to mend; the job waits until the model has answered."
+                     operator may have to fix something; the job waits until the model answers."
                 ),
             ),
         };
@@ -135,7 +135,7 @@ impl Setback {
 
     /// Typesetting is deterministic, so another attempt would fail in the same way.
     pub(crate) fn from_typesetting_error(job: &Job, error: &SetError, attempt: Attempt) -> Self {
-        tracing::error!(job.id = %job.id, %error, "a poster cannot be set");
+        tracing::error!(job.id = %job.id, %error, "typesetting failed");
         let message = "The picture was painted, but the lettering cannot be set over it.";
         Self::new(ErrorCode::TypesettingFailed, attempt, Then::Fail, message)
     }
@@ -147,7 +147,7 @@ impl Setback {
                 Kind::Throttled | Kind::Unavailable => Then::Soon,
                 Kind::Denied | Kind::Missing | Kind::Rejected => Then::WhenMended,
             };
-            let message = format!("The bucket of pictures does not answer as it should ({}).", error.code);
+            let message = format!("The bucket of pictures failed ({}).", error.code);
             Self::new(ErrorCode::StorageUnavailable, attempt, then, message)
         }
     }

@@ -22,11 +22,11 @@ pub(crate) enum NoThumbnail {
     Picture(#[from] Unreadable),
     #[error("the thumbnail cannot be marked: {0}")]
     Unmarked(#[from] MarkError),
-    #[error("making it broke off: {0}")]
+    #[error("it panicked: {0}")]
     BrokeOff(#[from] JoinError),
     #[error("it cannot be stored: {0}")]
     Unstored(#[from] ServiceError),
-    #[error("there was too little time")]
+    #[error("not enough time")]
     TooLate(#[from] Elapsed),
 }
 

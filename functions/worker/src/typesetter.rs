@@ -16,7 +16,7 @@ pub(crate) enum SetError {
     Picture(#[from] Unreadable),
     #[error(transparent)]
     Lettering(#[from] NotSet),
-    #[error("setting it broke off: {0}")]
+    #[error("it panicked: {0}")]
     BrokeOff(#[from] JoinError),
 }
 

@@ -85,17 +85,17 @@ where
     let ticket = match Ticket::from_body(body) {
         Ok(ticket) => ticket,
         Err(error @ TicketError::Newer(_)) => {
-            tracing::warn!(message.id = message_id, %error, "a ticket waits for a newer function");
+            tracing::warn!(message.id = message_id, %error, "ticket returned to wait for a newer version");
             return again();
         }
         Err(error @ TicketError::Malformed) => {
             return match parked.park(body, &error.to_string()).await {
                 Ok(()) => {
-                    tracing::error!(message.id = message_id, "a message that is no ticket was parked");
+                    tracing::error!(message.id = message_id, "parked a malformed message");
                     Verdict::Done
                 }
                 Err(error) => {
-                    tracing::error!(message.id = message_id, %error, "a message that is no ticket cannot be parked");
+                    tracing::error!(message.id = message_id, %error, "cannot park a malformed message");
                     again()
                 }
             };
@@ -110,11 +110,11 @@ where
     match AssertUnwindSafe(work(delivery)).catch_unwind().await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(error)) => {
-            tracing::warn!(job.id = %job, receives, %error, "a ticket comes back because a service did not answer");
+            tracing::warn!(job.id = %job, receives, %error, "ticket returned: a service call failed");
             again()
         }
         Err(_) => {
-            tracing::error!(job.id = %job, receives, "a ticket comes back because its work panicked");
+            tracing::error!(job.id = %job, receives, "ticket returned: its work panicked");
             again()
         }
     }
@@ -125,7 +125,7 @@ async fn change_visibility(queue: &Queue, message: &SqsMessage, delay: Duration)
     let receipt_handle = message.receipt_handle.as_deref().unwrap_or_default();
     if let Err(error) = queue.change_visibility(receipt_handle, delay).await {
         let message_id = message.message_id.as_deref().unwrap_or_default();
-        tracing::warn!(message.id = message_id, %error, "a message's visibility cannot be changed");
+        tracing::warn!(message.id = message_id, %error, "cannot change a message's visibility timeout");
     }
 }
 

@@ -34,14 +34,14 @@ pub async fn give_up(
         Ok(None) => job.give_up(code, now),
         Err(error) if now < job.deadline_at + PATIENCE => return Err(error),
         Err(error) => {
-            tracing::error!(job.id = %job.id, %error, "a job is given up without a look into the bucket");
+            tracing::error!(job.id = %job.id, %error, "gave up a job without checking the bucket");
             job.give_up(code, now)
         }
     };
     let Some(ended) = ended else { return Ok(Some(job)) };
     match table.save(&ended).await? {
         Saved::Stored => {
-            tracing::warn!(job.id = %ended.id, status = %ended.status(), reason = %code, "a job was given up");
+            tracing::warn!(job.id = %ended.id, status = %ended.status(), reason = %code, "gave up a job");
             Ok(Some(ended))
         }
         Saved::MovedOn(job) => Ok(Some(*job)),

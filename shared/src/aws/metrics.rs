@@ -42,7 +42,7 @@ impl Output {
         line.push('\n');
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writer.write_all(line.as_bytes()).and_then(|()| writer.flush()) {
-            tracing::warn!(%error, "the metrics of a job are lost");
+            tracing::warn!(%error, "lost the metrics of a job");
         }
     }
 }
@@ -69,9 +69,9 @@ impl FromStr for Price {
 
 #[derive(Debug, thiserror::Error)]
 enum PriceError {
-    #[error("it is not a number of US dollars")]
+    #[error("it must be a number of US dollars")]
     Number(#[from] ParseFloatError),
-    #[error("it must lie in 0 to 1000 US dollars")]
+    #[error("it must be from 0 to 1000 US dollars")]
     Range,
 }
 

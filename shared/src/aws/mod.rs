@@ -194,7 +194,7 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     if let Some(bundle) = std::env::var_os("AWS_CA_BUNDLE") {
         match std::fs::read(&bundle) {
             Ok(pem) => roots = roots.with_pem_certificate(pem),
-            Err(error) => tracing::error!(%error, "the file that AWS_CA_BUNDLE names cannot be read"),
+            Err(error) => tracing::error!(%error, "cannot read the file named by AWS_CA_BUNDLE"),
         }
     }
     let context = TlsContext::builder().with_trust_store(roots).build().expect("the bundled roots are valid PEM");
