@@ -33,7 +33,7 @@ pub(crate) struct Calls {
 
 pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report) -> Result<Calls, Failure> {
     let services = Services::default();
-    services.behave(|behaviour| behaviour.answer = answer(&picture(1000)).into());
+    services.behave(|behavior| behavior.answer = answer(&picture(1000)).into());
     let running = services.start().await?;
     let endpoints = Endpoints::plain(&running.addresses);
     let mut submit = Function::start(&mut products.command(Product::Submit, &endpoints)).await?;
@@ -74,9 +74,9 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     worker.stop().await?;
     let tickets = services.take_tickets();
     services.take_counts();
-    services.behave(|behaviour| {
-        behaviour.faults = true;
-        behaviour.model = Duration::from_millis(50);
+    services.behave(|behavior| {
+        behavior.faults = true;
+        behavior.model = Duration::from_millis(50);
     });
     let (first, second) = tokio::try_join!(
         deliver(products, &endpoints, tickets.clone()),

@@ -143,9 +143,9 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
          | memory at rest | {} |\n\
          | memory after {jobs} jobs | {}, at its peak {} |\n\
          | from POST to a finished job, the offline artist painting | {} |\n\
-         | from POST to a finished job, plain colour | {} |\n\
+         | from POST to a finished job, plain color | {} |\n\
          | posters a second, the offline artist painting | {artist:.1} |\n\
-         | posters a second, plain colour | {rate:.0} |",
+         | posters a second, plain color | {rate:.0} |",
         ms(median(&ready)),
         mb(median(&rest)),
         mb(after),

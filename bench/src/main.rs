@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
 
 async fn bench(arguments: &Arguments) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
-        return Err("figures of an unoptimised build say nothing; run with --release".into());
+        return Err("figures of an unoptimized build say nothing; run with --release".into());
     }
     let runs = Runs(if arguments.quick { 1 } else { 5 });
     let mut report = Report::default();

@@ -32,7 +32,7 @@ pub(crate) fn draw(groups: &[Group]) -> String {
         let greatest = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
         for (name, value) in bars {
             let width = (WIDTH - LABELS - VALUES) * (value / least).ln() / (greatest / least).ln();
-            let colour = match *name {
+            let color = match *name {
                 "floor" => "#8c959f",
                 name if name.contains("Python") => "#bf8700",
                 name if name.contains("defaults") || name.contains("one at a time") || name.contains("memcpy") => {
@@ -45,7 +45,7 @@ pub(crate) fn draw(groups: &[Group]) -> String {
             let _ = writeln!(
                 svg,
                 "<text x=\"{x}\" y=\"{middle}\" text-anchor=\"end\" fill=\"#1b1f24\">{name}</text>\
-                 <rect x=\"{LABELS}\" y=\"{y}\" width=\"{width:.1}\" height=\"{BAR}\" rx=\"2\" fill=\"{colour}\"/>\
+                 <rect x=\"{LABELS}\" y=\"{y}\" width=\"{width:.1}\" height=\"{BAR}\" rx=\"2\" fill=\"{color}\"/>\
                  <text x=\"{end:.1}\" y=\"{middle}\" fill=\"#1b1f24\">{value}</text>",
                 x = LABELS - 8.0,
                 end = LABELS + width + 6.0,

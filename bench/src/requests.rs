@@ -35,7 +35,7 @@ pub(crate) async fn submit(products: &Products, runs: Runs, report: &mut Report)
         cpu.extend(repeat(&mut ours, 20, 202).await?.0);
         peer_cpu.extend(repeat(&mut peer, 20, 202).await?.0);
     }
-    services.behave(|behaviour| behaviour.latency = Duration::from_millis(5));
+    services.behave(|behavior| behavior.latency = Duration::from_millis(5));
     services.take_counts();
     let (mut took, mut peer_took, mut service) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs.times(20) {
@@ -84,7 +84,7 @@ fn expect(answer: &Value, status: u16) -> Result<(), Failure> {
 /// Asks after a finished job, whole and by its version.
 pub(crate) async fn status(products: &Products, runs: Runs, report: &mut Report) -> Result<(), Failure> {
     let services = Services::default();
-    services.behave(|behaviour| behaviour.answer = answer(&picture(1000)).into());
+    services.behave(|behavior| behavior.answer = answer(&picture(1000)).into());
     let running = services.start().await?;
     let endpoints = Endpoints::plain(&running.addresses);
     let mut submit = Function::start(&mut products.command(Product::Submit, &endpoints)).await?;

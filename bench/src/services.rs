@@ -30,7 +30,7 @@ const INDEXES: [(&str, &[&str]); 2] = [("owner", &["owner", "created_at"]), ("ba
 
 /// How the services behave.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Behaviour {
+pub(crate) struct Behavior {
     /// How long the table, the queue and the bucket take.
     pub(crate) latency: Duration,
     /// How long the model takes.
@@ -80,7 +80,7 @@ impl Counts {
 
 #[derive(Debug, Default)]
 struct Inner {
-    behaviour: Behaviour,
+    behavior: Behavior,
     counts: Counts,
     table: BTreeMap<String, Item>,
     tickets: Vec<String>,
@@ -126,8 +126,8 @@ impl Services {
     }
 
     /// Changes how the services behave from the next call on.
-    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
-        change(&mut self.lock().behaviour);
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behavior)) {
+        change(&mut self.lock().behavior);
     }
 
     /// What was done since the last time this was asked for.
@@ -164,8 +164,8 @@ impl Services {
         let (latency, fault) = {
             let mut inner = self.lock();
             *inner.counts.calls.entry(operation.to_owned()).or_default() += 1;
-            inner.chances.0 += u64::from(inner.behaviour.faults);
-            (inner.behaviour.latency, if inner.behaviour.faults { inner.chances.0 } else { 1 })
+            inner.chances.0 += u64::from(inner.behavior.faults);
+            (inner.behavior.latency, if inner.behavior.faults { inner.chances.0 } else { 1 })
         };
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -405,7 +405,7 @@ async fn bedrock(State(services): State<Services>, request: Request) -> Response
     let (latency, answer) = {
         let mut inner = services.lock();
         *inner.counts.calls.entry("InvokeModel".to_owned()).or_default() += 1;
-        if inner.behaviour.faults {
+        if inner.behavior.faults {
             inner.chances.1 += 1;
             // Every sixth call comes at a bad time.
             if inner.chances.1 % 6 == 0 {
@@ -414,7 +414,7 @@ async fn bedrock(State(services): State<Services>, request: Request) -> Response
             }
         }
         inner.counts.pictures += 1;
-        (inner.behaviour.model, inner.behaviour.answer.clone())
+        (inner.behavior.model, inner.behavior.answer.clone())
     };
     tokio::time::sleep(latency).await;
     ([(header::CONTENT_TYPE, "application/json")], answer).into_response()

@@ -130,7 +130,7 @@ pub(crate) async fn collected(function: Function) -> Result<f64, Failure> {
 pub(crate) async fn first_over_tls(products: &Products, runs: Runs, report: &mut Report) -> Result<(), Failure> {
     let services = Services::default();
     // A small picture, so that the connections are what is measured.
-    services.behave(|behaviour| behaviour.answer = answer(&picture(1000)).into());
+    services.behave(|behavior| behavior.answer = answer(&picture(1000)).into());
     let running = services.start().await?;
     let front = TlsFront::start(products, &running.addresses).await?;
     let plain = Endpoints::plain(&running.addresses);

@@ -82,7 +82,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     let services = Services::default();
     let answer = answer(&picture(PICTURE));
     let in_flight = (answer.len() * TICKETS) as f64;
-    services.behave(|behaviour| behaviour.answer = answer.into());
+    services.behave(|behavior| behavior.answer = answer.into());
     let running = services.start().await?;
     let endpoints = Endpoints::plain(&running.addresses);
     let start =
@@ -98,7 +98,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     }
     let mut synchronous = Function::start(&mut products.command(Product::PeerSynchronous, &endpoints)).await?;
     synchronous.invoke(&submission()).await?;
-    services.behave(|behaviour| behaviour.model = MODEL);
+    services.behave(|behavior| behavior.model = MODEL);
     let (mut took_synchronous, mut cpu_synchronous) = (Vec::new(), Vec::new());
     let rounds = runs.times(15);
     for round in 0..rounds {

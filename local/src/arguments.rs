@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use local::bedrock::{Behaviour, Faults};
+use local::bedrock::{Behavior, Faults};
 use local::{BedrockMode, Options};
 use shared::Clock;
 use shared::order::{AspectRatio, Model, OutputFormat, Seed};
@@ -83,7 +83,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME=KEY", value_parser = parameter, conflicts_with = "prompt")]
     api_key: Vec<(String, String)>,
 
-    /// Have the local model paint plain colour in no time, to see how fast the rest is
+    /// Have the local model paint plain color in no time, to see how fast the rest is
     #[arg(long)]
     model_plain: bool,
 
@@ -123,7 +123,7 @@ impl Arguments {
             port: self.port.unwrap_or(default_port),
             data: self.data.clone(),
             bedrock: match self.bedrock {
-                Painter::Local => BedrockMode::Local(Behaviour {
+                Painter::Local => BedrockMode::Local(Behavior {
                     latency: self.model_latency,
                     faults: self.model_faults,
                     plain: self.model_plain,

@@ -22,12 +22,12 @@ use shared::origin::{Origin, mark};
 
 /// How the model behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Behaviour {
+pub struct Behavior {
     /// How long it takes over a picture, besides painting it.
     pub latency: Duration,
     /// How often it goes wrong.
     pub faults: Faults,
-    /// Whether it paints plain colour in place of posters, as PNG: for load, where the artist would take all the time.
+    /// Whether it paints plain color in place of posters, as PNG: for load, where the artist would take all the time.
     pub plain: bool,
 }
 
@@ -104,7 +104,7 @@ pub struct Bedrock(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    behaviour: Mutex<Behaviour>,
+    behavior: Mutex<Behavior>,
     invocations: AtomicU64,
     images: AtomicU64,
     throttled: AtomicU64,
@@ -114,15 +114,15 @@ struct Inner {
 
 impl Bedrock {
     /// An endpoint that behaves like this.
-    pub fn new(behaviour: Behaviour) -> Self {
+    pub fn new(behavior: Behavior) -> Self {
         let bedrock = Self::default();
-        bedrock.behave(behaviour);
+        bedrock.behave(behavior);
         bedrock
     }
 
-    /// Changes the endpoint's behaviour from the next call on.
-    pub fn behave(&self, behaviour: Behaviour) {
-        *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+    /// Changes the endpoint's behavior from the next call on.
+    pub fn behave(&self, behavior: Behavior) {
+        *self.0.behavior.lock().unwrap_or_else(PoisonError::into_inner) = behavior;
     }
 
     /// What has happened so far.
@@ -150,7 +150,7 @@ impl Bedrock {
 
     async fn answer(&self, model: &str, body: &[u8]) -> Result<Response, Refusal> {
         self.0.invocations.fetch_add(1, Ordering::Relaxed);
-        let Behaviour { latency, faults, plain } = *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+        let Behavior { latency, faults, plain } = *self.0.behavior.lock().unwrap_or_else(PoisonError::into_inner);
         let mut dice = fastrand::f64();
         let mut strikes = |rate: f64| {
             dice -= rate;
@@ -264,7 +264,7 @@ fn paint(request: &Request, seed: u32) -> Vec<u8> {
     artist::paint(&order, format)
 }
 
-/// A picture of the right size, in a colour that the seed picks.
+/// A picture of the right size, in a color that the seed picks.
 fn paint_plain(request: &Request, seed: u32) -> Vec<u8> {
     let (width, height) = size(request.aspect_ratio);
     artist::paint_plain(seed, width, height)

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::bedrock::{Bedrock, Behaviour};
+use crate::bedrock::{Bedrock, Behavior};
 use crate::event_source::{self, EventSource};
 use crate::gateway::{self, ApiKeys, Route};
 use crate::host::loopback_only;
@@ -75,7 +75,7 @@ impl Default for Options {
         Self {
             port: 0,
             data: None,
-            bedrock: BedrockMode::Local(Behaviour::default()),
+            bedrock: BedrockMode::Local(Behavior::default()),
             parameters: BTreeMap::new(),
             api_keys: ApiKeys::new(),
             event_sources: true,
@@ -88,7 +88,7 @@ impl Default for Options {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BedrockMode {
     /// The offline artist, at no cost.
-    Local(Behaviour),
+    Local(Behavior),
     /// A model on Amazon Bedrock, with the caller's own credentials and at the caller's own cost.
     Aws,
 }
@@ -238,11 +238,11 @@ impl Stack {
         let bucket = S3::open(&data.path().join("s3"), ACCESS_KEY_ID, SECRET_ACCESS_KEY)?;
         back.spawn(bucket.serve(s3, stopped(&stop_back)).map(report));
         back.spawn(Sqs::new(REGION, ACCOUNT).serve(sqs, stopped(&stop_back)).map(report));
-        let behaviour = match options.bedrock {
-            BedrockMode::Local(behaviour) => behaviour,
-            BedrockMode::Aws => Behaviour::default(),
+        let behavior = match options.bedrock {
+            BedrockMode::Local(behavior) => behavior,
+            BedrockMode::Aws => Behavior::default(),
         };
-        let bedrock = Bedrock::new(behaviour);
+        let bedrock = Bedrock::new(behavior);
         // A model that hangs must not hold up the stop, so its connections are dropped rather than drained.
         let painter = axum::serve(model, bedrock.router().layer(from_fn(loopback_only))).into_future();
         let stopped_model = stopped(&stop_back);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use lambda_runtime::{Context, LambdaEvent};
-use local::bedrock::{Behaviour, Faults};
+use local::bedrock::{Behavior, Faults};
 use local::{Options, Ready, Stack};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use shared::ticket::Ticket;
 use shared::{BatchId, Clock, Job, JobId};
 
 /// Few tests look at a picture, so most do not wait for one to be painted.
-const PLAIN: Behaviour = Behaviour { latency: Duration::ZERO, faults: Faults::NONE, plain: true };
+const PLAIN: Behavior = Behavior { latency: Duration::ZERO, faults: Faults::NONE, plain: true };
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -38,10 +38,10 @@ impl Pipeline {
         Self::with(Options { event_sources: false, ..Options::default() }).await
     }
 
-    /// A pipeline with posters in place of plain colour.
+    /// A pipeline with posters in place of plain color.
     pub async fn with_artist() -> Self {
         let pipeline = Self::start().await;
-        pipeline.stack.bedrock().behave(Behaviour::default());
+        pipeline.stack.bedrock().behave(Behavior::default());
         pipeline
     }
 
@@ -150,7 +150,7 @@ impl Pipeline {
     /// Changes how the model behaves.
     pub fn model(&self, faults: &str) {
         let faults = faults.parse().expect("good rates");
-        self.stack.bedrock().behave(Behaviour { faults, ..PLAIN });
+        self.stack.bedrock().behave(Behavior { faults, ..PLAIN });
     }
 
     /// The keys of all files in the bucket: pictures, what lies beneath posters, and thumbnails.

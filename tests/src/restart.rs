@@ -15,7 +15,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use local::bedrock::{Bedrock, Behaviour, Faults};
+use local::bedrock::{Bedrock, Behavior, Faults};
 use local::{Options, Ready};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
@@ -248,7 +248,7 @@ struct Counter {
 
 impl Model {
     async fn start(latency: Duration) -> Self {
-        let bedrock = Bedrock::new(Behaviour { latency, faults: Faults::NONE, plain: true });
+        let bedrock = Bedrock::new(Behavior { latency, faults: Faults::NONE, plain: true });
         let paintings = Arc::default();
         let (sender, begun) = watch::channel(0);
         let counter = Counter { paintings: Arc::clone(&paintings), begun: sender };

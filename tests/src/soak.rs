@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use local::bedrock::{Behaviour, Faults, Stats};
+use local::bedrock::{Behavior, Faults, Stats};
 use local::{BedrockMode, Options};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
@@ -41,7 +41,7 @@ pub struct Load {
     /// How many of them one request carries.
     pub per_batch: usize,
     /// How the model behaves.
-    pub model: Behaviour,
+    pub model: Behavior,
     /// How many worker invocations run at once.
     pub invocations: usize,
     /// How many pictures one invocation has painted at once.
@@ -56,7 +56,7 @@ impl Default for Load {
         Self {
             jobs: 20_000,
             per_batch: 1000,
-            model: Behaviour { latency: Duration::from_millis(200), faults, plain: true },
+            model: Behavior { latency: Duration::from_millis(200), faults, plain: true },
             invocations: 10,
             in_flight: 10,
             patience: Duration::from_secs(1000),

@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use local::Options;
-use local::bedrock::{Behaviour, Faults, Stats};
+use local::bedrock::{Behavior, Faults, Stats};
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ pub async fn volume(plan: Plan) -> Report {
         [("MaximumConcurrency", invocations), ("PostersInFlight", in_flight), ("Thumbnails", "false".to_owned())];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).into();
     let pipeline = Pipeline::with(Options { parameters, ..Options::default() }).await;
-    pipeline.stack.bedrock().behave(Behaviour { latency: plan.latency, faults: Faults::NONE, plain: true });
+    pipeline.stack.bedrock().behave(Behavior { latency: plan.latency, faults: Faults::NONE, plain: true });
     let network = Network::start(&pipeline.ready().api, plan.busy).await;
 
     let directory = tempfile::tempdir().expect("a directory");

@@ -35,7 +35,7 @@ async fn bad_requests_are_told_the_field_and_the_rule() {
         (r#"{}"#, "/prompt", "is required"),
         (r#"{"prompt": null}"#, "/prompt", "is required"),
         (&long, "/prompt", "at most 10000 characters, but has 10001"),
-        (r#"{"prompt": "x", "colour": "red"}"#, "/colour", "is not a field"),
+        (r#"{"prompt": "x", "color": "red"}"#, "/color", "is not a field"),
         (r#"{"prompt": "x", "aspect_ratio": "7:5"}"#, "/aspect_ratio", "one of 2:3, 1:1"),
         (r#"{"prompt": "x", "seed": -1}"#, "/seed", "whole number from 1 to"),
         (r#"["prompt"]"#, "", "must be an object, not an array"),

@@ -88,24 +88,24 @@ async fn a_picture_that_a_dead_worker_stored_is_not_paid_for_again() {
 }
 
 #[tokio::test]
-async fn a_job_that_kills_each_worker_fails_and_costs_its_neighbour_one_more_delivery() {
+async fn a_job_that_kills_each_worker_fails_and_costs_its_neighbor_one_more_delivery() {
     let pipeline = Pipeline::without_event_sources().await;
-    let (poison, neighbour) = (pipeline.submit("A heist on the moon").await, pipeline.submit("A heist on Mars").await);
+    let (poison, neighbor) = (pipeline.submit("A heist on the moon").await, pipeline.submit("A heist on Mars").await);
     let body = |job| Ticket { job, queued_at: None, trace: None }.to_body();
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
-    // A worker reads the poison's record and claims it, and dies while the model paints; with it its neighbour's work.
+    // A worker reads the poison's record and claims it, and dies while the model paints; with it its neighbor's work.
     for receives in 1..=3 {
         let wire = Wire::new(http.clone(), if receives == 1 { 2 } else { 3 }, Disturbance::CrashAfter);
         let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
         assert!(wire.run(worker::handle(&apps.worker, ticket(poison.id, receives))).await.is_none(), "the worker dies");
         pipeline.clock.advance(LEASE);
     }
-    let both = delivery(&[&body(poison.id), &body(neighbour.id)], 4);
+    let both = delivery(&[&body(poison.id), &body(neighbor.id)], 4);
     let answer = worker::handle(&pipeline.stack.apps().worker, both).await.expect("the worker answers");
     assert!(answer.batch_item_failures.is_empty(), "both tickets are done with");
     let ended = pipeline.job(poison.id).await;
     assert_eq!(ended.error.expect("it says why").code, ErrorCode::AttemptsExhausted);
-    assert_eq!(pipeline.job(neighbour.id).await.status, Status::Succeeded);
+    assert_eq!(pipeline.job(neighbor.id).await.status, Status::Succeeded);
     assert_eq!(pipeline.stack.bedrock().stats().images, 3 + 1, "the poison was painted as often as is allowed");
     pipeline.stop().await;
 }

@@ -38,7 +38,7 @@ async fn a_ticket_delivered_many_times_at_once_is_painted_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_ticket_is_parked_and_its_neighbours_are_unharmed() {
+async fn what_is_no_ticket_is_parked_and_its_neighbors_are_unharmed() {
     let pipeline = Pipeline::without_event_sources().await;
     let (one, two) = (pipeline.submit("One").await, pipeline.submit("Two").await);
     let bodies = [body(one.id), "not a ticket".to_owned(), String::new(), r#"{"v":9}"#.to_owned(), body(two.id)];

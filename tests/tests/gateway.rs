@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use local::Options;
-use local::bedrock::Behaviour;
+use local::bedrock::Behavior;
 use reqwest::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -383,10 +383,10 @@ async fn one_odd_job_spoils_no_estimate() {
     // A painting during which the clock moves on, as when a laptop sleeps, and many looks at what came of it.
     for jump in [3_600, 80] {
         let job = pipeline.submit("A heist on the moon").await;
-        pipeline.stack.bedrock().behave(Behaviour {
+        pipeline.stack.bedrock().behave(Behavior {
             latency: Duration::from_millis(300),
             plain: true,
-            ..Behaviour::default()
+            ..Behavior::default()
         });
         let asleep = async {
             while pipeline.job(job.id).await.status == Status::Queued {
@@ -426,7 +426,7 @@ async fn a_painting_that_is_under_way_is_awaited_by_the_stop() {
     let options = || Options { data: Some(data.path().to_owned()), ..Options::default() };
     let pipeline = Pipeline::with(options()).await;
     let latency = Duration::from_secs(11);
-    pipeline.stack.bedrock().behave(Behaviour { latency, plain: true, ..Behaviour::default() });
+    pipeline.stack.bedrock().behave(Behavior { latency, plain: true, ..Behavior::default() });
     let job = pipeline.submit("A heist on the moon").await;
     pipeline.job_when(job.id, |job| job.status == Status::Running).await;
     assert!(pipeline.stack.longest_painting() > latency);

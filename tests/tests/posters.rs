@@ -127,7 +127,7 @@ async fn a_poster_is_of_the_format_that_was_asked_for() {
 #[tokio::test]
 async fn the_contrast_that_is_told_is_that_of_the_pixels() {
     let pipeline = Pipeline::start().await;
-    // The plain model paints the colour that the seed spells: white, sky blue, sand, night.
+    // The plain model paints the color that the seed spells: white, sky blue, sand, night.
     for seed in [0x00ff_ffff_u32, 0x00eb_ce87, 0x006e_b0e0, 0x0020_1008] {
         let job = json!({ "prompt": "x", "seed": seed, "poster": { "title": "The Heist", "style": "modern" } });
         let job = pipeline.ended(submit(&pipeline, &job).await.id).await;
@@ -138,7 +138,7 @@ async fn the_contrast_that_is_told_is_that_of_the_pixels() {
             .chunks_exact(picture.width * 3)
             .map(|row| row.chunks_exact(3).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect())
             .collect();
-        // On a plain picture the first pixel of each row shows what lies beneath it all; the title's ink is the colour
+        // On a plain picture the first pixel of each row shows what lies beneath it all; the title's ink is the color
         // that is most often another one.
         let mut inks = std::collections::HashMap::new();
         for row in &rows {

@@ -521,6 +521,6 @@ fn a_panic_unwinds_in_what_is_deployed() {
     let manifest = include_str!("../../Cargo.toml");
     let release = manifest.split("[profile.release]\n").nth(1).expect("there is a release profile");
     let release = release.split("\n[").next().expect("a section");
-    // cargo-lambda builds with `panic = "abort"` where nothing is said, and one bad ticket would end its neighbours too.
+    // cargo-lambda builds with `panic = "abort"` where nothing is said, and one bad ticket would end its neighbors too.
     assert!(release.contains("panic = \"unwind\""), "{release}");
 }

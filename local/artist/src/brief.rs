@@ -13,7 +13,7 @@ pub(crate) struct Brief {
     pub(crate) cast: &'static str,
     pub(crate) weather: Option<&'static (String, usize)>,
     pub(crate) washes: Vec<&'static Wash>,
-    /// The colour of the sun or moon, if the prompt names one.
+    /// The color of the sun or moon, if the prompt names one.
     pub(crate) light: Option<&'static str>,
     /// Whether the picture may have words on it beside the disclosure.
     pub(crate) lettered: bool,

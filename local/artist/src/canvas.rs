@@ -5,13 +5,13 @@ use typography::Raster;
 
 use crate::noise::hash_point;
 
-/// A colour in linear light; 1 is white, and more than 1 is brighter than the picture can show.
+/// A color in linear light; 1 is white, and more than 1 is brighter than the picture can show.
 pub(crate) type Rgb = [f32; 3];
 
-/// A colour from its sRGB notation, such as `#FFB048`.
+/// A color from its sRGB notation, such as `#FFB048`.
 pub(crate) fn rgb(notation: &str) -> Rgb {
     [1, 3, 5].map(|at| {
-        let v = f32::from(u8::from_str_radix(&notation[at..at + 2], 16).expect("a colour in our own data")) / 255.0;
+        let v = f32::from(u8::from_str_radix(&notation[at..at + 2], 16).expect("a color in our own data")) / 255.0;
         if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
     })
 }
@@ -41,7 +41,7 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    /// Replace every pixel between two corners by a function of its place and colour.
+    /// Replace every pixel between two corners by a function of its place and color.
     pub(crate) fn shade(&mut self, from: (f32, f32), to: (f32, f32), f: impl Fn(f32, f32, Rgb) -> Rgb) {
         let limit = |v: f32, most: usize| (v.max(0.0) as usize).min(most);
         let (left, right) = (limit(from.0, self.width), limit(to.0.ceil(), self.width));
@@ -53,7 +53,7 @@ impl Canvas {
         }
     }
 
-    /// Fill a path with colours that depend on the place and on what is under it.
+    /// Fill a path with colors that depend on the place and on what is under it.
     pub(crate) fn fill(&mut self, path: Option<&Path>, color: impl Fn(f32, f32, Rgb) -> Rgb) {
         let Some(path) = path else { return };
         let (bounds, width, height) = (path.bounds(), self.width as f32, self.height as f32);

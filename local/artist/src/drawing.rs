@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use tiny_skia::{Path, PathBuilder};
 
-/// A path's class, which says what it is painted with, its colour if it has one of its own, and its data.
+/// A path's class, which says what it is painted with, its color if it has one of its own, and its data.
 pub(crate) type Part = (&'static str, Option<&'static str>, &'static str);
 
 static DRAWINGS: LazyLock<HashMap<&str, Vec<Part>>> = LazyLock::new(|| {

@@ -1,6 +1,6 @@
 //! The offline artist: paints a poster from a prompt by procedure, in place of a diffusion model.
 //!
-//! The prompt is read for genre, place, time of day, colours and subject, and a scene is composed from a small vocabulary
+//! The prompt is read for genre, place, time of day, colors and subject, and a scene is composed from a small vocabulary
 //! of sky, ridges, water, fog and drawings. The same order always gives the same bytes. Every picture says of itself, in
 //! its lettering and in its metadata, that no diffusion model was used.
 
@@ -68,8 +68,8 @@ pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     encode(lettered.map_or(picture, |poster| poster.picture), format)
 }
 
-/// One plain colour as PNG, in no time, for whoever needs a picture of the right kind and not a poster. The seed picks the
-/// colour.
+/// One plain color as PNG, in no time, for whoever needs a picture of the right kind and not a poster. The seed picks the
+/// color.
 pub fn paint_plain(seed: u32, width: u32, height: u32) -> Vec<u8> {
     let [width, height] = [width, height].map(|pixels| pixels.clamp(1, MOST_PIXELS) as usize);
     let pixels = seed.to_le_bytes()[..3].repeat(width * height);

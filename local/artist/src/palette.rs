@@ -1,9 +1,9 @@
-//! The colours of a picture.
+//! The colors of a picture.
 
 use crate::brief::Brief;
 use crate::canvas::{Rgb, add, mix, rgb, scale, smooth};
 
-/// The colours that a picture is painted with, in linear light.
+/// The colors that a picture is painted with, in linear light.
 pub(crate) struct Palette {
     /// The zenith, the middle of the sky and the horizon.
     pub(crate) sky: [Rgb; 3],
@@ -13,7 +13,7 @@ pub(crate) struct Palette {
     pub(crate) glow: Rgb,
     /// Ground in the middle distance.
     pub(crate) ground: Rgb,
-    /// The darkest colour, of figures and of the foreground.
+    /// The darkest color, of figures and of the foreground.
     pub(crate) ink: Rgb,
     /// Lamps and other small bright things.
     pub(crate) accent: Rgb,

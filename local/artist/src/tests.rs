@@ -44,7 +44,7 @@ fn no_order_is_too_odd() {
 }
 
 #[test]
-fn the_vocabulary_names_drawings_looks_and_colours_that_are_there() {
+fn the_vocabulary_names_drawings_looks_and_colors_that_are_there() {
     let known = &*VOCABULARY;
     let standing = known.places.iter().flat_map(|row| &row.1).filter_map(|layer| match layer {
         Layer::Ridges(_, names, ..) | Layer::Stand(names, ..) => Some(names),

@@ -21,10 +21,10 @@ pub(crate) struct Vocabulary {
     pub(crate) landmarks: Vec<Row<(String, f32, f32)>>,
     /// Who stands in front: drawings to lay over each other. A plus sign begins another person.
     pub(crate) heroes: Vec<Row<String>>,
-    /// Times of day, of which the first is the night, and what they do to the colours.
+    /// Times of day, of which the first is the night, and what they do to the colors.
     pub(crate) times: Vec<Row<Wash>>,
     pub(crate) tints: Vec<Row<Wash>>,
-    /// Colours of the sun or moon.
+    /// Colors of the sun or moon.
     pub(crate) lights: Vec<Row<String>>,
     /// What falls or drifts through the air: a drawing, and how many of it.
     pub(crate) weathers: Vec<Row<(String, usize)>>,
@@ -37,7 +37,7 @@ pub(crate) struct Vocabulary {
     pub(crate) articles: String,
 }
 
-/// A colour to lay over the sky: how much of it from the zenith to the horizon, and what is left of the light.
+/// A color to lay over the sky: how much of it from the zenith to the horizon, and what is left of the light.
 pub(crate) type Wash = (String, [f32; 3], f32);
 
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ pub(crate) struct Genre {
     pub(crate) look: String,
     pub(crate) disc: Disc,
     pub(crate) taglines: Vec<String>,
-    /// Colours from the zenith over the middle of the sky to the horizon, then of the light, then of the ground.
+    /// Colors from the zenith over the middle of the sky to the horizon, then of the light, then of the ground.
     pub(crate) skies: Vec<[String; 5]>,
 }
 

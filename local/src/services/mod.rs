@@ -73,7 +73,7 @@ fn shutdown_signal(shutdown: impl Future<Output = ()> + Send + 'static) -> Shutd
 /// Serves `router`, to programs of this machine only, until `shutdown` resolves and the requests under way are answered.
 pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), Error> {
     // Without TCP_NODELAY the last part of an answer waits for the client's delayed
-    // acknowledgement, some 40 ms.
+    // acknowledgment, some 40 ms.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");

@@ -116,7 +116,7 @@ async fn answer(State(service): State<Service>, headers: HeaderMap, body: Bytes)
 fn refuse(error: &SqsError) -> axum::http::Response<SqsResponseBody> {
     let mut response = error_to_response(error, &Uuid::new_v4().to_string());
     if error.code == SqsErrorCode::MessageNotInflight {
-        // rustack-sqs leaves out the prefix of this code, without which the SDK does not recognise
+        // rustack-sqs leaves out the prefix of this code, without which the SDK does not recognize
         // the error.
         let code = HeaderValue::from_static("AWS.SimpleQueueService.MessageNotInflight;Sender");
         response.headers_mut().insert("x-amzn-query-error", code);

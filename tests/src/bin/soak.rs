@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use local::bedrock::{Behaviour, Faults};
+use local::bedrock::{Behavior, Faults};
 use tests::restart::{Plan, restart};
 use tests::simulation::{Ailment, Universe};
 use tests::soak::{Load, soak};
@@ -116,7 +116,7 @@ async fn main() -> std::io::Result<ExitCode> {
             let load = Load {
                 jobs: arguments.jobs,
                 per_batch: arguments.per_batch,
-                model: Behaviour { latency, faults: arguments.faults, plain: true },
+                model: Behavior { latency, faults: arguments.faults, plain: true },
                 invocations: arguments.invocations,
                 in_flight: arguments.in_flight,
                 ..Load::default()
