@@ -56,7 +56,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
 
     services.clear();
     let jobs = vec![json!({ "prompt": "A noir detective thriller in 1940s Venice" }); TICKETS];
-    let batch = request("POST", "/batches", None, &[], &json!({ "jobs": jobs }).to_string());
+    let batch = request("POST", "/batches", None, &[], Some(&json!({ "jobs": jobs }).to_string()));
     submit.invoke(&batch).await?;
     let submitted = services.take_counts();
     let whole = submitted.per(1);

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// A request as a REST API hands it to a Lambda function.
-pub(crate) fn request(method: &str, resource: &str, id: Option<&str>, headers: &[(&str, &str)], body: &str) -> Value {
+/// A request as a REST API hands it to a Lambda function. `id` replaces `{id}` in the resource's path.
+pub fn request(method: &str, resource: &str, id: Option<&str>, headers: &[(&str, &str)], body: Option<&str>) -> Value {
     let path = id.map_or_else(|| resource.to_owned(), |id| resource.replace("{id}", id));
     let mut all = json!({
         "Accept": "*/*", "Content-Type": "application/json", "Host": "abc123.execute-api.us-west-2.amazonaws.com",
@@ -38,12 +38,12 @@ pub(crate) fn request(method: &str, resource: &str, id: Option<&str>, headers: &
 }
 
 /// The submission of one job.
-pub(crate) fn submission() -> Value {
-    request("POST", "/jobs", None, &[], r#"{"prompt":"A noir detective thriller in 1940s Venice"}"#)
+pub fn submission() -> Value {
+    request("POST", "/jobs", None, &[], Some(r#"{"prompt":"A noir detective thriller in 1940s Venice"}"#))
 }
 
 /// Messages as an event source hands them to a function.
-pub(crate) fn messages(bodies: &[String]) -> Value {
+pub fn messages(bodies: &[impl AsRef<str>]) -> Value {
     let records: Vec<_> = bodies
         .iter()
         .enumerate()
@@ -51,7 +51,7 @@ pub(crate) fn messages(bodies: &[String]) -> Value {
             json!({
                 "messageId": format!("message-{i}"),
                 "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a",
-                "body": body,
+                "body": body.as_ref(),
                 "attributes": {
                     "ApproximateReceiveCount": "1", "SentTimestamp": "1545082649183",
                     "SenderId": "AIDAIENQZJOLO23YVJ4VO", "ApproximateFirstReceiveTimestamp": "1545082649185"
@@ -68,7 +68,7 @@ pub(crate) fn messages(bodies: &[String]) -> Value {
 }
 
 /// A PNG file of about this many bytes; its pixels are noise, as those of a picture that is compressed.
-pub(crate) fn picture(bytes: usize) -> Vec<u8> {
+pub fn picture(bytes: usize) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(bytes + 8);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     while pixels.len() < bytes {
@@ -85,7 +85,7 @@ pub(crate) fn picture(bytes: usize) -> Vec<u8> {
 }
 
 /// The model's answer with this picture.
-pub(crate) fn answer(picture: &[u8]) -> Vec<u8> {
+pub fn answer(picture: &[u8]) -> Vec<u8> {
     let image = base64_simd::STANDARD.encode_to_string(picture);
     format!(r#"{{"seeds":[42],"finish_reasons":[null],"images":["{image}"]}}"#).into_bytes()
 }

@@ -5,15 +5,12 @@
 
 mod calls;
 mod decode;
-mod events;
 mod local;
 mod money;
 mod plot;
-mod process;
 mod products;
 mod report;
 mod requests;
-mod runtime_api;
 mod services;
 mod start;
 mod worker;
@@ -21,13 +18,11 @@ mod worker;
 use std::io::Write;
 use std::process::ExitCode;
 
+use bench::{Failure, events, process, runtime_api};
 use clap::{Parser, ValueEnum};
 
 use crate::products::Products;
 use crate::report::Report;
-
-/// Whatever stops the bench.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures the functions, and writes docs/performance.md.
 #[derive(Debug, Parser)]
@@ -67,7 +62,7 @@ enum Part {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match bench(&Arguments::parse()).await {
+    match measure(&Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed, and then there is nobody left to tell.
@@ -77,7 +72,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn bench(arguments: &Arguments) -> Result<(), Failure> {
+async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         return Err("figures of an unoptimized build say nothing; run with --release".into());
     }

@@ -6,11 +6,11 @@ use std::{fs, io};
 
 /// A running process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Process(pub(crate) u32);
+pub struct Process(pub u32);
 
 impl Process {
     /// The processor time of all its threads that still run, to the nanosecond. A function's threads end only with it.
-    pub(crate) fn cpu(self) -> io::Result<Duration> {
+    pub fn cpu(self) -> io::Result<Duration> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(self.file("task"))? {
             // A thread may end between the listing and the reading.
@@ -21,22 +21,22 @@ impl Process {
     }
 
     /// The memory that it has in use, in bytes.
-    pub(crate) fn memory(self) -> io::Result<u64> {
+    pub fn memory(self) -> io::Result<u64> {
         self.status("VmRSS:")
     }
 
     /// That part of the memory in use which is mapped from no file, in bytes.
-    pub(crate) fn own_memory(self) -> io::Result<u64> {
+    pub fn own_memory(self) -> io::Result<u64> {
         self.status("RssAnon:")
     }
 
     /// The most memory that it had in use since its start, or since `forget_peak`, in bytes.
-    pub(crate) fn peak(self) -> io::Result<u64> {
+    pub fn peak(self) -> io::Result<u64> {
         self.status("VmHWM:")
     }
 
     /// Starts to look for the peak anew.
-    pub(crate) fn forget_peak(self) -> io::Result<()> {
+    pub fn forget_peak(self) -> io::Result<()> {
         fs::write(self.file("clear_refs"), "5")
     }
 

@@ -112,7 +112,7 @@ impl Products {
             command.args(["-m", "awslambdaric", &format!("{module}.handler")]);
             command.current_dir(self.root.join("bench/peer"));
         }
-        command.env_clear().envs(VARIABLES).envs(services.variables());
+        command.env_clear().envs(VARIABLES).envs(services.variables()).stdout(Stdio::null());
         // Its compiled modules belong to the build, not to the source.
         command.env("PYTHONPYCACHEPREFIX", self.target.join("peer/pycache"));
         command

@@ -96,12 +96,12 @@ pub(crate) async fn status(products: &Products, runs: Runs, report: &mut Report)
     worker.invoke(&messages(&services.take_tickets())).await?;
     worker.stop().await?;
 
-    let whole = request("GET", "/jobs/{id}", Some(id), &[], "");
+    let whole = request("GET", "/jobs/{id}", Some(id), &[], None);
     let mut function = Function::start(&mut products.command(Product::Status, &endpoints)).await?;
     let first = function.invoke(&whole).await?.answer;
     expect(&first, 200)?;
     let etag = first["headers"]["etag"].as_str().ok_or("a status has no ETag")?.to_owned();
-    let version = request("GET", "/jobs/{id}", Some(id), &[("If-None-Match", &etag)], "");
+    let version = request("GET", "/jobs/{id}", Some(id), &[("If-None-Match", &etag)], None);
     for _ in 0..30 {
         function.invoke(&whole).await?;
     }

@@ -3,7 +3,7 @@
 //! See "Using the Lambda runtime API for custom runtimes",
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,31 +45,33 @@ struct Api {
 }
 
 /// A function that waits for events.
-pub(crate) struct Function {
+pub struct Function {
     child: Child,
-    pub(crate) process: Process,
+    /// Its process.
+    pub process: Process,
     events: mpsc::Sender<String>,
     signals: mpsc::Receiver<Signal>,
     server: JoinHandle<std::io::Result<()>>,
 }
 
 /// One invocation, and what it took.
-pub(crate) struct Invocation {
-    pub(crate) answer: Value,
+pub struct Invocation {
+    /// The handler's answer.
+    pub answer: Value,
     /// From the event to the answer.
-    pub(crate) took: Duration,
+    pub took: Duration,
     /// The processor time from the event until the function asks for the next one.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
 }
 
 impl Function {
     /// Starts a function and waits until it asks for its first event.
-    pub(crate) async fn start(command: &mut Command) -> Result<Self, Failure> {
+    pub async fn start(command: &mut Command) -> Result<Self, Failure> {
         Self::start_with_limit(command, Duration::from_secs(90)).await
     }
 
     /// Starts a function whose invocations may last this long.
-    pub(crate) async fn start_with_limit(command: &mut Command, limit: Duration) -> Result<Self, Failure> {
+    pub async fn start_with_limit(command: &mut Command, limit: Duration) -> Result<Self, Failure> {
         let (events, receiver) = mpsc::channel(1);
         let (sender, signals) = mpsc::channel(4);
         let api = Api { events: Arc::new(Mutex::new(receiver)), signals: sender, limit };
@@ -85,7 +87,6 @@ impl Function {
         let child = command
             .env("AWS_LAMBDA_RUNTIME_API", address)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("{:?} does not start: {error}", command.as_std().get_program()))?;
@@ -96,7 +97,7 @@ impl Function {
     }
 
     /// Hands the function an event and waits for its answer, and until it is idle again.
-    pub(crate) async fn invoke(&mut self, event: &Value) -> Result<Invocation, Failure> {
+    pub async fn invoke(&mut self, event: &Value) -> Result<Invocation, Failure> {
         let event = event.to_string();
         let cpu = self.process.cpu()?;
         let begun = Instant::now();
@@ -113,18 +114,19 @@ impl Function {
     }
 
     /// Ends the process by a signal that it can see, and gives back what it wrote to standard error.
-    pub(crate) async fn terminate(self) -> Result<String, Failure> {
+    pub async fn terminate(self) -> Result<String, Failure> {
         Command::new("kill").args(["-TERM", &self.process.0.to_string()]).status().await?;
         let output = timeout(PATIENCE, self.child.wait_with_output()).await??;
         self.server.abort();
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Ends the process.
-    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
-        self.child.kill().await?;
+    /// Kills the process, and returns what it wrote to the streams that its command piped.
+    pub async fn stop(mut self) -> Result<Output, Failure> {
+        self.child.start_kill()?;
+        let output = self.child.wait_with_output().await?;
         self.server.abort();
-        Ok(())
+        Ok(output)
     }
 
     async fn ready(&mut self) -> Result<(), Failure> {

@@ -101,7 +101,7 @@ pub struct Report {
 /// # Panics
 /// When the stack does not start, or does not go on.
 pub async fn restart(plan: Plan) -> Report {
-    let binary = binary("local").await;
+    let binary = binary("local");
     let start = Instant::now();
     let directory = tempfile::tempdir().expect("a directory");
     let model = Model::start(plan.latency).await;

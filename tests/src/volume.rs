@@ -88,7 +88,7 @@ pub struct Report {
 /// # Panics
 /// When the pipeline does not start, or the command does not get on.
 pub async fn volume(plan: Plan) -> Report {
-    let binary = binary(if plan.small_groups { "small_groups" } else { "poster" }).await;
+    let binary = binary(if plan.small_groups { "small_groups" } else { "poster" });
     let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
     // The command has nothing to do with thumbnails, which would take most of the time.
     let parameters =

@@ -36,7 +36,7 @@ impl Desk {
     }
 
     pub(crate) async fn with(program: &str, pipeline: Pipeline) -> Self {
-        Self { binary: binary(program).await, directory: tempfile::tempdir().expect("a directory"), pipeline }
+        Self { binary: binary(program), directory: tempfile::tempdir().expect("a directory"), pipeline }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -539,7 +539,7 @@ async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
     assert_eq!(desk.jobs().await, 5);
 
     // The command whose groups have more room would ask for the same under other names.
-    let other = Command::new(binary("poster").await)
+    let other = Command::new(binary("poster"))
         .args(["batch", "a.txt", "--chunk", "1"])
         .current_dir(desk.directory.path())
         .env("POSTER_API", &desk.pipeline.ready().api)

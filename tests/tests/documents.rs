@@ -387,7 +387,7 @@ async fn every_block_of_the_readme_and_the_command_guide_works_as_printed() {
         std::fs::create_dir(at(name)).expect("a directory");
     }
     std::fs::copy(root().join("api/prompts.csv"), at("api/prompts.csv")).expect("the sample file is there");
-    let [local, poster] = [binary("local").await, binary("poster").await].map(|path| path.display().to_string());
+    let [local, poster] = [binary("local"), binary("poster")].map(|path| path.display().to_string());
     let variables = [
         ("LOCAL", local.as_str()),
         ("POSTER", &poster),

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 #[tokio::test]
 async fn the_commands_of_the_banner_work_as_printed() {
-    let mut command = Command::new(binary("local").await);
+    let mut command = Command::new(binary("local"));
     command.args(["--port", "0", "--model-plain", "--api-key", "me=my-key"]).env_remove("RUST_LOG").kill_on_drop(true);
     let mut local = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut lines = BufReader::new(local.stdout.take().expect("its output")).lines();
@@ -43,7 +43,7 @@ async fn the_commands_of_the_banner_work_as_printed() {
 #[tokio::test]
 async fn one_poster_needs_no_quotes_and_names_nothing_that_is_gone() {
     let directory = tempfile::tempdir().expect("a directory");
-    let local = binary("local").await;
+    let local = binary("local");
     let run = async |arguments: &[&str]| {
         let mut command = Command::new(&local);
         command.args(arguments).current_dir(&directory).env_remove("RUST_LOG");

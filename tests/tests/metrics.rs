@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use bench::events::messages;
 use local::EVERYONE;
 use local::template::TEMPLATE;
 use serde_json::Value;
@@ -12,10 +13,10 @@ use shared::job::{ErrorCode, Status};
 use shared::{BatchId, JobId, Owner};
 use tests::events::post;
 use tests::pipeline::{Pipeline, delivery, ticket};
-use tests::runtime_api::overhear;
+use tests::runtime_api::invoke;
 use tests::wire::{Disturbance, Wire};
 
-use crate::binaries::{batch, variables};
+use crate::binaries::variables;
 
 /// What was written, for a test to read.
 #[derive(Clone, Default)]
@@ -144,7 +145,7 @@ async fn the_deployed_worker_writes_metrics_and_the_reasons_that_alarms_listen_f
     ] {
         pipeline.model(faults);
         let job = pipeline.submit("A heist on the moon").await.id;
-        let (_, log) = overhear("worker", &variables, &batch(&[&ticket_of(job)])).await;
+        let log = invoke("worker", &variables, &messages(&[ticket_of(job)])).await.log;
         let lines: Vec<Value> =
             log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
         let metrics: Vec<_> = lines.iter().filter(|line| line["_aws"].is_object()).collect();

@@ -3,15 +3,16 @@
 
 use std::fmt::Write;
 
+use bench::events::messages;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::ticket::Ticket;
 use shared::{JobId, Timestamp};
 use tests::pipeline::{Pipeline, ticket};
-use tests::runtime_api::{binary, overhear};
+use tests::runtime_api::{binary, invoke};
 use tokio::process::Command;
 
-use crate::binaries::{batch, variables};
+use crate::binaries::variables;
 use crate::cli::Desk;
 
 /// The text without what differs from run to run: ids, times, ports, signatures, and the file names of temporary data.
@@ -149,7 +150,7 @@ async fn answers_about_faults() {
 
 /// What a command line with these arguments prints on a terminal of a hundred columns.
 async fn help(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(binary(program).await).args(arguments).env("COLUMNS", "100").output().await;
+    let output = Command::new(binary(program)).args(arguments).env("COLUMNS", "100").output().await;
     String::from_utf8(output.expect("it runs").stdout).expect("text")
 }
 
@@ -186,7 +187,7 @@ async fn messages_of_the_command() {
 
 /// What the function logs of an event: levels and fields, without the metrics between them.
 async fn log(pipeline: &Pipeline, function: &str, event: &Value) -> String {
-    let (_, log) = overhear(function, &variables(pipeline, function), event).await;
+    let log = invoke(function, &variables(pipeline, function), event).await.log;
     let lines = log.lines().filter_map(|line| {
         let mut line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
         without_measures(&mut line);
@@ -206,20 +207,20 @@ async fn log_lines_of_the_functions() {
     let filtered = pipeline.submit("nsfw").await.id;
     let mut told = String::new();
     for bodies in [body(painted), body(filtered), "not a ticket".to_owned()] {
-        told += &log(&pipeline, "worker", &batch(&[&bodies])).await;
+        told += &log(&pipeline, "worker", &messages(&[bodies])).await;
         told += "\n";
     }
     for faults in ["throttle=1", "error=1", "deny=1"] {
         pipeline.model(faults);
         let job = pipeline.submit("A heist on the moon").await.id;
-        told += &log(&pipeline, "worker", &batch(&[&body(job)])).await;
+        told += &log(&pipeline, "worker", &messages(&[body(job)])).await;
         told += "\n";
         let canceled = pipeline.post(&format!("/jobs/{job}/cancel"), &Value::Null).await;
         assert_eq!(canceled.status(), StatusCode::OK);
     }
     pipeline.model("");
     let lost = pipeline.submit("A heist on the moon").await.id;
-    told += &log(&pipeline, "dead_letter", &batch(&[&body(lost)])).await;
+    told += &log(&pipeline, "dead_letter", &messages(&[body(lost)])).await;
     worker::handle(&pipeline.stack.apps().worker, ticket(lost, 1)).await.expect("it answers");
     insta::assert_snapshot!("log_lines", masked(&told));
     pipeline.stop().await;

@@ -2,7 +2,7 @@
 //! afterwards.
 
 use std::io::Write;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
@@ -83,9 +83,28 @@ fn time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(60 * minutes))
 }
 
+/// Builds the programs of this package that are killed, because `cargo run` builds no other program than this one.
+fn build_programs() {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--package", "tests", "--bins", "--locked"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    // Cargo sets these for this program. Build scripts that read them would run again, and so rebuild what needs them.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            build.env_remove(name);
+        }
+    }
+    assert!(build.status().expect("cargo runs").success(), "the programs are built");
+}
+
 #[tokio::main]
 async fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if arguments.volume || arguments.kills.is_some() {
+        build_programs();
+    }
     let latency = Duration::from_millis(arguments.latency);
     let (report, good) = match (arguments.kills, arguments.outage) {
         _ if arguments.volume => {
