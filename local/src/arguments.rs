@@ -9,10 +9,10 @@ use local::{BedrockMode, Options};
 use shared::Clock;
 use shared::order::{AspectRatio, Model, OutputFormat, Seed};
 
-/// Runs the whole movie poster pipeline on this machine: the deployed functions' own code and AWS clients, over
-/// AWS-compatible services embedded in this process.
+/// Runs the whole movie poster pipeline on this machine: the code and AWS clients of the deployed functions, over
+/// AWS-compatible services in this process.
 ///
-/// With a PROMPT it makes one poster and ends. Without one it serves the API until it is interrupted.
+/// With a PROMPT it makes one poster and ends. Without one it serves the API until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "local", version, max_term_width = 100)]
 #[command(after_help = "Examples:
@@ -57,46 +57,45 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "posters", requires = "prompt")]
     pub(crate) out: PathBuf,
 
-    /// The port of the API, with the services on the four ports above it; 0 takes any free ones [default: 3000, or any
-    /// free one with a PROMPT]
+    /// The port of the API, with the services on the next four ports; 0 takes any free ports [default: 3000, or any
+    /// free port with a PROMPT]
     #[arg(long)]
     port: Option<u16>,
 
-    /// Keep everything in this directory, so that it survives a restart [default: a temporary one]
+    /// Keep all data in this directory, so that it survives a restart [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 
-    /// Who paints
+    /// What paints the pictures
     #[arg(long, value_enum, default_value_t = Painter::Local)]
     bedrock: Painter,
 
-    /// How long the local model takes over a picture, such as 3s or 250ms
+    /// How long the local model waits before it paints, such as 3s or 250ms
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     model_latency: Duration,
 
-    /// How often the local model goes wrong, as shares of its calls: throttle, unavailable, error, hang, filter,
-    /// deny
+    /// How often the local model fails, as shares of its calls: throttle, unavailable, error, hang, filter, deny
     #[arg(long, value_name = "NAME=RATE,...", default_value = "")]
     model_faults: Faults,
 
-    /// Let only callers with this key in, and keep their jobs apart; may be given for several callers
+    /// Require an API key, and keep the jobs of each caller apart; repeat it for more callers
     #[arg(long, value_name = "NAME=KEY", value_parser = parameter, conflicts_with = "prompt")]
     api_key: Vec<(String, String)>,
 
-    /// Have the local model paint plain color in no time, to see how fast the rest is
+    /// Have the local model paint plain colors without delay, to see how fast the rest is
     #[arg(long)]
     model_plain: bool,
 
-    /// A parameter of template.yaml in place of its default, such as MaxAttempts=5
+    /// A parameter of template.yaml, such as MaxAttempts=5
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     parameter: Vec<(String, String)>,
 
-    /// Write a JSON file of all addresses, names and keys once everything answers
+    /// Once everything answers, write all addresses, names and keys to this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
 }
 
-/// Who paints.
+/// What paints the pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Painter {
     /// The offline artist, at no cost
@@ -106,17 +105,17 @@ enum Painter {
 }
 
 impl Arguments {
-    /// What to paint, however many words it was given in.
+    /// The prompt, which may be given as several arguments.
     pub(crate) fn prompt(&self) -> Option<String> {
         Some(self.prompt.join(" ")).filter(|_| !self.prompt.is_empty())
     }
 
-    /// The key of the caller that was named first.
+    /// The first API key.
     pub(crate) fn first_key(&self) -> Option<&str> {
         self.api_key.first().map(|(_, key)| key.as_str())
     }
 
-    /// How the stack is to run.
+    /// The options of the stack.
     pub(crate) fn options(&self) -> Options {
         let default_port = if self.prompt.is_empty() { 3000 } else { 0 };
         Options {

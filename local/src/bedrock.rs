@@ -1,7 +1,5 @@
-//! An endpoint that answers as Bedrock's Stability AI models do, with pictures by the offline artist.
-//!
-//! It is the one AWS service here that is ours, because nothing else speaks this contract. It is honest about it: the
-//! pictures say, in print and in their metadata, that no diffusion model painted them.
+//! An endpoint that answers as the Stability AI models on Bedrock do, with pictures by the offline artist. The pictures say,
+//! in print and in their metadata, that no diffusion model painted them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,33 +21,33 @@ use shared::origin::{Origin, mark};
 /// How the model behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Behavior {
-    /// How long it takes over a picture, besides painting it.
+    /// How long it waits before it paints.
     pub latency: Duration,
-    /// How often it goes wrong.
+    /// How often it fails.
     pub faults: Faults,
-    /// Whether it paints plain color in place of posters, as PNG: for load, where the artist would take all the time.
+    /// Whether it paints plain colors as PNG, for load tests that the artist would slow down.
     pub plain: bool,
 }
 
-/// How often the model goes wrong, each as a share of the calls, from 0 to 1.
+/// How often the model fails in each way, as a share of its calls from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// It is too busy: 429.
+    /// Throttled: 429.
     pub throttle: f64,
-    /// It has no capacity: 503.
+    /// No capacity: 503.
     pub unavailable: f64,
-    /// It fails: 500.
+    /// An internal error: 500.
     pub error: f64,
-    /// It never answers.
+    /// No answer.
     pub hang: f64,
-    /// Its filter refuses the prompt.
+    /// The content filter refuses the prompt.
     pub filter: f64,
-    /// The service may not use it: 403.
+    /// No access to the model: 403.
     pub deny: f64,
 }
 
 impl Faults {
-    /// It never goes wrong.
+    /// No faults.
     pub const NONE: Self = Self { throttle: 0.0, unavailable: 0.0, error: 0.0, hang: 0.0, filter: 0.0, deny: 0.0 };
 }
 
@@ -63,7 +61,7 @@ impl FromStr for Faults {
             let (name, rate) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=RATE"))?;
             let rate: f64 = rate.trim().parse().map_err(|_| format!("{rate:?} is not a number"))?;
             if !(0.0..=1.0).contains(&rate) {
-                return Err(format!("the rate {rate} must lie in 0 to 1"));
+                return Err(format!("the rate {rate} must be from 0 to 1"));
             }
             *match name.trim() {
                 "throttle" => &mut faults.throttle,
@@ -73,7 +71,9 @@ impl FromStr for Faults {
                 "filter" => &mut faults.filter,
                 "deny" => &mut faults.deny,
                 other => {
-                    return Err(format!("{other:?} is none of throttle, unavailable, error, hang, filter and deny"));
+                    return Err(format!(
+                        "{other:?} must be one of throttle, unavailable, error, hang, filter and deny"
+                    ));
                 }
             } = rate;
         }
@@ -83,22 +83,22 @@ impl FromStr for Faults {
     }
 }
 
-/// How many calls were made, and what came of them.
+/// How many calls were made, by their outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Calls.
+    /// All calls.
     pub invocations: u64,
-    /// Pictures, each of which the real model would have billed.
+    /// Pictures, which the real model would have billed.
     pub images: u64,
-    /// Calls that were turned away because the model was busy or had no capacity.
+    /// Calls that were throttled, or found no capacity.
     pub throttled: u64,
-    /// Calls that failed, were denied, or were invalid.
+    /// Calls that failed, were denied or were invalid.
     pub errors: u64,
-    /// Calls that the filter refused.
+    /// Calls that the content filter refused.
     pub filtered: u64,
 }
 
-/// The model's endpoint. Clones are the same endpoint.
+/// The model's endpoint. Clones share its state.
 #[derive(Clone, Debug, Default)]
 pub struct Bedrock(Arc<Inner>);
 
@@ -113,19 +113,19 @@ struct Inner {
 }
 
 impl Bedrock {
-    /// An endpoint that behaves like this.
+    /// An endpoint with this behavior.
     pub fn new(behavior: Behavior) -> Self {
         let bedrock = Self::default();
         bedrock.behave(behavior);
         bedrock
     }
 
-    /// Changes the endpoint's behavior from the next call on.
+    /// Changes the behavior from the next call on.
     pub fn behave(&self, behavior: Behavior) {
         *self.0.behavior.lock().unwrap_or_else(PoisonError::into_inner) = behavior;
     }
 
-    /// What has happened so far.
+    /// The calls so far.
     pub fn stats(&self) -> Stats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -137,7 +137,7 @@ impl Bedrock {
         }
     }
 
-    /// The endpoint's routes: InvokeModel, and `/_stats` beside it.
+    /// The endpoint's routes: InvokeModel and `/_stats`.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/model/{model}/invoke", post(invoke))
@@ -176,7 +176,7 @@ impl Bedrock {
         tokio::time::sleep(latency).await;
         if strikes(faults.filter) || is_unfit(&request.prompt) {
             self.0.filtered.fetch_add(1, Ordering::Relaxed);
-            // The real answer to a filtered prompt has neither seeds nor images.
+            // The model's answer to a filtered prompt has neither seeds nor images.
             return Ok(axum_json(StatusCode::OK, &json!({ "finish_reasons": ["Filter reason: prompt"] })));
         }
         let seed = if request.seed == 0 { fastrand::u32(1..) } else { request.seed };
@@ -208,7 +208,7 @@ fn axum_json(status: StatusCode, body: &impl Serialize) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The body of an InvokeModel call, by the rules that the model itself states.
+/// The body of an InvokeModel call, by the model's own rules.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
@@ -225,7 +225,7 @@ struct Request {
     mode: Option<String>,
 }
 
-/// The model's own default, which is not ours.
+/// The model's own default, which differs from the API's.
 fn square() -> AspectRatio {
     AspectRatio::Square
 }
@@ -247,7 +247,7 @@ impl Request {
     }
 }
 
-/// The local stand-in for a content filter: it refuses one word, so that demonstrations and tests can meet a refusal.
+/// The local content filter: it refuses one word, so that demonstrations and tests can get a refusal.
 fn is_unfit(prompt: &str) -> bool {
     prompt.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("nsfw"))
 }
@@ -264,13 +264,13 @@ fn paint(request: &Request, seed: u32) -> Vec<u8> {
     artist::paint(&order, format)
 }
 
-/// A picture of the right size, in a color that the seed picks.
+/// A picture of the right size, in a color that depends on the seed.
 fn paint_plain(request: &Request, seed: u32) -> Vec<u8> {
     let (width, height) = size(request.aspect_ratio);
     artist::paint_plain(seed, width, height)
 }
 
-/// The sizes in which the models paint, in pixels.
+/// The sizes that the models paint, in pixels.
 pub fn size(ratio: AspectRatio) -> (u32, u32) {
     match ratio {
         AspectRatio::UltraWide => (1536, 640),
@@ -285,7 +285,7 @@ pub fn size(ratio: AspectRatio) -> (u32, u32) {
     }
 }
 
-/// Why the endpoint paints nothing.
+/// Why the endpoint paints no picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     Throttled,

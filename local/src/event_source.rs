@@ -1,4 +1,4 @@
-//! Lambda's event source mapping for SQS: long-polls a queue, invokes a function, and deletes what it worked off.
+//! Lambda's event source mapping for SQS: polls a queue, invokes a function, and deletes the messages that it processed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use tokio::task::JoinSet;
 
 use crate::invoke::context;
 
-/// How long a poll waits for a message: the longest that SQS allows.
+/// How long a poll waits for messages: the longest wait that SQS allows.
 const POLL_SECONDS: i32 = 20;
 
-/// A function behind a queue.
+/// A function that gets messages.
 pub(crate) type Handler =
     Arc<dyn Fn(LambdaEvent<SqsEvent>) -> BoxFuture<'static, Result<SqsBatchResponse, Error>> + Send + Sync>;
 
-/// A queue, and the function that works it off.
+/// A queue, and the function that processes its messages.
 #[derive(Clone)]
 pub(crate) struct EventSource {
-    /// The client of the queue's service.
+    /// The client of SQS.
     pub(crate) client: Client,
-    /// The queue's address.
+    /// The queue's URL.
     pub(crate) queue_url: String,
     /// The queue's ARN.
     pub(crate) queue_arn: String,
-    /// How many messages one invocation gets at most.
+    /// The most messages of one invocation.
     pub(crate) batch_size: i32,
-    /// How many invocations may run at once.
+    /// The most invocations at once.
     pub(crate) maximum_concurrency: usize,
-    /// How long one invocation may take.
+    /// The function's timeout.
     pub(crate) timeout: Duration,
     /// The function.
     pub(crate) handler: Handler,
 }
 
 impl EventSource {
-    /// Works the queue off until `stop` turns true, and then lets the invocations that are under way end.
+    /// Invokes the function until `stop` turns true, and then waits for running invocations.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(self.maximum_concurrency));
         let mut invocations = JoinSet::new();
@@ -63,7 +63,7 @@ impl EventSource {
                 });
             }
         }
-        // Each ends by its function's timeout. A painting that were broken off would be paid for again.
+        // They end by the function's timeout. A painting that is cut off would be paid for again.
         invocations.join_all().await;
     }
 
@@ -81,7 +81,7 @@ impl EventSource {
         match received {
             Ok(received) => received.messages.unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "a queue cannot be polled");
+                tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "cannot poll a queue");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 Vec::new()
             }
@@ -101,14 +101,14 @@ impl EventSource {
                 return;
             }
             Err(_) => {
-                tracing::error!(timeout_s = self.timeout.as_secs(), "a function took too long and was stopped");
+                tracing::error!(timeout_s = self.timeout.as_secs(), "a function timed out");
                 return;
             }
         };
         let ids: HashSet<&str> = messages.iter().filter_map(Message::message_id).collect();
-        // Lambda takes a name that it does not know for a failure of the whole batch.
+        // To Lambda, an unknown message id means that the whole batch failed.
         if !failed.iter().all(|id| ids.contains(id.as_str())) {
-            tracing::error!("a function named a message that it was not given");
+            tracing::error!("a function reported a message that it did not get");
             return;
         }
         let done = messages.iter().filter(|message| !failed.contains(message.message_id().unwrap_or_default()));
@@ -128,7 +128,7 @@ impl EventSource {
         }
         let delete = self.client.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
         if let Err(error) = delete.send().await {
-            tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "messages cannot be deleted");
+            tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "cannot delete messages");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Amazon API Gateway's part: turns HTTP requests into the events that the functions take, and their answers back.
+//! API Gateway: turns HTTP requests into events of the functions, and their answers into HTTP responses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -23,11 +23,11 @@ use crate::host::Authority;
 use crate::invoke::{MAX_ANSWER_BYTES, MAX_EVENT_BYTES, context, fits};
 use crate::template::{Deployment, GatewayResponse};
 
-/// The largest body that API Gateway takes, in bytes, see
+/// The largest body that API Gateway accepts, in bytes, see
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// A function behind a route.
+/// A function that gets requests.
 pub(crate) type Handler = Arc<
     dyn Fn(LambdaEvent<ApiGatewayProxyRequest>) -> BoxFuture<'static, Result<ApiGatewayProxyResponse, Error>>
         + Send
@@ -37,39 +37,39 @@ pub(crate) type Handler = Arc<
 /// The owner of all jobs of a stack without keys.
 pub const EVERYONE: &str = "everyone";
 
-/// The names of those who may call the API, by their keys. Without any, everybody may.
+/// The callers' names by their API keys. If there are none, everybody may call.
 pub type ApiKeys = BTreeMap<String, String>;
 
-/// One method of a path, and what serves it.
+/// One method of a path, and its function.
 #[derive(Clone)]
 pub(crate) struct Route {
     /// The path, with its parameters in braces.
     pub(crate) path: String,
-    /// The method; `None` is every one that the path names nowhere else.
+    /// The method; `None` stands for all that no other route of the path has.
     pub(crate) method: Option<Method>,
-    /// Whether the caller must have a key, where there are any.
+    /// Whether the caller needs an API key, if there are any.
     pub(crate) key_required: bool,
-    /// The function that serves it.
+    /// The function.
     pub(crate) handler: Handler,
-    /// How long the function may take.
+    /// The function's timeout.
     pub(crate) timeout: Duration,
 }
 
-/// What API Gateway answers by itself, as the template says it, by CloudFormation's names.
+/// What API Gateway answers without a function, by CloudFormation's name of the response.
 pub(crate) type GatewayResponses = BTreeMap<String, GatewayResponse>;
 
-/// All that a request may meet.
+/// The API.
 struct Api {
     routes: Vec<Route>,
     keys: ApiKeys,
     responses: GatewayResponses,
-    /// The origin whose pages may use the API beside its own, or `*` for any.
+    /// Another origin whose pages may use the API, or `*` for any.
     allowed_origin: Option<String>,
-    /// The least size of an answer that is compressed, in bytes.
+    /// The smallest answer that is compressed, in bytes.
     minimum_compression_size: Option<usize>,
 }
 
-/// The API with these routes, and with what `deployment` says of all of them.
+/// The API with these routes and the settings of `deployment`.
 pub(crate) fn router(routes: Vec<Route>, keys: ApiKeys, deployment: &Deployment) -> Router {
     let allowed = deployment.functions.values().find_map(|function| function.environment.get("ALLOWED_ORIGIN"));
     let api = Api {
@@ -89,7 +89,7 @@ async fn serve(State(api): State<Arc<Api>>, Extension(authority): Extension<Auth
     let gzip = takes_gzip(request.headers());
     match api.pass_on(authority, request).await {
         Ok(response) => http_of(if gzip { api.compressed(response) } else { response }),
-        // AWS does not support changing this one.
+        // The template cannot change this response.
         Err("REQUEST_TOO_LARGE") => {
             let body = r#"{"message":"Request Too Long"}"#;
             (StatusCode::PAYLOAD_TOO_LARGE, [(header::CONTENT_TYPE, "application/json")], body).into_response()
@@ -101,7 +101,7 @@ async fn serve(State(api): State<Arc<Api>>, Extension(authority): Extension<Auth
     }
 }
 
-/// Whether the caller takes answers that are compressed by gzip (RFC 9110, section 12.5.3). API Gateway passes over `*`.
+/// Whether the caller accepts gzip (RFC 9110, section 12.5.3). API Gateway ignores `*`.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
@@ -112,11 +112,8 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 impl Api {
-    /// Has the function answer that serves this path and method.
-    ///
-    /// # Errors
-    /// The type of the gateway response where API Gateway itself answers. Whatever a function does wrong is one of its own
-    /// errors to API Gateway, and these have the default's response.
+    /// The answer of the function for this path and method. The error is the type of the gateway response, with which API
+    /// Gateway answers by itself; every failure of a function has the same one.
     async fn pass_on(&self, authority: Authority, request: Request) -> Result<ApiGatewayProxyResponse, &'static str> {
         let (route, parameters) =
             self.find(request.method(), request.uri().path()).ok_or("MISSING_AUTHENTICATION_TOKEN")?;
@@ -134,7 +131,7 @@ impl Api {
         let invocation = tokio::time::timeout(route.timeout, AssertUnwindSafe(invocation).catch_unwind());
         let why = match invocation.await {
             Ok(Ok(Ok(response))) if fits(&response, MAX_ANSWER_BYTES) => return Ok(response),
-            Ok(Ok(Ok(_))) => "its answer is larger than Lambda takes".to_owned(),
+            Ok(Ok(Ok(_))) => "its answer is larger than Lambda allows".to_owned(),
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(_)) => "it panicked".to_owned(),
             Err(_) => format!("it took longer than {} s", route.timeout.as_secs()),
@@ -143,7 +140,7 @@ impl Api {
         Err("DEFAULT_5XX")
     }
 
-    /// The answer, compressed by gzip where it is large enough.
+    /// The answer, compressed if it is large enough.
     fn compressed(&self, mut response: ApiGatewayProxyResponse) -> ApiGatewayProxyResponse {
         if let Some(Text(text)) = &response.body
             && self.minimum_compression_size.is_some_and(|least| text.len() >= least)
@@ -159,12 +156,11 @@ impl Api {
         response
     }
 
-    /// The route of a path and a method, with the values of the path's parameters. A slash at the end is no part of a path
-    /// to a REST API.
+    /// The route of a path and a method, with the values of the path's parameters. A REST API ignores a slash at the end.
     fn find(&self, method: &Method, path: &str) -> Option<(&Route, HashMap<String, String>)> {
         let parts: Vec<_> = parts(path).collect();
         let matching = self.routes.iter().filter_map(|route| Some((route, parameters(&route.path, &parts)?)));
-        // A path that is named in full comes before one with parameters, and a method before any method.
+        // A path without parameters wins over one with parameters, and a named method over any method.
         let rank = |(route, parameters): &(&Route, HashMap<_, _>)| (parameters.len(), route.method.is_none());
         let served = matching.filter(|(route, _)| route.method.as_ref().is_none_or(|named| named == method));
         served.min_by_key(rank)
@@ -175,8 +171,7 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.strip_suffix('/').unwrap_or(path).split('/')
 }
 
-/// The values of a resource's parameters in a path, or `None` where the path is another's. They stay as the caller
-/// escaped them.
+/// The values of a resource's parameters in a path, still percent-encoded. `None` if the path does not match.
 fn parameters(resource: &str, path: &[&str]) -> Option<HashMap<String, String>> {
     let named: Vec<_> = parts(resource).collect();
     if named.len() != path.len() {
@@ -233,7 +228,7 @@ async fn event_of(
     Ok(event)
 }
 
-/// Of each header the value that was sent last.
+/// The last value of each header.
 fn last_values(headers: &HeaderMap) -> HeaderMap {
     let mut last = HeaderMap::new();
     for (name, value) in headers {

@@ -1,8 +1,8 @@
-//! Whom the servers of this stack answer.
+//! Which requests the servers of this stack answer.
 //!
-//! They listen on the loopback address, but every web page that a browser shows can send requests there, and one whose
-//! name is made to resolve to 127.0.0.1 can read the answers too ("DNS rebinding"). A browser tells in `Host` by which
-//! name it came, and in `Origin` which page asks; a page can forge neither.
+//! They listen on the loopback address, but any web page in a browser can send requests there, and a page whose host name
+//! resolves to 127.0.0.1 can also read the answers (DNS rebinding). The browser sends the name in `Host` and the page's
+//! origin in `Origin`; a page can forge neither.
 
 use axum::extract::Request;
 use axum::http::uri;
@@ -14,22 +14,22 @@ use shared::problem::{ProblemDetails, type_of};
 
 use crate::gateway::http_of;
 
-/// The host and the port that a request came for, such as `127.0.0.1:3000`.
+/// The host and port that a request names, such as `127.0.0.1:3000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Authority(pub(crate) String);
 
-/// Why a request is not served, whatever it asks for.
+/// Why a request is refused before it reaches a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It names no host, or several (RFC 9112, section 3.2).
+    /// It has no host, or several (RFC 9112, section 3.2).
     NoHost,
-    /// It names another host than this machine.
+    /// Its host is not this machine.
     ForeignHost,
-    /// A web page asks that is neither the API's own nor of the origin that may use it.
+    /// It comes from a web page that is neither the API's own nor of the allowed origin.
     ForeignOrigin,
 }
 
-/// Lets through only what came by a name of this machine, which it adds to the request as its [`Authority`].
+/// Refuses requests whose host is not this machine. Adds the [`Authority`] to the others.
 pub(crate) async fn loopback_only(mut request: Request, next: Next) -> Response {
     match authority(&request) {
         Ok(authority) => {
@@ -41,7 +41,7 @@ pub(crate) async fn loopback_only(mut request: Request, next: Next) -> Response 
 }
 
 fn authority(request: &Request) -> Result<Authority, Refusal> {
-    // HTTP/2 has the host beside the path, and so may a request to a proxy by HTTP/1.1.
+    // In HTTP/2, and in a request to a proxy in HTTP/1.1, the target has the host.
     let target = request.uri().authority().map(uri::Authority::as_str);
     let hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
     let hosts: Vec<_> = hosts.collect();
@@ -55,7 +55,7 @@ fn authority(request: &Request) -> Result<Authority, Refusal> {
     Ok(Authority(target.unwrap_or_else(|| hosts[0]).to_owned()))
 }
 
-/// Whether a name, with or without a port, is one of this machine.
+/// Whether a host, with or without a port, is this machine.
 fn is_loopback(name: &str) -> bool {
     let host = match name.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -65,8 +65,8 @@ fn is_loopback(name: &str) -> bool {
 }
 
 impl Authority {
-    /// Refuses what a page of another origin than this and the allowed one asks for, unless `*` allows all of them. A
-    /// program that is no browser names no origin.
+    /// Refuses requests from pages of other origins than this one and `allowed`, where `*` allows all. Programs that are not
+    /// browsers send no origin.
     pub(crate) fn refuse_other_origins(&self, headers: &HeaderMap, allowed: Option<&str>) -> Result<(), Refusal> {
         let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
         let own = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(&self.0));

@@ -1,4 +1,4 @@
-//! What Lambda tells a function about an invocation.
+//! What Lambda gives a function: its limits, and the context of an invocation.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,21 +6,21 @@ use lambda_runtime::Context;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// The largest event that Lambda hands to a function in a synchronous call, in bytes, by its error message "Request must be
-/// smaller than 6291456 bytes for the InvokeFunction operation".
+/// The largest event of a synchronous call, in bytes. Lambda's error message is "Request must be smaller than 6291456 bytes
+/// for the InvokeFunction operation".
 pub(crate) const MAX_EVENT_BYTES: usize = 6 * 1024 * 1024;
 
-/// The largest answer that Lambda takes from a function, in bytes, by its error message "Response payload size exceeded
-/// maximum allowed payload size (6291556 bytes)".
+/// The largest answer of a function, in bytes. Lambda's error message is "Response payload size exceeded maximum allowed
+/// payload size (6291556 bytes)".
 pub(crate) const MAX_ANSWER_BYTES: usize = MAX_EVENT_BYTES + 100;
 
-/// Whether an event or an answer has no more than `limit` bytes as Lambda's JSON. One with a header of other bytes than text
-/// is no JSON here, and its size is not what is wrong with it.
+/// Whether the JSON of an event or an answer has at most `limit` bytes. One that has no JSON, because of a header that is not
+/// text, passes: its size is not what is wrong with it.
 pub(crate) fn fits(payload: &impl Serialize, limit: usize) -> bool {
     serde_json::to_vec(payload).map_or(true, |json| json.len() <= limit)
 }
 
-/// The context of an invocation that may take until `timeout` from now.
+/// The context of an invocation that ends `timeout` from now.
 pub(crate) fn context(timeout: Duration) -> Context {
     let end = SystemTime::now() + timeout;
     let mut context = Context::default();

@@ -1,11 +1,14 @@
-//! The whole pipeline on one machine: the deployed functions' own handlers and SDK clients, over AWS-compatible services
-//! that are embedded in this process and provisioned from the deployed template.
+//! The whole pipeline on one machine: the handlers and SDK clients of the deployed functions, over AWS-compatible services
+//! that run in this process and are set up from the deployed template.
 
 pub mod bedrock;
+mod data;
 mod event_source;
 mod gateway;
+mod handlers;
 mod host;
 mod invoke;
+mod ports;
 mod provision;
 mod requeue;
 pub mod services;
@@ -13,6 +16,7 @@ mod stack;
 pub mod template;
 
 pub use gateway::{ApiKeys, EVERYONE};
+pub use handlers::Apps;
 pub use provision::ProvisionError;
 pub use requeue::RequeueError;
-pub use stack::{Apps, BedrockMode, Options, Ready, Stack, StartError};
+pub use stack::{BedrockMode, Options, Ready, Stack, StartError};

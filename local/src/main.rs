@@ -15,8 +15,8 @@ use crate::arguments::Arguments;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // One poster is shown by its progress; whoever wants to watch the functions at it sets RUST_LOG.
-    // The embedded DynamoDB warns of every request that it refuses, as it does of a table that is not there yet.
+    // A single poster shows its progress instead; RUST_LOG shows the functions' log as well. The embedded DynamoDB warns
+    // about every request that it refuses, which includes every condition that fails.
     let server = "warn,dynoxide=error,submit=info,worker=info,dead_letter=info";
     let prompt = arguments.prompt();
     let quiet = if prompt.is_some() { "error" } else { server };
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed, and then there is nobody left to tell.
+            // Standard error may be closed.
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }

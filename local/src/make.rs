@@ -15,15 +15,12 @@ use shared::problem::ProblemDetails;
 use crate::arguments::Arguments;
 use crate::serve::{interrupted, stopped, write_ready_file};
 
-/// How often the job is asked after. Nobody else uses this API, so there is no reason to wait longer.
+/// How often the job is polled. Nobody else uses this API.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Makes one poster of `prompt` and writes it to a file.
-///
-/// # Errors
-/// When the stack does not start, the job fails, or the file cannot be written.
 pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<dyn Error>> {
-    // A picture that cannot be written is not painted.
+    // Nothing is painted if the picture cannot be written.
     let unwritable = |error: std::io::Error| format!("cannot write to {}: {error}", arguments.out.display());
     std::fs::create_dir_all(&arguments.out).map_err(unwritable)?;
     drop(tempfile::tempfile_in(&arguments.out).map_err(unwritable)?);
@@ -61,7 +58,7 @@ pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<
     Ok(())
 }
 
-/// A poster, and how long the steps to it took.
+/// A poster, and how long each step took.
 struct Poster {
     job: JobView,
     image: ImageView,
@@ -119,7 +116,7 @@ async fn job_of(response: Response) -> Result<JobView, Box<dyn Error>> {
     Err(problem.detail.into())
 }
 
-/// What is going on, on one line of a terminal that is written over; elsewhere one line for each new thing.
+/// The current step. A terminal shows it on one line that is overwritten; elsewhere each step gets a line.
 struct Progress {
     since: Instant,
     terminal: bool,
@@ -133,7 +130,7 @@ impl Progress {
 
     fn show(&mut self, what: &str) {
         let secs = self.since.elapsed().as_secs_f32();
-        // Progress that cannot be shown is no reason to stop.
+        // Failing to show progress is not an error.
         let _ = if self.terminal {
             write!(stderr(), "\r\x1b[K{secs:5.1} s  {what}").and_then(|()| stderr().flush())
         } else if what == self.last {

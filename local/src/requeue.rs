@@ -1,10 +1,9 @@
-//! Takes up again what an earlier process left unfinished.
+//! Resumes what an earlier process left unfinished.
 //!
-//! The queue lives in memory and starts out empty, so every unfinished job gets a new ticket, and so does every job that
-//! was canceled while a worker had it or that was retried, because that ticket has late pictures deleted. The stack that calls this
-//! holds the lock on the data directory, so it knows what nobody can know of a deployed pipeline: that no worker and no
-//! submission of an earlier process is still alive. What those held is let go of at once, rather than when it would have
-//! ended by itself.
+//! The queue is in memory and starts empty, so every unfinished job gets a new ticket. So does every job that was retried,
+//! or canceled while a worker had it, because that ticket has late pictures deleted. The stack holds the lock on the data
+//! directory, so unlike a deployed pipeline it knows that no worker and no submission of an earlier process still runs. It
+//! ends their leases at once.
 
 use std::collections::HashMap;
 
@@ -19,27 +18,24 @@ use shared::{BatchId, JobId, Owner, Timestamp};
 
 use crate::Ready;
 
-/// How many records are written at once.
+/// How many records are written concurrently.
 const WRITES_AT_ONCE: usize = 8;
 
-/// Why unfinished jobs could not be brought back.
+/// Why unfinished jobs could not be resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequeueError {
     /// The unfinished jobs could not be listed.
     #[error("cannot read the unfinished jobs: {0}")]
     Read(String),
-    /// A job could not be taken from a worker that is dead.
+    /// The lease of a job could not be ended.
     #[error("cannot release the unfinished jobs: {0}")]
     Release(#[source] ServiceError),
-    /// The queue did not answer.
+    /// The tickets could not be sent.
     #[error("cannot queue the unfinished jobs again: {0}")]
     Send(#[source] ServiceError),
 }
 
-/// Sends a ticket for every job of the table that needs one, oldest first, and counts them.
-///
-/// # Errors
-/// When the table or the queue does not answer as it should.
+/// Sends a ticket for every job that needs one, oldest first. Returns their number.
 pub(crate) async fn requeue(
     config: &SdkConfig,
     ready: &Ready,
@@ -56,7 +52,7 @@ pub(crate) async fn requeue(
     for id in unfinished.batches {
         let batch = table.get_batch(id).await.map_err(RequeueError::Release)?;
         if let Some(lease) = batch.and_then(|batch| batch.writing) {
-            // The same request, sent again, finishes the submission.
+            // When the caller repeats the request, it finishes the submission.
             let ended = Some(Lease { until: now, ..lease });
             table.move_writing_on(id, lease, ended).await.map_err(RequeueError::Release)?;
         }
@@ -74,7 +70,7 @@ pub(crate) async fn requeue(
     Ok(sent)
 }
 
-/// Lets go of a job that a worker held.
+/// Ends the lease of a job that a worker held.
 async fn release(table: &Table, id: JobId, now: Timestamp) -> Result<(), ServiceError> {
     let Some(abandoned) = table.get(id).await?.and_then(|job| job.abandon(now)) else { return Ok(()) };
     match table.save(&abandoned).await? {
@@ -82,10 +78,10 @@ async fn release(table: &Table, id: JobId, now: Timestamp) -> Result<(), Service
     }
 }
 
-/// What an earlier process left behind.
+/// What an earlier process left unfinished.
 struct Unfinished {
     jobs: Vec<UnfinishedJob>,
-    /// Batches whose submission broke off.
+    /// Batches whose submission did not finish.
     batches: Vec<BatchId>,
 }
 

@@ -1,4 +1,4 @@
-//! Serving the API until somebody interrupts.
+//! Serving the API until Ctrl-C.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -9,14 +9,11 @@ use local::{Ready, Stack};
 use crate::arguments::Arguments;
 
 /// Serves until Ctrl-C or SIGTERM.
-///
-/// # Errors
-/// When the stack does not start, or its address cannot be told.
 pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let options = arguments.options();
     let kept = options.data.is_some();
     let stack = Stack::start(options).await?;
-    // The page is the functions' to serve; only whether it is there is asked for here.
+    // The functions serve the page; its address is printed only if it is enabled.
     let page = stack
         .deployment()
         .functions
@@ -25,16 +22,16 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Ready { api, dynamodb, sqs, s3, bedrock, .. } = stack.ready();
     let key = arguments.first_key().map(|key| format!(" -H 'x-api-key: {key}'")).unwrap_or_default();
     let data = stack.data().display();
-    let fate = if kept { "kept" } else { "deleted at the end; keep it with --data DIR" };
+    let fate = if kept { "kept" } else { "temporary; --data DIR keeps it" };
     writeln!(
         stdout(),
         "{}The movie poster API answers at {api}
-Its data lies in {data} ({fate})
+Its data is in {data} ({fate})
 DynamoDB {dynamodb}  S3 {s3}  SQS {sqs}  Bedrock {bedrock}
 
 Submit a prompt:
   curl -s {api}/jobs{key} -H 'Content-Type: application/json' -d '{{\"prompt\": \"A noir detective thriller in 1940s Venice\"}}'
-Then look at your newest job, which has the URL of the picture once it has succeeded:
+Then look at your newest job; once it has succeeded, it has the URL of the picture:
   curl -s '{api}/jobs?limit=1'{key}
 
 Press Ctrl-C to stop.",
@@ -47,7 +44,7 @@ Press Ctrl-C to stop.",
     let patience = stack.longest_painting().as_secs();
     writeln!(
         stdout(),
-        "Stopping: waiting for the pictures that are being painted, for at most {patience} seconds. Press Ctrl-C again to stop at once."
+        "Stopping: waiting up to {patience} seconds for the pictures that are being painted. Press Ctrl-C again to stop at once."
     )?;
     if stopped(stack).await? {
         writeln!(stdout(), "Stopped.")?;
@@ -55,7 +52,7 @@ Press Ctrl-C to stop.",
     Ok(())
 }
 
-/// Stops the stack, and says whether it could end what it had begun before somebody interrupted again.
+/// Stops the stack. Returns false if a second Ctrl-C cut it short.
 pub(crate) async fn stopped(stack: Stack) -> std::io::Result<bool> {
     tokio::select! {
         () = stack.stop() => Ok(true),
@@ -63,7 +60,7 @@ pub(crate) async fn stopped(stack: Stack) -> std::io::Result<bool> {
     }
 }
 
-/// Writes the file in one step, so that a script which sees it can read all of it.
+/// Writes the file in one step, so that a script never reads half of it.
 pub(crate) fn write_ready_file(path: &Path, ready: &Ready) -> Result<(), Box<dyn Error>> {
     let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,70 +1,55 @@
-//! Starts everything, wires it together, and stops it again.
+//! Starts everything, connects it, and stops it again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
 use std::future::IntoFuture;
 use std::io;
-use std::net::Ipv4Addr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, HttpClient, ProvideCredentials, SharedCredentialsProvider};
-use axum::http::Method;
 use axum::middleware::from_fn;
-use futures_util::future::{self, FutureExt};
+use futures_util::future::FutureExt;
 use serde::{Deserialize, Serialize};
 use shared::Clock;
 use shared::aws::{Aws, Endpoints, http_client};
 use shared::settings::SettingsError;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::bedrock::{Bedrock, Behavior};
-use crate::event_source::{self, EventSource};
-use crate::gateway::{self, ApiKeys, Route};
+use crate::data::Data;
+use crate::gateway::{self, ApiKeys};
+use crate::handlers::Apps;
 use crate::host::loopback_only;
+use crate::ports::{Ports, url};
 use crate::provision::{ProvisionError, provision};
 use crate::requeue::{RequeueError, requeue};
 use crate::services::{self, DynamoDb, S3, Sqs};
-use crate::template::{ACCOUNT, Deployment, Function, Surroundings, TEMPLATE, TemplateError};
+use crate::template::{ACCOUNT, Deployment, Surroundings, TEMPLATE, TemplateError};
 
 const REGION: &str = "us-west-2";
-/// Deployed, this is a secret; here, cursors should outlive a restart.
+/// The status function makes the key of its cursors from it. It is constant, so that cursors outlive a restart.
 const STACK_ID: &str = "arn:aws:cloudformation:us-west-2:000000000000:stack/local/local";
 const ACCESS_KEY_ID: &str = "local";
 const SECRET_ACCESS_KEY: &str = "local-secret";
 
-/// The file in the data directory that remembers the port of S3, which is part of every URL that was handed out.
-const S3_PORT_FILE: &str = "s3.port";
-
-/// Ports that no system gives to outgoing connections by default. One that is to be free again at the next start must
-/// not be lent to those in between.
-const LASTING_PORTS: Range<u16> = 15_000..30_000;
-
-/// The file in the data directory that a stack holds locked while it runs. The system lets go of it when the process
-/// ends, however it ends.
-const LOCK_FILE: &str = "lock";
-
-/// How a stack is to run.
+/// How a stack runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The port of the API; with 0 any free one.
+    /// The port of the API; 0 takes any free port.
     pub port: u16,
-    /// Where everything is kept. Without it, it is kept in a temporary directory that goes with the stack.
+    /// The directory for all data. Without it, the data is in a temporary directory that is deleted with the stack.
     pub data: Option<PathBuf>,
-    /// Who paints.
+    /// What paints the pictures.
     pub bedrock: BedrockMode,
-    /// Parameters of the template, in place of their defaults.
+    /// Parameters of the template that replace its defaults.
     pub parameters: BTreeMap<String, String>,
     /// Who may call the API.
     pub api_keys: ApiKeys,
-    /// Whether the queues' messages are worked off. Tests that deliver messages themselves leave it out.
+    /// Whether the queues invoke their functions. Tests that deliver messages themselves turn it off.
     pub event_sources: bool,
     /// The functions' clock.
     pub clock: Clock,
@@ -84,7 +69,7 @@ impl Default for Options {
     }
 }
 
-/// Who paints.
+/// What paints the pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BedrockMode {
     /// The offline artist, at no cost.
@@ -93,18 +78,18 @@ pub enum BedrockMode {
     Aws,
 }
 
-/// Where everything answers, and what it is called.
+/// The addresses, names and credentials of a running stack.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ready {
-    /// The address of the API.
+    /// The URL of the API.
     pub api: String,
-    /// The address of DynamoDB.
+    /// The URL of DynamoDB.
     pub dynamodb: String,
-    /// The address of SQS.
+    /// The URL of SQS.
     pub sqs: String,
-    /// The address of S3.
+    /// The URL of S3.
     pub s3: String,
-    /// The address of the local Bedrock endpoint.
+    /// The URL of the local Bedrock.
     pub bedrock: String,
     /// The region that requests are signed for.
     pub region: String,
@@ -114,11 +99,11 @@ pub struct Ready {
     pub secret_access_key: String,
     /// The name of the table of jobs.
     pub table: String,
-    /// The address of the queue of tickets.
+    /// The URL of the queue of tickets.
     pub queue_url: String,
-    /// The address of the queue of tickets that gave up.
+    /// The URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
-    /// The address of the queue of messages that are no tickets.
+    /// The URL of the queue of parked messages.
     pub parked_queue_url: String,
     /// The name of the bucket of pictures.
     pub bucket: String,
@@ -128,7 +113,7 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum StartError {
-    #[error("port {0} is taken; choose another one with --port, or any free one with --port 0")]
+    #[error("port {0} is in use; choose another with --port, or any free port with --port 0")]
     PortTaken(u16),
     #[error("cannot listen on this machine: {0}")]
     Listen(io::Error),
@@ -136,9 +121,17 @@ pub enum StartError {
     Data { path: PathBuf, source: io::Error },
     #[error("another stack is using {}; stop it first, or use another directory", .0.display())]
     DataInUse(PathBuf),
-    #[error("the template declares no {0}, which this stack needs")]
+    #[error("template.yaml does not declare {0}, which the local stack needs")]
     Undeclared(&'static str),
-    #[error("no AWS credentials were found for --bedrock aws: {0}")]
+    #[error(
+        "template.yaml declares the function {0}, which the local stack does not know; add it to local/src/handlers.rs"
+    )]
+    UnknownFunction(String),
+    #[error("template.yaml gives the function {function} {event}, which the local stack cannot pass on to it")]
+    UnexpectedEvent { function: String, event: &'static str },
+    #[error("template.yaml does not declare the queue {0} of an event source")]
+    UnknownQueue(String),
+    #[error("found no AWS credentials for --bedrock aws: {0}")]
     NoCredentials(String),
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -163,92 +156,54 @@ pub struct Stack {
     config: SdkConfig,
     data: Data,
     stop: watch::Sender<bool>,
-    /// What takes work in: the API and the event sources. It stops before what it relies on.
+    /// The API and the event sources. They stop before the services that they need.
     front: JoinSet<()>,
     back: JoinSet<()>,
     stop_back: watch::Sender<bool>,
 }
 
-/// The deployed functions, as this stack runs them.
-#[derive(Clone)]
-pub struct Apps {
-    /// `functions/submit`.
-    pub submit: Arc<submit::App>,
-    /// `functions/worker`.
-    pub worker: Arc<worker::App>,
-    /// `functions/status`.
-    pub status: Arc<status::App>,
-    /// `functions/dead_letter`.
-    pub dead_letter: Arc<dead_letter::App>,
-}
-
-enum Data {
-    /// What outlives the stack, and the lock that keeps every other stack from it meanwhile.
-    Kept(PathBuf, #[expect(dead_code, reason = "it is held, not looked at")] File),
-    Temporary(TempDir),
-}
-
-impl Data {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path, _) => path,
-            Self::Temporary(directory) => directory.path(),
-        }
-    }
-}
-
 impl Stack {
-    /// Starts everything. When this returns, everything answers.
-    ///
-    /// # Errors
-    /// When something cannot start. Whatever had started is then stopped.
+    /// Starts everything, and returns when everything answers. On an error, it stops what had started.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let data = data_directory(options.data.as_deref())?;
-        let api = match TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(StartError::PortTaken(options.port)),
-            bound => bound.map_err(StartError::Listen)?,
-        };
-        // The services stand beside the API where those ports are free, so that a command typed once works again.
-        let beside = |n: u16| options.port.checked_add(n).filter(|_| options.port != 0);
-        let dynamodb = bind([beside(1)]).await?;
-        let lasting = || matches!(data, Data::Kept(..)).then(|| fastrand::u16(LASTING_PORTS));
-        let s3 = bind([remembered_port(data.path()), beside(2), lasting(), lasting()]).await?;
-        let sqs = bind([beside(3)]).await?;
-        let model = bind([beside(4)]).await?;
-        remember_port(data.path(), &s3)?;
-
+        let data = Data::open(options.data.as_deref())?;
+        let ports = Ports::open(options.port, &data).await?;
         let surroundings = Surroundings {
             region: REGION.to_owned(),
-            sqs: address(&sqs)?,
+            sqs: url(&ports.sqs)?,
             stack_id: STACK_ID.to_owned(),
-            parameters: options.parameters.clone(),
+            parameters: options.parameters,
         };
         let deployment = Deployment::read(TEMPLATE, &surroundings)?;
-        let ready = ready(&deployment, [&api, &dynamodb, &sqs, &s3, &model])?;
+        let ready = ready(&deployment, &ports)?;
 
         let (stop, _) = watch::channel(false);
         let (stop_back, _) = watch::channel(false);
         let mut back = JoinSet::new();
         let database = match &data {
             Data::Kept(path, _) => DynamoDb::open(&path.join("dynamodb.sqlite"))?,
-            // What nobody keeps need not wait for the disk.
+            // Temporary data need not wait for the disk.
             Data::Temporary(_) => DynamoDb::in_memory()?,
         };
-        back.spawn(database.serve(dynamodb, stopped(&stop_back)).map(report));
-        let bucket = S3::open(&data.path().join("s3"), ACCESS_KEY_ID, SECRET_ACCESS_KEY)?;
-        back.spawn(bucket.serve(s3, stopped(&stop_back)).map(report));
-        back.spawn(Sqs::new(REGION, ACCOUNT).serve(sqs, stopped(&stop_back)).map(report));
-        let behavior = match options.bedrock {
+        for table in deployment.tables.values() {
+            database.create_table(table)?;
+        }
+        back.spawn(database.serve(ports.dynamodb, stopped(&stop_back)).map(log_failure));
+        let buckets = S3::open(&data.path().join("s3"), ACCESS_KEY_ID, SECRET_ACCESS_KEY)?;
+        for name in deployment.buckets.values() {
+            buckets.create_bucket(name)?;
+        }
+        back.spawn(buckets.serve(ports.s3, stopped(&stop_back)).map(log_failure));
+        back.spawn(Sqs::new(REGION, ACCOUNT).serve(ports.sqs, stopped(&stop_back)).map(log_failure));
+        let bedrock = Bedrock::new(match options.bedrock {
             BedrockMode::Local(behavior) => behavior,
             BedrockMode::Aws => Behavior::default(),
-        };
-        let bedrock = Bedrock::new(behavior);
-        // A model that hangs must not hold up the stop, so its connections are dropped rather than drained.
-        let painter = axum::serve(model, bedrock.router().layer(from_fn(loopback_only))).into_future();
+        });
+        // Its connections are dropped, not drained, so that a model that hangs does not delay the stop.
+        let model = axum::serve(ports.bedrock, bedrock.router().layer(from_fn(loopback_only))).into_future();
         let stopped_model = stopped(&stop_back);
         back.spawn(async move {
             tokio::select! {
-                _ = painter => {}
+                _ = model => {}
                 () = stopped_model => {}
             }
         });
@@ -256,8 +211,8 @@ impl Stack {
         let config = config();
         provision(&deployment, &config, &ready).await?;
         let aws = connect(&config, &ready, options.bedrock).await?;
-        let apps = apps(&deployment, &aws, &options.clock)?;
-        if matches!(data, Data::Kept(..)) {
+        let apps = Apps::new(&deployment, &aws, &options.clock)?;
+        if data.is_kept() {
             let requeued = requeue(&config, &ready, &aws, options.clock.now()).await?;
             tracing::info!(jobs = requeued, "unfinished jobs were queued again");
         }
@@ -266,132 +221,50 @@ impl Stack {
         let clock = options.clock;
         let mut stack =
             Self { ready, deployment, aws, apps, clock, bedrock, config, data, stop, front, back, stop_back };
-        stack.serve(api, &options.api_keys, options.event_sources);
+        stack.serve(ports.api, options.api_keys, options.event_sources)?;
         Ok(stack)
     }
 
-    fn serve(&mut self, api: TcpListener, keys: &ApiKeys, event_sources: bool) {
-        let router = gateway::router(self.routes(), keys.clone(), &self.deployment);
-        self.front.spawn(services::serve_router(api, router, stopped(&self.stop).boxed().shared()).map(report));
-        if event_sources {
-            for source in self.event_sources() {
-                self.front.spawn(source.run(self.stop.subscribe()));
-            }
-        }
-    }
-
-    fn routes(&self) -> Vec<Route> {
-        let preflights = self.deployment.preflights.iter().map(|(path, response)| {
-            let response = response.clone();
-            Route {
-                path: path.clone(),
-                method: Some(Method::OPTIONS),
-                key_required: false,
-                handler: Arc::new(move |_| future::ready(Ok(response.clone().into())).boxed()),
-                timeout: Duration::from_secs(29),
-            }
-        });
-        let mut routes: Vec<_> = preflights.collect();
-        for (binary, Function { routes: declared, timeout, .. }) in &self.deployment.functions {
-            for route in declared {
-                let handler: gateway::Handler = match binary.as_str() {
-                    "submit" => {
-                        let app = self.apps.submit.clone();
-                        Arc::new(move |event| {
-                            let app = app.clone();
-                            async move { submit::handle(&app, event).await }.boxed()
-                        })
-                    }
-                    _ => {
-                        let app = self.apps.status.clone();
-                        Arc::new(move |event| {
-                            let app = app.clone();
-                            async move { status::handle(&app, event).await }.boxed()
-                        })
-                    }
-                };
-                let method = route.method.to_uppercase();
-                let method = (method != "ANY").then(|| Method::from_bytes(method.as_bytes()).unwrap_or_default());
-                let timeout = Duration::from_secs(*timeout);
-                let key_required = route.auth.api_key_required;
-                routes.push(Route { path: route.path.clone(), method, key_required, handler, timeout });
-            }
-        }
-        routes
-    }
-
-    fn event_sources(&self) -> Vec<EventSource> {
+    fn serve(&mut self, api: TcpListener, keys: ApiKeys, event_sources: bool) -> Result<(), StartError> {
         let client = aws_sdk_sqs::config::Builder::from(&self.config).endpoint_url(&self.ready.sqs).build();
-        let client = aws_sdk_sqs::Client::from_conf(client);
-        let mut sources = Vec::new();
-        for (binary, Function { sources: declared, timeout, .. }) in &self.deployment.functions {
-            for source in declared {
-                let Some(queue) = self.deployment.queue_by_arn(&source.queue) else { continue };
-                let handler: event_source::Handler = match binary.as_str() {
-                    "worker" => {
-                        let app = self.apps.worker.clone();
-                        Arc::new(move |event| {
-                            let app = app.clone();
-                            async move { worker::handle(&app, event).await }.boxed()
-                        })
-                    }
-                    _ => {
-                        let app = self.apps.dead_letter.clone();
-                        Arc::new(move |event| {
-                            let app = app.clone();
-                            async move { dead_letter::handle(&app, event).await }.boxed()
-                        })
-                    }
-                };
-                sources.push(EventSource {
-                    client: client.clone(),
-                    queue_url: queue.url.clone(),
-                    queue_arn: queue.arn.clone(),
-                    batch_size: source.batch_size,
-                    maximum_concurrency: source.scaling.maximum_concurrency,
-                    timeout: Duration::from_secs(*timeout),
-                    handler,
-                });
-            }
+        let sources = self.apps.event_sources(&self.deployment, &aws_sdk_sqs::Client::from_conf(client))?;
+        let router = gateway::router(self.apps.routes(&self.deployment)?, keys, &self.deployment);
+        self.front.spawn(services::serve_router(api, router, stopped(&self.stop).boxed().shared()).map(log_failure));
+        for source in sources.into_iter().filter(|_| event_sources) {
+            self.front.spawn(source.run(self.stop.subscribe()));
         }
-        sources
+        Ok(())
     }
 
-    /// Where everything answers.
+    /// The addresses, names and credentials.
     pub fn ready(&self) -> &Ready {
         &self.ready
     }
 
-    /// The functions, over the embedded services.
+    /// The functions, connected to the embedded services.
     pub fn apps(&self) -> &Apps {
         &self.apps
     }
 
-    /// Functions of their own, over the same services but through `http`, so that a test can disturb their calls.
-    ///
-    /// # Errors
-    /// When the template's settings are bad.
+    /// Another set of functions that calls the same services through `http`, so that a test can disturb its calls.
     pub fn apps_over(&self, http: impl HttpClient + 'static) -> Result<Apps, StartError> {
         self.apps_with(self.config.to_builder().http_client(http).build(), &self.clock)
     }
 
-    /// Functions of their own, over the same services, whose clients are made from `config` and which tell the time by
-    /// `clock`. A test's calls are tried again at once, because nothing is won by waiting.
-    ///
-    /// # Errors
-    /// When the template's settings are bad.
+    /// Another set of functions that calls the same services by `config` and reads the time from `clock`. Failed calls
+    /// are retried without a delay.
     pub fn apps_with(&self, config: SdkConfig, clock: &Clock) -> Result<Apps, StartError> {
         let retries = RetryConfig::standard().with_initial_backoff(Duration::ZERO);
         let config = config.into_builder().retry_config(retries).build();
-        apps(&self.deployment, &Aws::new(config, endpoints(&self.ready)), clock)
+        Apps::new(&self.deployment, &Aws::new(config, endpoints(&self.ready)), clock)
     }
 
-    /// The services as the functions reach them.
+    /// The functions' clients of the services.
     pub fn aws(&self) -> &Aws {
         &self.aws
     }
 
-    /// What the template says of the services and functions.
+    /// What the template says about services and functions.
     pub fn deployment(&self) -> &Deployment {
         &self.deployment
     }
@@ -401,23 +274,23 @@ impl Stack {
         &self.bedrock
     }
 
-    /// What a client of the embedded services needs beside an address.
+    /// The settings for a client of the embedded services, without an endpoint.
     pub fn config(&self) -> &SdkConfig {
         &self.config
     }
 
-    /// Where the data lies.
+    /// The data directory.
     pub fn data(&self) -> &Path {
         self.data.path()
     }
 
-    /// How long the worker may take over what it has begun.
+    /// The worker's timeout.
     pub fn longest_painting(&self) -> Duration {
         Duration::from_secs(self.deployment.functions.get("worker").map_or(0, |worker| worker.timeout))
     }
 
-    /// Stops everything: takes nothing more in, lets invocations that are under way end, since paintings may be paid for,
-    /// and then lets the services go. It takes at most [`Stack::longest_painting`] and some seconds.
+    /// Stops the API and the event sources, waits for running invocations, since their pictures may be paid for, and then
+    /// stops the services. It takes at most [`Stack::longest_painting`] and some seconds.
     pub async fn stop(self) {
         let Self { stop, front, stop_back, back, .. } = self;
         stop.send_replace(true);
@@ -427,7 +300,7 @@ impl Stack {
     }
 }
 
-/// Resolves when `stop` says so, or is gone, which means the same.
+/// Resolves when `stop` turns true or is dropped.
 fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
     let mut stop = stop.subscribe();
     async move {
@@ -435,70 +308,22 @@ fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<
     }
 }
 
-fn report(result: Result<(), services::Error>) {
+fn log_failure(result: Result<(), services::Error>) {
     if let Err(error) = result {
         tracing::error!(%error, "an embedded service stopped");
     }
 }
 
-fn data_directory(path: Option<&Path>) -> Result<Data, StartError> {
-    match path {
-        Some(path) => {
-            let failed = |source| StartError::Data { path: path.to_owned(), source };
-            std::fs::create_dir_all(path).map_err(failed)?;
-            let lock = File::create(path.join(LOCK_FILE)).map_err(failed)?;
-            match lock.try_lock() {
-                Ok(()) => Ok(Data::Kept(path.canonicalize().map_err(failed)?, lock)),
-                Err(TryLockError::WouldBlock) => Err(StartError::DataInUse(path.to_owned())),
-                Err(TryLockError::Error(source)) => Err(failed(source)),
-            }
-        }
-        None => tempfile::Builder::new()
-            .prefix("movie-posters-")
-            .tempdir()
-            .map(Data::Temporary)
-            .map_err(|source| StartError::Data { path: std::env::temp_dir(), source }),
-    }
-}
-
-/// Listens on the first of these ports that is free, or else on any.
-async fn bind<const N: usize>(ports: [Option<u16>; N]) -> Result<TcpListener, StartError> {
-    for port in ports.into_iter().flatten() {
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-            return Ok(listener);
-        }
-    }
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(StartError::Listen)
-}
-
-fn remembered_port(data: &Path) -> Option<u16> {
-    std::fs::read_to_string(data.join(S3_PORT_FILE)).ok()?.trim().parse().ok()
-}
-
-fn remember_port(data: &Path, listener: &TcpListener) -> Result<(), StartError> {
-    let path = data.join(S3_PORT_FILE);
-    let port = listener.local_addr().map_err(StartError::Listen)?.port();
-    if let Some(before) = remembered_port(data).filter(|&before| before != port) {
-        tracing::warn!(before, port, "the port of S3 was taken, so the URLs that were handed out before do not work");
-    }
-    std::fs::write(&path, port.to_string()).map_err(|source| StartError::Data { path, source })
-}
-
-fn address(listener: &TcpListener) -> Result<String, StartError> {
-    listener.local_addr().map(|address| format!("http://{address}")).map_err(StartError::Listen)
-}
-
-fn ready(deployment: &Deployment, listeners: [&TcpListener; 5]) -> Result<Ready, StartError> {
-    let [api, dynamodb, sqs, s3, bedrock] = listeners;
+fn ready(deployment: &Deployment, ports: &Ports) -> Result<Ready, StartError> {
     let queue = |id| deployment.queues.get(id).map(|queue| queue.url.clone()).ok_or(StartError::Undeclared(id));
     let table = deployment.tables.get("JobsTable").ok_or(StartError::Undeclared("JobsTable"))?;
     let bucket = deployment.buckets.get("ImageBucket").ok_or(StartError::Undeclared("ImageBucket"))?;
     Ok(Ready {
-        api: address(api)?,
-        dynamodb: address(dynamodb)?,
-        sqs: address(sqs)?,
-        s3: address(s3)?,
-        bedrock: address(bedrock)?,
+        api: url(&ports.api)?,
+        dynamodb: url(&ports.dynamodb)?,
+        sqs: url(&ports.sqs)?,
+        s3: url(&ports.s3)?,
+        bedrock: url(&ports.bedrock)?,
         region: REGION.to_owned(),
         access_key_id: ACCESS_KEY_ID.to_owned(),
         secret_access_key: SECRET_ACCESS_KEY.to_owned(),
@@ -510,7 +335,7 @@ fn ready(deployment: &Deployment, listeners: [&TcpListener; 5]) -> Result<Ready,
     })
 }
 
-/// What every client of the embedded services shares.
+/// The settings that all clients of the embedded services share.
 fn config() -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "local");
     SdkConfig::builder()
@@ -521,7 +346,7 @@ fn config() -> SdkConfig {
         .build()
 }
 
-/// The functions' connections.
+/// The functions' clients.
 async fn connect(config: &SdkConfig, ready: &Ready, bedrock: BedrockMode) -> Result<Aws, StartError> {
     let endpoints = endpoints(ready);
     if bedrock != BedrockMode::Aws {
@@ -542,16 +367,49 @@ fn endpoints(ready: &Ready) -> Endpoints {
     }
 }
 
-/// The functions, each with the environment that the template gives it.
-fn apps(deployment: &Deployment, aws: &Aws, clock: &Clock) -> Result<Apps, StartError> {
-    let lookup = |binary: &'static str| {
-        let function = deployment.functions.get(binary).ok_or(StartError::Undeclared(binary))?;
-        Ok::<_, StartError>(|name: &str| function.environment.get(name).cloned())
-    };
-    Ok(Apps {
-        submit: Arc::new(submit::App::new(aws, clock.clone(), &lookup("submit")?)?),
-        worker: Arc::new(worker::App::new(aws, clock.clone(), &lookup("worker")?)?),
-        status: Arc::new(status::App::new(aws, clock.clone(), &lookup("status")?)?),
-        dead_letter: Arc::new(dead_letter::App::new(aws, clock.clone(), &lookup("dead_letter")?)?),
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The template with these lines added to its resources.
+    fn read(resources: &str) -> Deployment {
+        let template = TEMPLATE.replacen("\nResources:\n", &format!("\nResources:\n{resources}"), 1);
+        let surroundings = Surroundings {
+            region: REGION.to_owned(),
+            sqs: "http://127.0.0.1:9".to_owned(),
+            stack_id: STACK_ID.to_owned(),
+            parameters: BTreeMap::new(),
+        };
+        Deployment::read(&template, &surroundings).expect("the template is understood")
+    }
+
+    fn apps(deployment: &Deployment) -> Result<Apps, StartError> {
+        Apps::new(deployment, &Aws::new(config(), endpoints(&Ready::default())), &Clock::system())
+    }
+
+    #[test]
+    fn an_unknown_function_of_the_template_is_an_error_that_names_it() {
+        let fifth = "  Fifth:\n    Type: AWS::Serverless::Function\n    Metadata:\n      BuildProperties:\n        Binary: resize\n";
+        let events = "    Properties:\n      Timeout: 5\n";
+        let error = apps(&read(&format!("{fifth}{events}"))).err().expect("the function is unknown");
+        assert!(error.to_string().contains("the function resize"), "{error}");
+    }
+
+    #[test]
+    fn an_event_that_a_function_does_not_handle_is_an_error_that_names_the_function() {
+        let mut deployment = read("");
+        let apps = apps(&deployment).expect("the functions are known");
+        let client = aws_sdk_sqs::Client::new(&config());
+        assert!(!apps.routes(&deployment).expect("each route has a handler").is_empty());
+        assert_eq!(apps.event_sources(&deployment, &client).expect("each queue has a handler").len(), 2);
+        // Submit gets the worker's queue, and the worker a route of submit's.
+        let mut take = |name: &str| deployment.functions.remove(name).expect("the template has it");
+        let (submit, worker) = (take("submit"), take("worker"));
+        deployment.functions.insert("submit".to_owned(), worker);
+        deployment.functions.insert("worker".to_owned(), submit);
+        let errors = [apps.routes(&deployment).err(), apps.event_sources(&deployment, &client).err()];
+        let [route, source] = errors.map(|error| error.expect("the function does not handle it").to_string());
+        assert!(route.contains("the function worker an API route"), "{route}");
+        assert!(source.contains("the function submit a queue"), "{source}");
+    }
 }

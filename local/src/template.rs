@@ -1,7 +1,7 @@
-//! Reads `template.yaml`, so that what runs here is what is deployed.
+//! Reads `template.yaml`, so that the local stack runs what is deployed.
 //!
-//! Of CloudFormation's intrinsic functions only those are resolved that the template uses where this stack looks;
-//! anything else is refused with its place rather than guessed at.
+//! It resolves the intrinsic functions of CloudFormation that the template uses in the properties that matter here. Others are
+//! an error that names their place.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,32 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use serde_yaml_ng::Value as Yaml;
 
-/// The deployed template, as it stood when this program was built.
+/// The deployed template, as of the build of this program.
 pub const TEMPLATE: &str = include_str!("../../template.yaml");
 
 /// The account that the emulated resources belong to.
 pub const ACCOUNT: &str = "000000000000";
 
-/// Where the definition of an API says what serves a method.
+/// The key of a method's integration in the definition of an API.
 const INTEGRATION: &str = "x-amazon-apigateway-integration";
 
-/// How the definition of an API names every method that a path names nowhere else.
+/// The key of all methods that a path does not name, in the definition of an API.
 const ANY_METHOD: &str = "x-amazon-apigateway-any-method";
 
-/// What stands outside the template and its parameters when it is deployed here.
+/// What a deployment depends on besides the template.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// The region of the emulated services.
     pub region: String,
-    /// The address of the emulated SQS, which is part of every queue's URL.
+    /// The URL of the emulated SQS, with which every queue's URL begins.
     pub sqs: String,
-    /// What stands for the stack's id.
+    /// The stack's id.
     pub stack_id: String,
-    /// Parameters given in place of their defaults.
+    /// Parameters that replace their defaults.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// Why the template cannot be deployed here.
+/// Why the template cannot be deployed locally.
 #[derive(Debug, thiserror::Error)]
 #[error("template.yaml, at {place}: {what}")]
 pub struct TemplateError {
@@ -42,7 +42,7 @@ pub struct TemplateError {
     what: String,
 }
 
-/// All that the template says about what is emulated here.
+/// The part of the template that is emulated.
 #[derive(Debug)]
 pub struct Deployment {
     /// The tables, by logical id.
@@ -53,22 +53,22 @@ pub struct Deployment {
     pub buckets: BTreeMap<String, String>,
     /// The functions, by the name of their binary.
     pub functions: BTreeMap<String, Function>,
-    /// What API Gateway answers by itself, by the type of the response.
+    /// What API Gateway answers without a function, by the type of the response.
     pub gateway_responses: BTreeMap<String, GatewayResponse>,
-    /// What API Gateway answers by itself to OPTIONS, by path.
+    /// What API Gateway answers to OPTIONS, by path.
     pub preflights: BTreeMap<String, GatewayResponse>,
-    /// The least size of an answer that API Gateway compresses, in bytes.
+    /// The smallest answer that API Gateway compresses, in bytes.
     pub minimum_compression_size: Option<usize>,
 }
 
-/// What API Gateway answers by itself.
+/// An answer of API Gateway without a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayResponse {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: BTreeMap<String, String>,
-    /// The body. Of API Gateway's variables nothing is filled in here.
+    /// The body. Variables of API Gateway are not replaced.
     pub body: String,
 }
 
@@ -77,62 +77,8 @@ pub struct GatewayResponse {
 pub struct Table {
     /// Its name.
     pub name: String,
-    /// Its properties, in CloudFormation's words.
-    pub properties: TableProperties,
-}
-
-/// The properties of a table that are provisioned here.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the names are CloudFormation's")]
-pub struct TableProperties {
-    pub attribute_definitions: Vec<AttributeDefinition>,
-    pub key_schema: Vec<KeyElement>,
-    #[serde(default)]
-    pub global_secondary_indexes: Vec<Index>,
-    pub time_to_live_specification: Option<TimeToLive>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the names are CloudFormation's")]
-pub struct AttributeDefinition {
-    pub attribute_name: String,
-    pub attribute_type: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the names are CloudFormation's")]
-pub struct KeyElement {
-    pub attribute_name: String,
-    pub key_type: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the names are CloudFormation's")]
-pub struct Index {
-    pub index_name: String,
-    pub key_schema: Vec<KeyElement>,
-    pub projection: Projection,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the names are CloudFormation's")]
-pub struct Projection {
-    pub projection_type: String,
-    #[serde(default)]
-    pub non_key_attributes: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the names are CloudFormation's")]
-pub struct TimeToLive {
-    pub attribute_name: String,
-    pub enabled: bool,
+    /// Its properties, in the form of CloudFormation.
+    pub properties: Value,
 }
 
 /// An SQS queue.
@@ -140,11 +86,11 @@ pub struct TimeToLive {
 pub struct Queue {
     /// Its name.
     pub name: String,
-    /// Its address.
+    /// Its URL.
     pub url: String,
     /// Its ARN.
     pub arn: String,
-    /// Its attributes, as the SQS API spells them.
+    /// Its attributes, by their names in the SQS API.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -153,11 +99,11 @@ pub struct Queue {
 pub struct Function {
     /// Its environment variables.
     pub environment: BTreeMap<String, String>,
-    /// How long one invocation may take, in seconds.
+    /// The timeout of an invocation, in seconds.
     pub timeout: u64,
-    /// The routes of the API that it serves.
+    /// Its routes of the API.
     pub routes: Vec<Route>,
-    /// The queues that it works off.
+    /// The queues whose messages it processes.
     pub sources: Vec<Source>,
 }
 
@@ -167,7 +113,7 @@ pub struct Function {
 pub struct Route {
     /// The path, with its parameters in braces.
     pub path: String,
-    /// The HTTP method, in capitals; `ANY` is every one that the path names nowhere else.
+    /// The HTTP method, in capitals; `ANY` stands for all that no other route of the path has.
     pub method: String,
     /// Who may call it.
     #[serde(default)]
@@ -178,7 +124,7 @@ pub struct Route {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RouteAuth {
-    /// Whether an API key is needed, which the API requires unless a route says otherwise.
+    /// Whether the caller needs an API key, which is the API's default.
     pub api_key_required: bool,
 }
 
@@ -194,9 +140,9 @@ impl Default for RouteAuth {
 pub struct Source {
     /// The ARN of the queue.
     pub queue: String,
-    /// How many messages one invocation gets at most.
+    /// The most messages of one invocation.
     pub batch_size: i32,
-    /// How many invocations may run at once.
+    /// How far it scales.
     #[serde(rename = "ScalingConfig")]
     pub scaling: Scaling,
 }
@@ -205,15 +151,12 @@ pub struct Source {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Scaling {
-    /// How many invocations may run at once.
+    /// The most invocations at once.
     pub maximum_concurrency: usize,
 }
 
 impl Deployment {
-    /// Resolves a template.
-    ///
-    /// # Errors
-    /// When the template holds what this stack does not understand, or a parameter is not one of its own.
+    /// Reads and resolves a template. What this stack does not understand is an error, and so is an unknown parameter.
     pub fn read(template: &str, surroundings: &Surroundings) -> Result<Self, TemplateError> {
         let template = document(template)?;
         let resolver = Resolver::new(&template, surroundings)?;
@@ -234,7 +177,7 @@ impl Deployment {
             let properties = &resource["Properties"];
             match resource["Type"].as_str() {
                 Some("AWS::DynamoDB::Table") => {
-                    let properties = resolver.parse(properties, &place)?;
+                    let properties = resolver.resolve(properties, &place)?;
                     deployment.tables.insert(id.clone(), Table { name: resolver.name(id), properties });
                 }
                 Some("AWS::SQS::Queue") => {
@@ -247,7 +190,8 @@ impl Deployment {
                 }
                 Some("AWS::Serverless::Function") => {
                     let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str();
-                    let binary = binary.ok_or_else(|| fault(&place, "the function names no Binary to build"))?;
+                    let binary =
+                        binary.ok_or_else(|| fault(&place, "the function has no Metadata.BuildProperties.Binary"))?;
                     let function = resolver.function(globals, properties, &place)?;
                     binaries.insert(id.as_str(), binary);
                     deployment.functions.insert(binary.to_owned(), function);
@@ -276,7 +220,7 @@ impl Deployment {
             let id = method[INTEGRATION]["uri"]["Fn::Sub"][1]["Function"]["Ref"].as_str();
             let binary = id.and_then(|id| binaries.get(id.strip_suffix(".Alias")?));
             let function = binary.and_then(|&binary| deployment.functions.get_mut(binary));
-            let function = function.ok_or_else(|| fault(&place, "it invokes no function of this template"))?;
+            let function = function.ok_or_else(|| fault(&place, "it does not invoke a function of this template"))?;
             let route = Route { path: path.clone(), method: "ANY".to_owned(), auth: RouteAuth::default() };
             function.routes.push(route);
         }
@@ -289,10 +233,7 @@ impl Deployment {
     }
 }
 
-/// A template as JSON, with the intrinsic functions in their long form and unresolved.
-///
-/// # Errors
-/// When it is no template.
+/// A template as JSON, with unresolved intrinsic functions in their long form.
 pub fn document(template: &str) -> Result<Value, TemplateError> {
     let yaml: Yaml = serde_yaml_ng::from_str(template).map_err(|error| fault("the top", error.to_string()))?;
     json_of(yaml, "")
@@ -302,7 +243,7 @@ fn fault(place: &str, what: impl Into<String>) -> TemplateError {
     TemplateError { place: place.to_owned(), what: what.into() }
 }
 
-/// Turns YAML into JSON, and the short form of an intrinsic function (`!Ref X`) into its long one (`{"Ref": "X"}`).
+/// Turns YAML into JSON, and the short form of an intrinsic function (`!Ref X`) into the long form (`{"Ref": "X"}`).
 fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
     Ok(match yaml {
         Yaml::Null => Value::Null,
@@ -327,7 +268,7 @@ fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
             let value = json_of(tagged.value, place)?;
             let (name, value) = match (tag.trim_start_matches('!'), value) {
                 (name @ ("Ref" | "Condition"), value) => (name.to_owned(), value),
-                // In its short form the resource and the attribute are one text.
+                // The short form is one text of resource and attribute.
                 ("GetAtt", Value::String(text)) => {
                     ("Fn::GetAtt".to_owned(), text.split('.').map(Value::from).collect())
                 }
@@ -341,7 +282,9 @@ fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
 fn gateway_response(declared: &Value, place: &str) -> Result<GatewayResponse, TemplateError> {
     let status = declared["StatusCode"].as_u64().and_then(|status| status.try_into().ok());
     let body = declared["ResponseTemplates"]["application/json"].as_str();
-    let (Some(status), Some(body)) = (status, body) else { return Err(fault(place, "it needs a status and a body")) };
+    let (Some(status), Some(body)) = (status, body) else {
+        return Err(fault(place, "the response needs a status and a body"));
+    };
     let headers = headers(&declared["ResponseParameters"]["Headers"], "", place)?;
     Ok(GatewayResponse { status, headers, body: body.to_owned() })
 }
@@ -350,19 +293,19 @@ fn gateway_response(declared: &Value, place: &str) -> Result<GatewayResponse, Te
 fn preflight(method: &Value, place: &str) -> Result<GatewayResponse, TemplateError> {
     let declared = &method[INTEGRATION]["responses"]["default"];
     let status = declared["statusCode"].as_str().and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| fault(place, "it needs a status"))?;
+    let status = status.ok_or_else(|| fault(place, "the response needs a status"))?;
     let headers = headers(&declared["responseParameters"], "method.response.header.", place)?;
     Ok(GatewayResponse { status, headers, body: String::new() })
 }
 
-/// Headers whose values are not taken from the request, and so stand in quotes.
+/// Headers with constant values, which are in quotes.
 fn headers(declared: &Value, prefix: &str, place: &str) -> Result<BTreeMap<String, String>, TemplateError> {
     let header = |(name, value): (&String, &Value)| {
         let value = value.as_str()?.strip_prefix('\'')?.strip_suffix('\'')?;
         Some((name.strip_prefix(prefix)?.to_owned(), value.to_owned()))
     };
     let headers = declared.as_object().into_iter().flatten().map(header);
-    headers.collect::<Option<_>>().ok_or_else(|| fault(place, "a header is not understood"))
+    headers.collect::<Option<_>>().ok_or_else(|| fault(place, "each header must be a constant in quotes"))
 }
 
 /// Resolves intrinsic functions.
@@ -388,7 +331,8 @@ impl<'a> Resolver<'a> {
             let known: Vec<_> = parameters.keys().copied().collect();
             return Err(fault("Parameters", format!("there is no {stranger}, only {}", known.join(", "))));
         }
-        let resources = template["Resources"].as_object().ok_or_else(|| fault("Resources", "there are none"))?;
+        let resources =
+            template["Resources"].as_object().ok_or_else(|| fault("Resources", "the template has no resources"))?;
         Ok(Self { surroundings, parameters, conditions: &template["Conditions"], resources })
     }
 
@@ -408,7 +352,7 @@ impl<'a> Resolver<'a> {
     fn bucket_name(&self, id: &str) -> Result<String, TemplateError> {
         let place = format!("Resources/{id}/Properties/BucketName");
         let given = self.resolve(&self.resources[id]["Properties"]["BucketName"], &place)?;
-        // Bucket names are in lower case.
+        // Bucket names must be in lower case.
         Ok(scalar(&given).unwrap_or_else(|| self.name(id).to_lowercase()))
     }
 
@@ -416,7 +360,8 @@ impl<'a> Resolver<'a> {
         let mut environment = BTreeMap::new();
         for variables in [&globals["Environment"]["Variables"], &properties["Environment"]["Variables"]] {
             for (name, value) in self.resolve(variables, place)?.as_object().into_iter().flatten() {
-                let value = scalar(value).ok_or_else(|| fault(place, format!("the variable {name} is no scalar")))?;
+                let value =
+                    scalar(value).ok_or_else(|| fault(place, format!("the variable {name} must be a scalar")))?;
                 environment.insert(name.clone(), value);
             }
         }
@@ -434,19 +379,19 @@ impl<'a> Resolver<'a> {
         Ok(function)
     }
 
-    /// A queue's properties, as the SQS API takes them: all text, and the redrive policy as JSON.
+    /// A queue's properties as attributes of the SQS API: text, and JSON for the redrive policy.
     fn queue_attributes(&self, properties: &Value, place: &str) -> Result<BTreeMap<String, String>, TemplateError> {
         let mut attributes = BTreeMap::new();
         for (name, value) in self.resolve(properties, place)?.as_object().into_iter().flatten() {
             match name.as_str() {
                 "VisibilityTimeout" | "MessageRetentionPeriod" | "DelaySeconds" | "MaximumMessageSize" => {
-                    let value = scalar(value).ok_or_else(|| fault(place, format!("{name} is no scalar")))?;
+                    let value = scalar(value).ok_or_else(|| fault(place, format!("{name} must be a scalar")))?;
                     attributes.insert(name.clone(), value);
                 }
                 "RedrivePolicy" => {
                     attributes.insert(name.clone(), value.to_string());
                 }
-                // What guards a deployed queue has no bearing on one in this process.
+                // Encryption, tags and the like mean nothing to a queue in this process.
                 _ => {}
             }
         }
@@ -469,7 +414,7 @@ impl<'a> Resolver<'a> {
                 let mut resolved = Map::new();
                 for (key, value) in map {
                     let value = self.resolve(value, &format!("{place}/{key}"))?;
-                    // `AWS::NoValue` stands for a property that is not there.
+                    // `AWS::NoValue` removes the property.
                     if !value.is_null() {
                         resolved.insert(key.clone(), value);
                     }
@@ -482,7 +427,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn call(&self, name: &str, argument: &Value, place: &str) -> Result<Value, TemplateError> {
-        let bad = || fault(place, format!("{name} has arguments that are not understood: {argument}"));
+        let bad = || fault(place, format!("{name} has unsupported arguments: {argument}"));
         match (name, argument) {
             ("Ref", Value::String(target)) => self.reference(target, place),
             ("Fn::GetAtt", Value::Array(path)) => match &path[..] {
@@ -535,7 +480,7 @@ impl<'a> Resolver<'a> {
                 Some("AWS::SQS::Queue") => self.queue_url(target),
                 Some("AWS::S3::Bucket") => self.bucket_name(target)?,
                 Some(_) => self.name(target),
-                None => return Err(fault(place, format!("there is no {target} to refer to"))),
+                None => return Err(fault(place, format!("there is no {target}"))),
             },
         };
         Ok(value.into())
@@ -571,9 +516,9 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// A parameter's value, held against the rules that CloudFormation would hold it against, but for patterns.
+/// A parameter's value, checked by the rules of CloudFormation except patterns.
 fn parameter_value(parameter: &Value, value: &Value) -> Result<Value, String> {
-    let text = scalar(value).ok_or("has no default and was not given")?;
+    let text = scalar(value).ok_or("it has no default and must be given")?;
     if let Some(allowed) = parameter["AllowedValues"].as_array()
         && !allowed.iter().any(|one| scalar(one).as_deref() == Some(&text))
     {
@@ -590,7 +535,7 @@ fn parameter_value(parameter: &Value, value: &Value) -> Result<Value, String> {
     Ok(number.into())
 }
 
-/// The text of a scalar, as CloudFormation hands it on.
+/// The text of a scalar.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

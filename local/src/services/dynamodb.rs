@@ -1,7 +1,5 @@
-//! DynamoDB on SQLite, by way of `dynoxide`.
-//!
-//! `dynoxide` keeps the tables. Its own HTTP server answers every web page that asks (`Access-Control-Allow-Origin: *`),
-//! so the one here takes its place.
+//! DynamoDB on SQLite, by `dynoxide`. Its own HTTP server would answer any web page (`Access-Control-Allow-Origin: *`), so it
+//! gets another one here.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,39 +14,32 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use dynoxide::auth_material::{self, AuthMaterial};
 use dynoxide::{Database, DynoxideError};
+use serde_json::json;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use super::{Error, serve_router, shutdown_signal};
+use crate::template::Table;
 
-/// The most bytes of one request: those of a full BatchWriteItem, see
+/// The most bytes of one request: a full BatchWriteItem, see
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
-/// How often items past their time to live are removed. DynamoDB itself promises no more than
-/// "within a few days".
+/// How often expired items are removed. DynamoDB itself does so "within a few days".
 const TTL_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// An embedded DynamoDB. Requests must carry a signature's parts, as every SDK sends them, but any
-/// key is accepted.
+/// An embedded DynamoDB. Requests must be signed, but any key is accepted.
 pub struct DynamoDb {
     database: Database,
 }
 
 impl DynamoDb {
-    /// A database that lives in memory and ends with the service.
-    ///
-    /// # Errors
-    /// When SQLite cannot make one.
+    /// A database in memory, which ends with the service.
     pub fn in_memory() -> Result<Self, Error> {
         Ok(Self { database: Database::memory()? })
     }
 
-    /// The database in the file at `path`, made when it does not exist. What was written is still
-    /// there after a restart, and after a process that was killed.
-    ///
-    /// # Errors
-    /// When its directory cannot be made or the file is not such a database.
+    /// The database in the file at `path`, which is created if it does not exist. It survives a restart and a kill.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let storage_error = |source| Error::Storage { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
@@ -58,10 +49,28 @@ impl DynamoDb {
         Ok(Self { database: Database::new(name)? })
     }
 
+    /// Creates a table from its properties in CloudFormation's form, which is also that of DynamoDB's calls. An existing
+    /// table stays as it is.
+    pub(crate) fn create_table(&self, Table { name, properties }: &Table) -> Result<(), Error> {
+        let call = |operation: &str, names: &[&str]| {
+            let mut request = json!({ "TableName": name });
+            for &name in names.iter().filter(|&&name| !properties[name].is_null()) {
+                request[name] = properties[name].clone();
+            }
+            perform(&self.database, operation, request.to_string().as_bytes())
+        };
+        if call("DescribeTable", &[]).is_ok() {
+            return Ok(());
+        }
+        let schema = ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"];
+        call("CreateTable", &schema)?;
+        if !properties["TimeToLiveSpecification"].is_null() {
+            call("UpdateTimeToLive", &["TimeToLiveSpecification"])?;
+        }
+        Ok(())
+    }
+
     /// Answers on `listener` until `shutdown` resolves.
-    ///
-    /// # Errors
-    /// When the server fails.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -98,7 +107,7 @@ async fn answer(State(database): State<Database>, uri: Uri, headers: HeaderMap, 
 }
 
 fn perform(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
-    /// Reads the request, has it done, and writes the response.
+    /// Parses the request, performs it, and writes the response.
     macro_rules! operations {
         ($($name:literal => $perform:ident),+ $(,)?) => {
             match operation {
@@ -107,7 +116,7 @@ fn perform(database: &Database, operation: &str, body: &[u8]) -> Result<String, 
                     let request = request.map_err(|error| DynoxideError::SerializationException(error.to_string()))?;
                     serde_json::to_string(&database.$perform(request)?)
                 })+
-                _ => return Err(DynoxideError::ValidationException(format!("{operation:?} is no operation here"))),
+                _ => return Err(DynoxideError::ValidationException(format!("{operation:?} is not supported here"))),
             }
         };
     }
@@ -134,8 +143,7 @@ fn perform(database: &Database, operation: &str, body: &[u8]) -> Result<String, 
     response.map_err(|error| DynoxideError::InternalServerError(error.to_string()))
 }
 
-/// Removes expired items for as long as it is polled: dynoxide leaves the timing to the program
-/// around it.
+/// Removes expired items from time to time. dynoxide does not do it by itself.
 async fn remove_expired_items(database: Database) -> Infallible {
     let mut interval = tokio::time::interval(TTL_SWEEP_INTERVAL);
     loop {

@@ -1,21 +1,8 @@
-//! The AWS services that the pipeline talks to, embedded in this process.
+//! The AWS services of the pipeline, in this process.
 //!
-//! [`DynamoDb`], [`S3`] and [`Sqs`] answer over the real wire protocols on a loopback port each, so
-//! the functions use the same SDK clients here as they do when deployed, and any other AWS client
-//! can look inside. All three have one shape: a constructor that fails early when the storage
-//! cannot be opened, and
-//!
-//! ```text
-//! async fn serve(
-//!     self,
-//!     listener: TcpListener,
-//!     shutdown: impl Future<Output = ()> + Send + 'static,
-//! ) -> Result<(), Error>
-//! ```
-//!
-//! which answers until `shutdown` resolves, lets requests that are under way finish (a waiting long
-//! poll answers empty at once), and returns. Instances share nothing, so many can run side by side
-//! in one process.
+//! [`DynamoDb`], [`S3`] and [`Sqs`] each answer over the real wire protocol on a loopback port, so the functions use the same
+//! SDK clients as when deployed, and any other AWS client works too. Each has a method `serve`, which answers until its
+//! `shutdown` resolves and running requests have finished. Instances share nothing.
 
 mod dynamodb;
 mod s3;
@@ -38,23 +25,22 @@ use tokio::net::TcpListener;
 
 use crate::host::loopback_only;
 
-/// How long a shutdown waits for requests that are under way. A client that stalls in the middle of
-/// a request would otherwise hold the whole stack open for ever.
+/// How long a shutdown waits for running requests, in case a client stalls in the middle of one.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why an embedded service could not start or keep serving.
+/// Why an embedded service could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database could not be opened.
-    #[error("cannot open the DynamoDB database: {0}")]
+    /// The database could not be opened, or a table could not be created.
+    #[error("the DynamoDB database failed: {0}")]
     Database(#[from] dynoxide::DynoxideError),
-    /// A directory or file that holds a service's data could not be prepared.
+    /// A directory or file for a service's data could not be prepared.
     #[error("cannot use {} for storage: {source}", path.display())]
     Storage {
         /// The directory or file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The server failed after it had started.
@@ -62,18 +48,16 @@ pub enum Error {
     Server(#[source] io::Error),
 }
 
-/// The signal to stop, in a form that the server and its requests can all wait for.
+/// The signal to stop, for which the server and its requests can all wait.
 type Shutdown = Shared<BoxFuture<'static, ()>>;
 
-/// Makes a shutdown signal out of the future that a caller gives.
 fn shutdown_signal(shutdown: impl Future<Output = ()> + Send + 'static) -> Shutdown {
     shutdown.boxed().shared()
 }
 
-/// Serves `router`, to programs of this machine only, until `shutdown` resolves and the requests under way are answered.
+/// Serves `router`, to programs of this machine only, until `shutdown` resolves and running requests have finished.
 pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), Error> {
-    // Without TCP_NODELAY the last part of an answer waits for the client's delayed
-    // acknowledgment, some 40 ms.
+    // Without TCP_NODELAY the last part of an answer waits some 40 ms for the client's delayed acknowledgment.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -84,7 +68,7 @@ pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown
     drain(async { server.await.map_err(Error::Server) }, shutdown).await
 }
 
-/// Runs `server` to its end, but gives up on it when it is still busy some time after the shutdown.
+/// Runs `server` until it ends, or until [`DRAIN_TIMEOUT`] after the shutdown.
 async fn drain(server: impl Future<Output = Result<(), Error>>, shutdown: Shutdown) -> Result<(), Error> {
     let deadline = async {
         shutdown.await;
@@ -93,7 +77,7 @@ async fn drain(server: impl Future<Output = Result<(), Error>>, shutdown: Shutdo
     tokio::select! {
         result = server => result,
         () = deadline => {
-            tracing::warn!("a client kept its connection busy through the shutdown");
+            tracing::warn!("a request did not end within the shutdown");
             Ok(())
         }
     }
@@ -101,8 +85,7 @@ async fn drain(server: impl Future<Output = Result<(), Error>>, shutdown: Shutdo
 
 #[cfg(test)]
 mod testing {
-    //! What the tests of the three services share: a service on a port of its own, and the SDK's
-    //! settings to reach it.
+    //! What the tests of the three services share: a service on its own port, and the SDK's settings to reach it.
 
     use std::future::Future;
     use std::net::SocketAddr;
@@ -123,7 +106,7 @@ mod testing {
     }
 
     impl Running {
-        /// Binds a port and starts what `serve` makes of it and of the shutdown signal.
+        /// Binds a port and starts the service on it.
         pub(super) async fn start<F>(serve: impl FnOnce(TcpListener, BoxedSignal) -> F) -> Self
         where
             F: Future<Output = Result<(), Error>> + Send + 'static,
@@ -138,7 +121,7 @@ mod testing {
             Self { address, stop, task }
         }
 
-        /// The SDK's settings for this service, with credentials that it accepts.
+        /// The SDK's settings for this service.
         pub(super) fn sdk_config(&self) -> SdkConfig {
             self.sdk_config_as(Credentials::new("key", "secret", None, None, "test"))
         }
@@ -154,7 +137,7 @@ mod testing {
                 .build()
         }
 
-        /// Stops the service and waits until it is gone.
+        /// Stops the service.
         pub(super) async fn stop(self) {
             self.stop.send(()).expect("the service still runs");
             self.task.await.expect("the service does not panic").expect("the service ends well");

@@ -1,8 +1,8 @@
-//! S3 on a directory, by way of `s3s` and `s3s-fs`.
+//! S3 on a directory, by `s3s` and `s3s-fs`.
 //!
-//! `s3s-fs` stores an object first, and what is known of it (its media type, its metadata) in a second and a third file.
-//! S3 itself shows an object whole or not at all, and the worker relies on that. So this module sees to it that a put is
-//! not broken off when its client goes away, and takes back a put that was broken off by the end of the process.
+//! `s3s-fs` stores an object first, and its media type and metadata in other files afterwards. S3 itself shows an object whole
+//! or not at all, and the worker relies on that. So a put here continues when its client disconnects, and is undone at the
+//! next start if the process ended in the middle of it.
 
 use std::future::Future;
 use std::io;
@@ -25,15 +25,15 @@ use tokio::net::TcpListener;
 
 use super::{Error, serve_router, shutdown_signal};
 
-/// What S3 answers, to anyone, about an object in a bucket that does not exist.
+/// S3's answer about an object in a bucket that does not exist.
 const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
     <Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
 
-/// How the name begins of the empty file that stands beside the buckets for as long as a new object is being put. The
-/// rest of the name is the object's path.
+/// The prefix of the empty file that marks an unfinished put of a new object. The rest of its name is the object's path in
+/// base64. It is in the directory of the buckets.
 const UNFINISHED: &str = ".put.";
 
-/// An embedded S3, addressed in path style, that knows one access key.
+/// An embedded S3 with path-style addresses and one access key.
 pub struct S3 {
     buckets: Buckets,
 }
@@ -45,27 +45,26 @@ struct Buckets {
 }
 
 impl S3 {
-    /// The buckets below `root`, which is made when it does not exist: a bucket is a directory and
-    /// an object is a file in it. Requests and presigned URLs must be signed by the given key; all
-    /// else is answered with 403.
-    ///
-    /// # Errors
-    /// When the directory cannot be made or read.
+    /// The buckets in `root`, which is created if it does not exist. A bucket is a directory, and an object is a file in it.
+    /// Requests and presigned URLs that are not signed by this key are answered with 403.
     pub fn open(root: &Path, access_key_id: &str, secret_access_key: &str) -> Result<Self, Error> {
         let storage_error = |source| Error::Storage { path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(storage_error)?;
         take_back_unfinished(root).map_err(storage_error)?;
-        // The error of s3s-fs shows its cause only in its debug form.
+        // Only the debug form of this error has its cause.
         let files = FileSystem::new(root).map_err(|error| storage_error(io::Error::other(format!("{error:?}"))))?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(access_key_id, secret_access_key));
         Ok(Self { buckets: Buckets { root: Arc::from(root), service: builder.build() } })
     }
 
+    /// Creates a bucket if it does not exist.
+    pub(crate) fn create_bucket(&self, name: &str) -> Result<(), Error> {
+        let path = self.buckets.root.join(name);
+        std::fs::create_dir_all(&path).map_err(|source| Error::Storage { path, source })
+    }
+
     /// Answers on `listener` until `shutdown` resolves.
-    ///
-    /// # Errors
-    /// When the server fails.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -78,7 +77,7 @@ impl S3 {
 
 impl Buckets {
     async fn answer(&self, request: Request) -> Response {
-        // s3s-fs would quietly make the bucket that an object is put into.
+        // s3s-fs would create a missing bucket for a put.
         if let Some((bucket, key)) = request.uri().path().trim_start_matches('/').split_once('/')
             && !key.is_empty()
             && !self.root.join(bucket).is_dir()
@@ -117,14 +116,14 @@ impl Buckets {
     }
 }
 
-/// The mark of an object that is being put and was not there before.
+/// The mark of an unfinished put of a new object.
 struct Unfinished(PathBuf);
 
 impl Unfinished {
-    /// Marks the object of this path, unless there is one already, which then is whole.
+    /// Marks the object, unless it already exists and so is whole.
     async fn begin(root: &Path, path: &str) -> io::Result<Option<Self>> {
         let path = path.trim_start_matches('/');
-        // A path that leads elsewhere is refused, and is not to be followed when the process starts again.
+        // A path such as `../x` will be refused. It must not get a mark, which the next start would follow.
         let plain = Path::new(path).components().all(|component| matches!(component, Component::Normal(_)));
         if !plain || root.join(path).exists() {
             return Ok(None);
@@ -135,16 +134,16 @@ impl Unfinished {
     }
 
     async fn end(self) {
-        // Whoever put the same object at the same time may have come first.
+        // Another put of the same object may have removed it.
         if let Err(error) = tokio::fs::remove_file(&self.0).await
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, "the mark of an object that was put stays");
+            tracing::warn!(%error, "cannot remove the mark of a finished put");
         }
     }
 }
 
-/// Deletes the objects whose put a process did not live to finish. Nobody was told that they are stored.
+/// Deletes the objects whose put did not finish. No caller was told that they are stored.
 fn take_back_unfinished(root: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
@@ -163,8 +162,7 @@ fn take_back_unfinished(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers one request, and lets a page of any origin read the answer: whoever holds a presigned
-/// URL may show its image.
+/// Answers one request. Pages of any origin may read the answer, because a presigned URL works for everybody.
 async fn answer(State(buckets): State<Buckets>, request: Request) -> Response {
     let from_browser = request.headers().contains_key(ORIGIN);
     let preflight =

@@ -1,8 +1,6 @@
-//! SQS in memory, by way of `rustack-sqs`.
-//!
-//! `rustack-sqs` keeps the queues. Around it, this module supplies what it lacks and the pipeline
-//! needs: the HTTP server with an orderly end, `MessageGroupId` on standard queues (fair queues),
-//! the `AWSTraceHeader` attribute, the limits on a visibility timeout and on the size of a batch.
+//! SQS in memory, by `rustack-sqs`. This module adds what that lacks: an HTTP server with a graceful shutdown,
+//! `MessageGroupId` on standard queues (fair queues), the `AWSTraceHeader` attribute, and the limits on a visibility timeout
+//! and on the size of a batch.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -39,36 +37,30 @@ use super::{Error, Shutdown, serve_router, shutdown_signal};
 /// The longest visibility timeout, 12 hours in seconds.
 const MAX_VISIBILITY_TIMEOUT: i32 = 43_200;
 
-/// The most bytes that the messages of one batch may have together.
+/// The most bytes of all messages of a batch.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// The most bytes of one request: a full batch, escaped as JSON.
 const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
-/// The system attributes that `rustack-sqs` does not keep, and the message attribute that carries
-/// each through the queue. The names are free, for SQS refuses a sender's own attribute that begins
-/// with `AWS.`.
+/// The system attributes that `rustack-sqs` does not keep, and the message attribute that carries each of them. No sender can
+/// use these names, because SQS refuses attributes that begin with `AWS.`.
 const CARRIED: [(&str, &str); 2] = [("MessageGroupId", "AWS.MessageGroupId"), ("AWSTraceHeader", "AWS.AWSTraceHeader")];
 
-/// An embedded SQS. Queues and messages live in memory and end with the service; any credentials
-/// are accepted.
+/// An embedded SQS. Its queues and messages are in memory. It accepts any credentials.
 pub struct Sqs {
     region: String,
     account_id: String,
 }
 
 impl Sqs {
-    /// A service without queues, whose queues' ARNs will name this region and account.
+    /// A service without queues. The ARNs of its queues will have this region and account.
     #[must_use]
     pub fn new(region: &str, account_id: &str) -> Self {
         Self { region: region.to_owned(), account_id: account_id.to_owned() }
     }
 
-    /// Answers on `listener` until `shutdown` resolves. Queue URLs name the address of the
-    /// listener.
-    ///
-    /// # Errors
-    /// When the server fails.
+    /// Answers on `listener` until `shutdown` resolves. Queue URLs have the listener's address.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -88,7 +80,7 @@ impl Sqs {
             queues: Arc::clone(&queues),
             shutdown: shutdown.clone(),
         };
-        // Older clients send to the path of the queue's URL, newer ones to the root.
+        // Older clients send to the queue's URL, newer ones to the root.
         let router = Router::new().fallback(answer).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)).with_state(service);
         let result = serve_router(listener, router, shutdown).await;
         queues.shutdown_all().await;
@@ -96,7 +88,6 @@ impl Sqs {
     }
 }
 
-/// What a request needs to be answered.
 #[derive(Clone)]
 struct Service {
     queues: Arc<RustackSqs>,
@@ -116,8 +107,7 @@ async fn answer(State(service): State<Service>, headers: HeaderMap, body: Bytes)
 fn refuse(error: &SqsError) -> axum::http::Response<SqsResponseBody> {
     let mut response = error_to_response(error, &Uuid::new_v4().to_string());
     if error.code == SqsErrorCode::MessageNotInflight {
-        // rustack-sqs leaves out the prefix of this code, without which the SDK does not recognize
-        // the error.
+        // rustack-sqs omits the prefix of this code, and the SDK does not recognize the error without it.
         let code = HeaderValue::from_static("AWS.SimpleQueueService.MessageNotInflight;Sender");
         response.headers_mut().insert("x-amzn-query-error", code);
     }
@@ -195,7 +185,7 @@ impl Service {
             .collect();
         input.message_attribute_names.extend(wanted.iter().map(|(_, carrier)| (*carrier).to_owned()));
 
-        // A long poll would otherwise hold the shutdown up for as long as twenty seconds.
+        // Otherwise a long poll would delay the shutdown by up to twenty seconds.
         let mut output = tokio::select! {
             output = self.queues.receive_message(input) => output?,
             () = self.shutdown.clone() => ReceiveMessageOutput::default(),
@@ -238,9 +228,8 @@ impl Service {
     }
 }
 
-/// Moves the system attributes that `rustack-sqs` would refuse or drop into message attributes, and
-/// gives back the digest of the sender's own attributes, which the sender may check. A FIFO queue
-/// needs its group and knows what to do with it.
+/// Moves the system attributes that `rustack-sqs` would refuse or drop into message attributes. Returns the digest of the
+/// sender's own attributes, which the sender may check. A FIFO queue keeps its group.
 fn carry_in(
     queue_url: &str,
     group_id: &mut Option<String>,
@@ -260,8 +249,7 @@ fn carry_in(
     digest
 }
 
-/// Refuses what SQS refuses. A negative timeout would even end the queue, for it overflows the
-/// clock.
+/// Refuses what SQS refuses. A negative timeout would overflow the queue's clock and end the queue.
 fn check_visibility_timeout(seconds: i32) -> Result<(), SqsError> {
     if (0..=MAX_VISIBILITY_TIMEOUT).contains(&seconds) {
         return Ok(());
@@ -274,12 +262,12 @@ fn check_visibility_timeout(seconds: i32) -> Result<(), SqsError> {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, SqsError> {
     serde_json::from_slice(body)
-        .map_err(|error| SqsError::invalid_parameter_value(format!("The request cannot be read: {error}")))
+        .map_err(|error| SqsError::invalid_parameter_value(format!("Cannot read the request: {error}")))
 }
 
 fn respond<T: Serialize>(output: &T) -> Result<axum::http::Response<SqsResponseBody>, SqsError> {
     let json = serde_json::to_vec(output)
-        .map_err(|error| SqsError::internal_error(format!("The answer cannot be written: {error}")))?;
+        .map_err(|error| SqsError::internal_error(format!("Cannot write the answer: {error}")))?;
     Ok(json_response(json, &Uuid::new_v4().to_string()))
 }
 

@@ -1,0 +1,53 @@
+//! The directory that holds a stack's data, and the lock on it.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::StartError;
+
+/// The file that a stack keeps locked while it runs. The operating system releases the lock when the process ends,
+/// however it ends.
+const LOCK_FILE: &str = "lock";
+
+/// Where a stack keeps its data.
+pub(crate) enum Data {
+    /// A directory that outlives the stack, and its lock.
+    Kept(PathBuf, #[expect(dead_code, reason = "it is only held")] File),
+    /// A directory that is deleted with the stack.
+    Temporary(TempDir),
+}
+
+impl Data {
+    /// Creates and locks the directory, or makes a temporary one.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, StartError> {
+        let Some(path) = path else {
+            let directory = tempfile::Builder::new().prefix("movie-posters-").tempdir();
+            return directory
+                .map(Self::Temporary)
+                .map_err(|source| StartError::Data { path: std::env::temp_dir(), source });
+        };
+        let failed = |source| StartError::Data { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let lock = File::create(path.join(LOCK_FILE)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self::Kept(path.canonicalize().map_err(failed)?, lock)),
+            Err(TryLockError::WouldBlock) => Err(StartError::DataInUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path, _) => path,
+            Self::Temporary(directory) => directory.path(),
+        }
+    }
+
+    /// Whether the data outlives the stack.
+    pub(crate) fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept(..))
+    }
+}

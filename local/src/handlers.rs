@@ -1,0 +1,128 @@
+//! The deployed functions, and what the template has invoke them. A function is found by the name of its binary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_sqs::Client;
+use axum::http::Method;
+use futures_util::future::{self, FutureExt};
+use shared::Clock;
+use shared::aws::Aws;
+
+use crate::StartError;
+use crate::event_source::{self, EventSource};
+use crate::gateway::{self, Route};
+use crate::template::Deployment;
+
+/// The deployed functions, as this stack runs them.
+#[derive(Clone)]
+pub struct Apps {
+    /// `functions/submit`.
+    pub submit: Arc<submit::App>,
+    /// `functions/worker`.
+    pub worker: Arc<worker::App>,
+    /// `functions/status`.
+    pub status: Arc<status::App>,
+    /// `functions/dead_letter`.
+    pub dead_letter: Arc<dead_letter::App>,
+}
+
+/// A handler that calls `$handle` with `$app` and the event.
+macro_rules! handler {
+    ($handle:path, $app:expr) => {{
+        let app = $app.clone();
+        Arc::new(move |event| {
+            let app = app.clone();
+            async move { $handle(&app, event).await }.boxed()
+        })
+    }};
+}
+
+impl Apps {
+    /// The functions, each with the environment that the template gives it.
+    pub(crate) fn new(deployment: &Deployment, aws: &Aws, clock: &Clock) -> Result<Self, StartError> {
+        let known = ["submit", "worker", "status", "dead_letter"];
+        if let Some(unknown) = deployment.functions.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(StartError::UnknownFunction(unknown.clone()));
+        }
+        let lookup = |name: &'static str| {
+            let function = deployment.functions.get(name).ok_or(StartError::Undeclared(name))?;
+            Ok::<_, StartError>(|variable: &str| function.environment.get(variable).cloned())
+        };
+        Ok(Self {
+            submit: Arc::new(submit::App::new(aws, clock.clone(), &lookup("submit")?)?),
+            worker: Arc::new(worker::App::new(aws, clock.clone(), &lookup("worker")?)?),
+            status: Arc::new(status::App::new(aws, clock.clone(), &lookup("status")?)?),
+            dead_letter: Arc::new(dead_letter::App::new(aws, clock.clone(), &lookup("dead_letter")?)?),
+        })
+    }
+
+    fn request_handler(&self, function: &str) -> Result<gateway::Handler, StartError> {
+        match function {
+            "submit" => Ok(handler!(submit::handle, self.submit)),
+            "status" => Ok(handler!(status::handle, self.status)),
+            _ => Err(StartError::UnexpectedEvent { function: function.to_owned(), event: "an API route" }),
+        }
+    }
+
+    fn queue_handler(&self, function: &str) -> Result<event_source::Handler, StartError> {
+        match function {
+            "worker" => Ok(handler!(worker::handle, self.worker)),
+            "dead_letter" => Ok(handler!(dead_letter::handle, self.dead_letter)),
+            _ => Err(StartError::UnexpectedEvent { function: function.to_owned(), event: "a queue" }),
+        }
+    }
+
+    /// The routes of the API.
+    pub(crate) fn routes(&self, deployment: &Deployment) -> Result<Vec<Route>, StartError> {
+        let preflights = deployment.preflights.iter().map(|(path, response)| {
+            let response = response.clone();
+            Route {
+                path: path.clone(),
+                method: Some(Method::OPTIONS),
+                key_required: false,
+                handler: Arc::new(move |_| future::ready(Ok(response.clone().into())).boxed()),
+                timeout: Duration::from_secs(29),
+            }
+        });
+        let mut routes: Vec<_> = preflights.collect();
+        for (name, function) in &deployment.functions {
+            for route in &function.routes {
+                let method = route.method.to_uppercase();
+                routes.push(Route {
+                    path: route.path.clone(),
+                    method: (method != "ANY").then(|| Method::from_bytes(method.as_bytes()).unwrap_or_default()),
+                    key_required: route.auth.api_key_required,
+                    handler: self.request_handler(name)?,
+                    timeout: Duration::from_secs(function.timeout),
+                });
+            }
+        }
+        Ok(routes)
+    }
+
+    /// The event sources of the queues, which receive messages through `client`.
+    pub(crate) fn event_sources(
+        &self,
+        deployment: &Deployment,
+        client: &Client,
+    ) -> Result<Vec<EventSource>, StartError> {
+        let mut sources = Vec::new();
+        for (name, function) in &deployment.functions {
+            for source in &function.sources {
+                let queue = deployment.queue_by_arn(&source.queue);
+                let queue = queue.ok_or_else(|| StartError::UnknownQueue(source.queue.clone()))?;
+                sources.push(EventSource {
+                    client: client.clone(),
+                    queue_url: queue.url.clone(),
+                    queue_arn: queue.arn.clone(),
+                    batch_size: source.batch_size,
+                    maximum_concurrency: source.scaling.maximum_concurrency,
+                    timeout: Duration::from_secs(function.timeout),
+                    handler: self.queue_handler(name)?,
+                });
+            }
+        }
+        Ok(sources)
+    }
+}
