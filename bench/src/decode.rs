@@ -1,4 +1,4 @@
-//! Decoding the model's answer, beside a copy of it.
+//! Decoding the model's answer, compared with copying it.
 
 use std::hint::black_box;
 use std::time::Instant;

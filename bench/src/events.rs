@@ -1,4 +1,4 @@
-//! Events as API Gateway and SQS hand them to a function.
+//! Events as API Gateway and SQS send them to a function.
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ pub fn submission() -> Value {
     request("POST", "/jobs", None, &[], Some(r#"{"prompt":"A noir detective thriller in 1940s Venice"}"#))
 }
 
-/// Messages as an event source hands them to a function.
+/// Messages as an event source sends them to a function.
 pub fn messages(bodies: &[impl AsRef<str>]) -> Value {
     let records: Vec<_> = bodies
         .iter()
@@ -67,7 +67,7 @@ pub fn messages(bodies: &[impl AsRef<str>]) -> Value {
     json!({ "Records": records })
 }
 
-/// A PNG file of about this many bytes; its pixels are noise, as those of a picture that is compressed.
+/// A PNG file of about this many bytes, with noise for pixels, like compressed data.
 pub fn picture(bytes: usize) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(bytes + 8);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -78,7 +78,7 @@ pub fn picture(bytes: usize) -> Vec<u8> {
         state ^= state << 17;
         pixels.extend_from_slice(&state.to_le_bytes());
     }
-    // Nobody looks at the checksums, which are left at zero.
+    // Nothing checks the checksums, which are zero.
     let header = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x03\x40\0\0\x04\xc0\x08\x02\0\0\0\0\0\0\0".as_slice();
     let length = u32::try_from(pixels.len()).expect("a picture of a few megabytes").to_be_bytes();
     [header, &length, b"IDAT", &pixels, b"\0\0\0\0\0\0\0\0IEND\0\0\0\0"].concat()

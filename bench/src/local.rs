@@ -14,7 +14,7 @@ use crate::products::{Products, Run, cargo};
 use crate::report::{Report, mb, ms};
 use crate::{Failure, Runs, median};
 
-/// How many jobs the API takes in one batch.
+/// The most jobs of a batch.
 const BATCH: usize = 1000;
 
 /// The local stack, serving.
@@ -157,7 +157,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     Ok(())
 }
 
-/// Builds the local stack from nothing and again, and tells what took the time.
+/// Builds the local stack from nothing and once more, and reports what took the time.
 pub(crate) async fn build(products: &Products, report: &mut Report) -> Result<(), Failure> {
     let target = products.target.join("from-nothing");
     if target.exists() {
@@ -191,7 +191,7 @@ pub(crate) async fn build(products: &Products, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// The crates that Cargo's report of a build tells of, and the seconds of each, the longest first.
+/// The crates of Cargo's build report with their seconds, the longest first.
 fn units(report: &Path) -> Result<Vec<(String, f64)>, Failure> {
     let html = std::fs::read_to_string(report)?;
     let begin = html.split_once("const UNIT_DATA = ").ok_or("Cargo's report of the build tells no units")?.1;

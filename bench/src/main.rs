@@ -1,7 +1,7 @@
-//! Measures what the functions cost, beside the least that a function can cost and beside a plain Python Lambda.
+//! Measures what the functions cost, compared with the least that a function can cost and with a plain Python Lambda.
 //!
 //! `cargo run -p bench --release` builds all of them, drives them through a local Lambda runtime API against stand-ins
-//! for the AWS services, and writes `docs/performance.md` and its plot. `--help` tells what can be left out.
+//! for the AWS services, and writes `docs/performance.md` and its plot. `--help` says what can be left out.
 
 mod calls;
 mod decode;
@@ -41,7 +41,7 @@ struct Arguments {
     build: bool,
 }
 
-/// A part of what is measured.
+/// A part of the measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Decoding the model's answer
@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
     match measure(&Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed, and then there is nobody left to tell.
+            // Standard error may be closed.
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
@@ -138,7 +138,7 @@ impl Runs {
 }
 
 fn progress(what: &str) {
-    // Progress that cannot be shown is no reason to stop.
+    // Failing to show progress is not an error.
     let _ = writeln!(std::io::stderr(), "measuring {what}");
 }
 

@@ -1,4 +1,4 @@
-//! What a million posters cost without the model, from what was measured and what AWS asks.
+//! What a million posters cost without the model, from the measurements and AWS's prices.
 
 use std::fmt::Write;
 
@@ -39,7 +39,7 @@ const SLOWER: f64 = 1769.0 / 256.0;
 const BATCH_CALLS: f64 = 14.0;
 const SINGLE_CALLS: f64 = 2.0;
 
-/// What a million posters cost in one way to make them, in dollars.
+/// The cost of a million posters made in one way, in dollars.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     requests: f64,
@@ -66,7 +66,7 @@ fn table_cost(units: Units) -> f64 {
     units.writes * prices::DYNAMODB_WRITES + units.reads * prices::DYNAMODB_READS
 }
 
-/// Computes the cost of each way, and holds the product's against the least that a queue needs.
+/// Computes the cost of each way, and compares ours with the least that a queue needs.
 pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut Report) {
     let submission = compute_cost(submit.took, submit.cpu);
     // A queue bills a message's sending, receiving and deleting, and ten together as one.

@@ -1,8 +1,8 @@
-//! The plot: bars on a logarithmic scale, because what is compared differs by orders of magnitude.
+//! The plot: bars on a logarithmic scale, because the values differ by orders of magnitude.
 
 use std::fmt::Write;
 
-/// What is compared of several functions.
+/// A measurement of several functions.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) title: &'static str,

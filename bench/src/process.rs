@@ -1,4 +1,4 @@
-//! What a process has used, as the kernel counts it under `/proc`.
+//! What a process has used, from `/proc`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::{fs, io};
 pub struct Process(pub u32);
 
 impl Process {
-    /// The processor time of all its threads that still run, to the nanosecond. A function's threads end only with it.
+    /// The processor time of all running threads. A function's threads end only with it.
     pub fn cpu(self) -> io::Result<Duration> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(self.file("task"))? {
@@ -20,22 +20,22 @@ impl Process {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// The memory that it has in use, in bytes.
+    /// The memory in use, in bytes.
     pub fn memory(self) -> io::Result<u64> {
         self.status("VmRSS:")
     }
 
-    /// That part of the memory in use which is mapped from no file, in bytes.
+    /// The memory in use that is not mapped from a file, in bytes.
     pub fn own_memory(self) -> io::Result<u64> {
         self.status("RssAnon:")
     }
 
-    /// The most memory that it had in use since its start, or since `forget_peak`, in bytes.
+    /// The most memory in use since its start or since `forget_peak`, in bytes.
     pub fn peak(self) -> io::Result<u64> {
         self.status("VmHWM:")
     }
 
-    /// Starts to look for the peak anew.
+    /// Resets the peak.
     pub fn forget_peak(self) -> io::Result<()> {
         fs::write(self.file("clear_refs"), "5")
     }

@@ -1,4 +1,4 @@
-//! What is measured: the product's release binaries and what they are compared with, built on demand.
+//! The programs that are measured: our release binaries and what they are compared with, built on demand.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Product {
     }
 }
 
-/// Where everything lies once it is built.
+/// Where everything is after the build.
 #[derive(Debug)]
 pub(crate) struct Products {
     /// The repository.
@@ -59,7 +59,7 @@ pub(crate) struct Products {
 }
 
 impl Products {
-    /// Builds what is not built yet.
+    /// Builds everything.
     pub(crate) async fn build() -> Result<Self, Failure> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the bench has no parent")?.to_path_buf();
         let bench = std::env::current_exe()?;
@@ -242,7 +242,7 @@ async fn environment(root: &Path, target: &Path) -> Result<(PathBuf, String), Fa
     let wanted = std::fs::read_to_string(&requirements)?;
     let directory = target.join("peer");
     let python = directory.join("venv/bin/python");
-    // The mark is written last, so that an installation that was interrupted is made anew.
+    // The mark is written last, so that an interrupted installation is repeated.
     let mark = directory.join("installed");
     if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
         return Ok((python.clone(), Command::new(&python).arg("--version").told().await?));

@@ -112,7 +112,7 @@ impl Report {
     }
 }
 
-/// On what was measured, and when.
+/// The machine and the date.
 pub(crate) fn machine(python: &str) -> Result<String, Failure> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");

@@ -1,4 +1,4 @@
-//! A local Lambda runtime API, which starts a function's process, hands it events, and measures it meanwhile.
+//! A local Lambda runtime API, which starts a function's process, sends it events, and measures it.
 //!
 //! See "Using the Lambda runtime API for custom runtimes",
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
@@ -23,10 +23,10 @@ use tokio::time::timeout;
 use crate::Failure;
 use crate::process::Process;
 
-/// How long a function may take over anything. Under callgrind everything takes fifty times as long.
+/// The longest wait for a function, which is fifty times slower under callgrind.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a function's process tells the runtime API.
+/// What a function's process reports to the runtime API.
 enum Signal {
     /// It asks for its next event.
     Next,
@@ -40,11 +40,11 @@ enum Signal {
 struct Api {
     events: Arc<Mutex<mpsc::Receiver<String>>>,
     signals: mpsc::Sender<Signal>,
-    /// How long an invocation may last.
+    /// The timeout of an invocation.
     limit: Duration,
 }
 
-/// A function that waits for events.
+/// A running function.
 pub struct Function {
     child: Child,
     /// Its process.
@@ -60,7 +60,7 @@ pub struct Invocation {
     pub answer: Value,
     /// From the event to the answer.
     pub took: Duration,
-    /// The processor time from the event until the function asks for the next one.
+    /// The processor time from the event until the function asks for the next event.
     pub cpu: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Function {
         Self::start_with_limit(command, Duration::from_secs(90)).await
     }
 
-    /// Starts a function whose invocations may last this long.
+    /// Starts a function whose invocations have this timeout.
     pub async fn start_with_limit(command: &mut Command, limit: Duration) -> Result<Self, Failure> {
         let (events, receiver) = mpsc::channel(1);
         let (sender, signals) = mpsc::channel(4);
@@ -96,7 +96,7 @@ impl Function {
         Ok(function)
     }
 
-    /// Hands the function an event and waits for its answer, and until it is idle again.
+    /// Sends the function an event, and waits for its answer and until it is idle again.
     pub async fn invoke(&mut self, event: &Value) -> Result<Invocation, Failure> {
         let event = event.to_string();
         let cpu = self.process.cpu()?;
@@ -113,7 +113,7 @@ impl Function {
         Ok(Invocation { answer: serde_json::from_slice(&answer)?, took, cpu })
     }
 
-    /// Ends the process by a signal that it can see, and gives back what it wrote to standard error.
+    /// Ends the process by SIGTERM, and returns what it wrote to standard error.
     pub async fn terminate(self) -> Result<String, Failure> {
         Command::new("kill").args(["-TERM", &self.process.0.to_string()]).status().await?;
         let output = timeout(PATIENCE, self.child.wait_with_output()).await??;
@@ -147,7 +147,7 @@ impl Function {
 }
 
 async fn next(State(api): State<Api>) -> Response {
-    // The receiver is gone once the bench has what it wants.
+    // The receiver is gone after the last answer.
     let _ = api.signals.send(Signal::Next).await;
     let Some(event) = api.events.lock().await.recv().await else {
         return StatusCode::GONE.into_response();

@@ -1,4 +1,4 @@
-//! Stand-ins for DynamoDB, SQS, S3 and Bedrock that answer after a set time and count their calls.
+//! Stand-ins for DynamoDB, SQS, S3 and Bedrock that answer after a fixed time and count their calls.
 //!
 //! They hold only as much of each service as a poster needs. The table keeps items, conditions and sizes as DynamoDB
 //! does, so that duplicates are refused and write units are counted as they would be billed. What they do not
@@ -41,7 +41,7 @@ pub(crate) struct Behavior {
     pub(crate) faults: bool,
 }
 
-/// What was done, and what AWS would bill for it.
+/// The calls, and what AWS would bill for them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     /// Calls by the name of their operation.
@@ -130,7 +130,7 @@ impl Services {
         change(&mut self.lock().behavior);
     }
 
-    /// What was done since the last time this was asked for.
+    /// The calls since the last time.
     pub(crate) fn take_counts(&self) -> Counts {
         std::mem::take(&mut self.lock().counts)
     }

@@ -35,7 +35,7 @@ pub(crate) async fn sizes(products: &Products, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// What was seen of a function when it first asked for an event.
+/// Measurements of a function when it first asks for an event.
 struct Start {
     product: Product,
     cpu: Vec<f64>,
@@ -116,10 +116,10 @@ async fn count_instructions(products: &Products, product: Product, services: &En
     collected(Function::start(command.stderr(std::process::Stdio::piped())).await?).await
 }
 
-/// How a program is run to have its instructions counted, and nothing written of it but their sum.
+/// The command that counts the instructions of a program.
 pub(crate) const CALLGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
 
-/// Ends a function that runs under callgrind, and gives back how many instructions that counted.
+/// Ends a function that runs under callgrind, and returns the number of its instructions.
 pub(crate) async fn collected(function: Function) -> Result<f64, Failure> {
     let told = function.terminate().await?;
     let sum = told.lines().find_map(|line| line.split_once("Collected :")).ok_or("callgrind tells no sum")?.1;
@@ -129,7 +129,7 @@ pub(crate) async fn collected(function: Function) -> Result<f64, Failure> {
 /// The first invocation of each kind of worker, over TLS: one ticket, and so calls to three services.
 pub(crate) async fn first_over_tls(products: &Products, runs: Runs, report: &mut Report) -> Result<(), Failure> {
     let services = Services::default();
-    // A small picture, so that the connections are what is measured.
+    // A small picture, so that mostly the connections are measured.
     services.behave(|behavior| behavior.answer = answer(&picture(1000)).into());
     let running = services.start().await?;
     let front = TlsFront::start(products, &running.addresses).await?;
@@ -173,7 +173,7 @@ pub(crate) async fn first_over_tls(products: &Products, runs: Runs, report: &mut
     Ok(())
 }
 
-/// Whether a worker's answer names no ticket that came to nothing.
+/// Whether a worker's answer reports no failed ticket.
 pub(crate) fn no_failures(answer: &serde_json::Value) -> bool {
     answer["batchItemFailures"].as_array().is_none_or(Vec::is_empty)
 }

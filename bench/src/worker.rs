@@ -10,7 +10,7 @@ use crate::services::Services;
 use crate::start::no_failures;
 use crate::{Failure, Runs, median};
 
-/// How many tickets an event source hands over at the most.
+/// The most tickets of an invocation.
 pub(crate) const TICKETS: usize = 10;
 
 /// How long the model takes.
@@ -33,7 +33,7 @@ pub(crate) struct Work {
     pub(crate) cpu_synchronous: f64,
 }
 
-/// A worker, the function that submits its jobs, and what was seen of it.
+/// A worker, the function that submits its jobs, and its measurements.
 struct Contender {
     submit: Function,
     worker: Function,
@@ -77,7 +77,7 @@ impl Contender {
     }
 }
 
-/// Works ten tickets off in each way in turn.
+/// Processes ten tickets in each way in turn.
 pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report) -> Result<Work, Failure> {
     let services = Services::default();
     let answer = answer(&picture(PICTURE));

@@ -22,7 +22,7 @@ pub struct Accepted {
     pub jobs: Vec<JobId>,
 }
 
-/// What became of the jobs, and what should not have.
+/// The outcome of the jobs, and violations of the promise.
 #[derive(Debug, Default)]
 pub struct Audit {
     /// Every job that has a record.
@@ -31,7 +31,7 @@ pub struct Audit {
     pub succeeded: usize,
     /// How many failed, by their reason.
     pub failed: BTreeMap<&'static str, usize>,
-    /// How many paintings were begun, as the records count them.
+    /// How many paintings have begun, by the records.
     pub attempts: u64,
     /// How many times the model was too busy to begin, as the records count them.
     pub throttles: u64,
@@ -121,7 +121,7 @@ impl Audit {
         self.failed.get(code.as_str()).copied().unwrap_or_default()
     }
 
-    /// How many records say that the job stands so.
+    /// How many records have this status.
     pub fn standing(&self, status: Status) -> usize {
         self.jobs.iter().filter(|job| job.status() == status).count()
     }

@@ -40,7 +40,7 @@ fn request(method: Method, resource: &str, id: Option<String>) -> ApiGatewayProx
     request
 }
 
-/// An answer's status and its body as JSON, or null where it is none.
+/// An answer's status and its JSON body, or null if it has none.
 pub fn answer(response: ApiGatewayProxyResponse) -> (i64, Value) {
     let body = match response.body {
         Some(Body::Text(text)) => serde_json::from_str(&text).unwrap_or_default(),

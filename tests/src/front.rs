@@ -62,7 +62,7 @@ pub async fn changing(
 /// When there is no free port, or the file cannot be written.
 pub async fn secure(upstream: &str, authority: &Path) -> String {
     let mut params = CertificateParams::default();
-    // Clients take a certificate that bears its issuer's name for one that is signed by itself.
+    // Clients take a certificate with its issuer's name for a self-signed one.
     params.distinguished_name.push(DnType::CommonName, "The authority of a test");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let new_key = || KeyPair::generate().expect("a key");

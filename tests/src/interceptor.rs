@@ -139,12 +139,12 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// Sends a request to where nobody listens, so that it fails as one does whose connection is refused.
+/// Sends a request to a port without a listener, so that its connection is refused.
 pub(crate) async fn refuse(
     inner: &SharedHttpConnector,
     mut request: HttpRequest,
 ) -> Result<HttpResponse, ConnectorError> {
-    /// A port that is bound, and on which nobody listens.
+    /// A port that is bound, but has no listener.
     static CLOSED: LazyLock<(TcpSocket, SocketAddr)> = LazyLock::new(|| {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");

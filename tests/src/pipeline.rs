@@ -28,7 +28,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline that works its queues off by itself.
+    /// A pipeline with event sources.
     pub async fn start() -> Self {
         Self::with(Options::default()).await
     }
@@ -98,7 +98,7 @@ impl Pipeline {
         }
     }
 
-    /// The job as it stands.
+    /// The job.
     pub async fn job(&self, id: JobId) -> JobView {
         let response = self.get(&format!("/jobs/{id}")).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -133,7 +133,7 @@ impl Pipeline {
         self.table().get(id).await.expect("the table answers").expect("the job has a record")
     }
 
-    /// Delivers the job's ticket to a worker. The answer tells whether the ticket is deleted.
+    /// Delivers the job's ticket to a worker. Returns whether the ticket is deleted.
     pub async fn work(&self, job: JobId, receives: u32) -> bool {
         let answer = worker::handle(&self.stack.apps().worker, ticket(job, receives)).await;
         answer.expect("the worker answers").batch_item_failures.is_empty()
@@ -153,7 +153,7 @@ impl Pipeline {
         self.stack.bedrock().behave(Behavior { faults, ..PLAIN });
     }
 
-    /// The keys of all files in the bucket: pictures, what lies beneath posters, and thumbnails.
+    /// The keys of all files in the bucket: pictures, artwork of posters, and thumbnails.
     pub async fn pictures(&self) -> Vec<String> {
         let s3 = self.s3();
         let listed = s3.list_objects_v2().bucket(&self.ready().bucket).send().await.expect("the bucket answers");

@@ -45,20 +45,20 @@ const START: u64 = 400;
 /// How long a stack lives at most after it has painted as much as it was to.
 const AFTERWARDS: u64 = 100;
 
-/// How often something is looked at that tells nobody when it changes.
+/// How often a condition is polled.
 const POLL: Duration = Duration::from_millis(10);
 
 /// The idempotency key of the batch.
 const KEY: &str = "restart";
 
-/// What a stack is put through.
+/// What happens to a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How many jobs the batch has.
     pub jobs: usize,
     /// How many times the process is killed.
     pub kills: usize,
-    /// How long the model takes over a picture.
+    /// How long the model takes for a picture.
     pub latency: Duration,
     /// What the moments of the kills follow from.
     pub seed: u64,
@@ -92,7 +92,7 @@ pub struct Report {
     pub slowest_start: Duration,
     /// How long all of it took.
     pub took: Duration,
-    /// What became of the jobs.
+    /// The outcome of the jobs.
     pub audit: Audit,
 }
 
@@ -122,7 +122,7 @@ pub async fn restart(plan: Plan) -> Report {
             Moment::Starting(after) => sleep(after).await,
             Moment::Submitting(after) => {
                 let ready = stack.ready(&mut life).await;
-                // Whoever is cut off does not know what became of the batch, and asks again with the same key.
+                // A caller without an answer repeats the request with the same key.
                 let _ = timeout(after, stack.submit(&ready, &body)).await;
             }
             Moment::Painting(paintings, after) => {
@@ -206,7 +206,7 @@ fn prompt(number: usize) -> String {
 }
 
 impl Audit {
-    /// How many times a job was taken up once more. Nothing but kills disturbs this pipeline.
+    /// How many times a job was claimed again. Only kills disturb this pipeline.
     fn interrupted(&self) -> u64 {
         self.jobs.iter().map(|job| u64::from(job.attempts.saturating_sub(1))).sum()
     }
@@ -219,7 +219,7 @@ impl Audit {
         }
         for job in &self.jobs {
             let painted = paintings.get(job.order.prompt.as_str()).copied().unwrap_or_default();
-            // A painting is counted before it is begun, and only a kill has a job taken up again.
+            // A painting is counted before it begins, and only after a kill is a job claimed again.
             if painted == 0 || painted > job.attempts as usize {
                 broken.push(format!("job {} was painted {painted} times in {} attempts", job.id, job.attempts));
             }
@@ -259,7 +259,7 @@ impl Model {
         Self { address, paintings, begun }
     }
 
-    /// Resolves when so many paintings were begun.
+    /// Resolves when so many paintings have begun.
     async fn begins(&self, paintings: usize) {
         let mut begun = self.begun.clone();
         let reached = begun.wait_for(|&begun| begun >= paintings);
@@ -405,7 +405,7 @@ impl Local {
     }
 }
 
-/// The answer to a request, which is made again for as long as a busy machine refuses it for now.
+/// The answer to a request, which is repeated while a busy machine refuses it.
 async fn answer<T: DeserializeOwned>(request: impl Fn() -> RequestBuilder, wanted: StatusCode) -> T {
     let end = Instant::now() + PATIENCE;
     loop {

@@ -46,6 +46,13 @@ pub fn command(name: &str) -> Command {
     command
 }
 
+/// The program `name`, started under that name, which `--help` prints.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(binary(name));
+    command.arg0(name);
+    command
+}
+
 /// The path of the program `name`, such as `worker`, `local` or `poster`. `Cargo.toml` declares each as a program of this
 /// package, so that Cargo builds it before the tests.
 ///

@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// How many violations a report spells out.
 const SHOWN: usize = 20;
 
-/// What a pipeline is put under.
+/// The load on a pipeline.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// How many jobs.
@@ -79,9 +79,9 @@ pub struct Report {
     pub took: Duration,
     /// What the model did.
     pub model: Stats,
-    /// The most memory that this process has had, in kilobytes, where the system tells.
+    /// The peak memory of this process in kilobytes, where the operating system says it.
     pub peak_kb: Option<u64>,
-    /// What became of the jobs.
+    /// The outcome of the jobs.
     pub audit: Audit,
 }
 
@@ -334,7 +334,7 @@ pub(crate) fn write_violations(f: &mut fmt::Formatter<'_>, violations: &[String]
     Ok(())
 }
 
-/// The most memory that this process has had, in kilobytes, as Linux tells it.
+/// The peak memory of this process in kilobytes, on Linux.
 fn peak_kb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())

@@ -28,7 +28,7 @@ use crate::pipeline::Pipeline;
 use crate::runtime_api::binary;
 use crate::soak::write_violations;
 
-/// How often something is looked at that tells nobody when it changes.
+/// How often a condition is polled.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Every so many prompts, one that the model's filter refuses.
@@ -37,7 +37,7 @@ const UNFIT: usize = 1000;
 /// How many worker invocations run at once, and how many pictures each has painted at once.
 const WORKERS: [usize; 2] = [4, 5];
 
-/// What the command is put through.
+/// What happens to the command.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How many prompts the file has.
@@ -48,7 +48,7 @@ pub struct Plan {
     pub small_groups: bool,
     /// How many times the command is killed: first over the submission, then over the downloads.
     pub kills: usize,
-    /// How long the model takes over a picture.
+    /// How long the model takes for a picture.
     pub latency: Duration,
     /// What share of the requests is answered with 503 in place of being served, and what share of the answers is lost.
     pub busy: f64,
@@ -65,13 +65,13 @@ pub struct Report {
     pub killed_at: Vec<(usize, usize)>,
     /// How long all runs took together.
     pub took: Duration,
-    /// The most memory that a run of the command has had, in kilobytes, where the system tells.
+    /// The peak memory of a run of the command in kilobytes, where the operating system says it.
     pub peak_kb: Option<u64>,
     /// How many requests were made, by method and path.
     pub requests: BTreeMap<String, usize>,
-    /// How many of them were answered with 503 on the way.
+    /// How many of them got a 503 from the network.
     pub refused: usize,
-    /// How many answers were lost on the way.
+    /// How many answers the network lost.
     pub lost_answers: usize,
     /// What the model did.
     pub model: Stats,
@@ -79,7 +79,7 @@ pub struct Report {
     pub saved: usize,
     /// How many lines are in the file of failed lines.
     pub failed: usize,
-    /// What became of the jobs.
+    /// The outcome of the jobs.
     pub audit: Audit,
 }
 
@@ -163,7 +163,7 @@ struct Poster {
     plan: Plan,
 }
 
-/// What the command says of a picture beside it.
+/// What the command writes about a picture.
 #[derive(Deserialize)]
 struct Saved {
     file: String,
@@ -212,7 +212,7 @@ impl Poster {
             .expect("the command starts")
     }
 
-    /// Runs the command to its end, and tells the most memory that it had.
+    /// Runs the command to its end, and returns its peak memory.
     async fn finish(&self, more: &[&str]) -> (ExitStatus, Option<u64>) {
         let mut child = self.spawn(more);
         let end = Instant::now() + self.plan.patience;
@@ -287,13 +287,13 @@ impl Poster {
     }
 }
 
-/// The most memory that a process has had, in kilobytes, as Linux tells it.
+/// The peak memory of a process in kilobytes, on Linux.
 fn peak_of(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()?)).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
 }
 
-/// The way to the API: it counts requests, turns some away, and loses some answers.
+/// A proxy of the API that counts requests, refuses some, and loses some answers.
 struct Network {
     address: String,
     seen: Arc<Mutex<Seen>>,

@@ -64,7 +64,7 @@ impl Wire {
         self.state.resume.notify_one();
     }
 
-    /// Runs `work` until it ends, or until a disturbance crashes it: it is then dropped where it stands.
+    /// Runs `work` until it ends, or until a disturbance crashes it: then it is dropped.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             result = work => Some(result),

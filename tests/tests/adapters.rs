@@ -229,7 +229,7 @@ async fn an_answer_that_breaks_off_is_no_picture() {
     pipeline.stop().await;
 }
 
-/// How a request ends for which nobody answers.
+/// How a request without an answer ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// The connection is reset after the request has come, and before it was read.
@@ -279,7 +279,7 @@ async fn only_a_request_that_was_surely_not_sent_counts_as_unsent() {
                 let read = stream.read(&mut buffer).await.expect("the request");
                 request.extend_from_slice(&buffer[..read]);
             }
-            // With this the connection is reset, and not closed in good order.
+            // With this the connection is reset instead of closed.
             stream.set_zero_linger().expect("a socket");
         };
         let painter = at(format!("{scheme}://{address}"));

@@ -1,4 +1,4 @@
-//! Everything that crosses crates, in one binary that links the stack once.
+//! All tests that cross crates, in one binary that links the stack once.
 
 mod adapters;
 mod batches;

@@ -136,7 +136,7 @@ async fn a_job_whose_record_is_gone_does_not_keep_its_batch_open() {
     let ids: Vec<_> = submitted.jobs.expect("names").into_iter().map(|job| job.id).collect();
     assert!(pipeline.work(ids[0], 1).await);
     pipeline.clock.advance(std::time::Duration::from_secs(2 * 3600));
-    // The index still shows it.
+    // The index still has it.
     let gone = ids[1].to_string();
     let (_, apps) = pipeline.intercept(move |call| match call.operation {
         "GetItem" if call.text().contains(&gone) => Action::Answer(200, "{}".to_owned()),

@@ -11,7 +11,7 @@ use shared::ticket::Ticket;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::{command, invoke};
 
-/// What Lambda would set for the function: what the template says, credentials, and the addresses of the services.
+/// The function's environment: the template's variables, credentials, and the URLs of the services.
 pub(crate) fn variables(pipeline: &Pipeline, function: &str) -> BTreeMap<String, String> {
     let ready = pipeline.ready();
     let mut variables = pipeline.stack.deployment().functions[function].environment.clone();

@@ -1,4 +1,4 @@
-//! The command `poster`, as its users meet it: what it writes, and how it ends.
+//! The command `poster` as its users see it: what it writes, and how it ends.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -19,14 +19,14 @@ pub(crate) struct Desk {
     pub(crate) pipeline: Pipeline,
 }
 
-/// What the command has said and done.
+/// What the command has written, and how it ended.
 pub(crate) struct Told {
     pub(crate) code: Option<i32>,
     /// Standard error.
     pub(crate) words: String,
-    /// What of standard output is for people.
+    /// The part of standard output for people.
     pub(crate) shown: String,
-    /// What of it is for programs.
+    /// The part of standard output for programs.
     pub(crate) data: Vec<Value>,
 }
 
@@ -73,7 +73,7 @@ impl Desk {
 
 pub(crate) fn told(output: Output) -> Told {
     let words = String::from_utf8(output.stderr).expect("it is UTF-8");
-    // Where a line is broken is the terminal's affair.
+    // Line breaks depend on the terminal.
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     let out = String::from_utf8(output.stdout).expect("it is UTF-8");
     let (data, shown): (Vec<_>, Vec<_>) = out.lines().partition(|line| line.starts_with('{'));
@@ -152,7 +152,7 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
     assert_eq!(desk.poster(&["sheet", "posters"]).await.code, Some(0));
     assert!(desk.path("posters/contact-sheet.png").exists() && desk.path("posters/index.html").exists());
 
-    // The reader of the list has gone away.
+    // The reader of the list has closed the pipe.
     let mut unread =
         desk.command(&["list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     drop(unread.stdout.take());
@@ -258,7 +258,7 @@ async fn what_failed_can_be_fed_or_queued_again() {
     assert!(!desk.path("a.txt.failed.ndjson").exists(), "nothing failed in the end");
     assert_eq!(desk.jobs().await, 3);
 
-    // Another content, or other settings, are another batch.
+    // Other content or other settings make another batch.
     let other = desk.poster(&["batch", "a.txt", "--chunk", "2"]).await;
     assert!(
         other.code == Some(2)

@@ -1,4 +1,4 @@
-//! What callers are told, over HTTP.
+//! What callers get, over HTTP.
 
 use reqwest::StatusCode;
 use reqwest::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -73,7 +73,7 @@ async fn a_body_is_as_large_as_it_is_in_the_event_of_a_function() {
         let (status, problem) = refused(&pipeline, json, large).await;
         assert_eq!((status, &problem["code"]), (413, &json!("payload_too_large")));
     }
-    // More than Lambda takes, and more than API Gateway takes.
+    // More than Lambda allows, and more than API Gateway allows.
     for large in [body("x", 6_300_000), body(r#"\""#, 3_200_000), body("x", 11_000_000)] {
         let post =
             pipeline.http.post(format!("{}/jobs", pipeline.ready().api)).header(CONTENT_TYPE, "application/json");

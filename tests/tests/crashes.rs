@@ -1,4 +1,4 @@
-//! A worker that dies between any two steps, and one whose calls take effect without its hearing of it.
+//! A worker that dies between any two steps, and one whose calls take effect although their answers are lost.
 
 use std::time::Duration;
 

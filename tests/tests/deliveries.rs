@@ -1,4 +1,4 @@
-//! What becomes of tickets: delivered twice, late, in bad shape, or for the last time.
+//! Tickets that are delivered twice, late, malformed, or for the last time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,7 +53,7 @@ async fn what_is_no_ticket_is_parked_and_its_neighbors_are_unharmed() {
     pipeline.stop().await;
 }
 
-/// The messages that come back.
+/// The messages that return to the queue.
 fn back(answer: &SqsBatchResponse) -> Vec<&str> {
     answer.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect()
 }

@@ -1,4 +1,4 @@
-//! The command `poster` when the service answers otherwise than it does on a good day.
+//! The command `poster` when the service fails or answers in unusual ways.
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
@@ -26,7 +26,7 @@ struct Answer {
     body: Value,
 }
 
-/// The way to the service, on which answers change.
+/// A proxy of the service that changes answers.
 #[derive(Clone)]
 struct Way {
     address: String,

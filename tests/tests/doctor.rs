@@ -1,4 +1,4 @@
-//! `poster doctor`, before services that are all right and others that are not.
+//! `poster doctor`, on services that work and on others.
 
 use axum::Router;
 use axum::routing::get;
@@ -17,7 +17,7 @@ fn steps(told: &Told) -> Vec<(&str, Option<bool>)> {
 /// The address that is asked, variables, the step that must fail, what must be said to it, and the exit code.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, i32);
 
-/// The address of a port on which nothing listens.
+/// The URL of a port without a listener.
 fn nowhere() -> String {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
     format!("http://{closed}")

@@ -1,4 +1,4 @@
-//! The documents against the code: one contract, told several times.
+//! The documents and the code state one contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -296,7 +296,7 @@ fn blocks(document: &str) -> Vec<Block> {
     parts.map(block).collect()
 }
 
-/// Runs these commands in one shell, and gives back what each block of them says.
+/// Runs these commands in one shell, and returns the output of each block.
 async fn run(script: &[String], variables: &[(&str, &str)], folder: &Path) -> Vec<String> {
     const END: char = '\u{1e}';
     let script = script.join("\nprintf '\\036'\n");
@@ -313,7 +313,7 @@ async fn run(script: &[String], variables: &[(&str, &str)], folder: &Path) -> Ve
     told.split(END).map(str::to_owned).collect()
 }
 
-/// Makes sure that two answers have the same fields.
+/// Asserts that two answers have the same fields.
 fn assert_alike(printed: &Value, answered: &Value, place: &str) {
     match (printed, answered) {
         (Value::Object(printed), Value::Object(answered)) => {

@@ -1,4 +1,4 @@
-//! What a newcomer meets first: the local stack's program in a terminal.
+//! What a newcomer sees first: the local stack's program in a terminal.
 
 use std::process::Stdio;
 

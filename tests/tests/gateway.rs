@@ -1,4 +1,4 @@
-//! What holds for every request, whatever it asks for: paths, links, HEAD, and who may ask.
+//! What holds for all requests: paths, links, HEAD, compression, and who may call.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -56,7 +56,7 @@ async fn links_name_the_address_that_the_operator_has_set() {
     pipeline.stop().await;
 }
 
-/// What of an answer must be the same for GET and HEAD.
+/// The parts of an answer that must be the same for GET and HEAD.
 fn head(response: &Response) -> (StatusCode, Vec<(String, String)>) {
     let headers = response.headers().iter().filter(|(name, _)| **name != DATE && **name != LOCATION);
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()));
@@ -131,7 +131,7 @@ async fn no_port_answers_under_a_name_that_is_not_this_machines() {
             assert!(!body.contains("foreign_host"), "{address} as {host}: {body}");
         }
     }
-    // A signature that anybody can make up does not help.
+    // A made-up signature does not help.
     let list = pipeline.http.post(&ready.dynamodb).header(HOST, "evil.example").body("{}");
     let list = list.header("x-amz-target", "DynamoDB_20120810.ListTables");
     let list = list.header("authorization", "AWS4-HMAC-SHA256 Credential=x/20261127/us-west-2/dynamodb/aws4_request");
@@ -141,7 +141,7 @@ async fn no_port_answers_under_a_name_that_is_not_this_machines() {
     pipeline.stop().await;
 }
 
-/// What a server answers to these bytes: its first line.
+/// The first line of a server's answer to these bytes.
 async fn raw(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await.expect("it listens");
     stream.write_all(request.as_bytes()).await.expect("it reads");
@@ -183,13 +183,13 @@ async fn a_page_of_another_site_changes_nothing() {
     pipeline.stop().await;
 }
 
-/// The names in a header that lists some, in lower case.
+/// The names in a header that is a list, in lower case.
 fn listed(response: &Response, name: HeaderName) -> Vec<String> {
     let list = response.headers().get(&name).map(|value| value.to_str().expect("text").to_lowercase());
     list.unwrap_or_default().split(',').map(|part| part.trim().to_owned()).collect()
 }
 
-/// What a page of `origin` asks before it sends a POST with an API key.
+/// The preflight request of a page of `origin` before a POST with an API key.
 async fn preflight(pipeline: &Pipeline, path: &str, origin: &str) -> Response {
     let ask = pipeline.http.request(Method::OPTIONS, format!("{}{path}", pipeline.ready().api)).header(ORIGIN, origin);
     let ask = ask.header(ACCESS_CONTROL_REQUEST_METHOD, "POST");
@@ -315,7 +315,7 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     let pipeline = Pipeline::without_event_sources().await;
     let jobs: Vec<_> = (0..100).map(|number| json!({ "prompt": format!("The heist, part {number}") })).collect();
     let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await.id;
-    // What has ended is the same each time it is looked at.
+    // A job that has ended does not change.
     let canceled = pipeline.post(&format!("/batches/{batch}/cancel"), &json!({})).await;
     assert_eq!(canceled.status(), StatusCode::OK);
     let ask = |method: Method, path: &str, coding: Option<&str>| {

@@ -125,7 +125,7 @@ async fn a_page_is_sent_again_only_once_a_job_on_it_has_changed() {
     pipeline.stack.stop().await;
 }
 
-/// The largest answer that Lambda takes from a function, in bytes.
+/// The largest answer of a function that Lambda allows, in bytes.
 const LARGEST_ANSWER: usize = 6_291_556;
 
 /// The pages of a list, each with the largest limit, as the function hands them to API Gateway.

@@ -1,4 +1,4 @@
-//! What somebody else does with a job or batch between two calls of a function that is about to change it.
+//! Changes of a job or batch by somebody else between two calls of a function that changes it too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use tests::wire::{Disturbance, Wire};
 /// Longer than an invocation of the worker and so than the lease of a job.
 const LEASE: Duration = Duration::from_secs(96);
 
-/// A call that is held must come by then. Nobody waits for one that never comes.
+/// The longest wait for a call that is to be held.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn act(pipeline: &Pipeline, job: JobId, action: &str) -> u16 {
@@ -224,7 +224,7 @@ async fn of_two_who_would_finish_a_batch_one_does() {
         let let_go = async {
             first.held().await;
             second.resume();
-            // Long enough for the second one to do what it must not.
+            // Long enough for the second one to break the rule.
             tokio::time::sleep(Duration::from_millis(500)).await;
             first.resume();
         };

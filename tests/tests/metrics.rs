@@ -1,4 +1,4 @@
-//! What is told of the jobs that end, and what the alarms listen for in the worker's log.
+//! The metrics of jobs that end, and the reasons in the worker's log that alarms count.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use tests::wire::{Disturbance, Wire};
 
 use crate::binaries::variables;
 
-/// What was written, for a test to read.
+/// The output, for a test to read.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -40,7 +40,7 @@ impl Kept {
     }
 }
 
-/// Connections whose metrics are kept, and the settings of a function.
+/// Clients whose metrics are kept, and the settings of a function.
 fn overheard(pipeline: &Pipeline, function: &str) -> (Kept, Aws, BTreeMap<String, String>) {
     let kept = Kept::default();
     let aws = pipeline.stack.aws().clone().with_output(Output::to(kept.clone()));
@@ -77,7 +77,7 @@ async fn each_job_that_ends_is_told_of_once() {
     worker::handle(&worker, ticket(busy, 1)).await.expect("it works");
     assert_eq!(kept.take(), Vec::<Value>::new(), "the job has not ended");
 
-    // What the functions of the stack itself do goes unheard: nothing may come between the lines of a terminal.
+    // The stack's own functions write no metrics, because they would disturb the terminal.
     pipeline.post(&format!("/jobs/{busy}/cancel"), &Value::Null).await;
     assert_eq!(pipeline.job(busy).await.status, Status::Canceled);
     assert_eq!(kept.take(), Vec::<Value>::new());

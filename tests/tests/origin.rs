@@ -11,7 +11,7 @@ use typography::{Format, Raster};
 
 type File = img_parts::Bytes;
 
-/// The files of a job that has ended: what it has to show, and the artwork if it is a poster.
+/// The files of a job that has succeeded: its image, and the artwork if it is a poster.
 async fn files(pipeline: &Pipeline, job: shared::JobId) -> (File, Option<File>) {
     let job = pipeline.job(job).await;
     assert_eq!(job.status, Status::Succeeded, "{:?}", job.error);

@@ -1,4 +1,4 @@
-//! The page for people, as far as it is an answer of the API. What it does is tried in a browser, by `.ci/page`.
+//! The web page as an answer of the API. `.ci/page` tests in a browser what it does.
 
 use local::Options;
 use reqwest::header::{

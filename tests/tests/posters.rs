@@ -1,4 +1,4 @@
-//! Posters: a title set over the picture, from the request to the files.
+//! Posters: lettering over the picture, from the request to the files.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn download(pipeline: &Pipeline, url: &str) -> Vec<u8> {
     response.bytes().await.expect("a file").to_vec()
 }
 
-/// Has a worker take up a job over a wire on which one call is disturbed.
+/// Runs a worker with one disturbed call.
 async fn work_disturbed(pipeline: &Pipeline, job: &JobView, call: usize, disturbance: Disturbance) -> bool {
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
     let wire = Wire::new(http, call, disturbance);

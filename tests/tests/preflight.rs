@@ -20,7 +20,7 @@ const GOOD: [(&str, &str); 11] = [
     ("iam get-role", "a-role"),
 ];
 
-/// What is asked for, and the answer.
+/// A call, and its answer.
 type Answers<'a> = &'a [(&'a str, &'a str)];
 
 /// What is unlike [`GOOD`], the arguments, and a line that must be told.

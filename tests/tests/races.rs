@@ -22,12 +22,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than the lease of a worker.
 const LEASE: Duration = Duration::from_secs(96);
 
-/// Longer than the time that a submission has a batch for itself.
+/// Longer than a writer's claim on a batch.
 const WRITING: Duration = Duration::from_secs(46);
 
 const DENIED: &str = "<Error><Code>AccessDenied</Code></Error>";
 
-/// Delivers a job's ticket to the worker, and tells whether it is done with.
+/// Delivers a job's ticket to the worker. Returns whether the ticket is deleted.
 async fn work(pipeline: &Pipeline, job: JobId, receives: u32) -> bool {
     let answer = worker::handle(&pipeline.stack.apps().worker, ticket(job, receives)).await;
     answer.expect("the worker answers").batch_item_failures.is_empty()

@@ -1,4 +1,4 @@
-//! Reads of the table that lag behind it, or that leave something out.
+//! Reads of the table that are stale or incomplete.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

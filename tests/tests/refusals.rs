@@ -1,4 +1,4 @@
-//! What becomes of a job that the model refuses: whether it fails or waits, how long, and whether it counts.
+//! Jobs that the model refuses: whether they fail or wait, how long, and whether it counts as an attempt.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ fn refusal(code: &str, message: &str) -> String {
     serde_json::json!({ "__type": code, "message": message }).to_string()
 }
 
-/// Bedrock says of these what it says of a bad request; the operator must mend them.
+/// Bedrock answers these like bad requests, but the operator must fix them.
 #[tokio::test]
 async fn a_fault_of_the_operator_fails_no_job() {
     for (code, message, expected) in [

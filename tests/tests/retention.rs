@@ -15,7 +15,7 @@ use tests::wire::{Disturbance, Wire};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Longer than a job is kept by the template's default.
+/// Longer than the template's default retention.
 const RETENTION: Duration = Duration::from_secs(31 * 86_400);
 
 #[tokio::test]

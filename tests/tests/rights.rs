@@ -15,7 +15,7 @@ use tests::pipeline::{Pipeline, delivery, ticket};
 
 use crate::template::{document, functions};
 
-/// What a function may do, or does: actions, each with its resource.
+/// Actions with their resources, which a function may use or does use.
 type Rights = BTreeSet<(String, String)>;
 
 fn right(action: &str, resource: &str) -> (String, String) {
@@ -40,7 +40,7 @@ fn resource(value: &Value) -> String {
     }
 }
 
-/// What the function's role allows.
+/// The actions that the function's role allows.
 fn allowed(template: &Value, function: &Value) -> Rights {
     let properties = &function["Properties"];
     assert!(properties["Policies"].is_null(), "SAM leaves these out where there is a role");
@@ -61,7 +61,7 @@ fn allowed(template: &Value, function: &Value) -> Rights {
     rights
 }
 
-/// The rights that Lambda uses in the function's name: those of its event source, its logs and its traces.
+/// The rights that Lambda uses on behalf of the function: for its event source, its logs and its traces.
 fn used_by_lambda(template: &Value, function: &Value) -> Rights {
     let mut rights = Rights::new();
     for event in function["Properties"]["Events"].as_object().expect("events").values() {
@@ -99,7 +99,7 @@ fn needed(call: &Call<'_>, ready: &Ready) -> Vec<(String, String)> {
                 (&ready.parked_queue_url, "ParkedQueue"),
             ];
             let queue = queues.iter().find(|(url, _)| body["QueueUrl"] == **url).expect("a queue of the template").1;
-            // IAM knows no right for the operations on several messages.
+            // IAM has no actions for batches of messages.
             vec![right(&format!("sqs:{}", operation.trim_end_matches("Batch")), queue)]
         }
         Some(_) => panic!("{target} is not known"),
@@ -116,7 +116,7 @@ fn needed(call: &Call<'_>, ready: &Ready) -> Vec<(String, String)> {
             };
             match (call.request.method(), key) {
                 ("GET", "") => vec![right("s3:ListBucket", "ImageBucket")],
-                // A HEAD is a GET to IAM, and S3 tells only who may list that an object is not there.
+                // To IAM a HEAD is a GET, and S3 answers 404 only to those who may list.
                 ("HEAD" | "GET", _) => vec![file("s3:GetObject"), right("s3:ListBucket", "ImageBucket")],
                 ("PUT", _) => vec![file("s3:PutObject")],
                 ("DELETE", _) => vec![file("s3:DeleteObject")],
@@ -171,7 +171,7 @@ async fn failed_batch(pipeline: &Pipeline) -> String {
     batch.id.to_string()
 }
 
-/// All that callers ask of `submit`.
+/// All requests to `submit`.
 async fn submit_all(pipeline: &Pipeline, app: &submit::App) {
     let request = async |event| assert!(submit::handle(app, event).await.expect("an answer").status_code < 300);
     for _ in 0..2 {
@@ -193,7 +193,7 @@ async fn submit_all(pipeline: &Pipeline, app: &submit::App) {
     request(post("/batches/{id}/retry", Some(batch), None, &Value::Null)).await;
 }
 
-/// All that callers ask of `status`.
+/// All requests to `status`.
 async fn status_all(pipeline: &Pipeline, app: &status::App) {
     let request = async |event| assert!(status::handle(app, event).await.expect("an answer").status_code < 400);
     let overdue = abandoned(pipeline).await;
@@ -209,7 +209,7 @@ async fn status_all(pipeline: &Pipeline, app: &status::App) {
     request(post("/batches/{id}/cancel", Some(batch), None, &Value::Null)).await;
 }
 
-/// All tickets that `worker` may meet.
+/// All kinds of tickets for `worker`.
 async fn worker_all(pipeline: &Pipeline, app: &worker::App) {
     let work = async |event| drop(worker::handle(app, event).await.expect("an answer"));
     for model in Model::ALL {
@@ -227,7 +227,7 @@ async fn worker_all(pipeline: &Pipeline, app: &worker::App) {
     work(delivery(&["not a ticket"], 1)).await;
 }
 
-/// All tickets that `dead_letter` may meet.
+/// All kinds of tickets for `dead_letter`.
 async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
     let end = async |event| drop(dead_letter::handle(app, event).await.expect("an answer"));
     let held = pipeline.submit("A heist").await.id;

@@ -1,4 +1,4 @@
-//! Thousands of small worlds in which everything goes wrong that can.
+//! Thousands of small worlds in which everything fails that can.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tests::simulation::{Ailment, Bug, Tally, Universe};
 /// as `1000..2000`, and `POSTER_SEED` for the one world of that seed, with which a failure is found again.
 const WORLDS: u64 = 200;
 
-/// Within how many worlds each planted bug must be noticed.
+/// The number of worlds within which each planted bug must be noticed.
 const PATIENCE: u64 = 200;
 
 /// How many universes there are side by side, each with a thread of its own.
@@ -41,14 +41,14 @@ fn in_universe<T: Send>(work: impl AsyncFnOnce(&Universe) -> T + Send) -> T {
     })
 }
 
-/// Lets the worlds of these seeds happen, and tells what was done to them and what happened that must not.
+/// Runs the worlds of these seeds. Returns what happened to them, and the violations.
 async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>) -> (Tally, Vec<String>) {
     let (mut tally, mut violations) = (Tally::default(), Vec::new());
     for seed in seeds {
         match universe.world(seed, None).await {
             Ok(world) => tally.add(&world),
             Err(happened) => {
-                // Thousands of worlds take their time, and nobody should wait for the last one to hear of the first.
+                // With thousands of worlds, the first violation should not have to wait for the last world.
                 eprintln!("{}", happened.lines().next().unwrap_or_default());
                 violations.push(happened);
             }
@@ -109,7 +109,7 @@ fn a_seed_always_makes_the_same_history() {
     assert_eq!(once(), once());
 }
 
-/// Whether a planted bug is searched for: all are, unless `POSTER_BUG` names one.
+/// Whether to search for a planted bug: for all, unless `POSTER_BUG` names one.
 fn is_asked_for(bug: &Bug) -> bool {
     std::env::var("POSTER_BUG").map_or(true, |name| name == format!("{bug:?}"))
 }

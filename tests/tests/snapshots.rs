@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 use shared::ticket::Ticket;
 use shared::{JobId, Timestamp};
 use tests::pipeline::{Pipeline, ticket};
-use tests::runtime_api::{binary, invoke};
-use tokio::process::Command;
+use tests::runtime_api::{invoke, program};
 
 use crate::binaries::variables;
 use crate::cli::Desk;
 
-/// The text without what differs from run to run: ids, times, ports, signatures, and the file names of temporary data.
+/// The text with masks for what differs between runs: ids, times, ports, signatures, and paths of temporary data.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut rest = text;
@@ -45,7 +44,7 @@ fn masked(text: &str) -> String {
     masked
 }
 
-/// The value without numbers that are measured.
+/// The value without measured numbers.
 fn without_measures(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -79,7 +78,7 @@ async fn exchange(pipeline: &Pipeline, method: Method, path: &str, body: Value) 
     told + &serde_json::to_string_pretty(&answer).expect("JSON")
 }
 
-/// The answers to these requests, one below the other.
+/// The answers to these requests.
 async fn exchanges(pipeline: &Pipeline, requests: Vec<(Method, String, Value)>) -> String {
     let mut told = Vec::new();
     for (method, path, body) in requests {
@@ -148,9 +147,9 @@ async fn answers_about_faults() {
     pipeline.stop().await;
 }
 
-/// What a command line with these arguments prints on a terminal of a hundred columns.
-async fn help(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(binary(program)).args(arguments).env("COLUMNS", "100").output().await;
+/// The output of a command with these arguments, on a terminal of a hundred columns.
+async fn help(name: &str, arguments: &[&str]) -> String {
+    let output = program(name).args(arguments).env("COLUMNS", "100").output().await;
     String::from_utf8(output.expect("it runs").stdout).expect("text")
 }
 
@@ -185,7 +184,7 @@ async fn messages_of_the_command() {
     desk.pipeline.stop().await;
 }
 
-/// What the function logs of an event: levels and fields, without the metrics between them.
+/// The log of an invocation: levels and fields, without the metrics.
 async fn log(pipeline: &Pipeline, function: &str, event: &Value) -> String {
     let log = invoke(function, &variables(pipeline, function), event).await.log;
     let lines = log.lines().filter_map(|line| {

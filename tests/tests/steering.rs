@@ -1,4 +1,4 @@
-//! What an owner does with a job beside waiting for it: canceling, retrying, waiting well, following its picture.
+//! What an owner does with a job: waiting at the right pace, canceling, retrying, following its picture.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -213,7 +213,7 @@ async fn at_a_full_hour() -> Pipeline {
     Pipeline::with(Options { event_sources: false, clock, ..Options::default() }).await
 }
 
-/// After how many seconds another look at the job is worthwhile.
+/// The `Retry-After` of the job, in seconds.
 async fn next_look(pipeline: &Pipeline, job: JobId) -> u64 {
     let response = pipeline.get(&format!("/jobs/{job}")).await;
     response.headers()[RETRY_AFTER].to_str().expect("text").parse().expect("a number")

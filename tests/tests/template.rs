@@ -322,7 +322,7 @@ fn an_authorizer_stands_before_every_method_but_the_open_ones() {
     assert_eq!(open, BTreeSet::from(["/".to_owned(), "/health".to_owned()]));
 }
 
-/// What a condition of a rule comes to.
+/// The value of a rule's condition.
 fn evaluated(value: &Value, parameters: &BTreeMap<&str, Value>) -> Value {
     let Some((function, argument)) = value.as_object().and_then(|map| map.iter().next()) else { return value.clone() };
     let of = |index: usize| evaluated(&argument[index], parameters);
@@ -335,7 +335,7 @@ fn evaluated(value: &Value, parameters: &BTreeMap<&str, Value>) -> Value {
     }
 }
 
-/// The reasons why CloudFormation refuses these parameters together.
+/// The reasons why CloudFormation refuses this combination of parameters.
 fn refusals(given: &[(&str, &str)]) -> Vec<String> {
     let template = document();
     let defaults = template["Parameters"].as_object().expect("parameters").iter();

@@ -1,4 +1,4 @@
-//! Thumbnails: a small copy beside each picture, which no job waits or fails for.
+//! Thumbnails: a small copy of each picture, for which no job waits or fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn image(pipeline: &Pipeline, job: JobId) -> ImageView {
     job.image.expect("a picture")
 }
 
-/// Has a worker with this rule for its calls paint a job.
+/// Runs a worker on a job, with this rule for its calls.
 async fn paint(
     pipeline: &Pipeline,
     body: Value,
@@ -59,7 +59,7 @@ async fn paint(
     image(pipeline, job).await
 }
 
-/// Downloads the thumbnail of a picture and holds it against what is promised of it.
+/// Downloads the thumbnail of a picture and checks it.
 async fn check(pipeline: &Pipeline, image: &ImageView, origin: Origin) -> Raster {
     let response = pipeline.http.get(image.thumbnail.as_ref().expect("a thumbnail")).send().await.expect("S3 answers");
     assert_eq!(response.status().as_u16(), 200);
@@ -163,7 +163,7 @@ async fn a_job_succeeds_without_a_thumbnail_that_cannot_be_stored() {
     });
     assert_eq!(denied.await.thumbnail, None);
     assert_eq!(pipeline.pictures().await.len(), 1);
-    // A bucket that is busy for a moment is asked again.
+    // A call to a busy bucket is retried.
     let calls = AtomicUsize::new(0);
     let busy = paint(&pipeline, heist.clone(), move |call| {
         let first = stores_thumbnail(call) && calls.fetch_add(1, Ordering::SeqCst) == 0;

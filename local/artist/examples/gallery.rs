@@ -1,4 +1,4 @@
-//! Paint twelve prompts of different kinds and say how long each took:
+//! Paints twelve prompts of different kinds and prints how long each took:
 //! `cargo run -p artist --example gallery -- DIRECTORY [SEED WIDTH HEIGHT NEGATIVE_PROMPT]`.
 
 use std::error::Error;

@@ -1,10 +1,9 @@
-//! Reading a prompt: what to paint, in which mood, and which words to set on it.
+//! Reads a prompt: what to paint, in which mood, and with which words.
 
-use crate::sky::Disc;
-use crate::vocabulary::{Genre, Layer, Row, VOCABULARY, Wash};
+use crate::vocabulary::{Disc, Genre, Layer, Row, VOCABULARY, Wash};
 use crate::{Order, title};
 
-/// An order as it was understood; see [`crate::vocabulary::Vocabulary`] for what things mean.
+/// An order, in terms of the [`crate::vocabulary::Vocabulary`].
 pub(crate) struct Brief {
     pub(crate) genre: &'static Genre,
     pub(crate) disc: Disc,
@@ -15,7 +14,7 @@ pub(crate) struct Brief {
     pub(crate) washes: Vec<&'static Wash>,
     /// The color of the sun or moon, if the prompt names one.
     pub(crate) light: Option<&'static str>,
-    /// Whether the picture may have words on it beside the disclosure.
+    /// Whether the picture may have words other than the disclosure.
     pub(crate) lettered: bool,
     pub(crate) title: String,
     pub(crate) tagline: &'static str,
@@ -29,7 +28,7 @@ impl Brief {
         let count = |terms: &str| terms.split(',').filter(named).count();
         let shuns = |terms: &str| terms.split(',').any(|term| has(&unwanted, term));
         let genre = best(&known.genres, count).unwrap_or(&known.genres[known.genres.len() - 1]);
-        // What the prompt names counts for more than what is usual in the genre.
+        // A term of the prompt counts more than a default of the genre.
         let worth = |term: &str| match known.genres.iter().any(|row| row.1.name == term) {
             true => usize::from(term == genre.1.name),
             false => 2 * usize::from(named(&term)),
@@ -47,7 +46,7 @@ impl Brief {
             Some(_) if genre.1.disc == Disc::Moon => Disc::Sun,
             _ => genre.1.disc,
         };
-        // Without a phrase that makes a title, as in scripts that no face has, the title is what was understood.
+        // If no phrase makes a title, as in a script that no face has, the title names the time and the subject.
         let plain = |term: &&str| term.bytes().all(|byte| byte.is_ascii_lowercase()) && named(term);
         let name = |terms: &'static str| terms.split(',').find(plain).or(terms.split(',').next()).unwrap_or_default();
         let subject = name(if fit(&hero.0) > 1 { &hero.0 } else { &place.0 });
@@ -70,20 +69,20 @@ impl Brief {
     }
 }
 
-/// The words of a text in lower case, with one blank before and after each.
+/// The words of a text in lower case, with one space before and after each.
 fn spaced(text: &str) -> String {
     let lower = text.to_lowercase();
     let words = lower.split(|c: char| !c.is_alphanumeric() && c != '-').filter(|word| !word.is_empty());
     words.fold(" ".to_owned(), |line, word| line + word + " ")
 }
 
-/// Whether spaced words have a term, or its plural. Chinese and Japanese put no blanks between words.
+/// Whether spaced words have a term, or its plural. Chinese and Japanese have no spaces between words.
 fn has(words: &str, term: &str) -> bool {
     let ideographic = term.starts_with(|c: char| c > '\u{3000}') && words.contains(term);
     ideographic || words.contains(&format!(" {term} ")) || words.contains(&format!(" {term}s "))
 }
 
-/// The first of the rows whose terms have the highest score, if any scores at all.
+/// The first row with the highest score, unless all scores are 0.
 fn best<T>(rows: &'static [Row<T>], score: impl Fn(&str) -> usize) -> Option<&'static Row<T>> {
     let scored = rows.iter().map(|row| (row, score(&row.0))).filter(|(_, score)| *score > 0);
     scored.reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|(row, _)| row)

@@ -5,7 +5,7 @@ use typography::Raster;
 
 use crate::noise::hash_point;
 
-/// A color in linear light; 1 is white, and more than 1 is brighter than the picture can show.
+/// A color in linear light: 1 is white, and more is brighter than the picture can show.
 pub(crate) type Rgb = [f32; 3];
 
 /// A color from its sRGB notation, such as `#FFB048`.
@@ -41,7 +41,7 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    /// Replace every pixel between two corners by a function of its place and color.
+    /// Replaces each pixel between two corners by a function of its position and color.
     pub(crate) fn shade(&mut self, from: (f32, f32), to: (f32, f32), f: impl Fn(f32, f32, Rgb) -> Rgb) {
         let limit = |v: f32, most: usize| (v.max(0.0) as usize).min(most);
         let (left, right) = (limit(from.0, self.width), limit(to.0.ceil(), self.width));
@@ -53,7 +53,7 @@ impl Canvas {
         }
     }
 
-    /// Fill a path with colors that depend on the place and on what is under it.
+    /// Fills a path with a function of the position and of the color beneath.
     pub(crate) fn fill(&mut self, path: Option<&Path>, color: impl Fn(f32, f32, Rgb) -> Rgb) {
         let Some(path) = path else { return };
         let (bounds, width, height) = (path.bounds(), self.width as f32, self.height as f32);
@@ -70,7 +70,7 @@ impl Canvas {
         });
     }
 
-    /// Fill a path with light that shines on what is within `reach` of it, the more the nearer.
+    /// Fills a path with light, which fades within `reach` around it.
     pub(crate) fn glow(&mut self, path: Option<&Path>, reach: f32, color: Rgb) {
         for step in [0.08, 0.2, 0.36, 0.55, 0.76, 1.0] {
             let stroke =
@@ -81,7 +81,7 @@ impl Canvas {
         self.fill(path, |_, _, _| mix(color, [1.0; 3], 0.25));
     }
 
-    /// Add a round light that falls off smoothly to nothing at `radius`.
+    /// Adds a round light that fades to nothing at `radius`.
     pub(crate) fn light(&mut self, (x, y): (f32, f32), radius: f32, color: Rgb) {
         self.shade((x - radius, y - radius), (x + radius, y + radius), |px, py, under| {
             let near = (1.0 - (px - x).hypot(py - y) / radius).max(0.0);
@@ -99,7 +99,7 @@ impl Canvas {
             let (x, y) = (i % self.width, i / self.width);
             let (dx, dy) = (x as f32 / self.width as f32 - 0.5, y as f32 / self.height as f32 - 0.5);
             let vignette = 1.0 - 0.5 * smooth(0.12, 0.62, dx * dx * 1.3 + dy * dy);
-            // The sum of a few even chances is nearly a bell curve.
+            // The sum of a few uniform random numbers is nearly a bell curve.
             let bell =
                 hash_point(x as i32, y as i32, seed).to_le_bytes().map(f32::from).iter().sum::<f32>() / 255.0 - 2.0;
             pixels.extend(pixel.map(|v| {

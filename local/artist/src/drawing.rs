@@ -1,11 +1,11 @@
-//! The drawings that pictures are put together from: `drawings.svg`, which any browser shows.
+//! The drawings of which pictures are made: `drawings.svg`, which any browser shows.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use tiny_skia::{Path, PathBuilder};
 
-/// A path's class, which says what it is painted with, its color if it has one of its own, and its data.
+/// A path's class, which says how it is painted, its own color if it has one, and its data.
 pub(crate) type Part = (&'static str, Option<&'static str>, &'static str);
 
 static DRAWINGS: LazyLock<HashMap<&str, Vec<Part>>> = LazyLock::new(|| {
@@ -15,12 +15,12 @@ static DRAWINGS: LazyLock<HashMap<&str, Vec<Part>>> = LazyLock::new(|| {
     groups.filter_map(|group| Some((attribute(group, "id=\"")?, group.lines().filter_map(part).collect()))).collect()
 });
 
-/// The parts of drawings that lie over each other, by their names.
+/// The parts of the named drawings, from back to front.
 pub(crate) fn parts(names: &str) -> impl Iterator<Item = &'static Part> {
     names.split(' ').filter_map(|name| DRAWINGS.get(name)).flatten()
 }
 
-/// The path that a part's data describes, with each point put through `place`.
+/// The path of a part's data, with each point transformed by `place`.
 pub(crate) fn trace(data: &str, place: impl Fn(f32, f32) -> (f32, f32)) -> Option<Path> {
     let (mut path, mut command, mut points, mut first) = (PathBuilder::new(), "", Vec::new(), None);
     for token in data.split(' ') {

@@ -1,23 +1,12 @@
 //! What is below the horizon: ridges, fog and water.
 
-use serde::Deserialize;
-
 use crate::canvas::{add, mix, scale, smooth};
 use crate::noise::{fractal, noise, sampled};
 use crate::scene::Scene;
-
-/// The silhouette of a ridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Profile {
-    Flat,
-    Rolling,
-    Jagged,
-    Mesa,
-}
+use crate::vocabulary::Profile;
 
 impl Profile {
-    /// How high it rises, in about heights of the hero.
+    /// Its height, in about heights of the hero.
     fn rise(self, x: f32, seed: u32) -> f32 {
         match self {
             Profile::Flat => 0.0,
@@ -65,7 +54,7 @@ impl Scene<'_> {
             if below <= 0.0 || below > reach {
                 return if below > 0.0 { foot } else { under };
             }
-            // Slopes are lit from the side. Their edges run down aslant, as those of rocks do.
+            // Slopes are lit from the side, with slanting edges like those of rocks.
             let rough = fractal(x / (50.0 * unit), y / (34.0 * unit), 2, seed);
             let from = (x + side * below * 0.8 + rough * 24.0 * unit).clamp(0.0, last as f32) as usize;
             let slope = line[(from + step).min(last)] - line[from.saturating_sub(step)];

@@ -1,8 +1,8 @@
-//! The offline artist: paints a poster from a prompt by procedure, in place of a diffusion model.
+//! The offline artist: paints a poster from a prompt procedurally, in place of a diffusion model.
 //!
-//! The prompt is read for genre, place, time of day, colors and subject, and a scene is composed from a small vocabulary
-//! of sky, ridges, water, fog and drawings. The same order always gives the same bytes. Every picture says of itself, in
-//! its lettering and in its metadata, that no diffusion model was used.
+//! It looks in the prompt for genre, place, time of day, colors and subject, and composes a scene of sky, ridges, water, fog
+//! and drawings. The same order always gives the same bytes. Every picture says, in its lettering and in its metadata, that no
+//! diffusion model was used.
 
 mod brief;
 mod canvas;
@@ -22,10 +22,10 @@ use brief::Brief;
 use palette::Palette;
 use scene::Scene;
 
-/// What every picture says of its making.
+/// The disclosure in every picture.
 pub const DISCLOSURE: &str = "Painted offline from the prompt. No diffusion model was used.";
 
-/// The largest width and height of a picture, in pixels. Larger orders are cut down to it.
+/// The largest width and height of a picture, in pixels. Larger orders are reduced to it.
 pub const MOST_PIXELS: u32 = 2048;
 
 /// What to paint.
@@ -33,17 +33,17 @@ pub const MOST_PIXELS: u32 = 2048;
 pub struct Order<'a> {
     /// What the picture shows, in any language.
     pub prompt: &'a str,
-    /// What it must not show. "people" leaves those out, and "text" all words but the disclosure.
+    /// What it must not show, such as "people", or "text" for all words but the disclosure.
     pub negative_prompt: &'a str,
-    /// Another seed gives another picture of the same prompt.
+    /// Each seed gives another picture of the same prompt.
     pub seed: u32,
-    /// Pixels from left to right.
+    /// The width in pixels.
     pub width: u32,
-    /// Pixels from top to bottom.
+    /// The height in pixels.
     pub height: u32,
 }
 
-/// Paint an order and encode the picture. The same order and format always give the same bytes.
+/// Paints an order and encodes the picture. The same order and format always give the same bytes.
 pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     let limit = |pixels: u32| pixels.clamp(1, MOST_PIXELS);
     let order = Order { width: limit(order.width), height: limit(order.height), ..*order };
@@ -53,7 +53,7 @@ pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     let seed = order.seed.to_string();
     let sheet = Sheet {
         title: &brief.title,
-        // Wide pictures have no room for it under the hero.
+        // Wide pictures have no room for it below the hero.
         tagline: Some(brief.tagline).filter(|_| order.width < order.height * 5 / 4),
         credits: &[
             ("painted offline from", "the prompt"),
@@ -68,8 +68,7 @@ pub fn paint(order: &Order<'_>, format: Format) -> Vec<u8> {
     encode(lettered.map_or(picture, |poster| poster.picture), format)
 }
 
-/// One plain color as PNG, in no time, for whoever needs a picture of the right kind and not a poster. The seed picks the
-/// color.
+/// A PNG of one plain color, which depends on the seed, for load tests.
 pub fn paint_plain(seed: u32, width: u32, height: u32) -> Vec<u8> {
     let [width, height] = [width, height].map(|pixels| pixels.clamp(1, MOST_PIXELS) as usize);
     let pixels = seed.to_le_bytes()[..3].repeat(width * height);

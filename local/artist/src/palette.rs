@@ -9,17 +9,17 @@ pub(crate) struct Palette {
     pub(crate) sky: [Rgb; 3],
     /// The sun or moon.
     pub(crate) light: Rgb,
-    /// What its light turns the air into.
+    /// The air in its light.
     pub(crate) glow: Rgb,
     /// Ground in the middle distance.
     pub(crate) ground: Rgb,
     /// The darkest color, of figures and of the foreground.
     pub(crate) ink: Rgb,
-    /// Lamps and other small bright things.
+    /// Lamps and other small lights.
     pub(crate) accent: Rgb,
     /// Mist lit by the sun or moon.
     pub(crate) mist: Rgb,
-    /// The bright edge of things that stand against the light.
+    /// The bright edge of things in front of the light.
     pub(crate) rim: Rgb,
 }
 
@@ -48,13 +48,13 @@ impl Palette {
 
     /// The sky at a height from 0, the zenith, to 1, the horizon.
     pub(crate) fn sky_at(&self, t: f32) -> Rgb {
-        // Square roots blend evenly to the eye.
+        // A blend of square roots looks even.
         let [zenith, middle, horizon] = self.sky.map(|color| color.map(f32::sqrt));
         let upper = mix(zenith, middle, smooth(-0.1, 0.65, t));
         mix(upper, horizon, smooth(0.4, 1.05, t)).map(|v| v * v)
     }
 
-    /// Things seen through air, from 0, at the horizon, to 1, right before us.
+    /// The color of things at a depth, seen through air.
     pub(crate) fn depth(&self, t: f32) -> Rgb {
         let haze = mix(self.sky[2], self.ground, 0.3);
         if t < 0.5 { mix(haze, self.ground, t * 2.0) } else { mix(self.ground, self.ink, (t * 2.0 - 1.0).min(1.0)) }

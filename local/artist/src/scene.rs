@@ -1,4 +1,4 @@
-//! Composing a picture from a small vocabulary of layers.
+//! Composes a picture of layers.
 
 use fastrand::Rng;
 use tiny_skia::Transform;
@@ -11,21 +11,21 @@ use crate::palette::Palette;
 use crate::vocabulary::Layer;
 use crate::{DISCLOSURE, Order};
 
-/// A picture in the making.
+/// An unfinished picture.
 pub(crate) struct Scene<'a> {
     pub(crate) canvas: Canvas,
     pub(crate) brief: &'a Brief,
     pub(crate) palette: &'a Palette,
     pub(crate) random: Rng,
-    /// The length that is one pixel in a picture of 832 by 1216.
+    /// The length of one pixel of a picture of 832 × 1216.
     pub(crate) unit: f32,
-    /// The x coordinate that the composition leads the eye to.
+    /// The x coordinate of the focus of the composition.
     pub(crate) focus: f32,
     /// Where the hero stands.
     pub(crate) feet: f32,
-    /// The height of a grown-up near us.
+    /// The height of an adult in the foreground.
     pub(crate) hero: f32,
-    /// The side that the light is on: -1 for the left or 1 for the right.
+    /// The side of the light: -1 is left, and 1 is right.
     pub(crate) side: f32,
     /// The height of the last ridge in each column.
     pub(crate) ridge: Vec<f32>,
@@ -33,12 +33,12 @@ pub(crate) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub(crate) fn new(order: &Order<'_>, brief: &'a Brief, palette: &'a Palette) -> Scene<'a> {
-        // The prompt is part of the seed, so that two prompts of one genre differ as well. FNV-1a is the same everywhere.
+        // The prompt is part of the seed, so that two prompts of one genre differ too. FNV-1a is the same on every machine.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         let mut random = Rng::with_seed(order.prompt.bytes().fold(0xCBF2_9CE4_8422_2325 ^ u64::from(order.seed), step));
         let (width, height) = (order.width as f32, order.height as f32);
         let unit = (width * height).sqrt() / 1006.0;
-        // Words are set below the hero, by us or by somebody else, or else above where there are reflections below.
+        // The lettering, ours or another, goes below the hero, or above if there are reflections below.
         let reflecting = brief.layers.iter().any(|layer| matches!(layer, Layer::Water(depth) if *depth > 0.5));
         let feet = match (brief.lettered, reflecting) {
             (true, _) => (height - 490.0 * unit).max(0.54 * height),
@@ -94,7 +94,7 @@ impl<'a> Scene<'a> {
             self.scatter(drawing, *count, self.feet + 0.3 * self.hero);
         }
         if !self.brief.lettered {
-            // Words that somebody else sets will hardly go to the middle of the right edge.
+            // Other lettering is unlikely to be in the middle of the right edge.
             let font = Font { face: Face::LeagueGothic, size: 15.0 * self.unit, tracking: 0.12 };
             let line = Line::new(&DISCLOSURE.to_uppercase(), font).at(0.0, 0.0, Align::Center);
             let edge = Transform::from_rotate(-90.0).post_translate(width - 8.0 * self.unit, 0.45 * height);
@@ -113,19 +113,19 @@ impl<'a> Scene<'a> {
         low + (high - low) * self.random.f32()
     }
 
-    /// The height in the picture of the ground at a depth.
+    /// The y coordinate of the ground at a depth.
     pub(crate) fn level(&self, depth: f32) -> f32 {
         self.feet - 0.36 * self.hero * (1.0 - depth)
     }
 
-    /// A drawing on the side away from the light, but not out of the picture.
+    /// Draws on the side away from the light, within the picture.
     fn stand(&mut self, drawing: &str, aside: f32, y: f32, depth: f32) {
         let edge = if aside.abs() > 0.5 { self.hero * 0.45 } else { 0.0 };
         let x = (self.focus - self.side * self.hero * aside).max(edge).min(self.size().0 - edge);
         self.draw(drawing, (x, y), self.hero, self.side, depth);
     }
 
-    /// Drawings along the last ridge but for a gap, the taller the further from the focus.
+    /// Drawings along the last ridge except for a gap, taller with the distance from the focus.
     fn row(&mut self, names: &str, depth: f32, gap: f32) {
         let (names, (width, _), mut x) = (names.split('|').collect::<Vec<_>>(), self.size(), 0.0);
         while let Some(name) = self.random.choice(&names).filter(|name| !name.is_empty() && x < width) {
@@ -138,7 +138,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Drawings strewn over the picture from the top down to `bottom`.
+    /// Drawings scattered over the picture down to `bottom`.
     pub(crate) fn scatter(&mut self, drawing: &str, count: usize, bottom: f32) {
         for _ in 0..count {
             let (x, y) = (self.size().0 * self.random.f32(), bottom * self.random.f32());
@@ -147,7 +147,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Lay drawings over each other with their foot at a point. `size` is that of a grown-up. Returns how wide they are.
+    /// Draws drawings on top of each other with their foot at a point. `size` is the height of an adult. Returns their width.
     pub(crate) fn draw(&mut self, names: &str, (x, y): (f32, f32), size: f32, turn: f32, depth: f32) -> f32 {
         let (k, side, palette, canvas, mut wide) = (size / 100.0, self.side, self.palette, &mut self.canvas, 0.0_f32);
         let (body, mist) = (palette.depth(depth), palette.mist);
@@ -182,7 +182,7 @@ impl<'a> Scene<'a> {
                     let fade = (1.0 - (px - x).hypot(py - y) / across.max(down)).max(0.0);
                     add(under, scale(mix(palette.accent, palette.light, 0.5), 0.25 * fade * fade))
                 }),
-                // The foot of far things is in mist.
+                // The foot of distant things is in mist.
                 _ => {
                     let foot = mix(body, mist, (0.6 - depth).clamp(0.0, 0.6));
                     canvas.fill(path, |_, py, _| mix(body, foot, smooth(y - size, y, py)));

@@ -1,25 +1,11 @@
 //! What is above the horizon: the sky, clouds, and the sun or moon.
 
-use serde::Deserialize;
 use tiny_skia::PathBuilder;
 
 use crate::canvas::{Rgb, add, mix, scale, smooth};
 use crate::noise::{fractal, noise, sampled};
 use crate::scene::Scene;
-
-/// How the sun is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Disc {
-    /// It is night, unless the prompt says another time.
-    Moon,
-    /// A plain sun, low in the haze.
-    Sun,
-    /// A sun cut by stripes, in rings of light.
-    Rings,
-    /// A sun of ink laid on with a dry brush.
-    Ink,
-}
+use crate::vocabulary::Disc;
 
 impl Scene<'_> {
     /// The sky, with stars at night.
@@ -84,12 +70,12 @@ impl Scene<'_> {
                     let limb = 1.0 - (1.0 - dx * dx - dy * dy).max(0.0).sqrt();
                     scale(light, 1.0 - 0.34 * smooth(-0.05, 0.3, seas) - 0.22 * limb)
                 }
-                // The gaps between the stripes grow towards the foot.
+                // The gaps between the stripes grow toward the foot.
                 Disc::Rings => {
                     let gap = smooth(0.0, 0.06, (dy * 7.0 + 7.0).fract() - 1.0 + 0.45 * (dy + 0.3).max(0.0));
                     mix(mix(light, glow, smooth(-0.6, 1.0, dy)), under, 0.8 * gap)
                 }
-                // The brush is driest towards the edge.
+                // The brush is driest toward the edge.
                 Disc::Ink => {
                     let worn = fractal(dx * 2.2, dy * 9.0, 4, seed) + 0.3 * noise(dx * 40.0, dy * 40.0, seed);
                     mix(light, under, 0.75 * smooth(0.4, 0.62, worn + 0.32 * (dx * dx + dy * dy)))

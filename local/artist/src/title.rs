@@ -1,12 +1,12 @@
-//! Making a title out of a prompt.
+//! Makes a title from a prompt.
 
 use crate::vocabulary::VOCABULARY;
 
-/// A title that the bundled faces can render: the one that the prompt gives, or else an early phrase, or else `other`.
+/// A title that the bundled faces can render: the prompt's own title, or an early phrase of it, or `other`.
 pub(crate) fn derive(prompt: &str, other: String) -> String {
     let legible = |title: &String| {
         let seen = title.chars().any(char::is_alphanumeric) && title.chars().all(typography::covers);
-        // A longer one is not legible on a poster.
+        // A longer title is not legible on a poster.
         seen && (2..=44).contains(&title.chars().count())
     };
     let clauses = prompt.split(|c: char| !c.is_alphanumeric() && !c.is_whitespace() && !"-'’\u{301}".contains(c));
@@ -31,7 +31,7 @@ fn given(prompt: &str) -> Option<String> {
     Some(quoted.or_else(told)?.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Whether a comma-separated list has a word, in any case.
+/// Whether a comma-separated list has a word, ignoring case.
 fn has(list: &str, word: &str) -> bool {
     list.split(',').any(|item| item == word.to_lowercase())
 }
@@ -41,7 +41,7 @@ fn breaks(word: &str) -> bool {
     verb || has(&VOCABULARY.breaks, word)
 }
 
-/// The title that a run of words begins with, of two or three words that mean something and what links them.
+/// The title at the beginning of a run of words: two or three meaningful words and what links them.
 fn phrase(run: &[&str]) -> Option<String> {
     let (mut title, mut meaningful) = (Vec::new(), 0);
     for (i, &word) in run.iter().enumerate() {

@@ -25,7 +25,7 @@ use super::versions::Version;
 use super::world::World;
 use crate::events;
 
-/// What an actor tells the scheduler.
+/// What an actor reports to the scheduler.
 pub(super) enum News {
     /// It wants to make a call.
     Call { actor: usize, fate: oneshot::Sender<Fate> },

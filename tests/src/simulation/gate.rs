@@ -62,7 +62,7 @@ impl Late {
             request.method(),
             name(&request)
         ));
-        // Nobody waits for the answer.
+        // Nothing waits for the answer.
         let _ = gate.make(actor, &inner, request).await;
     }
 }

@@ -29,16 +29,16 @@ use shared::{Clock, Timestamp};
 pub use self::outage::{Ailment, Outage};
 use self::world::World;
 
-/// How many paintings of one job may be begun: few, so that the limit is met.
+/// The most attempts of a job: few, so that jobs reach the limit.
 const MAX_ATTEMPTS: u32 = 2;
 
-/// How long an invocation of the worker lasts at the most, and so how long a call of it can be outstanding.
+/// The longest invocation of the worker, and so the longest time that its calls can be outstanding.
 const INVOCATION: Duration = Duration::from_secs(90);
 
 /// How long the model's bad times last.
 const SPELL: Duration = Duration::from_secs(600);
 
-/// How long a ticket stays away when nobody says how long.
+/// The default visibility timeout of a ticket.
 const VISIBILITY: Duration = Duration::from_secs(540);
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -46,13 +46,13 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How long records are kept, as the template has it.
 const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
-/// How many steps a world takes in disorder before everything is let to settle.
+/// How many steps of disorder a world has before everything settles.
 const STEPS: usize = 85;
 
 /// A rule that the code under test might have left out. Each is left out at the gate, and each must be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// A claim is written whoever holds the job.
+    /// A claim is written even if another worker has the job.
     ClaimWithoutCondition,
     /// The end of a job is written even after the job has moved on.
     FinishWithoutCondition,
@@ -96,7 +96,7 @@ pub enum Bug {
     LeaseWithoutMargin,
     /// A page of a list has as many jobs as were asked for, however large they are.
     PageWithoutEnd,
-    /// A fault of a request is told with all of what was sent.
+    /// An error answer repeats all of the request.
     FaultsToldWhole,
 }
 
@@ -129,7 +129,7 @@ impl Bug {
     ];
 }
 
-/// What was done to the worlds, for the reports.
+/// What happened to the worlds, for the reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Worlds.
@@ -145,7 +145,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds what was done to another world.
+    /// Adds what happened to another world.
     pub fn add(&mut self, other: &Self) {
         self.worlds += other.worlds;
         self.jobs += other.jobs;
@@ -173,7 +173,7 @@ pub struct Universe {
 }
 
 impl Universe {
-    /// A universe whose clock stands still but for what the worlds advance it.
+    /// A universe whose clock moves only when a world advances it.
     pub async fn new() -> Self {
         Self::with_attempts(MAX_ATTEMPTS).await
     }

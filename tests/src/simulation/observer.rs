@@ -23,7 +23,7 @@ const LIMIT: usize = 2;
 /// How many are on a page of large ones: as many as may be.
 const MOST: usize = 100;
 
-/// What somebody looks at, and what was known before.
+/// What an observer looks at, and what it knew before.
 pub(super) struct Sight {
     what: What,
     /// The jobs that had been seen to end, how, and with which deadline, which a retry moves.

@@ -1,4 +1,4 @@
-//! Times in which the model paints for nobody.
+//! Outages of the model.
 
 use std::fmt;
 use std::time::Duration;
@@ -69,13 +69,13 @@ pub struct Outage {
     pub ailment: Ailment,
     /// How many jobs there were.
     pub jobs: usize,
-    /// How long the model was away.
+    /// How long the outage lasted.
     pub lasted: Duration,
     /// How long after the model's return the last job ended.
     pub tail: Duration,
     /// How many times a ticket was received, for the job that took the most.
     pub most_receives: u32,
-    /// How many calls of the model came to nothing.
+    /// How many calls of the model failed.
     pub refusals: usize,
     /// How many pictures were painted.
     pub pictures: usize,

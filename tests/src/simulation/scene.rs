@@ -13,7 +13,7 @@ use super::gate::Late;
 use super::versions::Version;
 use super::{Ailment, Bug, INVOCATION, Tally};
 
-/// By how much the clocks of two machines differ at the most.
+/// The largest difference of the clocks of two machines.
 pub(super) const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
 
 /// What happens to one call.
@@ -138,7 +138,7 @@ pub(super) struct Scene {
     pub(super) in_hand: BTreeMap<usize, String>,
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) violations: Vec<String>,
-    /// What happened, for whoever has to find out why it must not.
+    /// What happened, to find the cause of a violation.
     pub(super) history: Vec<String>,
     pub(super) tally: Tally,
 }

@@ -1,4 +1,4 @@
-//! One world: what happens in it in disorder, how it settles, and the rules it is held against.
+//! One world: what happens in it in disorder, how it settles, and the rules that it must keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ pub(super) struct World<'a> {
     pub(super) next_actor: usize,
     /// Whether the owner's jobs are more than one answer holds.
     pub(super) large: bool,
-    /// What was ordered, in its order.
+    /// The orders, in the order of their submission.
     pub(super) orders: Vec<Ordered>,
     /// Whether the time has come in which records are deleted.
     pub(super) aged: bool,

@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ca_file = arguments.next().ok_or("usage: tls_front CA_FILE UPSTREAM...")?;
 
     let mut params = CertificateParams::new(Vec::new())?;
-    // Clients take a certificate that bears its issuer's name for one that is signed by itself.
+    // Clients take a certificate with its issuer's name for a self-signed one.
     params.distinguished_name.push(DnType::CommonName, "The bench's authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
