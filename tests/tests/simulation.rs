@@ -1,6 +1,7 @@
 //! Thousands of small worlds in which everything fails that can.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -126,10 +127,13 @@ fn every_rule_that_is_left_out_is_missed() {
         }
         false
     };
-    let part = |part: usize| {
+    // Some bugs take many more worlds than others, so each universe takes the next bug when it is done with one.
+    let bugs = Mutex::new(Bug::ALL.iter().filter(|bug| is_asked_for(bug)));
+    let next = || bugs.lock().expect("no one panicked").next();
+    let part = || {
         in_universe(async |universe| {
             let mut unnoticed = Vec::new();
-            for &bug in Bug::ALL.iter().filter(|bug| is_asked_for(bug)).skip(part).step_by(UNIVERSES as usize) {
+            while let Some(&bug) = next() {
                 if !search(universe, bug).await {
                     unnoticed.push(bug);
                 }
@@ -138,7 +142,7 @@ fn every_rule_that_is_left_out_is_missed() {
         })
     };
     std::thread::scope(|scope| {
-        let started: Vec<_> = (0..UNIVERSES as usize).map(|number| scope.spawn(move || part(number))).collect();
+        let started: Vec<_> = (0..UNIVERSES).map(|_| scope.spawn(part)).collect();
         let unnoticed: Vec<_> =
             started.into_iter().flat_map(|universe| universe.join().expect("a universe does not panic")).collect();
         assert!(unnoticed.is_empty(), "not noticed in {PATIENCE} worlds: {unnoticed:?}");
