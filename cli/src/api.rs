@@ -19,7 +19,8 @@ use uuid::Uuid;
 use crate::config::Service;
 use crate::failure::Failure;
 use crate::http::{Http, Kind, Unreachable, body};
-use crate::terminal::{Terminal, span};
+use crate::terminal::Terminal;
+use crate::words::span;
 
 /// How long a command that somebody waits for goes on asking a service that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);

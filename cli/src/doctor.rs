@@ -20,11 +20,11 @@ use typography::Raster;
 
 use crate::api::{Api, new_key, problem};
 use crate::arguments::Doctor;
-use crate::batch::fault;
 use crate::failure::{Failure, Outcome};
 use crate::http::{Kind, Unreachable, body};
-use crate::terminal::{Terminal, grouped};
+use crate::terminal::Terminal;
 use crate::watch::wait_for_job_until;
+use crate::words::{fault, grouped};
 
 /// How long a name may be looked up, and a connection come about.
 const CONNECT: Duration = Duration::from_secs(10);

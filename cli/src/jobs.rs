@@ -1,16 +1,15 @@
 //! Listing, showing, canceling and retrying.
 
-use serde::Serialize;
 use shared::api::{BatchView, JobView};
-use shared::batch::BatchStatus;
 use shared::job::Status;
 
 use crate::api::{Api, Found, PAGE, new_key};
 use crate::arguments::{Ids, List};
-use crate::batch::named;
 use crate::failure::{Failure, Outcome};
-use crate::terminal::{Terminal, beginning, grouped};
-use crate::watch::line_of;
+use crate::ids::{find_one_of, named};
+use crate::progress::line_of;
+use crate::terminal::Terminal;
+use crate::words::{beginning, grouped, in_words, warning_of_title};
 
 /// Up to how many columns a job takes two lines of a list.
 const NARROW: usize = 75;
@@ -71,26 +70,6 @@ pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
         }
     }
     Ok(outcome)
-}
-
-/// What this one of the ids names. One of several that the service has nothing of, such as the first group of an old
-/// batch, is told and is `None`, so that it does not keep the others from their turn.
-///
-/// # Errors
-/// When the service has nothing of the only id, or does not answer.
-pub(crate) async fn find_one_of(
-    ids: &[String],
-    id: &str,
-    api: &Api,
-    terminal: &Terminal,
-) -> Result<Option<Found>, Failure> {
-    match api.find(id).await {
-        Err(failure) if failure.is_not_found() && ids.len() > 1 => {
-            terminal.say(format_args!("{id}: the service has no such job or batch"));
-            Ok(None)
-        }
-        found => found.map(Some),
-    }
 }
 
 /// Cancels jobs, and what has not started of batches.
@@ -175,27 +154,6 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     terminal.show(format_args!("  {:9} {}", "jobs", line_of(&batch.counts)))?;
     terminal.show(format_args!("  {:9} {}", "created", batch.created_at))?;
     terminal.data(batch)
-}
-
-/// A warning where the job's poster has a title that is too small to read.
-pub(crate) fn warning_of_title(job: &JobView) -> Option<&'static str> {
-    let lettering = job.image.as_ref()?.poster?;
-    (lettering.legible == Some(false)).then_some("the title is too small to read; a shorter title is set larger")
-}
-
-/// What a person calls it.
-pub(crate) fn in_words(status: BatchStatus) -> String {
-    status.as_str().replace('_', " ")
-}
-
-/// A value that only programs read.
-#[derive(Serialize)]
-pub(crate) struct Event<'a, T> {
-    /// What it tells of.
-    pub(crate) event: &'a str,
-    /// What it tells.
-    #[serde(flatten)]
-    pub(crate) value: T,
 }
 
 #[cfg(test)]

@@ -7,15 +7,22 @@ mod arguments;
 mod batch;
 mod config;
 mod doctor;
+mod download;
 mod failure;
+mod groups;
 mod http;
+mod ids;
 mod jobs;
+mod journal;
+mod lines_file;
 mod make;
 mod manifest;
 mod pictures;
+mod progress;
 mod sheet;
 mod terminal;
 mod watch;
+mod words;
 
 use std::process::ExitCode;
 
@@ -72,7 +79,7 @@ async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) 
         Command::Get(get) => jobs::get(&api()?, terminal, get).await,
         Command::Cancel(ids) => jobs::cancel(&api()?, terminal, ids).await,
         Command::Retry(ids) => jobs::retry(&api()?, terminal, ids).await,
-        Command::Download(download) => pictures::download(&api()?, terminal, download).await,
+        Command::Download(download) => download::run(&api()?, terminal, download).await,
         Command::Doctor(doctor) => doctor::run(&api()?, terminal, doctor).await,
         Command::Sheet(sheet) => {
             let (sheet, terminal) = (sheet.clone(), terminal.clone());

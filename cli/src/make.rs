@@ -11,13 +11,12 @@ use shared::order::{Model, Order};
 
 use crate::api::Api;
 use crate::arguments::Make;
-use crate::batch::fault;
 use crate::failure::{Failure, Outcome};
-use crate::jobs::warning_of_title;
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
-use crate::terminal::{Terminal, quoted, span};
+use crate::terminal::Terminal;
 use crate::watch::wait_for_job;
+use crate::words::{fault, quoted, span, warning_of_title};
 
 /// Submits the prompt, waits, saves the picture, and opens it.
 pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<Outcome, Failure> {

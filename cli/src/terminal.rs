@@ -2,14 +2,13 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::failure::Failure;
+use crate::words::{fitting, plain, wrapped};
 
 /// How often the status line is redrawn at most.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -31,6 +30,16 @@ struct Inner {
     told_at: Option<Instant>,
     /// How to go on after the command has ended early.
     way_on: Option<String>,
+}
+
+/// A value that only programs read.
+#[derive(Serialize)]
+pub(crate) struct Event<'a, T> {
+    /// What it tells of.
+    pub(crate) event: &'a str,
+    /// What it tells.
+    #[serde(flatten)]
+    pub(crate) value: T,
 }
 
 impl Terminal {
@@ -197,111 +206,10 @@ fn write_line(text: &str) {
     let _ = writeln!(stderr(), "{}", plain(text));
 }
 
-/// The text without what a terminal would obey: it may come from a file or from the service.
-fn plain(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
-}
-
 fn erase() {
     let _ = write!(stderr(), "\r\x1b[2K");
 }
 
 fn columns() -> usize {
     terminal_size::terminal_size_of(stderr()).map_or(80, |(width, _)| usize::from(width.0)).max(20)
-}
-
-/// A number with its thousands apart, as in 20,000.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A number of things, as in "1 poster" and "20,000 posters".
-pub(crate) fn many(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
-/// A span of time as people say it: 42s, 3m05s, 2h10m.
-pub(crate) fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-/// A text in lines of at most so many columns, where its words allow.
-fn wrapped(text: &str, columns: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= columns => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
-/// The beginning of a text on one line, of at most so many columns: a letter may take two, or none.
-pub(crate) fn beginning(text: &str, columns: usize) -> String {
-    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if flat.width() <= columns {
-        return flat;
-    }
-    format!("{}…", fitting(&flat, columns.saturating_sub(1)).trim_end())
-}
-
-/// As much of a text as takes at most so many columns.
-fn fitting(text: &str, columns: usize) -> &str {
-    let mut taken = 0;
-    let end = text.char_indices().find(|(_, c)| {
-        taken += c.width().unwrap_or(0);
-        taken > columns
-    });
-    end.map_or(text, |(end, _)| &text[..end])
-}
-
-/// A path as somebody in the current directory would write it.
-pub(crate) fn shown(path: &Path) -> &Path {
-    let here = std::env::current_dir().and_then(|here| here.canonicalize());
-    here.ok().and_then(|here| path.strip_prefix(here).ok()).filter(|path| !path.as_os_str().is_empty()).unwrap_or(path)
-}
-
-/// A word as a shell reads it.
-pub(crate) fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,@%".contains(c);
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_and_spans_read_well() {
-        assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(grouped), ["0", "999", "1,000", "20,000", "1,234,567"]);
-        assert_eq!((many(1, "poster"), many(2, "poster")), ("1 poster".to_owned(), "2 posters".to_owned()));
-        assert_eq!(
-            [5, 65, 3725, 90_000].map(|secs| span(Duration::from_secs(secs))),
-            ["5s", "1m05s", "1h02m", "1d01h"]
-        );
-        assert_eq!(beginning("A  heist\non the moon", 10), "A heist o…");
-        assert_eq!(beginning("short", 10), "short");
-        assert_eq!(beginning("月面の強盗団", 7), "月面の…", "these letters take two columns each");
-        assert_eq!(fitting("e\u{301}e\u{301}e", 2), "e\u{301}e\u{301}", "and an accent none");
-        assert_eq!(plain("é\u{1b}]0;owned\u{7}\u{9b}\r\n"), "é\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}\n");
-        assert_eq!(wrapped("A heist on the moon", 8), ["A heist", "on the", "moon"]);
-    }
 }

@@ -13,14 +13,13 @@ use shared::json::escaped_len;
 use shared::text::hex;
 use tokio::sync::mpsc;
 
-use super::fault;
-use super::groups::{Groups, command};
 use super::input::{Input, Line};
-use super::journal::{Header, Journal, Part, ranges};
 use crate::api::Api;
 use crate::failure::Failure;
-use crate::jobs::Event;
-use crate::terminal::{Terminal, grouped};
+use crate::groups::{Groups, command};
+use crate::journal::{Header, Journal, Part, ranges};
+use crate::terminal::{Event, Terminal};
+use crate::words::{fault, grouped};
 
 /// How many cut pieces may wait to be sent. Together with the one on its way they are all that is in memory.
 const WAITING: usize = 1;

@@ -13,14 +13,14 @@ use shared::{BatchId, JobId};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout_at};
 
-use super::journal::Part;
 use crate::api::{Api, PAGE};
 use crate::failure::Failure;
-use crate::jobs::{Event, warning_of_title};
+use crate::journal::Part;
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
-use crate::terminal::Terminal;
-use crate::watch::{Progress, ended, ticking};
+use crate::progress::{Progress, ended, ticking};
+use crate::terminal::{Event, Terminal};
+use crate::words::warning_of_title;
 
 /// What share of a part's jobs must have ended anew before the part is listed again. Each listing costs a request for
 /// every hundred jobs.

@@ -15,9 +15,9 @@ use shared::order::Model;
 use shared::text::hex;
 
 use super::lines::{self, Broken, Item};
-use super::{fault, merged, with_ending};
 use crate::arguments::Format;
 use crate::failure::Failure;
+use crate::words::fault;
 
 /// How much is read at once.
 const BUFFER: usize = 256 * 1024;
@@ -324,6 +324,20 @@ fn format_of_content(path: &Path) -> io::Result<Format> {
         _ if lines::separator(&String::from_utf8_lossy(first)).is_some() => Format::Csv,
         _ => Format::Text,
     })
+}
+
+/// The defaults of the file, with those of the command line over them.
+pub(super) fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> Map<String, Value> {
+    let mut all = file.clone();
+    all.extend(flags.clone());
+    all
+}
+
+/// A path with something at its end.
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
 }
 
 /// A file that is digested as it is read.

@@ -7,9 +7,7 @@
 
 mod chunks;
 mod collect;
-mod groups;
 mod input;
-mod journal;
 mod lines;
 mod report;
 
@@ -17,10 +15,9 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use shared::BatchId;
-use shared::fault::FieldError;
 use shared::label::BatchName;
 use shared::text::hex;
 use tokio::sync::mpsc;
@@ -29,16 +26,14 @@ use crate::api::Api;
 use crate::arguments::Batch;
 use crate::batch::chunks::Submission;
 use crate::batch::collect::Collector;
-use crate::batch::groups::{Groups, command};
-use crate::batch::input::{Checked, Input};
-use crate::batch::journal::{Header, Journal, Part};
+use crate::batch::input::{Checked, Input, merged, with_ending};
 use crate::failure::{Failure, Outcome};
-use crate::jobs::Event;
+use crate::groups::{Groups, command};
+use crate::journal::{Header, Journal, Part};
 use crate::manifest::{self, Manifest};
 use crate::sheet;
-use crate::terminal::{Terminal, grouped, many, shown};
-
-pub(crate) use self::groups::named;
+use crate::terminal::{Event, Terminal};
+use crate::words::{grouped, many, shown};
 
 /// How many bad lines are told one by one.
 const BAD_SHOWN: usize = 20;
@@ -134,14 +129,6 @@ pub(crate) async fn run(
     Ok(if checked.bad + left_out > 0 { Outcome::SomeFailed } else { outcome })
 }
 
-/// What a fault says to somebody who sees the line and not the request.
-pub(crate) fn fault(error: &FieldError) -> String {
-    match error.pointer.trim_start_matches('/') {
-        "" => format!("the line {}", error.detail),
-        field => format!("{} {}", field.replace('/', "."), error.detail),
-    }
-}
-
 /// Checks every line, and gives back what the first bad ones have against them. As data all are told.
 async fn check(input: &Input, terminal: &Terminal) -> Result<(Checked, Vec<(u64, String)>), Failure> {
     let (input, terminal) = (input.clone(), terminal.clone());
@@ -210,13 +197,6 @@ fn header(
     })
 }
 
-/// The defaults of the file, with those of the command line over them.
-fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> Map<String, Value> {
-    let mut all = file.clone();
-    all.extend(flags.clone());
-    all
-}
-
 /// Looks at the pictures that earlier runs have saved, and marks the jobs of those that are there and whole.
 async fn find_pictures(out: &Path, parts: &mut Vec<Part>, terminal: &Terminal) -> Result<u64, Failure> {
     let (directory, terminal, mut known) = (out.to_owned(), terminal.clone(), std::mem::take(parts));
@@ -272,11 +252,4 @@ fn same_everywhere(path: &Path) -> Result<PathBuf, Failure> {
     };
     let there = there.canonicalize().unwrap_or_else(|_| there.to_owned());
     Ok(rest.map_or(there.clone(), |name| there.join(name)))
-}
-
-/// A path with something at its end.
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(ending);
-    path.into()
 }

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::chunks::completed;
 use super::collect::{Collected, Lines};
-use super::groups::command;
 use super::input::Input;
-use super::journal::Header;
 use crate::failure::{Failure, Outcome};
-use crate::jobs::Event;
-use crate::terminal::{Terminal, grouped, many, shown};
+use crate::groups::command;
+use crate::journal::Header;
+use crate::terminal::{Event, Terminal};
+use crate::words::{grouped, many, shown};
 
 /// Tells what became of the jobs. `written` is whether the lines of those that failed are in `failed_file`: where that
 /// cannot be, everything else is told all the same.

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::SHEET;
 use crate::failure::Failure;
 use crate::manifest::{self, Lines};
-use crate::terminal::beginning;
+use crate::words::beginning;
+
+/// The beginning of the names of the sheets themselves, which are no posters.
+pub(super) const SHEET: &str = "contact-sheet";
 
 /// The longest title, in characters.
 const MAX_TITLE: usize = 90;

@@ -11,14 +11,10 @@ use serde_json::json;
 use crate::arguments::Sheet;
 use crate::failure::{Failure, Outcome};
 use crate::manifest;
-use crate::sheet::catalog::Catalog;
-use crate::terminal::{Terminal, grouped, many, quoted, shown};
-
-/// The beginning of the names of the sheets themselves, which are no posters.
-const SHEET: &str = "contact-sheet";
-
-/// The name of the page.
-const PAGE: &str = "index.html";
+use crate::sheet::catalog::{Catalog, SHEET};
+use crate::sheet::page::PAGE;
+use crate::terminal::Terminal;
+use crate::words::{grouped, many, quoted, shown};
 
 /// How many pictures one sheet holds.
 const PER_SHEET: usize = 400;

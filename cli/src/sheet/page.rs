@@ -5,10 +5,12 @@ use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::PAGE;
 use super::catalog::{Catalog, Entry};
 use crate::failure::Failure;
-use crate::terminal::{grouped, many};
+use crate::words::{grouped, many};
+
+/// The name of the page.
+pub(super) const PAGE: &str = "index.html";
 
 /// What comes before the posters.
 const HEAD: &str = include_str!("head.html");

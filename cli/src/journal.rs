@@ -14,7 +14,7 @@ use shared::BatchId;
 use shared::group::Group;
 
 use crate::failure::Failure;
-use crate::manifest::{open_lines, read_lines, write_line};
+use crate::lines_file::{open_lines, read_lines, write_line};
 
 /// What all runs over the same input agree on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use shared::BatchId;
 
-use super::journal::{Header, Part, read_parts};
 use crate::api::Api;
 use crate::failure::Failure;
-use crate::terminal::quoted;
+use crate::journal::{Header, Part};
+use crate::words::quoted;
 
 /// The ids of the groups that the service is known to have, by their places.
 #[derive(Clone, Debug, Default)]
@@ -71,60 +71,9 @@ pub(crate) fn command(action: &str, groups: &[BatchId], state: &Path) -> String 
     }
 }
 
-/// The ids that these words name: each is an id itself, or a state file, which stands for the groups of its batch.
-///
-/// # Errors
-/// When there is no such file, it is no state file, or it has no word of anything that was submitted: what a crash has
-/// kept from being recorded would otherwise be taken for canceled.
-pub(crate) fn named(words: &[String]) -> Result<Vec<String>, Failure> {
-    let mut ids = Vec::new();
-    for word in words {
-        if let Ok(id) = uuid::Uuid::try_parse(word) {
-            ids.push(id.to_string());
-            continue;
-        }
-        let path = Path::new(word);
-        if !path.exists() {
-            let rule = "is neither an id nor the state file of a batch; `poster list` shows your jobs";
-            return Err(Failure::Usage(format!("{word:?} {rule}")));
-        }
-        let (header, parts) = read_parts(path)?;
-        if parts.is_empty() {
-            let way_on = "run the command that began it with --no-wait first";
-            return Err(Failure::Usage(format!("{word:?} records nothing as submitted; {way_on}")));
-        }
-        ids.extend(Groups::of(&header, &parts)?.ids().iter().map(ToString::to_string));
-    }
-    Ok(ids)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::journal::{Journal, tests::header};
-
-    #[test]
-    fn parts_fall_to_groups_and_a_state_file_names_them() {
-        let header = Header { parts_per_group: 2, ..header() };
-        let [first, second] = [BatchId::new(), BatchId::new()];
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("a state");
-        let (mut journal, _) = Journal::open(&path, &header).expect("a new state");
-        let unrecorded = named(&[path.display().to_string()]);
-        assert!(unrecorded.is_err_and(|failure| failure.to_string().contains("--no-wait")));
-        for (chunk, group) in [(0, first), (1, first), (3, second)] {
-            journal.part(&Part::new(chunk, BatchId::new(), group, vec![(1, 1)])).expect("it is written");
-        }
-        let other = BatchId::new().to_string();
-        let found = named(&[other.to_uppercase(), path.display().to_string()]).expect("a state file");
-        assert_eq!(found, [other, first.to_string(), second.to_string()]);
-        assert!(named(&["nothing".to_owned()]).is_err());
-
-        let mut groups = Groups::of(&header, &[Part::new(3, BatchId::new(), second, vec![(1, 1)])]).expect("one group");
-        assert!(groups.add(1, first).is_err(), "the group at this place has another id");
-        assert!(groups.add(0, first).is_ok());
-        assert_eq!(groups.ids(), [first, second]);
-    }
 
     #[test]
     fn a_command_is_one_that_a_shell_reads() {

@@ -1,0 +1,45 @@
+//! Files of JSON lines that a crash may have cut short.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Opens a file of lines to be added to. A last line that a crash has cut short is ended, so that it spoils no other.
+pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(-1)).is_ok() {
+        file.read_exact(&mut last)?;
+    }
+    if last != *b"\n" {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// Adds one line, in one write.
+pub(crate) fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+/// Hands every line to `each` that can be read, with the place at which it begins. The others were cut short by a crash.
+pub(crate) fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path, mut each: impl FnMut(u64, T)) -> io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let mut lines = BufReader::new(file);
+    let (mut line, mut place) = (Vec::new(), 0);
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if let Ok(value) = serde_json::from_slice(&line) {
+            each(place, value);
+        }
+        place += line.len() as u64;
+        line.clear();
+    }
+    Ok(())
+}

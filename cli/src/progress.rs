@@ -1,0 +1,121 @@
+//! How far jobs have got, and how fast they end.
+
+use std::time::{Duration, Instant};
+
+use shared::batch::Counts;
+
+use crate::words::{grouped, span};
+
+/// How much the rate of the last look weighs against all before it.
+const WEIGHT: f64 = 0.3;
+
+/// Waits for `work`, and shows every second where things stand.
+pub(crate) async fn ticking<T>(work: impl Future<Output = T>, show: impl Fn()) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        show();
+        match tokio::time::timeout(Duration::from_secs(1), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => continue,
+        }
+    }
+}
+
+/// Where jobs stand, in words.
+pub(crate) fn line_of(counts: &Counts) -> String {
+    let Counts { total, queued, running, succeeded, failed, canceled } = *counts;
+    let parts =
+        [(succeeded, "done"), (failed, "failed"), (canceled, "canceled"), (running, "painting"), (queued, "queued")];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    let parts: Vec<_> = parts.map(|(number, word)| format!("{} {word}", grouped(number as u64))).collect();
+    format!("{} of {}", parts.join(", "), grouped(total as u64))
+}
+
+/// How fast jobs end.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    last: Option<(Instant, usize)>,
+    /// Jobs a second.
+    rate: Option<f64>,
+}
+
+impl Progress {
+    /// Learns from where the jobs stand now.
+    pub(crate) fn learn(&mut self, counts: &Counts) {
+        let ended = ended(counts);
+        let Some((at, before)) = self.last else {
+            self.last = Some((Instant::now(), ended));
+            return;
+        };
+        let seconds = at.elapsed().as_secs_f64();
+        if seconds < 1.0 {
+            return;
+        }
+        let now = ended.saturating_sub(before) as f64 / seconds;
+        self.rate = Some(self.rate.map_or(now, |rate| rate * (1.0 - WEIGHT) + now * WEIGHT));
+        self.last = Some((Instant::now(), ended));
+    }
+
+    /// One line of at most so many columns. `lines` says how many jobs there will be in all, when not all are submitted,
+    /// and `saved` how many pictures are.
+    pub(crate) fn line(&self, counts: &Counts, lines: Option<u64>, saved: Option<u64>, columns: usize) -> String {
+        let total = lines.unwrap_or(0).max(counts.total as u64);
+        let done = ended(counts) as u64;
+        let percent = done * 100 / total.max(1);
+        let mut line = format!("{percent:3}% {}/{}", grouped(done), grouped(total));
+        let mut add = |text: String| {
+            if line.chars().count() + text.chars().count() + 2 < columns {
+                line.push_str("  ");
+                line.push_str(&text);
+            }
+        };
+        if counts.failed > 0 {
+            add(format!("{} failed", grouped(counts.failed as u64)));
+        }
+        if counts.canceled > 0 {
+            add(format!("{} canceled", grouped(counts.canceled as u64)));
+        }
+        if (counts.total as u64) < total {
+            add(format!("{} submitted", grouped(counts.total as u64)));
+        }
+        if let Some(saved) = saved {
+            add(format!("{} saved", grouped(saved)));
+        }
+        if counts.running > 0 {
+            add(format!("{} painting", grouped(counts.running as u64)));
+        }
+        if counts.queued > 0 {
+            add(format!("{} queued", grouped(counts.queued as u64)));
+        }
+        if let Some(rate) = self.rate.filter(|rate| *rate > 0.0 && done < total) {
+            add(if rate >= 1.0 { format!("{rate:.0}/s") } else { format!("{:.0}/min", rate * 60.0) });
+            let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate).unwrap_or(Duration::MAX);
+            // The counts are as old as the last look, and the time goes on.
+            let since = self.last.map_or(Duration::ZERO, |(at, _)| at.elapsed());
+            add(format!("{} left", span(left.saturating_sub(since))));
+        }
+        line
+    }
+}
+
+/// How many jobs have ended.
+pub(crate) fn ended(counts: &Counts) -> usize {
+    counts.succeeded + counts.failed + counts.canceled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_fits_and_tells_the_most_important_first() {
+        let counts = Counts { total: 20_000, queued: 12_345, running: 10, succeeded: 7_600, failed: 44, canceled: 1 };
+        let progress = Progress { last: None, rate: Some(41.3) };
+        let line = progress.line(&counts, Some(120_000), None, 80);
+        assert!(line.starts_with("  6% 7,645/120,000  44 failed  1 canceled  20,000 submitted"), "{line}");
+        assert!(line.chars().count() < 80, "{line}");
+        let line = progress.line(&counts, None, None, 90);
+        assert!(line.ends_with("10 painting  12,345 queued  41/s  4m59s left"), "{line}");
+        assert!(progress.line(&counts, None, Some(7), 30).chars().count() < 30);
+    }
+}
