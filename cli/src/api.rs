@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use crate::config::Service;
 use crate::failure::Failure;
-use crate::http::{Http, Kind, Unreachable, body};
+use crate::http::{Http, Kind, Unreachable, read_body};
 use crate::terminal::Terminal;
-use crate::words::span;
+use crate::words::human_duration;
 
 /// How long a command that somebody waits for goes on asking a service that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ impl Api {
     }
 
     /// Asks once, and gives back whatever is answered.
-    pub(crate) async fn look(&self, path: &str) -> Result<(Head, Bytes), Unreachable> {
+    pub(crate) async fn get_once(&self, path: &str) -> Result<(Head, Bytes), Unreachable> {
         self.send(&Method::GET, path, Bytes::new(), None, None).await
     }
 
@@ -148,25 +148,25 @@ impl Api {
     }
 
     /// Cancels or retries a job, as `action` says.
-    pub(crate) async fn steer_job(&self, id: &str, action: &str, key: &str) -> Result<JobView, Failure> {
+    pub(crate) async fn act_on_job(&self, id: &str, action: &str, key: &str) -> Result<JobView, Failure> {
         Ok(self.post(&format!("/jobs/{id}/{action}"), Bytes::new(), key).await?.value)
     }
 
     /// Cancels what waits of a batch, or retries what failed of it, as `action` says.
     ///
     /// A large group is worked off in several requests: each answer says where the next one goes on.
-    pub(crate) async fn steer_batch(&self, id: &str, action: &str, key: &str) -> Result<BatchView, Failure> {
+    pub(crate) async fn act_on_batch(&self, id: &str, action: &str, key: &str) -> Result<BatchView, Failure> {
         let path = format!("/batches/{id}/{action}");
         let mut view: BatchView = self.post(&path, Bytes::new(), key).await?.value;
         while let Some(cursor) = view.next_cursor.take() {
-            self.terminal.status(format_args!("{action}: more to do …"));
+            self.terminal.status(format!("{action}: more to do …"));
             view = self.post(&format!("{path}?cursor={cursor}"), Bytes::new(), key).await?.value;
         }
         Ok(view)
     }
 
     /// A new address of a job's picture.
-    pub(crate) async fn picture_address(&self, id: &str) -> Result<String, Failure> {
+    pub(crate) async fn picture_url(&self, id: &str) -> Result<String, Failure> {
         let (head, _) = self.ask(Method::GET, &format!("/jobs/{id}/image"), Bytes::new(), None, None).await?;
         let address = head.get(LOCATION).and_then(|address| address.to_str().ok());
         address.map(str::to_owned).ok_or_else(|| Failure::Service("the service tells no address".to_owned()))
@@ -246,8 +246,9 @@ impl Api {
                 return Err(Failure::Service(why));
             }
             if attempt > 0 || self.patience > PATIENCE {
-                self.terminal.hurry();
-                self.terminal.status(format_args!("{why}; next try in {}", span(wait.max(Duration::from_secs(1)))));
+                self.terminal.force_status();
+                self.terminal
+                    .status(format!("{why}; next try in {}", human_duration(wait.max(Duration::from_secs(1)))));
             }
             tokio::time::sleep(wait).await;
         }
@@ -278,7 +279,7 @@ impl Api {
         }
         let request = request.body(Full::new(content)).map_err(|error| Unreachable::lasting(error.to_string()))?;
         let (head, incoming) = self.http.send(request).await?.into_parts();
-        Ok((Head { status: head.status.as_u16(), headers: head.headers }, body(incoming).await?))
+        Ok((Head { status: head.status.as_u16(), headers: head.headers }, read_body(incoming).await?))
     }
 }
 

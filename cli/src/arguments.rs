@@ -107,7 +107,7 @@ Examples:
 
 /// What a picture is to be like, beside its prompt.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Wishes {
+pub(crate) struct PictureOptions {
     /// The shape of the picture [default: 2:3]
     #[arg(long, value_name = "RATIO", value_parser = one_of(AspectRatio::ALL, AspectRatio::as_str))]
     aspect_ratio: Option<AspectRatio>,
@@ -129,7 +129,7 @@ pub(crate) struct Wishes {
     model: Option<Model>,
 }
 
-impl Wishes {
+impl PictureOptions {
     /// The fields of a request that say the same.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let fields = [
@@ -176,7 +176,7 @@ pub(crate) struct Make {
     pub(crate) placement: Option<Placement>,
 
     #[command(flatten)]
-    pub(crate) wishes: Wishes,
+    pub(crate) picture: PictureOptions,
 
     /// Where the picture is saved
     #[arg(long, short, value_name = "DIR", default_value = "posters")]
@@ -223,7 +223,7 @@ pub(crate) struct Batch {
     pub(crate) name: Option<String>,
 
     #[command(flatten)]
-    pub(crate) wishes: Wishes,
+    pub(crate) picture: PictureOptions,
 
     /// Where the pictures are saved [default: FILE-posters]
     #[arg(long, short, value_name = "DIR")]

@@ -21,10 +21,10 @@ use typography::Raster;
 use crate::api::{Api, new_key, problem};
 use crate::arguments::Doctor;
 use crate::failure::{Failure, Outcome};
-use crate::http::{Kind, Unreachable, body};
+use crate::http::{Kind, Unreachable, read_body};
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job_until;
-use crate::words::{fault, grouped};
+use crate::words::{fault_text, thousands};
 
 /// How long a name may be looked up, and a connection come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Visit<'_> {
     /// Takes a step and tells what it has found. `None` where that is trouble.
     async fn step<T>(&mut self, name: &str, work: impl Future<Output = Found<T>>) -> Result<Option<T>, Failure> {
         if self.terminal.is_watched() {
-            self.terminal.status(format_args!("{name} …"));
+            self.terminal.status(format!("{name} …"));
         }
         let began = Instant::now();
         let found = work.await;
@@ -91,12 +91,12 @@ impl Visit<'_> {
         let time = if ms > 0 { format!("  ({ms} ms)") } else { String::new() };
         match found {
             Ok((value, words)) => {
-                self.terminal.show(format_args!("ok    {name:<10}  {words}{time}"))?;
+                self.terminal.show(format!("ok    {name:<10}  {words}{time}"))?;
                 self.terminal.data(&data(name, Some(true), &words, None, ms))?;
                 Ok(Some(value))
             }
             Err(Trouble { why, advice, code }) => {
-                self.terminal.show(format_args!("FAIL  {name:<10}  {why}{time}\n      {advice}"))?;
+                self.terminal.show(format!("FAIL  {name:<10}  {why}{time}\n      {advice}"))?;
                 self.terminal.data(&data(name, Some(false), &why, Some(&advice), ms))?;
                 self.code.get_or_insert(code);
                 Ok(None)
@@ -116,7 +116,7 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Resu
     let reached = steps(api, &mut visit, doctor).await?.is_some();
     if reached && !doctor.paint {
         let words = "not painted; --paint has one painted and downloaded, for $0.04 to $0.14 on AWS, by the model";
-        terminal.show(format_args!("skip  {:<10}  {words}", "picture"))?;
+        terminal.show(format!("skip  {:<10}  {words}", "picture"))?;
         terminal.data(&data("picture", None, words, None, 0))?;
     }
     Ok(visit.code.map_or(Outcome::AllDone, Outcome::Found))
@@ -193,7 +193,7 @@ async fn resolve(next: &Next) -> Found<Vec<SocketAddr>> {
         "Is the address spelled right? That of a deployed service is the output ApiUrl of its stack. Where only a proxy \
          knows the names of hosts, name it in HTTPS_PROXY."
     };
-    let trouble = |why: &dyn Display| Trouble::service(format_args!("{host}: {why}"), advice);
+    let trouble = |why: &dyn Display| Trouble::service(format!("{host}: {why}"), advice);
     let looked_up = tokio::time::timeout(CONNECT, lookup_host((host.as_str(), *port))).await;
     let found = looked_up.map_err(|_| trouble(&"no name server answers"))?.map_err(|error| trouble(&error))?;
     let addresses: Vec<_> = found.collect();
@@ -221,7 +221,7 @@ async fn connect(api: &Api, next: &Next, addresses: &[SocketAddr]) -> Found<()> 
          it in HTTPS_PROXY or HTTP_PROXY."
     };
     let Next { host, port, .. } = next;
-    Err(Trouble::service(format_args!("{host}:{port}: {why}"), advice))
+    Err(Trouble::service(format!("{host}:{port}: {why}"), advice))
 }
 
 /// What to do about an answer that did not come although there is a connection.
@@ -240,23 +240,23 @@ fn unanswered(error: Unreachable) -> Trouble {
 }
 
 async fn trust(api: &Api) -> Found<()> {
-    api.look("/health").await.map_err(unanswered)?;
+    api.get_once("/health").await.map_err(unanswered)?;
     Ok(((), "the certificate is trusted".to_owned()))
 }
 
 /// The headers of the answer, and this machine's time when it was given.
 async fn health(api: &Api) -> Found<(HeaderMap, SystemTime)> {
     let (asked, began) = (SystemTime::now(), Instant::now());
-    let (head, bytes) = api.look("/health").await.map_err(unanswered)?;
+    let (head, bytes) = api.get_once("/health").await.map_err(unanswered)?;
     let about = asked + began.elapsed() / 2;
     let health: HealthView = read(head.status, &bytes)?;
     let queue = health.queue;
     let words = format!(
         "version {}; {} waiting, {} in work, a new job would wait {} s",
         health.version,
-        grouped(queue.waiting),
-        grouped(queue.in_flight),
-        grouped(queue.estimated_wait_seconds)
+        thousands(queue.waiting),
+        thousands(queue.in_flight),
+        thousands(queue.estimated_wait_seconds)
     );
     Ok(((head.headers, about), words))
 }
@@ -267,7 +267,7 @@ fn read<T: DeserializeOwned>(status: u16, bytes: &[u8]) -> Result<T, Trouble> {
     answer.ok_or_else(|| {
         let problem = problem(status, bytes);
         match problem.code.as_str() {
-            "unknown" => Trouble::service(format_args!("it answers {status}, not as this API does"), advice(&problem)),
+            "unknown" => Trouble::service(format!("it answers {status}, not as this API does"), advice(&problem)),
             _ => Failure::Refused(Box::new(problem)).into(),
         }
     })
@@ -302,7 +302,7 @@ fn clock(headers: &HeaderMap, about: SystemTime) -> Found<()> {
         return Ok(((), "the service does not tell its time".to_owned()));
     };
     let ahead = (OffsetDateTime::from(about) - told).whole_seconds();
-    let seconds = grouped(ahead.unsigned_abs());
+    let seconds = thousands(ahead.unsigned_abs());
     if ahead.unsigned_abs() <= APART.as_secs() {
         return Ok(((), format!("{seconds} s from the service's")));
     }
@@ -320,7 +320,7 @@ fn clock(headers: &HeaderMap, about: SystemTime) -> Found<()> {
 
 /// A cheap read that needs the key.
 async fn key(api: &Api) -> Found<()> {
-    let (head, bytes) = api.look("/jobs?limit=1").await.map_err(unanswered)?;
+    let (head, bytes) = api.get_once("/jobs?limit=1").await.map_err(unanswered)?;
     let _: JobsView = read(head.status, &bytes)?;
     let words = if api.service().key.is_some() { "accepted" } else { "none is needed" };
     Ok(((), words.to_owned()))
@@ -332,11 +332,11 @@ async fn submit(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Found<String
         order["poster"] = json!({ "title": title });
     }
     if let Err(errors) = Order::parse(order.clone(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(errors.iter().map(fault).collect::<Vec<_>>().join("; ")).into());
+        return Err(Failure::Usage(errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")).into());
     }
     let job = api.submit(Bytes::from(order.to_string())).await?;
     let id = job.id.to_string();
-    terminal.way_on(format_args!("Job {id} goes on; `poster cancel {id}` stops it."));
+    terminal.set_resume_hint(format!("Job {id} goes on; `poster cancel {id}` stops it."));
     Ok((id.clone(), format!("{id} is {}", job.status)))
 }
 
@@ -346,7 +346,7 @@ async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
     let job = wait_for_job_until(api, terminal, id, enough).await?;
     if job.finished_at.is_none() {
         // Nobody waits for it any longer, so that nothing is to be paid for it.
-        let canceled = api.steer_job(id, "cancel", &new_key()).await;
+        let canceled = api.act_on_job(id, "cancel", &new_key()).await;
         let end = if canceled.is_ok() { "it is canceled" } else { "it goes on" };
         let code = waits_for(&job);
         let message = job.last_error.as_ref().map_or("nothing is told", |error| error.message.as_str());
@@ -365,7 +365,7 @@ async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
         (status, _) => {
             let code = job.error.as_ref().map(|error| error.code);
             let message = job.error.map_or_else(String::new, |error| format!(": {}", error.message));
-            Err(Trouble::picture(format_args!("the job is {status}{message}"), advice_of_job(code)))
+            Err(Trouble::picture(format!("the job is {status}{message}"), advice_of_job(code)))
         }
     }
 }
@@ -418,11 +418,11 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
             "The service is reached, and the bucket is not. Let {host} through where the network lets only some hosts \
              through, and name it in NO_PROXY where the proxy does not."
         );
-        Trouble { code: 1, ..Trouble::service(format_args!("{host} does not hand the picture out: {error}"), advice) }
+        Trouble { code: 1, ..Trouble::service(format!("{host} does not hand the picture out: {error}"), advice) }
     };
     let answer = api.picture(&image.url).await.map_err(unreachable)?;
     let status = answer.status();
-    let file = body(answer.into_body()).await.map_err(unreachable)?;
+    let file = read_body(answer.into_body()).await.map_err(unreachable)?;
     if !status.is_success() {
         let told = String::from_utf8_lossy(&file);
         let code = told.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
@@ -436,18 +436,18 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
     let bytes = file.len() as u64;
     if bytes != image.bytes {
         return Err(Trouble::picture(
-            format_args!("{host} hands out {} bytes in place of {}", grouped(bytes), grouped(image.bytes)),
+            format_args!("{host} hands out {} bytes in place of {}", thousands(bytes), thousands(image.bytes)),
             "Does something between here and the bucket change pictures, such as a proxy?",
         ));
     }
-    Ok((file, format!("{} bytes from {host} by a presigned URL", grouped(bytes))))
+    Ok((file, format!("{} bytes from {host} by a presigned URL", thousands(bytes))))
 }
 
 /// Reads the picture.
 fn decode(file: &[u8], image: &ImageView) -> Found<()> {
     let advice = "The file is not what the worker says that it stored. An issue, please, with the job's id.";
     let raster = Raster::decode(file)
-        .map_err(|error| Trouble::picture(format_args!("the picture cannot be read: {error}"), advice))?;
+        .map_err(|error| Trouble::picture(format!("the picture cannot be read: {error}"), advice))?;
     let (width, height) = (image.width, image.height);
     if (raster.width, raster.height) != (width as usize, height as usize) {
         let why = format!("the picture has {} × {} pixels in place of {width} × {height}", raster.width, raster.height);

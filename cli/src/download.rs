@@ -12,11 +12,11 @@ use shared::job::Status;
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::Download;
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, named};
+use crate::ids::{find_one_of, resolve_ids};
 use crate::manifest::{self, Manifest};
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
-use crate::words::many;
+use crate::words::count_of;
 
 /// How many pictures are downloaded at once.
 const AT_ONCE: usize = 8;
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 8;
 /// Downloads what was painted of the jobs and batches.
 pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> Result<Outcome, Failure> {
     let Download { ids, out } = download;
-    let ids = named(ids)?;
+    let ids = resolve_ids(ids)?;
     let mut manifest = Manifest::open(out)?;
     let mut there = HashSet::new();
     terminal.status("looking at what is there …");
@@ -40,7 +40,7 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
             None => gone = true,
             Some(Found::Job(job)) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
             Some(Found::Job(job)) => {
-                terminal.say(format_args!("job {id} is {}, and has no picture", job.status));
+                terminal.println(format!("job {id} is {}, and has no picture", job.status));
                 missing += 1;
             }
             Some(Found::Batch(batch)) => {
@@ -59,10 +59,10 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
         }
     }
     let Saving { saved, kept, .. } = saving;
-    let before = if kept > 0 { format!(", {} were there", many(kept, "picture")) } else { String::new() };
-    terminal.say(format_args!("{} saved in {}{before}", many(saved, "picture"), out.display()));
+    let before = if kept > 0 { format!(", {} were there", count_of(kept, "picture")) } else { String::new() };
+    terminal.println(format!("{} saved in {}{before}", count_of(saved, "picture"), out.display()));
     if missing > 0 {
-        terminal.say(format_args!("{} without a picture", many(missing as u64, "job")));
+        terminal.println(format!("{} without a picture", count_of(missing as u64, "job")));
     }
     Ok(if missing > 0 || gone { Outcome::SomeFailed } else { Outcome::AllDone })
 }
@@ -92,7 +92,7 @@ impl Saving<'_> {
                 Ok(picture) => picture.keep(out, self.manifest)?,
                 Err(Unfetched::All(failure)) => return Err(failure),
                 Err(Unfetched::Picture(why)) => {
-                    self.terminal.say(format_args!("the picture of job {id}: {why}"));
+                    self.terminal.println(format!("the picture of job {id}: {why}"));
                     missing += 1;
                     continue;
                 }
@@ -101,7 +101,7 @@ impl Saving<'_> {
             self.terminal.data(&json!({
                 "job": picture.job, "file": out.join(&picture.file), "bytes": picture.bytes, "sha256": picture.sha256
             }))?;
-            self.terminal.status(format_args!("{} saved", many(self.saved, "picture")));
+            self.terminal.status(format!("{} saved", count_of(self.saved, "picture")));
         }
         Ok(missing)
     }

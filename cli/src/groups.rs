@@ -64,7 +64,7 @@ impl Groups {
 }
 
 /// A command about these groups: by its id where it is one, and otherwise by the state file, which names all.
-pub(crate) fn command(action: &str, groups: &[BatchId], state: &Path) -> String {
+pub(crate) fn command_for(action: &str, groups: &[BatchId], state: &Path) -> String {
     match groups {
         [group] => format!("poster {action} {group}"),
         _ => format!("poster {action} {}", quoted(&state.display().to_string())),
@@ -79,8 +79,8 @@ mod tests {
     fn a_command_is_one_that_a_shell_reads() {
         let [first, second] = [BatchId::new(), BatchId::new()];
         let state = Path::new("it's a.poster-state");
-        assert_eq!(command("retry", &[first], state), format!("poster retry {first}"));
-        assert_eq!(command("retry", &[first, second], state), "poster retry 'it'\\''s a.poster-state'");
-        assert_eq!(command("retry", &[first, second], Path::new("a.x")), "poster retry a.x");
+        assert_eq!(command_for("retry", &[first], state), format!("poster retry {first}"));
+        assert_eq!(command_for("retry", &[first, second], state), "poster retry 'it'\\''s a.poster-state'");
+        assert_eq!(command_for("retry", &[first, second], Path::new("a.x")), "poster retry a.x");
     }
 }

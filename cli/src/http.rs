@@ -114,7 +114,7 @@ impl Http {
             request.headers_mut().insert(PROXY_AUTHORIZATION, password.clone());
         }
         let sending = tokio::time::timeout(ANSWER, self.client_for(request.uri())?.request(request));
-        sending.await.map_err(|_| Unreachable::passing("no answer in time"))?.map_err(|error| told(&error))
+        sending.await.map_err(|_| Unreachable::passing("no answer in time"))?.map_err(|error| unreachable(&error))
     }
 }
 
@@ -232,27 +232,27 @@ impl Write for Stream {
 }
 
 /// The whole body of an answer.
-pub(crate) async fn body(incoming: Incoming) -> Result<Bytes, Unreachable> {
+pub(crate) async fn read_body(incoming: Incoming) -> Result<Bytes, Unreachable> {
     let reading = tokio::time::timeout(ANSWER, Limited::new(incoming, MAX_ANSWER_BYTES).collect());
     let collected = reading.await.map_err(|_| Unreachable::passing("the answer broke off"))?;
     Ok(collected.map_err(|error| Unreachable::passing(error.to_string()))?.to_bytes())
 }
 
 /// The next piece of an answer's body; `None` at its end.
-pub(crate) async fn piece(incoming: &mut Incoming) -> Result<Option<Bytes>, Unreachable> {
+pub(crate) async fn next_chunk(incoming: &mut Incoming) -> Result<Option<Bytes>, Unreachable> {
     loop {
         let reading = tokio::time::timeout(ANSWER, incoming.frame());
         let frame = reading.await.map_err(|_| Unreachable::passing("the answer broke off"))?;
         let Some(frame) = frame else { return Ok(None) };
         // What is no data is a trailer, which nobody here asks for.
-        if let Ok(data) = frame.map_err(|error| told(&error))?.into_data() {
+        if let Ok(data) = frame.map_err(|error| unreachable(&error))?.into_data() {
             return Ok(Some(data));
         }
     }
 }
 
 /// An error with its causes, since the outermost only says that something went wrong.
-fn told(error: &(dyn Error + 'static)) -> Unreachable {
+fn unreachable(error: &(dyn Error + 'static)) -> Unreachable {
     let (mut causes, mut kind) = (Vec::new(), Kind::MayPass);
     for cause in chain(error) {
         causes.push(cause.to_string());

@@ -13,7 +13,7 @@ use crate::terminal::Terminal;
 /// # Errors
 /// When there is no such file, it is no state file, or it has no word of anything that was submitted: what a crash has
 /// kept from being recorded would otherwise be taken for canceled.
-pub(crate) fn named(words: &[String]) -> Result<Vec<String>, Failure> {
+pub(crate) fn resolve_ids(words: &[String]) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::new();
     for word in words {
         if let Ok(id) = uuid::Uuid::try_parse(word) {
@@ -27,8 +27,8 @@ pub(crate) fn named(words: &[String]) -> Result<Vec<String>, Failure> {
         }
         let (header, parts) = read_parts(path)?;
         if parts.is_empty() {
-            let way_on = "run the command that began it with --no-wait first";
-            return Err(Failure::Usage(format!("{word:?} records nothing as submitted; {way_on}")));
+            let resume_hint = "run the command that began it with --no-wait first";
+            return Err(Failure::Usage(format!("{word:?} records nothing as submitted; {resume_hint}")));
         }
         ids.extend(Groups::of(&header, &parts)?.ids().iter().map(ToString::to_string));
     }
@@ -48,7 +48,7 @@ pub(crate) async fn find_one_of(
 ) -> Result<Option<Found>, Failure> {
     match api.find(id).await {
         Err(failure) if failure.is_not_found() && ids.len() > 1 => {
-            terminal.say(format_args!("{id}: the service has no such job or batch"));
+            terminal.println(format!("{id}: the service has no such job or batch"));
             Ok(None)
         }
         found => found.map(Some),
@@ -69,15 +69,15 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a state");
         let (mut journal, _) = Journal::open(&path, &header).expect("a new state");
-        let unrecorded = named(&[path.display().to_string()]);
+        let unrecorded = resolve_ids(&[path.display().to_string()]);
         assert!(unrecorded.is_err_and(|failure| failure.to_string().contains("--no-wait")));
         for (chunk, group) in [(0, first), (1, first), (3, second)] {
             journal.part(&Part::new(chunk, BatchId::new(), group, vec![(1, 1)])).expect("it is written");
         }
         let other = BatchId::new().to_string();
-        let found = named(&[other.to_uppercase(), path.display().to_string()]).expect("a state file");
+        let found = resolve_ids(&[other.to_uppercase(), path.display().to_string()]).expect("a state file");
         assert_eq!(found, [other, first.to_string(), second.to_string()]);
-        assert!(named(&["nothing".to_owned()]).is_err());
+        assert!(resolve_ids(&["nothing".to_owned()]).is_err());
 
         let mut groups = Groups::of(&header, &[Part::new(3, BatchId::new(), second, vec![(1, 1)])]).expect("one group");
         assert!(groups.add(1, first).is_err(), "the group at this place has another id");

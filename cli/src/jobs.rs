@@ -6,10 +6,10 @@ use shared::job::Status;
 use crate::api::{Api, Found, PAGE, new_key};
 use crate::arguments::{Ids, List};
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, named};
-use crate::progress::line_of;
+use crate::ids::{find_one_of, resolve_ids};
+use crate::progress::counts_text;
 use crate::terminal::Terminal;
-use crate::words::{beginning, grouped, in_words, warning_of_title};
+use crate::words::{ellipsize, status_text, thousands, title_warning};
 
 /// Up to how many columns a job takes two lines of a list.
 const NARROW: usize = 75;
@@ -18,7 +18,7 @@ const NARROW: usize = 75;
 pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
     let paths = match &list.batch {
         None => vec!["/jobs".to_owned()],
-        Some(word) => named(std::slice::from_ref(word))?.iter().map(|id| format!("/batches/{id}/jobs")).collect(),
+        Some(word) => resolve_ids(std::slice::from_ref(word))?.iter().map(|id| format!("/batches/{id}/jobs")).collect(),
     };
     let mut paths = paths.iter().peekable();
     let mut left = if list.all { usize::MAX } else { list.limit };
@@ -30,7 +30,7 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
         let page = api.jobs(path, list.status, left.min(PAGE), cursor.as_deref()).await?;
         for job in page.jobs.iter().take(left) {
             if listed == 0 && terminal.columns_of_output() > NARROW {
-                terminal.show(format_args!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"))?;
+                terminal.show(format!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"))?;
             }
             listed += 1;
             terminal.show(row(job, terminal.columns_of_output()))?;
@@ -43,9 +43,9 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
         }
     }
     if listed == 0 {
-        terminal.say("no such jobs");
+        terminal.println("no such jobs");
     } else if paths.peek().is_some() {
-        terminal.say("there are more; --all lists them");
+        terminal.println("there are more; --all lists them");
     }
     Ok(Outcome::AllDone)
 }
@@ -54,14 +54,14 @@ fn row(job: &JobView, columns: usize) -> String {
     let created = job.created_at.to_string();
     let created = created.get(5..16).unwrap_or(&created).replace('T', " ");
     let (gap, taken) = if columns > NARROW { ("  ", 63) } else { ("\n  ", 27) };
-    let prompt = beginning(job.prompt.as_str(), columns.saturating_sub(taken).max(12));
+    let prompt = ellipsize(job.prompt.as_str(), columns.saturating_sub(taken).max(12));
     format!("{}{gap}{:9}  {created:11}  {prompt}", job.id, job.status.as_str())
 }
 
 /// Shows jobs and batches.
 pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::AllDone;
-    let ids = named(&ids.ids)?;
+    let ids = resolve_ids(&ids.ids)?;
     for id in &ids {
         match find_one_of(&ids, id, api, terminal).await? {
             Some(Found::Job(job)) => show_job(terminal, &job)?,
@@ -74,32 +74,32 @@ pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
 
 /// Cancels jobs, and what has not started of batches.
 pub(crate) async fn cancel(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    steer(api, terminal, ids, "cancel").await
+    act(api, terminal, ids, "cancel").await
 }
 
 /// Queues failed and canceled jobs again, and what failed of batches.
 pub(crate) async fn retry(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    steer(api, terminal, ids, "retry").await
+    act(api, terminal, ids, "retry").await
 }
 
-async fn steer(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
+async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::AllDone;
-    let ids = named(&ids.ids)?;
+    let ids = resolve_ids(&ids.ids)?;
     for id in &ids {
         let key = new_key();
-        let steered = match find_one_of(&ids, id, api, terminal).await? {
-            Some(Found::Job(_)) => api.steer_job(id, action, &key).await.map(|job| show_job(terminal, &job)),
-            Some(Found::Batch(_)) => api.steer_batch(id, action, &key).await.map(|batch| show_batch(terminal, &batch)),
+        let acted = match find_one_of(&ids, id, api, terminal).await? {
+            Some(Found::Job(_)) => api.act_on_job(id, action, &key).await.map(|job| show_job(terminal, &job)),
+            Some(Found::Batch(_)) => api.act_on_batch(id, action, &key).await.map(|batch| show_batch(terminal, &batch)),
             None => {
                 outcome = Outcome::SomeFailed;
                 continue;
             }
         };
-        match steered {
+        match acted {
             Ok(shown) => shown?,
-            // One that has ended meanwhile does not keep the others from being steered.
+            // One that has ended meanwhile does not keep the others from being acted on.
             Err(Failure::Refused(problem)) if problem.status == 409 => {
-                terminal.say(format_args!("{id}: {}", problem.detail));
+                terminal.println(format!("{id}: {}", problem.detail));
                 outcome = Outcome::SomeFailed;
             }
             Err(failure) => return Err(failure),
@@ -110,18 +110,18 @@ async fn steer(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Resul
 
 fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
     let width = terminal.columns_of_output().saturating_sub(12);
-    let field = |name: &str, value: &dyn std::fmt::Display| terminal.show(format_args!("  {name:9} {value}"));
-    terminal.show(format_args!("job {}: {}", job.id, job.status))?;
-    field("prompt", &beginning(job.prompt.as_str(), width))?;
+    let field = |name: &str, value: &dyn std::fmt::Display| terminal.show(format!("  {name:9} {value}"));
+    terminal.show(format!("job {}: {}", job.id, job.status))?;
+    field("prompt", &ellipsize(job.prompt.as_str(), width))?;
     if let Some(id) = &job.custom_id {
-        field("custom id", &beginning(id.as_str(), width))?;
+        field("custom id", &ellipsize(id.as_str(), width))?;
     }
     field("created", &job.created_at)?;
     if let Some(batch) = job.batch_id {
         field("batch", &batch)?;
     }
     if let Some(queue) = &job.queue {
-        field("queue", &format_args!("about {} before it", grouped(queue.ahead)))?;
+        field("queue", &format_args!("about {} before it", thousands(queue.ahead)))?;
     }
     if let Some(image) = &job.image {
         let (kind, kilobytes) = (&image.content_type, image.bytes.div_ceil(1000));
@@ -130,7 +130,7 @@ fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
             field("link", link)?;
         }
     }
-    if let Some(warning) = warning_of_title(job) {
+    if let Some(warning) = title_warning(job) {
         field("warning", &warning)?;
     }
     if let Some(error) = &job.error {
@@ -144,15 +144,15 @@ fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
 
 fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     let name = batch.name.as_ref().map_or("", |name| name.as_str());
-    terminal.show(format_args!("batch {}: {}", batch.id, in_words(batch.status)))?;
+    terminal.show(format!("batch {}: {}", batch.id, status_text(batch.status)))?;
     if !name.is_empty() {
-        terminal.show(format_args!("  {:9} {name}", "name"))?;
+        terminal.show(format!("  {:9} {name}", "name"))?;
     }
     if let Some(parts) = batch.parts {
-        terminal.show(format_args!("  {:9} {}", "parts", grouped(parts as u64)))?;
+        terminal.show(format!("  {:9} {}", "parts", thousands(parts as u64)))?;
     }
-    terminal.show(format_args!("  {:9} {}", "jobs", line_of(&batch.counts)))?;
-    terminal.show(format_args!("  {:9} {}", "created", batch.created_at))?;
+    terminal.show(format!("  {:9} {}", "jobs", counts_text(&batch.counts)))?;
+    terminal.show(format!("  {:9} {}", "created", batch.created_at))?;
     terminal.data(batch)
 }
 

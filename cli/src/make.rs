@@ -16,11 +16,11 @@ use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job;
-use crate::words::{fault, quoted, span, warning_of_title};
+use crate::words::{fault_text, human_duration, quoted, title_warning};
 
 /// Submits the prompt, waits, saves the picture, and opens it.
 pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<Outcome, Failure> {
-    let mut order = make.wishes.fields();
+    let mut order = make.picture.fields();
     order.insert("prompt".to_owned(), make.prompt.join(" ").into());
     if let Some(title) = &make.title {
         let poster = json!({
@@ -31,7 +31,7 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     }
     // The service may have a default model that takes more than others, so the rules of the most generous are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(errors.iter().map(fault).collect::<Vec<_>>().join("; ")));
+        return Err(Failure::Usage(errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")));
     }
     // A picture that cannot be saved is not painted.
     let mut manifest = if make.no_wait { None } else { Some(Manifest::open(&make.out)?) };
@@ -40,16 +40,16 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     let job = api.submit(Bytes::from(json!(order).to_string())).await?;
     let id = job.id.to_string();
     let Some(manifest) = &mut manifest else {
-        terminal.say(format_args!("job {id} is {}; `poster watch {id}` waits for it", job.status));
+        terminal.println(format!("job {id} is {}; `poster watch {id}` waits for it", job.status));
         terminal.data(&job)?;
         return Ok(Outcome::AllDone);
     };
     let out = quoted(&make.out.display().to_string());
-    terminal.way_on(format_args!("Job {id} goes on; `poster download {id} --out {out}` saves its picture."));
+    terminal.set_resume_hint(format!("Job {id} goes on; `poster download {id} --out {out}` saves its picture."));
     let job = wait_for_job(api, terminal, &id).await?;
     if job.status != Status::Succeeded {
         let why = job.error.as_ref().map_or("it was canceled", |error| error.message.as_str());
-        terminal.say(format_args!("job {id} has no picture: {why}"));
+        terminal.println(format!("job {id} has no picture: {why}"));
         terminal.data(&job)?;
         return Ok(Outcome::SomeFailed);
     }
@@ -60,9 +60,13 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     let picture = fetched.keep(&make.out, manifest)?;
     let path = make.out.join(&picture.file);
     let size = format!("{} × {}, {} KB", picture.width, picture.height, picture.bytes.div_ceil(1000));
-    terminal.say(format_args!("{}  ({size}, {})", path.display(), span(began.elapsed().max(Duration::from_secs(1)))));
-    if let Some(warning) = warning_of_title(&job) {
-        terminal.say(format_args!("warning: {warning}"));
+    terminal.println(format!(
+        "{}  ({size}, {})",
+        path.display(),
+        human_duration(began.elapsed().max(Duration::from_secs(1)))
+    ));
+    if let Some(warning) = title_warning(&job) {
+        terminal.println(format!("warning: {warning}"));
     }
     terminal.data(&json!({ "file": path, "job": job }))?;
     if !make.no_open && terminal.is_watched() {

@@ -12,7 +12,7 @@ use tempfile::TempPath;
 
 use crate::api::Api;
 use crate::failure::Failure;
-use crate::http::{Kind, piece};
+use crate::http::{Kind, next_chunk};
 use crate::manifest::{Manifest, Picture, unnamed};
 
 /// How often a picture that does not come is asked for.
@@ -90,7 +90,7 @@ async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -
         if attempt > 0 {
             tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
             // The first address may have expired, as it dies with the credentials that signed it.
-            address = api.picture_address(&job.id.to_string()).await?;
+            address = api.picture_url(&job.id.to_string()).await?;
         }
         match api.picture(&address).await {
             Ok(answer) if answer.status().is_success() => match store(answer.into_body(), path).await {
@@ -120,7 +120,7 @@ async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, Str
     let mut file = std::fs::File::create(path).map_err(Store::Unwritten)?;
     let mut half = TempPath::try_from_path(path).map_err(Store::Unwritten)?;
     let (mut bytes, mut digest) = (0, Sha256::new());
-    while let Some(piece) = piece(&mut body).await.map_err(|error| Store::Broken(error.to_string()))? {
+    while let Some(piece) = next_chunk(&mut body).await.map_err(|error| Store::Broken(error.to_string()))? {
         digest.update(&piece);
         bytes += piece.len() as u64;
         file.write_all(&piece).map_err(Store::Unwritten)?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shared::batch::Counts;
 
-use crate::words::{grouped, span};
+use crate::words::{human_duration, thousands};
 
 /// How much the rate of the last look weighs against all before it.
 const WEIGHT: f64 = 0.3;
@@ -22,13 +22,13 @@ pub(crate) async fn ticking<T>(work: impl Future<Output = T>, show: impl Fn()) -
 }
 
 /// Where jobs stand, in words.
-pub(crate) fn line_of(counts: &Counts) -> String {
+pub(crate) fn counts_text(counts: &Counts) -> String {
     let Counts { total, queued, running, succeeded, failed, canceled } = *counts;
     let parts =
         [(succeeded, "done"), (failed, "failed"), (canceled, "canceled"), (running, "painting"), (queued, "queued")];
     let parts = parts.into_iter().filter(|(number, _)| *number > 0);
-    let parts: Vec<_> = parts.map(|(number, word)| format!("{} {word}", grouped(number as u64))).collect();
-    format!("{} of {}", parts.join(", "), grouped(total as u64))
+    let parts: Vec<_> = parts.map(|(number, word)| format!("{} {word}", thousands(number as u64))).collect();
+    format!("{} of {}", parts.join(", "), thousands(total as u64))
 }
 
 /// How fast jobs end.
@@ -62,7 +62,7 @@ impl Progress {
         let total = lines.unwrap_or(0).max(counts.total as u64);
         let done = ended(counts) as u64;
         let percent = done * 100 / total.max(1);
-        let mut line = format!("{percent:3}% {}/{}", grouped(done), grouped(total));
+        let mut line = format!("{percent:3}% {}/{}", thousands(done), thousands(total));
         let mut add = |text: String| {
             if line.chars().count() + text.chars().count() + 2 < columns {
                 line.push_str("  ");
@@ -70,29 +70,29 @@ impl Progress {
             }
         };
         if counts.failed > 0 {
-            add(format!("{} failed", grouped(counts.failed as u64)));
+            add(format!("{} failed", thousands(counts.failed as u64)));
         }
         if counts.canceled > 0 {
-            add(format!("{} canceled", grouped(counts.canceled as u64)));
+            add(format!("{} canceled", thousands(counts.canceled as u64)));
         }
         if (counts.total as u64) < total {
-            add(format!("{} submitted", grouped(counts.total as u64)));
+            add(format!("{} submitted", thousands(counts.total as u64)));
         }
         if let Some(saved) = saved {
-            add(format!("{} saved", grouped(saved)));
+            add(format!("{} saved", thousands(saved)));
         }
         if counts.running > 0 {
-            add(format!("{} painting", grouped(counts.running as u64)));
+            add(format!("{} painting", thousands(counts.running as u64)));
         }
         if counts.queued > 0 {
-            add(format!("{} queued", grouped(counts.queued as u64)));
+            add(format!("{} queued", thousands(counts.queued as u64)));
         }
         if let Some(rate) = self.rate.filter(|rate| *rate > 0.0 && done < total) {
             add(if rate >= 1.0 { format!("{rate:.0}/s") } else { format!("{:.0}/min", rate * 60.0) });
             let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate).unwrap_or(Duration::MAX);
             // The counts are as old as the last look, and the time goes on.
             let since = self.last.map_or(Duration::ZERO, |(at, _)| at.elapsed());
-            add(format!("{} left", span(left.saturating_sub(since))));
+            add(format!("{} left", human_duration(left.saturating_sub(since))));
         }
         line
     }

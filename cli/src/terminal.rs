@@ -29,7 +29,7 @@ struct Inner {
     shown: Option<String>,
     told_at: Option<Instant>,
     /// How to go on after the command has ended early.
-    way_on: Option<String>,
+    resume_hint: Option<String>,
 }
 
 /// A value that only programs read.
@@ -46,7 +46,7 @@ impl Terminal {
     /// With `json` data goes to standard output, with `quiet` only errors go to standard error.
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let redraws = stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self(Arc::new(Mutex::new(Inner { json, quiet, redraws, shown: None, told_at: None, way_on: None })))
+        Self(Arc::new(Mutex::new(Inner { json, quiet, redraws, shown: None, told_at: None, resume_hint: None })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -54,7 +54,7 @@ impl Terminal {
     }
 
     /// Says something that stays.
-    pub(crate) fn say(&self, text: impl Display) {
+    pub(crate) fn println(&self, text: impl Display) {
         let mut inner = self.inner();
         if !inner.quiet {
             inner.above_status(&text.to_string());
@@ -62,9 +62,9 @@ impl Terminal {
     }
 
     /// Says a longer text that stays, in lines that fit, each of which begins with `indent`.
-    pub(crate) fn say_wrapped(&self, indent: &str, text: &str) {
+    pub(crate) fn println_wrapped(&self, indent: &str, text: &str) {
         for line in wrapped(text, columns() - 1 - indent.len()) {
-            self.say(format_args!("{indent}{line}"));
+            self.println(format!("{indent}{line}"));
         }
     }
 
@@ -79,14 +79,14 @@ impl Terminal {
         for line in wrapped(&text, columns() - 1) {
             inner.above_status(&line);
         }
-        if let (Some(way_on), false) = (inner.way_on.take(), matches!(failure, Failure::Usage(_))) {
-            inner.above_status(&way_on);
+        if let (Some(resume_hint), false) = (inner.resume_hint.take(), matches!(failure, Failure::Usage(_))) {
+            inner.above_status(&resume_hint);
         }
     }
 
     /// What to say of how to go on, should the command end early.
-    pub(crate) fn way_on(&self, text: impl Display) {
-        self.inner().way_on = Some(text.to_string());
+    pub(crate) fn set_resume_hint(&self, text: impl Display) {
+        self.inner().resume_hint = Some(text.to_string());
     }
 
     /// Shows where things stand: in one line that is redrawn on a terminal, and otherwise in a line every ten seconds.
@@ -110,7 +110,7 @@ impl Terminal {
     }
 
     /// Has the next status shown whenever it comes.
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn force_status(&self) {
         self.inner().told_at = None;
     }
 

@@ -9,10 +9,10 @@ use shared::job::Status;
 use crate::api::{Answer, Api, Found};
 use crate::arguments::Ids;
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, named};
-use crate::progress::{Progress, line_of, ticking};
+use crate::ids::{find_one_of, resolve_ids};
+use crate::progress::{Progress, counts_text, ticking};
 use crate::terminal::Terminal;
-use crate::words::{grouped, in_words, span, warning_of_title};
+use crate::words::{human_duration, status_text, thousands, title_warning};
 
 /// The longest that the service holds an answer.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     let (mut jobs, mut batches) = (Vec::new(), Vec::new());
     let mut outcome = Outcome::AllDone;
-    let ids = named(&ids.ids)?;
+    let ids = resolve_ids(&ids.ids)?;
     for id in &ids {
         match find_one_of(&ids, id, api, terminal).await? {
             Some(Found::Job(_)) => jobs.push(id),
@@ -35,9 +35,9 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
     for id in jobs {
         let job = wait_for_job(api, terminal, id).await?;
         let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
-        terminal.say(format_args!("job {id}: {}{why}", job.status));
-        if let Some(warning) = warning_of_title(&job) {
-            terminal.say(format_args!("  warning: {warning}"));
+        terminal.println(format!("job {id}: {}{why}", job.status));
+        if let Some(warning) = title_warning(&job) {
+            terminal.println(format!("  warning: {warning}"));
         }
         terminal.data(&job)?;
         if job.status != Status::Succeeded {
@@ -63,7 +63,7 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
         *next = due(api.batch(&next.0.id.to_string()).await?);
     }
     for (batch, _) in &batches {
-        terminal.say(format_args!("batch {}: {}: {}", batch.id, in_words(batch.status), line_of(&batch.counts)));
+        terminal.println(format!("batch {}: {}: {}", batch.id, status_text(batch.status), counts_text(&batch.counts)));
         terminal.data(batch)?;
     }
     let done = batches.iter().all(|(batch, _)| batch.status == BatchStatus::Completed);
@@ -92,8 +92,8 @@ pub(crate) async fn wait_for_job_until(
         }
         let waits = job.last_error.as_ref().map(|error| format!(" ({})", error.code.as_str())).unwrap_or_default();
         let ahead = job.queue.as_ref().filter(|queue| queue.ahead > 0);
-        let ahead = ahead.map(|queue| format!(", about {} before it", grouped(queue.ahead))).unwrap_or_default();
-        terminal.status(format_args!("{}{ahead}{waits}  {}", in_progress(job.status), span(began.elapsed())));
+        let ahead = ahead.map(|queue| format!(", about {} before it", thousands(queue.ahead))).unwrap_or_default();
+        terminal.status(format!("{}{ahead}{waits}  {}", in_progress(job.status), human_duration(began.elapsed())));
         // Where the service holds no answers, it is for the client to wait.
         if asked.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(api.pause(retry_after)).await;

@@ -9,7 +9,7 @@ use shared::fault::FieldError;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A number with its thousands apart, as in 20,000.
-pub(crate) fn grouped(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -22,12 +22,12 @@ pub(crate) fn grouped(number: u64) -> String {
 }
 
 /// A number of things, as in "1 poster" and "20,000 posters".
-pub(crate) fn many(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
+pub(crate) fn count_of(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 /// A span of time as people say it: 42s, 3m05s, 2h10m.
-pub(crate) fn span(time: Duration) -> String {
+pub(crate) fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -53,7 +53,7 @@ pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
 }
 
 /// The beginning of a text on one line, of at most so many columns: a letter may take two, or none.
-pub(crate) fn beginning(text: &str, columns: usize) -> String {
+pub(crate) fn ellipsize(text: &str, columns: usize) -> String {
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if flat.width() <= columns {
         return flat;
@@ -72,7 +72,7 @@ pub(crate) fn fitting(text: &str, columns: usize) -> &str {
 }
 
 /// A path as somebody in the current directory would write it.
-pub(crate) fn shown(path: &Path) -> &Path {
+pub(crate) fn short_path(path: &Path) -> &Path {
     let here = std::env::current_dir().and_then(|here| here.canonicalize());
     here.ok().and_then(|here| path.strip_prefix(here).ok()).filter(|path| !path.as_os_str().is_empty()).unwrap_or(path)
 }
@@ -84,7 +84,7 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 /// What a fault says to somebody who sees the line and not the request.
-pub(crate) fn fault(error: &FieldError) -> String {
+pub(crate) fn fault_text(error: &FieldError) -> String {
     match error.pointer.trim_start_matches('/') {
         "" => format!("the line {}", error.detail),
         field => format!("{} {}", field.replace('/', "."), error.detail),
@@ -92,13 +92,13 @@ pub(crate) fn fault(error: &FieldError) -> String {
 }
 
 /// A warning where the job's poster has a title that is too small to read.
-pub(crate) fn warning_of_title(job: &JobView) -> Option<&'static str> {
+pub(crate) fn title_warning(job: &JobView) -> Option<&'static str> {
     let lettering = job.image.as_ref()?.poster?;
     (lettering.legible == Some(false)).then_some("the title is too small to read; a shorter title is set larger")
 }
 
 /// What a person calls it.
-pub(crate) fn in_words(status: BatchStatus) -> String {
+pub(crate) fn status_text(status: BatchStatus) -> String {
     status.as_str().replace('_', " ")
 }
 
@@ -113,15 +113,15 @@ mod tests {
 
     #[test]
     fn numbers_and_spans_read_well() {
-        assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(grouped), ["0", "999", "1,000", "20,000", "1,234,567"]);
-        assert_eq!((many(1, "poster"), many(2, "poster")), ("1 poster".to_owned(), "2 posters".to_owned()));
+        assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(thousands), ["0", "999", "1,000", "20,000", "1,234,567"]);
+        assert_eq!((count_of(1, "poster"), count_of(2, "poster")), ("1 poster".to_owned(), "2 posters".to_owned()));
         assert_eq!(
-            [5, 65, 3725, 90_000].map(|secs| span(Duration::from_secs(secs))),
+            [5, 65, 3725, 90_000].map(|secs| human_duration(Duration::from_secs(secs))),
             ["5s", "1m05s", "1h02m", "1d01h"]
         );
-        assert_eq!(beginning("A  heist\non the moon", 10), "A heist o…");
-        assert_eq!(beginning("short", 10), "short");
-        assert_eq!(beginning("月面の強盗団", 7), "月面の…", "these letters take two columns each");
+        assert_eq!(ellipsize("A  heist\non the moon", 10), "A heist o…");
+        assert_eq!(ellipsize("short", 10), "short");
+        assert_eq!(ellipsize("月面の強盗団", 7), "月面の…", "these letters take two columns each");
         assert_eq!(fitting("e\u{301}e\u{301}e", 2), "e\u{301}e\u{301}", "and an accent none");
         assert_eq!(plain("é\u{1b}]0;owned\u{7}\u{9b}\r\n"), "é\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}\n");
         assert_eq!(wrapped("A heist on the moon", 8), ["A heist", "on the", "moon"]);

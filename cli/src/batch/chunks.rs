@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 use super::input::{Input, Line};
 use crate::api::Api;
 use crate::failure::Failure;
-use crate::groups::{Groups, command};
+use crate::groups::{Groups, command_for};
 use crate::journal::{Header, Journal, Part, ranges};
 use crate::terminal::{Event, Terminal};
-use crate::words::{fault, grouped};
+use crate::words::{fault_text, thousands};
 
 /// How many cut pieces may wait to be sent. Together with the one on its way they are all that is in memory.
 const WAITING: usize = 1;
@@ -62,7 +62,7 @@ impl Submission<'_> {
         journal: &mut Journal,
         taken_in: mpsc::UnboundedSender<Part>,
     ) -> Result<(Groups, u64), Failure> {
-        self.tell_way_on();
+        self.set_resume_hint();
         if self.submitted < self.lines {
             let (sender, mut chunks) = mpsc::channel(WAITING);
             let (input, header) = (input.clone(), self.header.clone());
@@ -74,12 +74,12 @@ impl Submission<'_> {
                         self.groups.add(self.header.group_of(number), part.group)?;
                         journal.part(&part)?;
                         self.submitted += part.jobs() as u64;
-                        self.tell_way_on();
+                        self.set_resume_hint();
                         // Nobody listens when it was asked not to wait.
                         let _ = taken_in.send(part);
                     }
-                    let (submitted, lines) = (grouped(self.submitted), grouped(self.lines));
-                    self.terminal.status(format_args!("{submitted} of {lines} submitted"));
+                    let (submitted, lines) = (thousands(self.submitted), thousands(self.lines));
+                    self.terminal.status(format!("{submitted} of {lines} submitted"));
                 }
                 number += 1;
             }
@@ -92,14 +92,14 @@ impl Submission<'_> {
     }
 
     /// Has the terminal say how to go on, should the command end early.
-    fn tell_way_on(&self) {
-        let mut way_on = "The same command again continues.".to_owned();
+    fn set_resume_hint(&self) {
+        let mut resume_hint = "The same command again continues.".to_owned();
         let groups = self.groups.ids();
         if !groups.is_empty() {
-            let cancel = command("cancel", &groups, self.state);
-            way_on.push_str(&format!(" What was submitted goes on; to cancel it:\n  {cancel}"));
+            let cancel = command_for("cancel", &groups, self.state);
+            resume_hint.push_str(&format!(" What was submitted goes on; to cancel it:\n  {cancel}"));
         }
-        self.terminal.way_on(way_on);
+        self.terminal.set_resume_hint(resume_hint);
     }
 
     /// Sends one piece, without the lines that the service refuses where these may be left out.
@@ -118,13 +118,13 @@ impl Submission<'_> {
                 Err(Failure::Refused(problem)) => problem,
                 Err(failure) => return Err(failure),
             };
-            let bad = faults_by_place(&problem.errors);
+            let bad = faults_by_index(&problem.errors);
             if bad.is_empty() {
                 return Err(Failure::Refused(problem));
             }
             for (place, faults) in &bad {
                 let line = chunk.lines.get(*place).map_or(0, |line| line.number);
-                self.terminal.say(format_args!("the service refuses line {line}: {faults}"));
+                self.terminal.println(format!("the service refuses line {line}: {faults}"));
                 self.terminal.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
             }
             if !self.skip_bad {
@@ -202,13 +202,13 @@ fn cut(input: &Input, header: &Header, sender: &mpsc::Sender<Chunk>) -> Result<(
 }
 
 /// What the service has against which job of a request, from pointers such as `/jobs/7/prompt`.
-fn faults_by_place(errors: &[FieldError]) -> Vec<(usize, String)> {
+fn faults_by_index(errors: &[FieldError]) -> Vec<(usize, String)> {
     let mut faults: Vec<(usize, String)> = Vec::new();
     for error in errors {
         let Some(rest) = error.pointer.strip_prefix("/jobs/") else { continue };
         let (place, field) = rest.split_once('/').unwrap_or((rest, ""));
         let Ok(place) = place.parse() else { continue };
-        let told = fault(&FieldError::new(field, error.detail.clone()));
+        let told = fault_text(&FieldError::new(field, error.detail.clone()));
         match faults.iter_mut().find(|(known, _)| *known == place) {
             Some((_, faults)) => {
                 faults.push_str("; ");
@@ -239,7 +239,7 @@ mod tests {
     fn what_the_service_refuses_is_told_by_lines() {
         let errors = [("/jobs/7/prompt", "a"), ("/jobs/7/seed", "b"), ("/jobs/9", "c"), ("/name", "d")];
         let errors = errors.map(|(pointer, detail)| FieldError::new(pointer, detail.to_owned()));
-        let faults = faults_by_place(&errors);
+        let faults = faults_by_index(&errors);
         assert_eq!(faults, [(7, "prompt a; seed b".to_owned()), (9, "the line c".to_owned())]);
     }
 }

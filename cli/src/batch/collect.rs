@@ -20,7 +20,7 @@ use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::progress::{Progress, ended, ticking};
 use crate::terminal::{Event, Terminal};
-use crate::words::warning_of_title;
+use crate::words::title_warning;
 
 /// What share of a part's jobs must have ended anew before the part is listed again. Each listing costs a request for
 /// every hundred jobs.
@@ -421,7 +421,7 @@ impl<'a> Collector<'a> {
             self.count_success(place, index);
             self.collected.saved += 1;
             self.collected.downloaded += 1;
-            if warning_of_title(&job).is_some() {
+            if title_warning(&job).is_some() {
                 let line = self.open[place].part.line_of(index);
                 self.collected.small_titles.add(line.unwrap_or_default());
             }

@@ -17,7 +17,7 @@ use shared::text::hex;
 use super::lines::{self, Broken, Item};
 use crate::arguments::Format;
 use crate::failure::Failure;
-use crate::words::fault;
+use crate::words::fault_text;
 
 /// How much is read at once.
 const BUFFER: usize = 256 * 1024;
@@ -137,7 +137,7 @@ impl Input {
 
     /// A file beside this one.
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
-        with_ending(&self.path, &format!(".{ending}"))
+        with_suffix(&self.path, &format!(".{ending}"))
     }
 
     /// Makes sure that the file is the one that was opened.
@@ -190,7 +190,7 @@ impl Input {
             let faults = match job {
                 Err(rule) => Some(format!("the line {rule}")),
                 Ok(job) => match Entry::parse(job, "", &defaults, MODEL) {
-                    Err(errors) => Some(errors.iter().map(fault).collect::<Vec<_>>().join("; ")),
+                    Err(errors) => Some(errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")),
                     Ok(Entry { custom_id: Some(id), .. }) if names.len() < MAX_NAMES => {
                         let new = names.insert(hashes.hash_one(id.as_str()));
                         (!new).then(|| format!("custom_id {:?} is that of another line too", id.as_str()))
@@ -213,11 +213,11 @@ impl Input {
             }
             ControlFlow::Continue(())
         });
-        self.told(read)?;
+        self.explain(read)?;
         told?;
         self.unchanged()?;
         if !bad_defaults.is_empty() {
-            let faults: Vec<_> = bad_defaults.iter().map(fault).collect();
+            let faults: Vec<_> = bad_defaults.iter().map(fault_text).collect();
             return Err(Failure::Usage(faults.join("; ")));
         }
         checked.sha256 = hex(&digest.finalize());
@@ -254,7 +254,7 @@ impl Input {
             }
             Item::Name(_) | Item::Job(_, Err(_)) => ControlFlow::Continue(()),
         });
-        self.told(read)?;
+        self.explain(read)?;
         self.unchanged()
     }
 
@@ -262,7 +262,7 @@ impl Input {
         File::open(&self.path).map_err(|error| Failure::file(&self.path, error))
     }
 
-    fn told(&self, read: Result<(), Broken>) -> Result<(), Failure> {
+    fn explain(&self, read: Result<(), Broken>) -> Result<(), Failure> {
         read.map_err(|broken| match broken {
             Broken::Io(error) if error.kind() != io::ErrorKind::InvalidData => Failure::file(&self.path, error),
             broken => Failure::Usage(format!("{}: {broken}", self.path.display())),
@@ -334,7 +334,7 @@ pub(super) fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> M
 }
 
 /// A path with something at its end.
-pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()

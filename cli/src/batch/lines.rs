@@ -281,7 +281,7 @@ impl<'de, F: FnMut(Item) -> ControlFlow<()>> Visitor<'de> for Document<'_, F> {
                     map.next_value_seed(Document { meter: self.meter, each: self.each, stopped: self.stopped })?;
                 }
                 "defaults" | "name" if jobs => {
-                    return Err(A::Error::custom(format_args!("{key} must stand before jobs")));
+                    return Err(A::Error::custom(format!("{key} must stand before jobs")));
                 }
                 "defaults" => {
                     let Strict(value) = map.next_value()?;
@@ -294,7 +294,7 @@ impl<'de, F: FnMut(Item) -> ControlFlow<()>> Visitor<'de> for Document<'_, F> {
                     let name = map.next_value()?;
                     self.hand(Item::Name(name))?;
                 }
-                _ => return Err(A::Error::custom(format_args!("{key} is not a field of a batch here"))),
+                _ => return Err(A::Error::custom(format!("{key} is not a field of a batch here"))),
             }
         }
         if jobs { Ok(()) } else { Err(A::Error::custom("jobs is required")) }

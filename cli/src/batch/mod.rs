@@ -26,14 +26,14 @@ use crate::api::Api;
 use crate::arguments::Batch;
 use crate::batch::chunks::Submission;
 use crate::batch::collect::Collector;
-use crate::batch::input::{Checked, Input, merged, with_ending};
+use crate::batch::input::{Checked, Input, merged, with_suffix};
 use crate::failure::{Failure, Outcome};
-use crate::groups::{Groups, command};
+use crate::groups::{Groups, command_for};
 use crate::journal::{Header, Journal, Part};
 use crate::manifest::{self, Manifest};
 use crate::sheet;
 use crate::terminal::{Event, Terminal};
-use crate::words::{grouped, many, shown};
+use crate::words::{count_of, short_path, thousands};
 
 /// How many bad lines are told one by one.
 const BAD_SHOWN: usize = 20;
@@ -53,27 +53,27 @@ pub(crate) async fn run(
     parts_per_group: usize,
 ) -> Result<Outcome, Failure> {
     let api = api.patient(batch.patience);
-    let input = Input::open(&batch.file, batch.format, batch.wishes.fields(), batch.state.as_deref()).await?;
-    terminal.status(format_args!("checking {} …", input.path.display()));
+    let input = Input::open(&batch.file, batch.format, batch.picture.fields(), batch.state.as_deref()).await?;
+    terminal.status(format!("checking {} …", input.path.display()));
     let (checked, faults) = check(&input, terminal).await?;
-    tell_bad(terminal, &input, &checked, &faults);
+    report_bad_lines(terminal, &input, &checked, &faults);
     if batch.check {
         input.forget_copy();
     }
     if checked.bad > 0 && !batch.skip_bad {
-        let lines = many(checked.bad, "bad line");
+        let lines = count_of(checked.bad, "bad line");
         return Err(Failure::Usage(format!("{lines}; nothing was submitted (--skip-bad leaves bad lines out)")));
     }
     if checked.good == 0 {
         return Err(Failure::Usage(format!("{} holds no job", input.path.display())));
     }
     if batch.check {
-        terminal.say(format_args!("{} good", many(checked.good, "line")));
+        terminal.println(format!("{} good", count_of(checked.good, "line")));
         return Ok(if checked.bad > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
     }
 
     let state = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
-    let out = batch.out.clone().unwrap_or_else(|| with_ending(&input.path, "-posters"));
+    let out = batch.out.clone().unwrap_or_else(|| with_suffix(&input.path, "-posters"));
     let out = same_everywhere(&out)?;
     let header = header(&api, batch, &input, &checked, &out, parts_per_group)?;
     let (mut journal, mut parts) = Journal::open(&state, &header)?;
@@ -104,8 +104,8 @@ pub(crate) async fn run(
     let submitting = submission.run(&input, &mut journal, taken_in);
     if batch.no_wait {
         let (groups, left_out) = submitting.await?;
-        terminal.say("submitted; the same command without --no-wait goes on, and this one waits:");
-        terminal.say(format_args!("  {}", command("watch", &groups.ids(), &state)));
+        terminal.println("submitted; the same command without --no-wait goes on, and this one waits:");
+        terminal.println(format!("  {}", command_for("watch", &groups.ids(), &state)));
         return Ok(if checked.bad + left_out > 0 { Outcome::SomeFailed } else { Outcome::AllDone });
     }
     let collector = Collector::new(&api, terminal, &out, usize::from(batch.at_once), checked.good, parts);
@@ -141,26 +141,26 @@ async fn check(input: &Input, terminal: &Terminal) -> Result<(Checked, Vec<(u64,
             }
             Ok(())
         };
-        let sign = |lines| terminal.status(format_args!("checking: {} lines", grouped(lines)));
+        let sign = |lines| terminal.status(format!("checking: {} lines", thousands(lines)));
         let checked = input.check(bad, sign)?;
         Ok((checked, first))
     });
     checking.await.map_err(|error| Failure::Local(error.to_string()))?
 }
 
-fn tell_bad(terminal: &Terminal, input: &Input, checked: &Checked, first: &[(u64, String)]) {
+fn report_bad_lines(terminal: &Terminal, input: &Input, checked: &Checked, first: &[(u64, String)]) {
     if checked.bad == 0 {
         return;
     }
-    let lines = many(checked.bad + checked.good, "line");
+    let lines = count_of(checked.bad + checked.good, "line");
     let are = if checked.bad == 1 { "is" } else { "are" };
-    terminal.say(format_args!("{} of {lines} of {} {are} bad:", grouped(checked.bad), input.path.display()));
+    terminal.println(format!("{} of {lines} of {} {are} bad:", thousands(checked.bad), input.path.display()));
     for (line, faults) in first {
-        terminal.say(format_args!("  line {line}: {faults}"));
+        terminal.println(format!("  line {line}: {faults}"));
     }
     let more = checked.bad - first.len() as u64;
     if more > 0 {
-        terminal.say(format_args!("  and {} more; --json tells all", grouped(more)));
+        terminal.println(format!("  and {} more; --json tells all", thousands(more)));
     }
 }
 
@@ -213,7 +213,7 @@ async fn find_pictures(out: &Path, parts: &mut Vec<Part>, terminal: &Terminal) -
             {
                 part.ended[index] = true;
                 found += 1;
-                terminal.status(format_args!("looking at what is there: {} pictures", grouped(found)));
+                terminal.status(format!("looking at what is there: {} pictures", thousands(found)));
             }
         })?;
         Ok((known, found))
@@ -228,16 +228,14 @@ fn jobs_of(parts: &[Part]) -> u64 {
 }
 
 fn greet(terminal: &Terminal, header: &Header, submitted: u64, lines: u64, found: u64) {
-    let out = shown(&header.out).display();
+    let out = short_path(&header.out).display();
     if submitted == 0 {
-        terminal.say(format_args!("{}: {} to {}", header.name, many(lines, "job"), out));
+        terminal.println(format!("{}: {} to {}", header.name, count_of(lines, "job"), out));
     } else {
-        let (submitted, found) = (grouped(submitted), grouped(found));
-        let lines = many(lines, "job");
-        terminal.say(format_args!(
-            "{}: goes on; of {lines} {submitted} are submitted, {found} saved in {out}",
-            header.name
-        ));
+        let (submitted, found) = (thousands(submitted), thousands(found));
+        let lines = count_of(lines, "job");
+        terminal
+            .println(format!("{}: goes on; of {lines} {submitted} are submitted, {found} saved in {out}", header.name));
     }
 }
 

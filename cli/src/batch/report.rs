@@ -10,10 +10,10 @@ use super::chunks::completed;
 use super::collect::{Collected, Lines};
 use super::input::Input;
 use crate::failure::{Failure, Outcome};
-use crate::groups::command;
+use crate::groups::command_for;
 use crate::journal::Header;
 use crate::terminal::{Event, Terminal};
-use crate::words::{grouped, many, shown};
+use crate::words::{count_of, short_path, thousands};
 
 /// Tells what became of the jobs. `written` is whether the lines of those that failed are in `failed_file`: where that
 /// cannot be, everything else is told all the same.
@@ -26,28 +26,28 @@ pub(crate) fn report(
     written: bool,
 ) -> Result<Outcome, Failure> {
     let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons, small_titles } = collected;
-    let new = if downloaded == saved { String::new() } else { format!(", {} of them now", grouped(*downloaded)) };
-    terminal.say(format_args!("{} saved in {}{new}", many(*saved, "poster"), shown(&header.out).display()));
+    let new = if downloaded == saved { String::new() } else { format!(", {} of them now", thousands(*downloaded)) };
+    terminal.println(format!("{} saved in {}{new}", count_of(*saved, "poster"), short_path(&header.out).display()));
     if small_titles.count > 0 {
-        let (titles, lines) = (many(small_titles.count, "title"), numbers(small_titles));
-        terminal.say(format_args!("warning: {titles} too small to read, of {lines}. A shorter title is set larger."));
+        let (titles, lines) = (count_of(small_titles.count, "title"), numbers(small_titles));
+        terminal.println(format!("warning: {titles} too small to read, of {lines}. A shorter title is set larger."));
     }
     if *unfetched > 0 {
-        let pictures = many(*unfetched, "picture");
-        terminal.say(format_args!("{pictures} could not be downloaded. The same command tries again."));
+        let pictures = count_of(*unfetched, "picture");
+        terminal.println(format!("{pictures} could not be downloaded. The same command tries again."));
     }
     if !failed.is_empty() {
-        terminal.say(format_args!("{} failed:", many(failed.len() as u64, "poster")));
+        terminal.println(format!("{} failed:", count_of(failed.len() as u64, "poster")));
         for (code, reason) in reasons {
-            terminal.say(format_args!("  {} {code}: {}", grouped(reason.lines.count), numbers(&reason.lines)));
-            terminal.say_wrapped("    ", &reason.message);
+            terminal.println(format!("  {} {code}: {}", thousands(reason.lines.count), numbers(&reason.lines)));
+            terminal.println_wrapped("    ", &reason.message);
         }
         if written {
-            terminal.say(format_args!("Their lines are in {}, to be fed again.", shown(failed_file).display()));
+            terminal.println(format!("Their lines are in {}, to be fed again.", short_path(failed_file).display()));
         }
         if !to_retry.is_empty() {
-            terminal.say("To queue those again that may succeed, and then run this command again:");
-            terminal.say(format_args!("  {}", command("retry", to_retry, state)));
+            terminal.println("To queue those again that may succeed, and then run this command again:");
+            terminal.println(format!("  {}", command_for("retry", to_retry, state)));
         }
     }
     terminal.data(&Event {
@@ -66,7 +66,7 @@ fn numbers(lines: &Lines) -> String {
     first.sort_unstable();
     let first: Vec<_> = first.iter().map(ToString::to_string).collect();
     let more = lines.count - lines.first.len() as u64;
-    let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
+    let more = if more > 0 { format!(" and {} more", thousands(more)) } else { String::new() };
     format!("line{} {}{more}", if lines.count == 1 { "" } else { "s" }, first.join(", "))
 }
 

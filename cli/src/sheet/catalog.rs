@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::manifest::{self, Lines};
-use crate::words::beginning;
+use crate::words::ellipsize;
 
 /// The beginning of the names of the sheets themselves, which are no posters.
 pub(super) const SHEET: &str = "contact-sheet";
@@ -79,7 +79,7 @@ impl Catalog {
                 None => lines.insert(Lines::open(&self.directory)?),
             };
             let picture = lines.at(place)?;
-            let title = picture.title.unwrap_or_else(|| beginning(&picture.prompt, MAX_TITLE));
+            let title = picture.title.unwrap_or_else(|| ellipsize(&picture.prompt, MAX_TITLE));
             Ok(Entry { file, title, prompt: picture.prompt, size: Some((picture.width, picture.height)) })
         };
         pictures.iter().map(entry).collect()

@@ -14,7 +14,7 @@ use crate::manifest;
 use crate::sheet::catalog::{Catalog, SHEET};
 use crate::sheet::page::PAGE;
 use crate::terminal::Terminal;
-use crate::words::{grouped, many, quoted, shown};
+use crate::words::{count_of, quoted, short_path, thousands};
 
 /// How many pictures one sheet holds.
 const PER_SHEET: usize = 400;
@@ -60,29 +60,29 @@ pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool)
         let file = if number == 0 { format!("{SHEET}.png") } else { format!("{SHEET}-{}.png", number + 1) };
         let path = directory.join(&file);
         let sign = |done: usize| {
-            let done = grouped((before + done) as u64);
-            terminal.status(format_args!("contact sheet: {done} of {}", many(pictures as u64, "picture")));
+            let done = thousands((before + done) as u64);
+            terminal.status(format!("contact sheet: {done} of {}", count_of(pictures as u64, "picture")));
         };
         unreadable += contact::draw(directory, &entries, &title, &path, sign)?;
         sheets.push(path);
     }
     let pages = page::write_all(directory, name, &catalog)?;
     terminal.clear();
-    terminal.say(format_args!("contact sheet: {}", shown(&sheets[0]).display()));
+    terminal.println(format!("contact sheet: {}", short_path(&sheets[0]).display()));
     if sheets.len() < sheets_in_all {
-        let (first, of) = (grouped(PER_SHEET as u64), many(pictures as u64, "picture"));
-        terminal.say(format_args!("  it shows the first {first} of {of}; all of them take {sheets_in_all} sheets:"));
-        terminal.say(format_args!("    poster sheet {} --all", quoted(&directory.display().to_string())));
+        let (first, of) = (thousands(PER_SHEET as u64), count_of(pictures as u64, "picture"));
+        terminal.println(format!("  it shows the first {first} of {of}; all of them take {sheets_in_all} sheets:"));
+        terminal.println(format!("    poster sheet {} --all", quoted(&directory.display().to_string())));
     } else if sheets.len() > 1 {
-        terminal.say(format_args!("  and {}", many(sheets.len() as u64 - 1, "further sheet")));
+        terminal.println(format!("  and {}", count_of(sheets.len() as u64 - 1, "further sheet")));
     }
     let page = directory.join(PAGE);
-    terminal.say(format_args!("all posters:   {}", shown(&page).display()));
+    terminal.println(format!("all posters:   {}", short_path(&page).display()));
     if pages > 1 {
-        terminal.say(format_args!("  the first of {pages} pages, which lead to each other"));
+        terminal.println(format!("  the first of {pages} pages, which lead to each other"));
     }
     if unreadable > 0 {
-        terminal.say(format_args!("{} cannot be read", many(unreadable as u64, "picture")));
+        terminal.println(format!("{} cannot be read", count_of(unreadable as u64, "picture")));
     }
     terminal
         .data(&json!({ "event": "sheet", "sheets": sheets, "page": page, "pages": pages, "pictures": pictures }))?;

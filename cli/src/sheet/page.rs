@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::catalog::{Catalog, Entry};
 use crate::failure::Failure;
-use crate::words::{grouped, many};
+use crate::words::{count_of, thousands};
 
 /// The name of the page.
 pub(super) const PAGE: &str = "index.html";
@@ -72,9 +72,9 @@ fn name(page: usize) -> String {
 
 fn head(title: &str, all: usize, page: usize, pages: usize, posters: &Range<usize>) -> String {
     let count = if pages == 1 {
-        many(all as u64, "poster")
+        count_of(all as u64, "poster")
     } else {
-        let [first, last, all] = [posters.start + 1, posters.end, all].map(|number| grouped(number as u64));
+        let [first, last, all] = [posters.start + 1, posters.end, all].map(|number| thousands(number as u64));
         format!("{first} to {last} of {all} posters")
     };
     let link = |to: usize, word: &str| format!("<a href=\"./{}\">{word}</a>", name(to));
