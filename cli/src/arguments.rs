@@ -260,7 +260,7 @@ pub(crate) struct Batch {
     pub(crate) at_once: u8,
 
     /// How long to go on asking a service that does not answer, such as 90s, 15m or 12h
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
     pub(crate) patience: Duration,
 }
 
@@ -389,18 +389,6 @@ fn without_file_names(argument: Arg) -> Arg {
     if is_text { argument.value_hint(ValueHint::Other) } else { argument }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    let rule = || format!("{text:?} is not a time such as 90s, 15m or 12h");
-    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(rule()),
-    };
-    number.parse::<u32>().map(|number| Duration::from_secs(u64::from(number) * seconds)).map_err(|_| rule())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,10 +439,15 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        assert_eq!(time("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(time("2h"), Ok(Duration::from_secs(7200)));
-        for bad in ["", "3", "s", "-1s", "3d", "1.5h"] {
-            assert!(time(bad).is_err(), "{bad}");
+        let patience = |text: &str| match Arguments::try_parse_from(["poster", "batch", "a.txt", "--patience", text]) {
+            Ok(Arguments { command: Command::Batch(batch), .. }) => Some(batch.patience.as_secs()),
+            _ => None,
+        };
+        for (text, seconds) in [("90s", 90), ("2h", 7_200), ("1.5h", 5_400), ("3d", 259_200)] {
+            assert_eq!(patience(text), Some(seconds), "{text}");
+        }
+        for bad in ["", "3", "s", "-1s"] {
+            assert_eq!(patience(bad), None, "{bad}");
         }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) struct Arguments {
     bedrock: Painter,
 
     /// How long the local model waits before it paints, such as 3s or 250ms
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     model_latency: Duration,
 
     /// How often the local model fails, as shares of its calls: throttle, unavailable, error, hang, filter, deny
@@ -137,20 +137,6 @@ impl Arguments {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let rule = || format!("{text:?} is not a time such as 3s or 250ms");
-    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(rule)?;
-    let (number, unit) = text.split_at(unit);
-    let seconds_per_unit = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err(rule()),
-    };
-    let number: f64 = number.parse().map_err(|_| rule())?;
-    Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| rule())
-}
-
 fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
@@ -169,11 +155,13 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        assert_eq!(duration("3s"), Ok(Duration::from_secs(3)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        for bad in ["", "3", "s", "-1s", "3h", "1e999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
+        let latency =
+            |text: &str| Arguments::try_parse_from(["local", "--model-latency", text]).map(|read| read.model_latency);
+        for (text, milliseconds) in [("3s", 3_000), ("250ms", 250), ("1.5m", 90_000)] {
+            assert_eq!(latency(text).expect("it is a time"), Duration::from_millis(milliseconds), "{text}");
+        }
+        for bad in ["", "3", "s", "-1s", "1e999s"] {
+            assert!(latency(bad).is_err(), "{bad}");
         }
     }
 }

@@ -5,6 +5,9 @@ use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use html_escape::encode_quoted_attribute;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::catalog::{Catalog, Entry};
 use crate::failure::Failure;
 use crate::words::{count_of, thousands};
@@ -20,6 +23,9 @@ const TAIL: &str = include_str!("tail.html");
 
 /// How many posters a page has. A browser opens so many in two seconds, and ten times as many in a minute.
 const PER_PAGE: usize = 10_000;
+
+/// The characters of a file name that are percent-encoded in its URL.
+const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// How many posters are held in memory at once.
 const PIECE: usize = 200;
@@ -84,46 +90,18 @@ fn head(title: &str, all: usize, page: usize, pages: usize, posters: &Range<usiz
     let head =
         HEAD.replace("{count}", &count).replace("{links}", &format!("{before} {after}")).replace("{place}", place);
     // Last, so that nothing in the title is taken for a place to fill in.
-    head.replace("{title}", &escaped(title))
+    head.replace("{title}", &encode_quoted_attribute(title))
 }
 
 fn write_poster(page: &mut impl Write, entry: &Entry) -> io::Result<()> {
-    let (file, title) = (address(&entry.file), escaped(&entry.title));
-    let prompt = escaped(if entry.prompt.is_empty() { &entry.title } else { &entry.prompt });
+    let (file, title) = (utf8_percent_encode(&entry.file, NOT_PLAIN), encode_quoted_attribute(&entry.title));
+    let prompt = encode_quoted_attribute(if entry.prompt.is_empty() { &entry.title } else { &entry.prompt });
     let size = entry.size.map(|(width, height)| format!(" width=\"{width}\" height=\"{height}\"")).unwrap_or_default();
     writeln!(
         page,
-        "<figure><a href=\"{file}\"><img src=\"{file}\" loading=\"lazy\" decoding=\"async\" alt=\"{prompt}\"{size}></a>\
+        "<figure><a href=\"./{file}\"><img src=\"./{file}\" loading=\"lazy\" decoding=\"async\" alt=\"{prompt}\"{size}></a>\
          <figcaption dir=\"auto\">{title}</figcaption></figure>"
     )
-}
-
-/// Text as it stands in HTML, within quotation marks too.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// The relative address of a file. What is not plain is encoded, so that no name is taken for anything else.
-fn address(file: &str) -> String {
-    let mut address = String::from("./");
-    for byte in file.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => address.push(char::from(byte)),
-            byte => address.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    address
 }
 
 #[cfg(test)]
