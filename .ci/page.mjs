@@ -574,7 +574,7 @@ test("files are read for certain or refused by name, and what was read is shown 
     ["c.csv", "prompt\tseed\nA heist\t7", "The columns are separated by tabs. Save the file with commas."],
     ["d.csv", "sep=,\nprompt,seed\nA heist,7", "“sep=”"],
     ["e.csv", "A heist on the moon,5", "This is CSV, and its first line must name the columns, one of them prompt."],
-    ["f.csv", 'custom_id,prompt\n1,A spy\n2,"A heist\n3,Moon landing\n', "Line 3: has a quotation mark on line 3 that nothing closes."],
+    ["f.csv", 'custom_id,prompt\n1,A spy\n2,"A heist\n3,Moon landing\n', "Line 3: has a quotation mark on line 3 that is never closed."],
     ["g.csv", 'prompt\n"A heist" on the moon', "Line 2: has text behind a quotation mark that closes."],
     ["h.csv", Buffer.from("prompt\nCaf\u00e9 noir", "latin1"), "h.csv is not in UTF-8. Save it as UTF-8."],
     ["i.txt", "Caf\ufffd noir", "Line 1: has the character U+FFFD, which stands for a letter that was lost."],

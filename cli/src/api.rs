@@ -1,4 +1,4 @@
-//! The HTTP API, asked again for as long as that makes sense.
+//! The HTTP API, with retries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,108 +22,98 @@ use crate::http::{Http, Kind, Unreachable, read_body};
 use crate::terminal::Terminal;
 use crate::words::human_duration;
 
-/// How long a command that somebody waits for goes on asking a service that does not answer.
+/// How long a command retries, unless it is `poster batch`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest wait between two tries, unless the service asks for a longer one.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How much slower polling becomes at most when the service is busy.
+/// How much slower polling becomes at most while the service is busy.
 const MAX_SLOWNESS: u32 = 8;
 
-/// How many jobs a page has at the most.
+/// The most jobs of a page.
 pub(crate) const PAGE: usize = 100;
 
-/// The API, for one caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     service: Arc<Service>,
     http: Http,
     terminal: Terminal,
     patience: Duration,
-    /// How many times slower than usual the service is to be polled.
+    /// How many times slower than usual to poll the service.
     slowness: Arc<AtomicU32>,
 }
 
-/// An answer of the service, and when it is worth asking again.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
-    /// What was asked for.
     pub(crate) value: T,
-    /// After what time another look is worthwhile; `None` when there is nothing to wait for.
+    /// The header `Retry-After`; `None` if there is nothing to wait for.
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// What an id names.
+/// The job or batch that an id names.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A job.
     Job(Box<JobView>),
     /// A batch, or a group of batches.
     Batch(Box<Answer<BatchView>>),
 }
 
 impl Api {
-    /// The API of this service.
     pub(crate) fn new(service: Service, terminal: Terminal) -> Self {
         let (service, http) = (Arc::new(service), Http::new());
         Self { service, http, terminal, patience: PATIENCE, slowness: Arc::new(AtomicU32::new(1)) }
     }
 
-    /// The same, asking a service that does not answer for as long as `patience`.
+    /// The same API, with retries for as long as `patience`.
     pub(crate) fn patient(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// The address of the API.
-    pub(crate) fn address(&self) -> &str {
-        &self.service.address
+    pub(crate) fn url(&self) -> &str {
+        &self.service.url
     }
 
-    /// The service, and the key to it.
     pub(crate) fn service(&self) -> &Service {
         &self.service
     }
 
-    /// The client that asks it.
     pub(crate) fn http(&self) -> &Http {
         &self.http
     }
 
-    /// Asks once, and gives back whatever is answered.
-    pub(crate) async fn get_once(&self, path: &str) -> Result<(Head, Bytes), Unreachable> {
+    /// Sends a GET request once, and returns any answer.
+    pub(crate) async fn get_once(&self, path: &str) -> Result<Response<Bytes>, Unreachable> {
         self.send(&Method::GET, path, Bytes::new(), None, None).await
     }
 
-    /// How long to wait before the next poll: a little longer than the service says, so that many callers do not come
-    /// at once, and longer still when it is busy.
+    /// How long to wait before the next poll: longer than the service says by a random part, so that many callers do not
+    /// poll at once, and longer still while it is busy.
     pub(crate) fn pause(&self, retry_after: Option<Duration>) -> Duration {
         let wait = retry_after.unwrap_or(Duration::from_secs(1)) * self.slowness.load(Ordering::Relaxed);
         wait.mul_f64(1.0 + fastrand::f64() / 4.0)
     }
 
-    /// Submits a job.
     pub(crate) async fn submit(&self, order: Bytes) -> Result<JobView, Failure> {
         Ok(self.post("/jobs", order, &new_key()).await?.value)
     }
 
-    /// Submits a batch. The key makes sure that it is taken in once, however often it is sent.
+    /// Submits a batch. However often it is sent with the same idempotency key, the service accepts it once.
     pub(crate) async fn submit_batch(&self, batch: Bytes, key: &str) -> Result<BatchView, Failure> {
         Ok(self.post("/batches", batch, key).await?.value)
     }
 
-    /// The job, after `wait` at the most if it has not ended before.
+    /// The job. The service holds its answer for up to `wait`, until the job has ended.
     pub(crate) async fn job(&self, id: &str, wait: Option<Duration>) -> Result<Answer<JobView>, Failure> {
         let prefer = wait.map(|wait| format!("wait={}", wait.as_secs()));
         self.get(&format!("/jobs/{id}"), prefer.as_deref()).await
     }
 
-    /// The batch.
     pub(crate) async fn batch(&self, id: &str) -> Result<Answer<BatchView>, Failure> {
         self.get(&format!("/batches/{id}"), None).await
     }
 
-    /// What this id, which must be a UUID, names: a batch or a job.
+    /// Finds the batch or the job with this id, which must be a UUID.
     pub(crate) async fn find(&self, id: &str) -> Result<Found, Failure> {
         match self.batch(id).await {
             Ok(answer) => Ok(Found::Batch(Box::new(answer))),
@@ -147,35 +137,34 @@ impl Api {
         Ok(self.get(&format!("{list}?limit={}{status}{cursor}", limit.clamp(1, PAGE)), None).await?.value)
     }
 
-    /// Cancels or retries a job, as `action` says.
+    /// Cancels or retries a job: `action` is `cancel` or `retry`.
     pub(crate) async fn act_on_job(&self, id: &str, action: &str, key: &str) -> Result<JobView, Failure> {
         Ok(self.post(&format!("/jobs/{id}/{action}"), Bytes::new(), key).await?.value)
     }
 
-    /// Cancels what waits of a batch, or retries what failed of it, as `action` says.
-    ///
-    /// A large group is worked off in several requests: each answer says where the next one goes on.
+    /// Cancels the queued jobs of a batch, or retries its failed jobs. A large group takes several requests, of which each
+    /// answer has the cursor for the next.
     pub(crate) async fn act_on_batch(&self, id: &str, action: &str, key: &str) -> Result<BatchView, Failure> {
         let path = format!("/batches/{id}/{action}");
         let mut view: BatchView = self.post(&path, Bytes::new(), key).await?.value;
         while let Some(cursor) = view.next_cursor.take() {
-            self.terminal.status(format!("{action}: more to do …"));
+            self.terminal.status(format!("{action}: continuing …"));
             view = self.post(&format!("{path}?cursor={cursor}"), Bytes::new(), key).await?.value;
         }
         Ok(view)
     }
 
-    /// A new address of a job's picture.
+    /// A new presigned URL of a job's picture.
     pub(crate) async fn picture_url(&self, id: &str) -> Result<String, Failure> {
-        let (head, _) = self.ask(Method::GET, &format!("/jobs/{id}/image"), Bytes::new(), None, None).await?;
-        let address = head.get(LOCATION).and_then(|address| address.to_str().ok());
-        address.map(str::to_owned).ok_or_else(|| Failure::Service("the service tells no address".to_owned()))
+        let answer = self.ask(Method::GET, &format!("/jobs/{id}/image"), Bytes::new(), None, None).await?;
+        let url = answer.headers().get(LOCATION).and_then(|url| url.to_str().ok());
+        url.map(str::to_owned).ok_or_else(|| Failure::Service("the service returned no image URL".to_owned()))
     }
 
-    /// Gets a picture from its presigned address, which the API key does not belong to.
-    pub(crate) async fn picture(&self, address: &str) -> Result<Response<Incoming>, Unreachable> {
-        let request = Request::get(address).header(USER_AGENT, agent()).body(Full::default());
-        let request = request.map_err(|_| Unreachable::lasting("the picture's address is none"))?;
+    /// Gets a picture from its presigned URL, without the API key.
+    pub(crate) async fn picture(&self, url: &str) -> Result<Response<Incoming>, Unreachable> {
+        let request = Request::get(url).header(USER_AGENT, agent()).body(Full::default());
+        let request = request.map_err(|_| Unreachable::lasting("the service returned an invalid image URL"))?;
         self.http.send(request).await
     }
 
@@ -187,8 +176,8 @@ impl Api {
         read(self.ask(Method::POST, path, content, Some(key), None).await?)
     }
 
-    /// Sends a request until it is served, refused for good, or patience has run out. Every request here may be sent
-    /// again: a POST carries its idempotency key.
+    /// Sends a request until it succeeds, is refused for good, or `patience` is over. Every request may be repeated, since a
+    /// POST carries an idempotency key.
     async fn ask(
         &self,
         method: Method,
@@ -196,40 +185,40 @@ impl Api {
         content: Bytes,
         key: Option<&str>,
         prefer: Option<&str>,
-    ) -> Result<(HeaderMap, Bytes), Failure> {
-        let begun = Instant::now();
+    ) -> Result<Response<Bytes>, Failure> {
+        let started = Instant::now();
         for attempt in 0.. {
             let (wait, why) = match self.send(&method, path, content.clone(), key, prefer).await {
-                Ok((head, bytes)) if head.status < 400 => {
+                Ok(answer) if answer.status().as_u16() < 400 => {
                     let slowness = self.slowness.load(Ordering::Relaxed);
                     self.slowness.store((slowness / 2).max(1), Ordering::Relaxed);
-                    return Ok((head.headers, bytes));
+                    return Ok(answer);
                 }
-                Ok((head, bytes)) => {
-                    let problem = problem(head.status, &bytes);
-                    let passing =
-                        matches!(head.status, 429 | 500 | 502 | 503 | 504) && problem.code != "quota_exceeded";
-                    if !passing {
+                Ok(answer) => {
+                    let problem = problem(&answer);
+                    let is_temporary = matches!(answer.status().as_u16(), 429 | 500 | 502 | 503 | 504)
+                        && problem.code != "quota_exceeded";
+                    if !is_temporary {
                         return Err(Failure::Refused(Box::new(problem)));
                     }
                     let slowness = self.slowness.load(Ordering::Relaxed);
                     self.slowness.store((slowness * 2).min(MAX_SLOWNESS), Ordering::Relaxed);
-                    let asked = retry_after(&head.headers).unwrap_or_default();
-                    let why = format!("{} answers {} ({})", self.address(), problem.status, problem.code);
+                    let asked = retry_after(answer.headers()).unwrap_or_default();
+                    let why = format!("{} answered {} ({})", self.url(), problem.status, problem.code);
                     (asked + full_jitter(Duration::from_secs(1), LONGEST_WAIT, attempt), why)
                 }
                 Err(error) => {
                     let wait = full_jitter(Duration::from_millis(500), LONGEST_WAIT, attempt);
                     let why = match error.kind {
-                        // Whoever restarts a local service has it back in a moment, so a batch goes on asking.
                         Kind::NothingListens if self.service.is_local() => {
-                            format!("nothing listens at {}; is `cargo run` serving there?", self.address())
+                            format!("nothing listens at {}; is `cargo run` serving there?", self.url())
                         }
                         Kind::NoSuchName => {
-                            format!("{} does not answer: {error}; is the address right?", self.address())
+                            format!("{} does not answer: {error}; is the URL right?", self.url())
                         }
-                        _ => format!("{} does not answer: {error}", self.address()),
+                        _ => format!("{} does not answer: {error}", self.url()),
                     };
+                    // A batch waits for a service that is being restarted.
                     let is_in_vain = match error.kind {
                         Kind::Lasting => true,
                         Kind::NothingListens => self.service.is_local() && self.patience == PATIENCE,
@@ -242,7 +231,7 @@ impl Api {
                     (wait, why)
                 }
             };
-            if begun.elapsed() + wait > self.patience {
+            if started.elapsed() + wait > self.patience {
                 return Err(Failure::Service(why));
             }
             if attempt > 0 || self.patience > PATIENCE {
@@ -262,9 +251,9 @@ impl Api {
         content: Bytes,
         key: Option<&str>,
         prefer: Option<&str>,
-    ) -> Result<(Head, Bytes), Unreachable> {
+    ) -> Result<Response<Bytes>, Unreachable> {
         let mut request =
-            Request::builder().method(method).uri(format!("{}{path}", self.address())).header(USER_AGENT, agent());
+            Request::builder().method(method).uri(format!("{}{path}", self.url())).header(USER_AGENT, agent());
         if let Some(secret) = &self.service.key {
             request = request.header("x-api-key", secret.expose());
         }
@@ -279,20 +268,10 @@ impl Api {
         }
         let request = request.body(Full::new(content)).map_err(|error| Unreachable::lasting(error.to_string()))?;
         let (head, incoming) = self.http.send(request).await?.into_parts();
-        Ok((Head { status: head.status.as_u16(), headers: head.headers }, read_body(incoming).await?))
+        Ok(Response::from_parts(head, read_body(incoming).await?))
     }
 }
 
-/// What comes before the body of an answer.
-#[derive(Debug)]
-pub(crate) struct Head {
-    /// The status.
-    pub(crate) status: u16,
-    /// The headers.
-    pub(crate) headers: HeaderMap,
-}
-
-/// A key for a request that is made once.
 pub(crate) fn new_key() -> String {
     Uuid::new_v4().to_string()
 }
@@ -305,19 +284,19 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
-fn read<T: DeserializeOwned>((headers, bytes): (HeaderMap, Bytes)) -> Result<Answer<T>, Failure> {
-    let value = serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::Service(format!("the answer is not one of this API: {error}")))?;
-    Ok(Answer { value, retry_after: retry_after(&headers) })
+fn read<T: DeserializeOwned>(answer: Response<Bytes>) -> Result<Answer<T>, Failure> {
+    let value = serde_json::from_slice(answer.body())
+        .map_err(|error| Failure::Service(format!("the answer is not from this API: {error}")))?;
+    Ok(Answer { value, retry_after: retry_after(answer.headers()) })
 }
 
-/// What the service says is wrong, or the status alone where something else has answered.
-pub(crate) fn problem(status: u16, bytes: &[u8]) -> ProblemDetails {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| ProblemDetails {
+/// The problem details of an answer, or only its status if something else than the service answered.
+pub(crate) fn problem(answer: &Response<Bytes>) -> ProblemDetails {
+    serde_json::from_slice(answer.body()).unwrap_or_else(|_| ProblemDetails {
         kind: "about:blank".to_owned(),
         title: String::new(),
-        status,
-        detail: "The answer is not one of this API. Is the address right?".to_owned(),
+        status: answer.status().as_u16(),
+        detail: "The answer is not from this API. Is the URL right?".to_owned(),
         code: "unknown".to_owned(),
         errors: Vec::new(),
     })

@@ -13,26 +13,26 @@ use shared::poster::{Placement, Style};
 
 use crate::config::ApiKey;
 
-/// Makes movie posters from prompts, one or twenty thousand, by the HTTP API of the movie poster service.
+/// Makes movie posters from prompts, one or twenty thousand, through the HTTP API of the movie poster service.
 #[derive(Debug, Parser)]
 #[command(name = "poster", version, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "\
 Examples:
   poster make \"A noir detective thriller in 1940s Venice\"
-  poster batch prompts.ndjson       submit, wait, download; again to continue
+  poster batch prompts.ndjson       submit, wait, download; run it again to continue
   poster list --status failed
-  poster sheet posters              one picture of all, and an index.html
-  poster doctor                     is the service all right?
+  poster sheet posters              a contact sheet and an index.html
+  poster doctor                     is the service working?
 
-The service is the one at http://127.0.0.1:3000 (cargo run) unless told
-otherwise: by --api and --api-key, by the variables POSTER_API and
-POSTER_API_KEY, or by ~/.config/poster/config.toml:
+The default service is http://127.0.0.1:3000 (cargo run). Set another with
+--api and --api-key, with the variables POSTER_API and POSTER_API_KEY, or in
+~/.config/poster/config.toml:
   api = \"https://abc123.execute-api.us-west-2.amazonaws.com/v1\"
   api_key = \"...\"
-Flags come before variables, and variables before the file.
+Flags override variables, and variables override the file.
 
 Exit codes:
-  0    everything was done
+  0    success
   1    some posters failed or were canceled, or lines were left out
   2    the command or its input is wrong, or the service refused it
   3    the service does not answer, or is too busy
@@ -42,11 +42,11 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// The address of the API [default: http://127.0.0.1:3000]
+    /// The URL of the API [default: http://127.0.0.1:3000]
     #[arg(long, env = "POSTER_API", value_name = "URL", global = true, help_heading = "Options of every command")]
     pub(crate) api: Option<String>,
 
-    /// Your API key; better in the variable or the file, since other users see a command line
+    /// Your API key; better set in the variable or the file, since other users can see command lines
     #[arg(
         long,
         env = "POSTER_API_KEY",
@@ -58,15 +58,15 @@ pub(crate) struct Arguments {
     #[arg(value_parser = |text: &str| Ok::<_, String>(ApiKey::from(text)))]
     pub(crate) api_key: Option<ApiKey>,
 
-    /// The configuration file [default: ~/.config/poster/config.toml, if there is one]
+    /// The configuration file [default: ~/.config/poster/config.toml, if it exists]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Options of every command")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Write data to standard output, as JSON lines
+    /// Print data as JSON lines on standard output
     #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
 
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(long, short, global = true, help_heading = "Options of every command")]
     pub(crate) quiet: bool,
 }
@@ -75,23 +75,23 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Make one poster: submit, wait, save, open
     Make(Make),
-    /// Make a poster of each line of a file; the same command again continues
+    /// Make a poster from each line of a file; run it again to continue
     Batch(Batch),
-    /// Wait for jobs and batches to end, and show how they get on
+    /// Wait for jobs and batches to end, and show their progress
     Watch(Ids),
     /// List your jobs, newest first, or those of a batch
     List(List),
-    /// Show jobs or batches as they stand
+    /// Show jobs or batches
     Get(Ids),
-    /// Cancel jobs, or what has not started of batches
+    /// Cancel jobs, or the queued jobs of batches
     Cancel(Ids),
-    /// Queue failed jobs again, or what failed of batches
+    /// Retry failed and canceled jobs, or the failed jobs of batches
     Retry(Ids),
     /// Download the pictures of jobs or batches
     Download(Download),
-    /// Put the pictures of a directory on one sheet, and in an index.html
+    /// Make a contact sheet and an index.html of a directory of pictures
     Sheet(Sheet),
-    /// Check a service step by step, and say what to do about what fails
+    /// Check a service step by step, with advice for each failure
     Doctor(Doctor),
     /// Print completions for a shell
     #[command(after_help = "\
@@ -105,22 +105,21 @@ Examples:
     },
 }
 
-/// What a picture is to be like, beside its prompt.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PictureOptions {
     /// The shape of the picture [default: 2:3]
     #[arg(long, value_name = "RATIO", value_parser = one_of(AspectRatio::ALL, AspectRatio::as_str))]
     aspect_ratio: Option<AspectRatio>,
 
-    /// What to keep out of the picture
+    /// What the picture must not show
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
 
-    /// The same seed paints the same picture again
+    /// The same seed and prompt give the same picture
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Seed::MAX)))]
     seed: Option<u32>,
 
-    /// The file format, webp only with a model that paints it [default: png]
+    /// The file format; webp works only with some models [default: png]
     #[arg(long, value_name = "FORMAT", value_parser = one_of(OutputFormat::ALL, OutputFormat::as_str))]
     output_format: Option<OutputFormat>,
 
@@ -130,7 +129,7 @@ pub(crate) struct PictureOptions {
 }
 
 impl PictureOptions {
-    /// The fields of a request that say the same.
+    /// The options as fields of a request.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let fields = [
             ("aspect_ratio", self.aspect_ratio.map(|ratio| json!(ratio))),
@@ -155,34 +154,34 @@ pub(crate) struct Make {
     #[arg(required = true)]
     pub(crate) prompt: Vec<String>,
 
-    /// A title to set over the picture, crisp and in full
+    /// A title to print over the picture
     #[arg(long, value_name = "TEXT")]
     pub(crate) title: Option<String>,
 
-    /// A line that goes with the title
+    /// A line to go with the title
     #[arg(long, value_name = "TEXT", requires = "title")]
     pub(crate) tagline: Option<String>,
 
-    /// A line of the billing block, such as "directed by: Ada Marlowe"; may be given several times
+    /// A line of the billing block, such as "directed by: Ada Marlowe"; may be repeated
     #[arg(long = "credit", value_name = "ROLE: NAME", requires = "title", value_parser = credit)]
     pub(crate) credits: Vec<Value>,
 
-    /// How the title is set [default: as the prompt suggests]
+    /// The style of the lettering [default: as the prompt suggests]
     #[arg(long, requires = "title", value_parser = one_of(Style::ALL, Style::as_str))]
     pub(crate) style: Option<Style>,
 
-    /// Where the title stands [default: where the picture is calmest]
+    /// The position of the title [default: where the picture is calmest]
     #[arg(long, requires = "title", value_parser = one_of(Placement::ALL, Placement::as_str))]
     pub(crate) placement: Option<Placement>,
 
     #[command(flatten)]
     pub(crate) picture: PictureOptions,
 
-    /// Where the picture is saved
+    /// The directory for the picture
     #[arg(long, short, value_name = "DIR", default_value = "posters")]
     pub(crate) out: PathBuf,
 
-    /// Submit only, and end at once
+    /// Submit only; do not wait
     #[arg(long)]
     pub(crate) no_wait: bool,
 
@@ -193,17 +192,17 @@ pub(crate) struct Make {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A line holds a job: a prompt, what else POST /jobs takes, and custom_id, your
-own name for it.
+Each line is a job: a prompt, any other field of POST /jobs, and custom_id,
+your own name for it.
   .ndjson  {\"prompt\": \"A heist on the moon\", \"custom_id\": \"moon\"}
   .json    [{\"prompt\": ...}, ...] or {\"defaults\": {...}, \"jobs\": [...]}
-  .csv     a header such as prompt,seed,poster.title, a row for each job
+  .csv     a header such as prompt,seed,poster.title, and a row for each job
   .txt     a prompt on each line
 
-Every line is checked before anything is submitted. Beside FILE lies
-FILE.poster-state, by which the same command again continues after a Ctrl-C,
-a crash or a lost network: nothing is submitted twice or downloaded twice.
-Lines that failed come into FILE.failed.ndjson, to be fed again.
+Every line is checked before anything is submitted. FILE.poster-state records
+what was submitted: after a Ctrl-C, a crash or a lost network, run the same
+command again to continue. Nothing is submitted twice or downloaded twice.
+Failed lines are written to FILE.failed.ndjson, ready for another batch.
 
 Examples:
   poster batch prompts.ndjson
@@ -214,34 +213,34 @@ pub(crate) struct Batch {
     /// The file, or - for standard input
     pub(crate) file: PathBuf,
 
-    /// How the file is written [default: by its name, else by its first line]
+    /// The format of the file [default: by its name, else by its first line]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// What the batch is called [default: the file's name]
+    /// The name of the batch [default: the file's name]
     #[arg(long)]
     pub(crate) name: Option<String>,
 
     #[command(flatten)]
     pub(crate) picture: PictureOptions,
 
-    /// Where the pictures are saved [default: FILE-posters]
+    /// The directory for the pictures [default: FILE-posters]
     #[arg(long, short, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Leave bad lines out and go on
+    /// Leave out bad lines
     #[arg(long)]
     pub(crate) skip_bad: bool,
 
-    /// Check the lines and end
+    /// Only check the lines
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Submit, and neither wait nor download; the command without this flag goes on from there
+    /// Submit only; run the command without this flag to wait and download
     #[arg(long)]
     pub(crate) no_wait: bool,
 
-    /// Make no contact sheet and no index.html
+    /// Do not make a contact sheet and an index.html
     #[arg(long)]
     pub(crate) no_sheet: bool,
 
@@ -249,29 +248,28 @@ pub(crate) struct Batch {
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 
-    /// How many jobs one request carries
+    /// The most jobs of one request
     #[arg(long, value_name = "JOBS", default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) chunk: u16,
 
-    /// How many pictures are downloaded at once
+    /// How many pictures to download at once
     #[arg(long, value_name = "PICTURES", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) at_once: u8,
 
-    /// How long to go on asking a service that does not answer, such as 90s, 15m or 12h
+    /// How long to retry while the service does not answer, such as 90s, 15m or 12h
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
     pub(crate) patience: Duration,
 }
 
-/// How a file of jobs is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// A JSON object on each line
     Ndjson,
-    /// A JSON document: an array of jobs, or a batch as POST /batches takes it
+    /// A JSON document of up to 64 MB: an array of jobs, or a batch as POST /batches takes it
     Json,
-    /// Rows of fields separated by commas, the first of which names them
+    /// Comma-separated values with a header
     Csv,
     /// A prompt on each line
     Text,
@@ -284,45 +282,45 @@ Examples:
   poster list --status failed --limit 100
   poster list --batch 77981ec5-c758-89cb-ad6f-dbb3af96b75c --all")]
 pub(crate) struct List {
-    /// Only those of this status
+    /// Only jobs of this status
     #[arg(long, value_parser = one_of(Status::ALL, Status::as_str))]
     pub(crate) status: Option<Status>,
 
-    /// Those of this batch, or of the batch of this state file
+    /// Only jobs of this batch, given by its id or its state file
     #[arg(long, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) batch: Option<String>,
 
-    /// How many
+    /// The most jobs to list
     #[arg(long, default_value_t = 20, conflicts_with = "all")]
     pub(crate) limit: usize,
 
-    /// All of them
+    /// List all jobs
     #[arg(long)]
     pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Ids {
-    /// The ids of jobs or batches; the state file of `poster batch` stands for its whole batch
+    /// The ids of jobs or batches; a state file of `poster batch` stands for its whole batch
     #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// The ids of jobs or batches; the state file of `poster batch` stands for its whole batch
+    /// The ids of jobs or batches; a state file of `poster batch` stands for its whole batch
     #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) ids: Vec<String>,
 
-    /// Where the pictures are saved
+    /// The directory for the pictures
     #[arg(long, short, value_name = "DIR", default_value = "posters")]
     pub(crate) out: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The titles come from posters.ndjson, which poster writes beside the pictures
-it saves; pictures from elsewhere are called by their file names.
+Titles come from posters.ndjson, which poster writes beside its pictures.
+Other pictures are titled by their file names.
 
 Examples:
   poster sheet posters
@@ -331,37 +329,37 @@ pub(crate) struct Sheet {
     /// The directory of pictures
     pub(crate) dir: PathBuf,
 
-    /// What the sheet is called [default: the directory's name]
+    /// The heading of the sheet [default: the directory's name]
     #[arg(long)]
     pub(crate) title: Option<String>,
 
-    /// Draw as many sheets as all pictures need, not only the first
+    /// Draw all sheets, not only the first
     #[arg(long)]
     pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The steps: the address, the name of its host, a connection to it or to the
-proxy, TLS, the health of the service, the clock, the key, and with --paint one
-picture from its submission to its download. A line tells of each, with what to
-do where it fails. Nothing is saved.
+The steps: the URL, the host name, a connection to the host or the proxy, TLS,
+the health of the service, the clock, the key, and with --paint one picture
+from its submission to its download. Each step prints a line, and advice if it
+fails. Nothing is saved.
 
 Examples:
   poster doctor
-  poster doctor --paint                     costs what one picture costs
-  poster doctor --paint --title \"Moonfall\"   the lettering too")]
+  poster doctor --paint                     costs as much as one picture
+  poster doctor --paint --title \"Moonfall\"   checks the lettering too")]
 pub(crate) struct Doctor {
-    /// Have one picture painted and download it; on AWS that costs $0.04 to $0.14, by the model
+    /// Paint and download one picture; on AWS that costs $0.04 to $0.14, depending on the model
     #[arg(long)]
     pub(crate) paint: bool,
 
-    /// A title to set over that picture
+    /// A title to print over that picture
     #[arg(long, value_name = "TEXT", requires = "paint")]
     pub(crate) title: Option<String>,
 }
 
-/// A person or company of the billing block. What stands before the first colon is the role.
+/// A person or company of the billing block. The text before the first colon is the role.
 fn credit(text: &str) -> Result<Value, String> {
     Ok(match text.split_once(':') {
         Some((role, name)) => json!({ "role": role.trim(), "name": name.trim() }),
@@ -369,7 +367,7 @@ fn credit(text: &str) -> Result<Value, String> {
     })
 }
 
-/// A value that is one of few, which completions and `--help` then name.
+/// Parses one of a few values, which completions and `--help` list.
 fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
@@ -379,7 +377,7 @@ fn one_of<T: Copy + Send + Sync + 'static>(
         .map(move |text| named(&text).expect("only these are possible"))
 }
 
-/// The command line as completions are made from it: file names are offered where a file is asked for, and nowhere else.
+/// The command line for completions, which offer file names only for arguments that are files.
 pub(crate) fn for_completions() -> clap::Command {
     Arguments::command().mut_args(without_file_names).mut_subcommands(|command| command.mut_args(without_file_names))
 }

@@ -1,4 +1,4 @@
-//! Where the service is and who asks: a file, below the environment, below flags.
+//! The URL of the service and the API key: from flags, else the environment, else the configuration file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use toml::Value;
 
 use crate::failure::Failure;
 
-/// Where a service that was started with `cargo run` answers.
+/// The URL of a service that was started with `cargo run`.
 const LOCAL: &str = "http://127.0.0.1:3000";
 
-/// A secret that no output can hold: its `Debug` form shows nothing of it.
+/// A secret whose `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(crate) struct ApiKey(String);
 
 impl ApiKey {
-    /// The key, for the header alone.
+    /// The key. Only the request header may use it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -37,7 +37,7 @@ impl TryFrom<Value> for ApiKey {
         match value {
             Value::String(text) => Ok(Self(text)),
             // The parser's own message would quote a number, which may be the key.
-            _ => Err("api_key must be a text in quotation marks"),
+            _ => Err("api_key must be a string in quotation marks"),
         }
     }
 }
@@ -48,7 +48,6 @@ impl From<&str> for ApiKey {
     }
 }
 
-/// The configuration file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -56,31 +55,26 @@ pub(crate) struct Config {
     api_key: Option<ApiKey>,
 }
 
-/// The service, and the key to it.
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// The API's address, without a slash at its end.
-    pub(crate) address: String,
-    /// Where the address comes from, in words.
+    /// The URL of the API, without a trailing slash.
+    pub(crate) url: String,
+    /// Where the URL comes from, as text.
     pub(crate) source: &'static str,
-    /// The caller's key.
     pub(crate) key: Option<ApiKey>,
 }
 
 impl Service {
-    /// Whether the service is on this machine, by the name of its host.
+    /// Whether the host is this machine, by its name.
     pub(crate) fn is_local(&self) -> bool {
-        let address = self.address.parse::<Uri>().unwrap_or_default();
-        let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
+        let url = self.url.parse::<Uri>().unwrap_or_default();
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback())
     }
 }
 
 impl Config {
-    /// Reads the file at `path`, which must be there, or else the one at its usual place, which need not.
-    ///
-    /// # Errors
-    /// When it cannot be read, or says what it may not say.
+    /// Reads the file at `path`, which must exist, or the one at the usual place, which need not.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = path.map(Path::to_owned).or_else(|| usual_place().filter(|path| path.exists())) else {
             return Ok(Self::default());
@@ -93,35 +87,32 @@ impl Config {
         })
     }
 
-    /// What is left of the file once the environment and the flags have had their say.
-    ///
-    /// # Errors
-    /// When the address is none.
-    pub(crate) fn settle(self, address: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
-        let (address, source) = match (address, &self.api) {
-            (Some(address), _) => (address, "from --api or POSTER_API"),
-            (None, Some(address)) => (&**address, "from the configuration file"),
-            (None, None) => (LOCAL, "the default address"),
+    /// The service: the file, overridden by the environment and the flags.
+    pub(crate) fn settle(self, url: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
+        let (url, source) = match (url, &self.api) {
+            (Some(url), _) => (url, "from --api or POSTER_API"),
+            (None, Some(url)) => (&**url, "from the configuration file"),
+            (None, None) => (LOCAL, "the default"),
         };
-        let address = address.trim_end_matches('/').to_owned();
-        if !is_address(&address) {
-            let option = "the address of the API (--api, POSTER_API, or api in the configuration file)";
-            let rule = "must be one such as https://abc123.execute-api.us-west-2.amazonaws.com/v1";
-            return Err(Failure::Usage(format!("{option} {rule}, and not {address:?}")));
+        let url = url.trim_end_matches('/').to_owned();
+        if !is_url(&url) {
+            let option = "the URL of the API (--api, POSTER_API, or api in the configuration file)";
+            let rule = "must look like https://abc123.execute-api.us-west-2.amazonaws.com/v1";
+            return Err(Failure::Usage(format!("{option} {rule}, not {url:?}")));
         }
         let key = key.or(self.api_key).filter(|key| !key.0.is_empty());
         if key.as_ref().is_some_and(|key| !key.0.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Failure::Usage("the API key must consist of visible ASCII characters".to_owned()));
         }
-        Ok(Service { address, source, key })
+        Ok(Service { url, source, key })
     }
 }
 
-/// Whether paths can be put behind this text to make addresses of an API.
-fn is_address(text: &str) -> bool {
+/// Whether a path can be appended to this text to make a URL.
+fn is_url(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let Some(authority) = uri.authority() else { return false };
-    // What stands behind the host is a port or nothing, so that no user and no colon without a number is let through.
+    // Only a port may follow the host: no user name, and no colon without a number.
     let host = authority.host();
     let rest = authority.as_str().strip_prefix(host);
     let port = rest.is_some_and(|rest| rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0));
@@ -142,13 +133,13 @@ mod tests {
     fn flags_come_before_the_file_and_the_file_before_the_default() {
         let config =
             || toml::from_str::<Config>("api = \"https://a.example/v1/\"\napi_key = \"k\"").expect("it is TOML");
-        let settled = config().settle(None, None).expect("a good address");
-        assert_eq!((settled.address.as_str(), settled.key), ("https://a.example/v1", Some("k".into())));
+        let settled = config().settle(None, None).expect("a good URL");
+        assert_eq!((settled.url.as_str(), settled.key), ("https://a.example/v1", Some("k".into())));
         assert_eq!(settled.source, "from the configuration file");
-        let settled = config().settle(Some("http://b.example"), Some("other".into())).expect("a good address");
-        assert_eq!((settled.address.as_str(), settled.key), ("http://b.example", Some("other".into())));
+        let settled = config().settle(Some("http://b.example"), Some("other".into())).expect("a good URL");
+        assert_eq!((settled.url.as_str(), settled.key), ("http://b.example", Some("other".into())));
         let settled = Config::default().settle(None, None).expect("the default");
-        assert_eq!((settled.address.as_str(), settled.key), (LOCAL, None));
+        assert_eq!((settled.url.as_str(), settled.key), (LOCAL, None));
         for bad in [
             "example.org",
             "ftp://example.org",
@@ -174,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn no_output_can_hold_the_key() {
-        let service = Config::default().settle(None, Some("secret".into())).expect("a good address");
+    fn no_output_shows_the_key() {
+        let service = Config::default().settle(None, Some("secret".into())).expect("a good URL");
         assert!(!format!("{service:?}").contains("secret"));
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.toml");

@@ -1,12 +1,12 @@
-//! Checking a service step by step, and saying what to do about what fails.
+//! Checking a service step by step, with advice for each failure.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use hyper::Uri;
 use hyper::header::{DATE, HeaderMap};
+use hyper::{Response, Uri};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::api::{HealthView, ImageView, JobView, JobsView};
@@ -24,36 +24,35 @@ use crate::failure::{Failure, Outcome};
 use crate::http::{Kind, Unreachable, read_body};
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job_until;
-use crate::words::{fault_text, thousands};
+use crate::words::{faults_text, thousands};
 
-/// How long a name may be looked up, and a connection come about.
+/// How long resolving a name may take, and how long connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long the picture may take. A service that has nothing else to do needs some ten seconds.
+/// How long the picture may take. An idle service needs about ten seconds.
 const PAINTING: Duration = Duration::from_secs(180);
 
-/// How far the clocks may be apart. AWS refuses signatures that are five minutes off.
+/// How far the clocks may differ. AWS refuses signatures that are five minutes off.
 const APART: Duration = Duration::from_secs(60);
 
-/// What is painted.
 const PROMPT: &str = "A lighthouse on a cliff at dusk, oil painting";
 
-/// What is wrong, and what to do about it.
+/// A failed step, and what to do about it.
 #[derive(Debug)]
 struct Trouble {
     why: String,
     advice: String,
-    /// The exit code with which another command would end.
+    /// The exit code of another command in this situation.
     code: u8,
 }
 
 impl Trouble {
-    /// The service cannot be reached, or does not answer as it should.
+    /// The service cannot be reached, or its answer is wrong.
     fn service(why: impl Display, advice: impl Display) -> Self {
         Self { why: why.to_string(), advice: advice.to_string(), code: Failure::Service(String::new()).exit_code() }
     }
 
-    /// There is no picture, or not the one that was told.
+    /// There is no picture, or the wrong one.
     fn picture(why: impl Display, advice: impl Display) -> Self {
         Self { why: why.to_string(), advice: advice.to_string(), code: 1 }
     }
@@ -63,26 +62,25 @@ impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         let advice = match &failure {
             Failure::Refused(problem) => advice(problem),
-            _ => "Run the doctor again; docs/first-day.md lists what errors mean.".to_owned(),
+            _ => "Run `poster doctor` again; docs/first-day.md explains the errors.".to_owned(),
         };
         Self { why: failure.to_string(), advice, code: failure.exit_code() }
     }
 }
 
-/// What a step has found, and the words for it.
 type Found<T> = Result<(T, String), Trouble>;
 
-/// The steps that were taken.
+/// The examination, step by step.
 struct Visit<'a> {
     terminal: &'a Terminal,
-    /// The exit code of the first trouble.
+    /// The exit code of the first failed step.
     code: Option<u8>,
 }
 
 impl Visit<'_> {
-    /// Takes a step and tells what it has found. `None` where that is trouble.
+    /// Takes a step and prints its result. Returns `None` if it failed.
     async fn step<T>(&mut self, name: &str, work: impl Future<Output = Found<T>>) -> Result<Option<T>, Failure> {
-        if self.terminal.is_watched() {
+        if self.terminal.is_interactive() {
             self.terminal.status(format!("{name} …"));
         }
         let began = Instant::now();
@@ -105,26 +103,26 @@ impl Visit<'_> {
     }
 }
 
-/// A step for programs; `ok` is `None` for one that was not taken.
-fn data(name: &str, ok: Option<bool>, told: &str, advice: Option<&str>, ms: u128) -> Value {
-    json!({ "step": name, "ok": ok, "told": told, "advice": advice, "milliseconds": ms as u64 })
+/// A step as JSON. `ok` is `None` if it was skipped.
+fn data(name: &str, ok: Option<bool>, message: &str, advice: Option<&str>, ms: u128) -> Value {
+    json!({ "step": name, "ok": ok, "message": message, "advice": advice, "milliseconds": ms as u64 })
 }
 
-/// Checks the service, each step only where those before it allow.
+/// Checks the service. A failed step skips those that depend on it.
 pub(crate) async fn run(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Result<Outcome, Failure> {
     let mut visit = Visit { terminal, code: None };
     let reached = steps(api, &mut visit, doctor).await?.is_some();
     if reached && !doctor.paint {
-        let words = "not painted; --paint has one painted and downloaded, for $0.04 to $0.14 on AWS, by the model";
+        let words = "--paint paints and downloads one, which on AWS costs $0.04 to $0.14, depending on the model";
         terminal.show(format!("skip  {:<10}  {words}", "picture"))?;
         terminal.data(&data("picture", None, words, None, 0))?;
     }
     Ok(visit.code.map_or(Outcome::AllDone, Outcome::Found))
 }
 
-/// Takes the steps. `None` where one of them keeps those behind it from being taken.
+/// Takes the steps. Returns `None` if one of them failed and the rest was skipped.
 async fn steps(api: &Api, visit: &mut Visit<'_>, doctor: &Doctor) -> Result<Option<()>, Failure> {
-    let address: Uri = api.address().parse().unwrap_or_default();
+    let address: Uri = api.url().parse().unwrap_or_default();
     let Some(next) = visit.step("address", async { next(api, &address) }).await? else { return Ok(None) };
     let Some(addresses) = visit.step("name", resolve(&next)).await? else { return Ok(None) };
     if visit.step("connection", connect(api, &next, &addresses)).await?.is_none() {
@@ -134,7 +132,7 @@ async fn steps(api: &Api, visit: &mut Visit<'_>, doctor: &Doctor) -> Result<Opti
         return Ok(None);
     }
     let Some((headers, about)) = visit.step("health", health(api)).await? else { return Ok(None) };
-    // A wrong clock keeps no other step from being taken.
+    // The steps after a wrong clock are still worthwhile.
     visit.step("clock", async { clock(&headers, about) }).await?;
     if visit.step("key", key(api)).await?.is_none() {
         return Ok(None);
@@ -149,7 +147,7 @@ async fn steps(api: &Api, visit: &mut Visit<'_>, doctor: &Doctor) -> Result<Opti
     Ok(Some(()))
 }
 
-/// The host to connect to: the service's, or that of the proxy before it.
+/// The host to connect to: the service or its proxy.
 struct Next {
     host: String,
     port: u16,
@@ -165,39 +163,39 @@ impl Next {
 }
 
 fn next(api: &Api, address: &Uri) -> Found<Next> {
-    let (told, source) = (api.address(), api.service().source);
+    let (url, source) = (api.url(), api.service().source);
     let Some(proxy) = api.http().proxy_of(address) else {
-        return Ok((Next::new(address, false), format!("{told}, {source}")));
+        return Ok((Next::new(address, false), format!("{url}, {source}")));
     };
     if proxy.scheme_str() != Some("http") {
         let scheme = proxy.scheme_str().unwrap_or_default();
         return Err(Trouble {
-            why: format!("{told} is to be reached by a proxy that speaks {scheme}"),
-            advice: "Name one by http in HTTPS_PROXY or HTTP_PROXY, or this host in NO_PROXY.".to_owned(),
+            why: format!("the proxy for {url} speaks {scheme}, which is not supported"),
+            advice: "Set HTTPS_PROXY or HTTP_PROXY to an http proxy, or add this host to NO_PROXY.".to_owned(),
             code: 2,
         });
     }
     let next = Next::new(&proxy, true);
-    let words = format!("{told}, {source}; through the proxy {}:{}", next.host, next.port);
+    let words = format!("{url}, {source}; through the proxy {}:{}", next.host, next.port);
     Ok((next, words))
 }
 
 async fn resolve(next: &Next) -> Found<Vec<SocketAddr>> {
     let Next { host, port, is_proxy } = next;
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok((vec![(address, *port).into()], format!("{host} is an address itself")));
+        return Ok((vec![(address, *port).into()], format!("{host} is an IP address")));
     }
     let advice = if *is_proxy {
-        "Is the proxy spelled right in HTTPS_PROXY or HTTP_PROXY?"
+        "Is the proxy in HTTPS_PROXY or HTTP_PROXY spelled right?"
     } else {
-        "Is the address spelled right? That of a deployed service is the output ApiUrl of its stack. Where only a proxy \
-         knows the names of hosts, name it in HTTPS_PROXY."
+        "Is the URL spelled right? For a deployed service it is the output ApiUrl of its stack. If your network resolves \
+         names only through a proxy, set HTTPS_PROXY."
     };
     let trouble = |why: &dyn Display| Trouble::service(format!("{host}: {why}"), advice);
     let looked_up = tokio::time::timeout(CONNECT, lookup_host((host.as_str(), *port))).await;
-    let found = looked_up.map_err(|_| trouble(&"no name server answers"))?.map_err(|error| trouble(&error))?;
+    let found = looked_up.map_err(|_| trouble(&"the name server does not answer"))?.map_err(|error| trouble(&error))?;
     let addresses: Vec<_> = found.collect();
-    let first = addresses.first().ok_or_else(|| trouble(&"it leads to no address"))?;
+    let first = addresses.first().ok_or_else(|| trouble(&"the name has no address"))?;
     let others = if addresses.len() > 1 { format!(", and {} more", addresses.len() - 1) } else { String::new() };
     let words = format!("{host} is {}{others}", first.ip());
     Ok((addresses, words))
@@ -213,28 +211,27 @@ async fn connect(api: &Api, next: &Next, addresses: &[SocketAddr]) -> Found<()> 
         Err(_) => "no answer in time".to_owned(),
     };
     let advice = if next.is_proxy {
-        "Does the proxy run there? HTTPS_PROXY or HTTP_PROXY names it; NO_PROXY names hosts that need none."
+        "Is the proxy running? HTTPS_PROXY or HTTP_PROXY names it; NO_PROXY lists the hosts that need none."
     } else if api.service().is_local() {
-        "Is `cargo run` serving there? It says its address at its start. Name another one with --api or POSTER_API."
+        "Is `cargo run` serving there? It prints its URL when it starts. Set another URL with --api or POSTER_API."
     } else {
-        "Is the port right? A firewall, or a network without a way out, looks like this too; where there is a proxy, name \
-         it in HTTPS_PROXY or HTTP_PROXY."
+        "Is the port right? A firewall can cause this too. If your network needs a proxy, set HTTPS_PROXY or HTTP_PROXY."
     };
     let Next { host, port, .. } = next;
     Err(Trouble::service(format!("{host}:{port}: {why}"), advice))
 }
 
-/// What to do about an answer that did not come although there is a connection.
+/// A request that was not answered although connecting worked.
 fn unanswered(error: Unreachable) -> Trouble {
     let advice = match error.kind {
         Kind::Lasting if error.why.contains("InvalidContentType") => {
-            "Something other than TLS answers there. A local service is at an address with http, not https."
+            "The server does not speak TLS. The URL of a local service begins with http, not https."
         }
         Kind::Lasting => {
-            "Does the date of this machine lie in the certificate's time? A proxy that reads along has a certificate of \
-             its own: name its roots in SSL_CERT_FILE."
+            "Is the date of this machine right? If a proxy inspects your traffic, set SSL_CERT_FILE to its root \
+             certificates."
         }
-        _ => "Is it the port of this service, and http or https as it should be? Run the doctor again in a minute.",
+        _ => "Is the port right, and http or https? Run `poster doctor` again in a minute.",
     };
     Trouble::service(error, advice)
 }
@@ -244,85 +241,82 @@ async fn trust(api: &Api) -> Found<()> {
     Ok(((), "the certificate is trusted".to_owned()))
 }
 
-/// The headers of the answer, and this machine's time when it was given.
+/// Returns the headers of the answer, and this machine's time in the middle of the request.
 async fn health(api: &Api) -> Found<(HeaderMap, SystemTime)> {
     let (asked, began) = (SystemTime::now(), Instant::now());
-    let (head, bytes) = api.get_once("/health").await.map_err(unanswered)?;
+    let answer = api.get_once("/health").await.map_err(unanswered)?;
     let about = asked + began.elapsed() / 2;
-    let health: HealthView = read(head.status, &bytes)?;
+    let health: HealthView = read(&answer)?;
     let queue = health.queue;
     let words = format!(
-        "version {}; {} waiting, {} in work, a new job would wait {} s",
+        "version {}; {} jobs waiting, {} running; a new job would wait {} s",
         health.version,
         thousands(queue.waiting),
         thousands(queue.in_flight),
         thousands(queue.estimated_wait_seconds)
     );
-    Ok(((head.headers, about), words))
+    Ok(((answer.into_parts().0.headers, about), words))
 }
 
-/// What was asked for, or why it was not given.
-fn read<T: DeserializeOwned>(status: u16, bytes: &[u8]) -> Result<T, Trouble> {
-    let answer = if status < 300 { serde_json::from_slice(bytes).ok() } else { None };
-    answer.ok_or_else(|| {
-        let problem = problem(status, bytes);
+/// Parses an answer, or explains why it is not from this API.
+fn read<T: DeserializeOwned>(answer: &Response<Bytes>) -> Result<T, Trouble> {
+    let value = if answer.status().is_success() { serde_json::from_slice(answer.body()).ok() } else { None };
+    value.ok_or_else(|| {
+        let (status, problem) = (answer.status().as_u16(), problem(answer));
         match problem.code.as_str() {
-            "unknown" => Trouble::service(format!("it answers {status}, not as this API does"), advice(&problem)),
+            "unknown" => Trouble::service(format!("the answer, {status}, is not from this API"), advice(&problem)),
             _ => Failure::Refused(Box::new(problem)).into(),
         }
     })
 }
 
-/// What to do about a refusal.
 fn advice(problem: &ProblemDetails) -> String {
     match (problem.status, problem.code.as_str()) {
-        (_, "foreign_host" | "invalid_host") => "Use the address that the local service tells at its start.",
+        (_, "foreign_host" | "invalid_host") => "Use the URL that the local service prints when it starts.",
         (..500, "unknown") => {
-            "Is this the whole address of the service? That of a deployed one is the output ApiUrl, which ends in /v1."
+            "Is this the whole URL? For a deployed service it is the output ApiUrl, which ends in /v1."
         }
         (401 | 403, _) => {
-            "Set your key in POSTER_API_KEY, or as api_key in the configuration file. Of a deployed service it is the \
-             value behind the output ApiKeyId (docs/deploy.md, Deploy); a new key needs up to a minute. A local service \
-             was started with it: --api-key NAME=KEY."
+            "Set your key in POSTER_API_KEY, or as api_key in the configuration file. For a deployed service, the output \
+             ApiKeyId leads to it (docs/deploy.md, Deploy); a new key works within a minute. For a local service, it is \
+             the KEY of --api-key NAME=KEY."
         }
-        (_, "quota_exceeded") => "Wait for the usage plan's next period, or have its quota raised.",
-        (429, _) => "Others ask at the same time. Wait a minute and run the doctor again.",
+        (_, "quota_exceeded") => "Wait for the next period of the usage plan, or ask for a higher quota.",
+        (429, _) => "The service is busy. Run `poster doctor` again in a minute.",
         (500.., _) => {
-            "Run the doctor again in a minute. If it stays so, the functions' logs say why: docs/first-day.md, While calling."
+            "Run `poster doctor` again in a minute. If it still fails, read the functions' logs: docs/first-day.md, While calling."
         }
-        _ => "docs/api.md, Errors, says what the code means.",
+        _ => "See the code in docs/api.md, Errors.",
     }
     .to_owned()
 }
 
-/// Holds this machine's clock against the service's, which is that of AWS where it is deployed.
+/// Compares this machine's clock with that of the service, which on AWS is exact.
 fn clock(headers: &HeaderMap, about: SystemTime) -> Found<()> {
-    let told = headers.get(DATE).and_then(|date| date.to_str().ok());
-    let Some(told) = told.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok()) else {
-        return Ok(((), "the service does not tell its time".to_owned()));
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let Some(service) = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok()) else {
+        return Ok(((), "unknown: the answer has no Date header".to_owned()));
     };
-    let ahead = (OffsetDateTime::from(about) - told).whole_seconds();
+    let ahead = (OffsetDateTime::from(about) - service).whole_seconds();
     let seconds = thousands(ahead.unsigned_abs());
     if ahead.unsigned_abs() <= APART.as_secs() {
-        return Ok(((), format!("{seconds} s from the service's")));
+        return Ok(((), format!("{seconds} s off the service's")));
     }
     let side = if ahead < 0 { "behind" } else { "ahead of" };
     Err(Trouble {
         why: format!("this machine's clock is {seconds} s {side} the service's"),
-        advice:
-            "Set it, as by `timedatectl set-ntp true`. Certificates are judged by it, and AWS refuses what is signed \
-                 on this machine with a time that is five minutes off. Where this machine is right and serves itself, \
-                 URLs of pictures do not work."
-                .to_owned(),
+        advice: "Set it, for example with `timedatectl set-ntp true`. Certificates are checked by it, and AWS refuses \
+                 signatures that are five minutes off. If the clock of the service is wrong instead, its image URLs do \
+                 not work."
+            .to_owned(),
         code: 1,
     })
 }
 
-/// A cheap read that needs the key.
 async fn key(api: &Api) -> Found<()> {
-    let (head, bytes) = api.get_once("/jobs?limit=1").await.map_err(unanswered)?;
-    let _: JobsView = read(head.status, &bytes)?;
-    let words = if api.service().key.is_some() { "accepted" } else { "none is needed" };
+    let answer = api.get_once("/jobs?limit=1").await.map_err(unanswered)?;
+    let _: JobsView = read(&answer)?;
+    let words = if api.service().key.is_some() { "accepted" } else { "not needed" };
     Ok(((), words.to_owned()))
 }
 
@@ -332,11 +326,11 @@ async fn submit(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Found<String
         order["poster"] = json!({ "title": title });
     }
     if let Err(errors) = Order::parse(order.clone(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")).into());
+        return Err(Failure::Usage(faults_text(&errors)).into());
     }
     let job = api.submit(Bytes::from(order.to_string())).await?;
     let id = job.id.to_string();
-    terminal.set_resume_hint(format!("Job {id} goes on; `poster cancel {id}` stops it."));
+    terminal.set_resume_hint(format!("Job {id} is still running; `poster cancel {id}` cancels it."));
     Ok((id.clone(), format!("{id} is {}", job.status)))
 }
 
@@ -345,21 +339,23 @@ async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
     let enough = |job: &JobView| began.elapsed() > PAINTING || waits_for(job).is_some_and(needs_its_operator);
     let job = wait_for_job_until(api, terminal, id, enough).await?;
     if job.finished_at.is_none() {
-        // Nobody waits for it any longer, so that nothing is to be paid for it.
+        // Do not pay for a picture that nobody waits for.
         let canceled = api.act_on_job(id, "cancel", &new_key()).await;
-        let end = if canceled.is_ok() { "it is canceled" } else { "it goes on" };
+        let end = if canceled.is_ok() { "It was canceled." } else { "It could not be canceled." };
         let code = waits_for(&job);
-        let message = job.last_error.as_ref().map_or("nothing is told", |error| error.message.as_str());
-        let why = format!("the job is {}, and waits: {message} Now {end}.", job.status);
+        let message = job.last_error.as_ref().map_or("No worker has started it.", |error| error.message.as_str());
+        let why = format!("the job is still {}: {message} {end}", job.status);
         return Err(Trouble::picture(why, advice_of_job(code)));
     }
     match (job.status, job.image) {
         (Status::Succeeded, Some(image)) => {
             let seconds = began.elapsed().as_secs_f64();
             let lettering = image.poster.as_ref();
-            let title = lettering.map(|set| format!(", its title set as {}", set.style.as_str())).unwrap_or_default();
+            let title = lettering
+                .map(|set| format!(", with the title in the style {}", set.style.as_str()))
+                .unwrap_or_default();
             let price = price(job.model);
-            let words = format!("painted by {} in {seconds:.1} s, for {price} on AWS{title}", job.model.as_str());
+            let words = format!("painted by {} in {seconds:.1} s; on AWS {price}{title}", job.model.as_str());
             Ok((image, words))
         }
         (status, _) => {
@@ -370,37 +366,36 @@ async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
     }
 }
 
-/// Why a job waits.
 fn waits_for(job: &JobView) -> Option<ErrorCode> {
     job.last_error.as_ref().map(|error| error.code)
 }
 
-/// Whether waiting helps nothing until somebody acts.
+/// Whether the job waits until an operator acts.
 fn needs_its_operator(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::ModelAccessDenied | ErrorCode::ModelNotFound)
 }
 
-/// What to do about a job without a picture, by what it waits for or failed of.
+/// What to do about a job without a picture.
 fn advice_of_job(code: Option<ErrorCode>) -> &'static str {
     match code {
-        None => "Nobody has taken the job up. docs/operations.md, Find why a job waits.",
+        None => "See docs/operations.md, Find why a job waits.",
         Some(ErrorCode::ModelAccessDenied) => {
-            "The account has no access to the model: docs/deploy.md, Access to the model. ./preflight looks at it."
+            "The account has no access to the model: docs/deploy.md, Access to the model. ./preflight checks it."
         }
-        Some(ErrorCode::ModelNotFound) => "Deploy with a BedrockRegion that offers the model, such as us-west-2.",
+        Some(ErrorCode::ModelNotFound) => "Deploy with a BedrockRegion that has the model, such as us-west-2.",
         Some(ErrorCode::Throttled) => {
-            "The model's quota is used up. Wait, have it raised, or lower MaximumConcurrency; ./preflight shows it."
+            "The model's quota is used up. Wait, ask for a higher one, or lower MaximumConcurrency. ./preflight shows it."
         }
-        Some(ErrorCode::StorageUnavailable) => "Look at the bucket's policy, and at the health of S3 in the region.",
+        Some(ErrorCode::StorageUnavailable) => "Check the bucket's policy, and the health of S3 in the region.",
         Some(ErrorCode::ModelUnavailable | ErrorCode::ModelError) => {
-            "Bedrock does not paint at the moment. Look at its health in the region, and run the doctor again later."
+            "Bedrock is failing. Check its health in the region, and run `poster doctor` again later."
         }
-        Some(_) => "docs/first-day.md, While calling, lists what errors mean; the worker's log has the job's id.",
+        Some(_) => "See docs/first-day.md, While calling. The worker's log has the job's id.",
     }
 }
 
-/// What a picture costs on Bedrock in us-west-2, as of November 2026: <https://aws.amazon.com/bedrock/pricing/>. Of the
-/// price of Stable Image Ultra sources tell different things.
+/// The price of a picture on Bedrock in us-west-2, as of November 2026: <https://aws.amazon.com/bedrock/pricing/>. Sources
+/// disagree about Stable Image Ultra.
 fn price(model: Model) -> &'static str {
     match model {
         Model::Core => "$0.04",
@@ -409,49 +404,47 @@ fn price(model: Model) -> &'static str {
     }
 }
 
-/// Gets the picture from where the service says that it is.
 async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
     let host = image.url.parse::<Uri>().ok().and_then(|url| url.authority().map(ToString::to_string));
     let host = host.unwrap_or_default();
     let unreachable = |error: Unreachable| {
         let advice = format!(
-            "The service is reached, and the bucket is not. Let {host} through where the network lets only some hosts \
-             through, and name it in NO_PROXY where the proxy does not."
+            "The service can be reached, but the bucket cannot. If your network has a list of allowed hosts, add {host}; if \
+             the proxy blocks it, add it to NO_PROXY."
         );
-        Trouble { code: 1, ..Trouble::service(format!("{host} does not hand the picture out: {error}"), advice) }
+        Trouble { code: 1, ..Trouble::service(format!("cannot download from {host}: {error}"), advice) }
     };
     let answer = api.picture(&image.url).await.map_err(unreachable)?;
     let status = answer.status();
     let file = read_body(answer.into_body()).await.map_err(unreachable)?;
     if !status.is_success() {
-        let told = String::from_utf8_lossy(&file);
-        let code = told.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+        let text = String::from_utf8_lossy(&file);
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
         let code = code.map(|(code, _)| format!(" ({code})")).unwrap_or_default();
         return Err(Trouble::picture(
-            format_args!("{host} answers the presigned URL with {}{code}", status.as_u16()),
-            "Does a policy of the bucket, the account or the network deny s3:GetObject? A local service must have the \
-             right time. docs/first-day.md, While calling.",
+            format_args!("{host} answered {}{code} to the presigned URL", status.as_u16()),
+            "Does a policy of the bucket, the account or the network deny s3:GetObject? The clock of a local service must \
+             be right. See docs/first-day.md, While calling.",
         ));
     }
     let bytes = file.len() as u64;
     if bytes != image.bytes {
         return Err(Trouble::picture(
-            format_args!("{host} hands out {} bytes in place of {}", thousands(bytes), thousands(image.bytes)),
-            "Does something between here and the bucket change pictures, such as a proxy?",
+            format_args!("{host} sent {} bytes instead of {}", thousands(bytes), thousands(image.bytes)),
+            "Does a proxy change the pictures?",
         ));
     }
-    Ok((file, format!("{} bytes from {host} by a presigned URL", thousands(bytes))))
+    Ok((file, format!("{} bytes from {host}", thousands(bytes))))
 }
 
-/// Reads the picture.
 fn decode(file: &[u8], image: &ImageView) -> Found<()> {
-    let advice = "The file is not what the worker says that it stored. An issue, please, with the job's id.";
+    let advice = "The file is not the one that the worker stored. Please open an issue with the job's id.";
     let raster = Raster::decode(file)
         .map_err(|error| Trouble::picture(format!("the picture cannot be read: {error}"), advice))?;
     let (width, height) = (image.width, image.height);
     if (raster.width, raster.height) != (width as usize, height as usize) {
-        let why = format!("the picture has {} × {} pixels in place of {width} × {height}", raster.width, raster.height);
+        let why = format!("the picture has {} × {} pixels instead of {width} × {height}", raster.width, raster.height);
         return Err(Trouble::picture(why, advice));
     }
-    Ok(((), format!("{} of {width} × {height} pixels, whole", image.content_type)))
+    Ok(((), format!("{}, {width} × {height} pixels", image.content_type)))
 }

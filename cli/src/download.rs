@@ -18,16 +18,15 @@ use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
 use crate::words::count_of;
 
-/// How many pictures are downloaded at once.
+/// How many pictures are downloaded at a time.
 const AT_ONCE: usize = 8;
 
-/// Downloads what was painted of the jobs and batches.
 pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> Result<Outcome, Failure> {
     let Download { ids, out } = download;
     let ids = resolve_ids(ids)?;
     let mut manifest = Manifest::open(out)?;
     let mut there = HashSet::new();
-    terminal.status("looking at what is there …");
+    terminal.status("checking saved pictures …");
     manifest::read(out, |picture| {
         if picture.is_in(out) {
             there.insert(picture.job);
@@ -40,7 +39,7 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
             None => gone = true,
             Some(Found::Job(job)) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
             Some(Found::Job(job)) => {
-                terminal.println(format!("job {id} is {}, and has no picture", job.status));
+                terminal.println(format!("job {id} is {} and has no picture", job.status));
                 missing += 1;
             }
             Some(Found::Batch(batch)) => {
@@ -59,7 +58,7 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
         }
     }
     let Saving { saved, kept, .. } = saving;
-    let before = if kept > 0 { format!(", {} were there", count_of(kept, "picture")) } else { String::new() };
+    let before = if kept > 0 { format!(", {} were there already", count_of(kept, "picture")) } else { String::new() };
     terminal.println(format!("{} saved in {}{before}", count_of(saved, "picture"), out.display()));
     if missing > 0 {
         terminal.println(format!("{} without a picture", count_of(missing as u64, "job")));
@@ -67,7 +66,6 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
     Ok(if missing > 0 || gone { Outcome::SomeFailed } else { Outcome::AllDone })
 }
 
-/// What `download` has under way.
 struct Saving<'a> {
     api: &'a Api,
     terminal: &'a Terminal,
@@ -79,7 +77,7 @@ struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// Saves the pictures of these jobs, and tells how many cannot be had.
+    /// Saves the pictures of these jobs, and returns how many are not available.
     async fn save(&mut self, jobs: Vec<JobView>) -> Result<usize, Failure> {
         let (known, new): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| self.there.contains(&job.id));
         self.kept += known.len() as u64;

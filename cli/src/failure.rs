@@ -1,46 +1,45 @@
-//! Why a command did not do what was asked, and the exit code that tells.
+//! Why a command did not do what was asked, and its exit code.
 
 use std::fmt::Display;
 use std::path::Path;
 
 use shared::problem::ProblemDetails;
 
-/// How a command ended that did what was asked.
+/// How a command ended that ran to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All of it: exit code 0.
+    /// Everything was done: exit code 0.
     AllDone,
     /// Some posters failed or were canceled, or some lines were bad: exit code 1.
     SomeFailed,
-    /// Something was found that would end another command with this exit code.
+    /// `poster doctor` found a fault that would end another command with this exit code.
     Found(u8),
 }
 
-/// Why a command ended early. The variant is the exit code.
+/// Why a command ended early. The variant decides the exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The command line or the input is wrong: 2.
     #[error("{0}")]
     Usage(String),
-    /// The service refused the request: 2, or 3 where the same request may be taken another time.
-    #[error("{}", refusal(.0))]
+    /// The service refused the request: 2, or 3 if it may accept the same request later.
+    #[error("the service refused ({}, {}): {}", .0.status, .0.code, .0.detail)]
     Refused(Box<ProblemDetails>),
-    /// The service is out of reach, or does not answer as it should: 3.
+    /// The service cannot be reached, or its answer makes no sense: 3.
     #[error("{0}")]
     Service(String),
     /// A file cannot be read or written: 4.
     #[error("{0}")]
     Local(String),
-    /// Nobody reads standard output any more: 141, as of a process that the system stops for that.
+    /// Nobody reads standard output any more: 141, as of a process that SIGPIPE ends.
     #[error("nobody reads standard output")]
     Unread,
-    /// Somebody stopped the process: 130 by Ctrl-C, 143 by SIGTERM.
+    /// The process was stopped: 130 by Ctrl-C, 143 by SIGTERM.
     #[error("stopped")]
     Interrupted(u8),
 }
 
 impl Failure {
-    /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -53,7 +52,7 @@ impl Failure {
         }
     }
 
-    /// Whether the service has nothing of the name that was asked for. Another server on the way may answer 404 too.
+    /// Whether the service itself has no such job or batch. A proxy may answer 404 too, with another code.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused(problem) if problem.status == 404 && problem.code == "not_found")
     }
@@ -64,7 +63,17 @@ impl Failure {
     }
 }
 
-/// A refusal in the service's own words.
-fn refusal(problem: &ProblemDetails) -> String {
-    format!("the service refuses ({}, {}): {}", problem.status, problem.code, problem.detail)
+/// Turns the failure that the service has no such job or batch into `None`.
+pub(crate) fn if_found<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match answer {
+        Err(failure) if failure.is_not_found() => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+/// Runs blocking work on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Local(error.to_string()))?
 }

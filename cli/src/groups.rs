@@ -1,4 +1,4 @@
-//! The groups that a batch is on the service: one, or several where it has more parts than a group may have.
+//! The groups of a batch on the service: one, or several if it has more parts than a group may have.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,15 +10,12 @@ use crate::failure::Failure;
 use crate::journal::{Header, Part};
 use crate::words::quoted;
 
-/// The ids of the groups that the service is known to have, by their places.
+/// The ids of the groups that were submitted, by their numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Groups(BTreeMap<usize, BatchId>);
 
 impl Groups {
     /// The groups that these parts belong to.
-    ///
-    /// # Errors
-    /// When parts of one group have different ids for it.
     pub(crate) fn of(header: &Header, parts: &[Part]) -> Result<Self, Failure> {
         let mut groups = Self::default();
         for part in parts {
@@ -27,16 +24,13 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Takes note that the group at this place has this id.
-    ///
-    /// # Errors
-    /// When it is known under another one, which a group has for another caller.
+    /// Adds a group. Fails if it is known under another id, which it has for another caller.
     pub(crate) fn add(&mut self, place: usize, id: BatchId) -> Result<(), Failure> {
         if *self.0.entry(place).or_insert(id) == id {
             return Ok(());
         }
-        let owner = "the service takes this batch for another's; is the API key the one it began with?";
-        Err(Failure::Usage(owner.to_owned()))
+        let other = "this batch belongs to another caller. Is the API key the one it was started with?";
+        Err(Failure::Usage(other.to_owned()))
     }
 
     /// The ids, in the order of the input.
@@ -44,16 +38,13 @@ impl Groups {
         self.0.values().copied().collect()
     }
 
-    /// Makes sure that the service knows the last of them, and that it is the caller's.
-    ///
-    /// # Errors
-    /// When it does not, or the service does not answer.
+    /// Fails if the service does not know the last group, or it belongs to another caller.
     pub(crate) async fn check(&self, api: &Api) -> Result<(), Failure> {
         match self.0.values().next_back() {
             Some(last) => match api.batch(&last.to_string()).await {
                 Err(Failure::Refused(problem)) if problem.status == 404 => Err(Failure::Usage(
-                    "the service does not know what this batch submitted. Is the API key the one it began with? If the \
-                     service keeps it no longer, begin anew with --state and another file"
+                    "the service does not know this batch. Is the API key the one it was started with? If its retention has \
+                     ended, start over with --state and another file"
                         .to_owned(),
                 )),
                 answer => answer.map(drop),
@@ -63,7 +54,7 @@ impl Groups {
     }
 }
 
-/// A command about these groups: by its id where it is one, and otherwise by the state file, which names all.
+/// A command line for these groups. It names a single group by its id, and several by the state file.
 pub(crate) fn command_for(action: &str, groups: &[BatchId], state: &Path) -> String {
     match groups {
         [group] => format!("poster {action} {group}"),
@@ -76,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_one_that_a_shell_reads() {
+    fn a_command_can_be_pasted_into_a_shell() {
         let [first, second] = [BatchId::new(), BatchId::new()];
         let state = Path::new("it's a.poster-state");
         assert_eq!(command_for("retry", &[first], state), format!("poster retry {first}"));

@@ -1,4 +1,4 @@
-//! HTTP over TLS, with the client that the AWS SDK brings along, and by the proxies that the environment names.
+//! HTTP and TLS, with the same client as the AWS SDK, through the proxies that the environment names.
 
 use std::error::Error;
 use std::io;
@@ -23,45 +23,41 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// How long a connection may take to come about.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long an answer may be on its way: API Gateway gives up after 29 seconds.
+/// How long an answer may take. API Gateway gives up after 29 seconds.
 const ANSWER: Duration = Duration::from_secs(40);
 
-/// The greatest answer that is read into memory.
+/// The largest answer that is read into memory, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
-/// There was no answer, or it broke off.
+/// There was no answer, or it was incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct Unreachable {
-    /// Why, in words.
     pub(crate) why: String,
-    /// What to do about it.
     pub(crate) kind: Kind,
 }
 
-/// What to do about an answer that did not come.
+/// What can be done about a missing answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Another try may be answered.
+    /// Another try may succeed.
     MayPass,
-    /// Nothing listens at the address: another try may be answered, if somebody starts the service.
+    /// Nothing listens at the address: another try may succeed once the service is started.
     NothingListens,
-    /// The name of the host leads to no address: another try may be answered, if the network was away.
+    /// The host name cannot be resolved: another try may succeed if the network was down.
     NoSuchName,
-    /// Every try comes to the same, as with a certificate that is not trusted.
+    /// Every try would fail, as with a certificate that is not trusted.
     Lasting,
 }
 
 impl Unreachable {
-    /// A failure that may pass.
     pub(crate) fn passing(why: impl Into<String>) -> Self {
         Self { why: why.into(), kind: Kind::MayPass }
     }
 
-    /// A failure that lasts.
     pub(crate) fn lasting(why: impl Into<String>) -> Self {
         Self { why: why.into(), kind: Kind::Lasting }
     }
@@ -74,20 +70,20 @@ type Clients = Client<HttpsConnector<Connector>, Full<Bytes>>;
 pub(crate) struct Http {
     proxies: Arc<Matcher>,
     plain: Clients,
-    /// The client for https, made when the first such address comes: reading the machine's roots of trust takes time.
+    /// The client for https, made when it is first needed: reading the machine's root certificates takes time.
     secure: Arc<OnceLock<Clients>>,
 }
 
 impl Http {
-    /// A client that trusts the roots of this machine, and goes by the proxies of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
-    /// and `NO_PROXY`.
+    /// A client that trusts the root certificates of this machine, and uses the proxies of `HTTPS_PROXY`, `HTTP_PROXY`,
+    /// `ALL_PROXY` and `NO_PROXY`.
     pub(crate) fn new() -> Self {
         let proxies = Arc::new(Matcher::from_env());
         let tls = tls().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
         Self { plain: client(tls, proxies.clone()), proxies, secure: Arc::default() }
     }
 
-    /// The address of the proxy that is to be asked for this address, if one is.
+    /// The proxy for this URL, if there is one.
     pub(crate) fn proxy_of(&self, address: &Uri) -> Option<Uri> {
         self.proxies.intercept(address).map(|proxy| proxy.uri().clone())
     }
@@ -100,14 +96,15 @@ impl Http {
             return Ok(client);
         }
         let tls = tls().with_native_roots();
-        let tls = tls.map_err(|error| Unreachable::lasting(format!("this machine has no roots of trust: {error}")))?;
+        let tls =
+            tls.map_err(|error| Unreachable::lasting(format!("this machine has no root certificates: {error}")))?;
         Ok(self.secure.get_or_init(|| client(tls.with_no_client_auth(), self.proxies.clone())))
     }
 
-    /// Sends a request, and gives back the answer as soon as its head is there. Redirects are not followed, so that the
-    /// API key never goes where the caller did not send it.
+    /// Sends a request, and returns the answer once its headers have arrived. Redirects are not followed, so the API key
+    /// goes to no other host.
     pub(crate) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unreachable> {
-        // Over https the tunnel has the proxy's password, and the request is for the service alone.
+        // With https, only the request for the tunnel has the proxy's password.
         if request.uri().scheme_str() == Some("http")
             && let Some(password) = self.proxies.intercept(request.uri()).as_ref().and_then(Intercept::basic_auth)
         {
@@ -136,13 +133,12 @@ fn client(tls: rustls::ClientConfig, proxies: Arc<Matcher>) -> Clients {
         .build(connector.wrap_connector(Connector { tcp, proxies }))
 }
 
-/// Looks names of hosts up as the system does.
+/// Resolves host names as the system does.
 #[derive(Clone, Debug)]
 struct Names(GaiResolver);
 
-/// The name of a host leads to no address.
 #[derive(Debug, thiserror::Error)]
-#[error("no address is known for this name")]
+#[error("the name cannot be resolved")]
 struct NoSuchName(#[source] io::Error);
 
 impl Service<Name> for Names {
@@ -160,7 +156,7 @@ impl Service<Name> for Names {
     }
 }
 
-/// Connects to an address, or to the proxy that is to be asked for it.
+/// Connects to a host, or to the proxy for it.
 #[derive(Clone, Debug)]
 struct Connector {
     tcp: HttpConnector<Names>,
@@ -184,7 +180,7 @@ impl Service<Uri> for Connector {
             return Box::pin(async move { Ok(Stream { tcp: tcp.call(address).await?, to_proxy: false }) });
         };
         if proxy.uri().scheme_str() != Some("http") {
-            let why = format!("a proxy must be one by http, not by {}", proxy.uri().scheme_str().unwrap_or_default());
+            let why = format!("a proxy must speak http, not {}", proxy.uri().scheme_str().unwrap_or_default());
             return Box::pin(async move { Err(why.into()) });
         }
         if address.scheme_str() == Some("http") {
@@ -199,7 +195,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A connection, which tells the client whether a proxy reads the request. To a proxy it names the whole address.
+/// A connection that knows whether a proxy reads its requests, which then name the whole URL.
 struct Stream {
     tcp: TokioIo<TcpStream>,
     to_proxy: bool,
@@ -231,27 +227,26 @@ impl Write for Stream {
     }
 }
 
-/// The whole body of an answer.
 pub(crate) async fn read_body(incoming: Incoming) -> Result<Bytes, Unreachable> {
     let reading = tokio::time::timeout(ANSWER, Limited::new(incoming, MAX_ANSWER_BYTES).collect());
-    let collected = reading.await.map_err(|_| Unreachable::passing("the answer broke off"))?;
+    let collected = reading.await.map_err(|_| Unreachable::passing("the answer was incomplete"))?;
     Ok(collected.map_err(|error| Unreachable::passing(error.to_string()))?.to_bytes())
 }
 
-/// The next piece of an answer's body; `None` at its end.
+/// The next chunk of an answer's body; `None` at its end.
 pub(crate) async fn next_chunk(incoming: &mut Incoming) -> Result<Option<Bytes>, Unreachable> {
     loop {
         let reading = tokio::time::timeout(ANSWER, incoming.frame());
-        let frame = reading.await.map_err(|_| Unreachable::passing("the answer broke off"))?;
+        let frame = reading.await.map_err(|_| Unreachable::passing("the answer was incomplete"))?;
         let Some(frame) = frame else { return Ok(None) };
-        // What is no data is a trailer, which nobody here asks for.
+        // Skip trailers.
         if let Ok(data) = frame.map_err(|error| unreachable(&error))?.into_data() {
             return Ok(Some(data));
         }
     }
 }
 
-/// An error with its causes, since the outermost only says that something went wrong.
+/// An error with its causes, since the outermost does not say what went wrong.
 fn unreachable(error: &(dyn Error + 'static)) -> Unreachable {
     let (mut causes, mut kind) = (Vec::new(), Kind::MayPass);
     for cause in chain(error) {
@@ -269,7 +264,7 @@ fn unreachable(error: &(dyn Error + 'static)) -> Unreachable {
     Unreachable { why: causes.join(": "), kind }
 }
 
-/// The error and its causes. What an I/O error wraps is a cause too, though its `source` passes over it.
+/// The error and its causes. The `source` of an I/O error skips the error that it wraps.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
         Some(io) => io.get_ref().map(|within| within as &(dyn Error + 'static)),

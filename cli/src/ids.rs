@@ -8,11 +8,8 @@ use crate::groups::Groups;
 use crate::journal::read_parts;
 use crate::terminal::Terminal;
 
-/// The ids that these words name: each is an id itself, or a state file, which stands for the groups of its batch.
-///
-/// # Errors
-/// When there is no such file, it is no state file, or it has no word of anything that was submitted: what a crash has
-/// kept from being recorded would otherwise be taken for canceled.
+/// The ids of a command line. A state file stands for the groups of its batch; one without any is refused, since a crash
+/// may have kept a submitted part from being recorded.
 pub(crate) fn resolve_ids(words: &[String]) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::new();
     for word in words {
@@ -22,24 +19,21 @@ pub(crate) fn resolve_ids(words: &[String]) -> Result<Vec<String>, Failure> {
         }
         let path = Path::new(word);
         if !path.exists() {
-            let rule = "is neither an id nor the state file of a batch; `poster list` shows your jobs";
+            let rule = "is neither an id nor a state file; `poster list` shows your jobs";
             return Err(Failure::Usage(format!("{word:?} {rule}")));
         }
         let (header, parts) = read_parts(path)?;
         if parts.is_empty() {
-            let resume_hint = "run the command that began it with --no-wait first";
-            return Err(Failure::Usage(format!("{word:?} records nothing as submitted; {resume_hint}")));
+            let advice = "run its `poster batch` command with --no-wait first";
+            return Err(Failure::Usage(format!("{word:?} records no submitted part; {advice}")));
         }
         ids.extend(Groups::of(&header, &parts)?.ids().iter().map(ToString::to_string));
     }
     Ok(ids)
 }
 
-/// What this one of the ids names. One of several that the service has nothing of, such as the first group of an old
-/// batch, is told and is `None`, so that it does not keep the others from their turn.
-///
-/// # Errors
-/// When the service has nothing of the only id, or does not answer.
+/// Finds the job or batch of one of the ids. If there are several, one that does not exist is reported and is `None`, so
+/// that the command continues with the others.
 pub(crate) async fn find_one_of(
     ids: &[String],
     id: &str,
@@ -63,7 +57,7 @@ mod tests {
     use crate::journal::{Header, Journal, Part, tests::header};
 
     #[test]
-    fn parts_fall_to_groups_and_a_state_file_names_them() {
+    fn a_state_file_names_the_groups_of_its_parts() {
         let header = Header { parts_per_group: 2, ..header() };
         let [first, second] = [BatchId::new(), BatchId::new()];
         let directory = tempfile::tempdir().expect("a directory");
@@ -80,7 +74,7 @@ mod tests {
         assert!(resolve_ids(&["nothing".to_owned()]).is_err());
 
         let mut groups = Groups::of(&header, &[Part::new(3, BatchId::new(), second, vec![(1, 1)])]).expect("one group");
-        assert!(groups.add(1, first).is_err(), "the group at this place has another id");
+        assert!(groups.add(1, first).is_err(), "this group has another id");
         assert!(groups.add(0, first).is_ok());
         assert_eq!(groups.ids(), [first, second]);
     }

@@ -11,10 +11,9 @@ use crate::progress::counts_text;
 use crate::terminal::Terminal;
 use crate::words::{ellipsize, status_text, thousands, title_warning};
 
-/// Up to how many columns a job takes two lines of a list.
+/// In a terminal of at most so many columns, a listed job takes two lines.
 const NARROW: usize = 75;
 
-/// Lists jobs.
 pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
     let paths = match &list.batch {
         None => vec!["/jobs".to_owned()],
@@ -58,7 +57,6 @@ fn row(job: &JobView, columns: usize) -> String {
     format!("{}{gap}{:9}  {created:11}  {prompt}", job.id, job.status.as_str())
 }
 
-/// Shows jobs and batches.
 pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::AllDone;
     let ids = resolve_ids(&ids.ids)?;
@@ -72,12 +70,12 @@ pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
     Ok(outcome)
 }
 
-/// Cancels jobs, and what has not started of batches.
+/// Cancels jobs, and the queued jobs of batches.
 pub(crate) async fn cancel(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     act(api, terminal, ids, "cancel").await
 }
 
-/// Queues failed and canceled jobs again, and what failed of batches.
+/// Retries failed and canceled jobs, and the failed jobs of batches.
 pub(crate) async fn retry(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     act(api, terminal, ids, "retry").await
 }
@@ -97,7 +95,7 @@ async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<
         };
         match acted {
             Ok(shown) => shown?,
-            // One that has ended meanwhile does not keep the others from being acted on.
+            // A job that has ended does not keep the command from the others.
             Err(Failure::Refused(problem)) if problem.status == 409 => {
                 terminal.println(format!("{id}: {}", problem.detail));
                 outcome = Outcome::SomeFailed;
@@ -137,7 +135,7 @@ fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
         field("error", &format_args!("{}: {}", error.code.as_str(), error.message))?;
     }
     if let (Some(error), Status::Queued | Status::Running) = (&job.last_error, job.status) {
-        field("waits for", &format_args!("{}: {}", error.code.as_str(), error.message))?;
+        field("waiting", &format_args!("{}: {}", error.code.as_str(), error.message))?;
     }
     terminal.data(job)
 }

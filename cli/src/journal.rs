@@ -1,8 +1,7 @@
-//! The state file: which parts of the input were taken in, and under which names.
+//! The state file: which parts of the input were submitted, and their ids.
 //!
-//! It is only ever added to, one JSON line at a time, and each line is on the disk before the work goes on. A line that
-//! a crash has cut short is as good as none: the part that it was about is sent again under the same key, which the
-//! service knows.
+//! It is only appended to, one JSON line at a time, and each line is on the disk before the work continues. If a crash
+//! cuts a line short, its part is sent again under the same idempotency key, which the service recognizes.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
@@ -16,29 +15,24 @@ use shared::group::Group;
 use crate::failure::Failure;
 use crate::lines_file::{open_lines, read_lines, write_line};
 
-/// What all runs over the same input agree on.
+/// What all runs over the same input must agree on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
-    /// The version of the state file.
     pub(crate) version: u32,
-    /// The address of the API.
     pub(crate) api: String,
     /// The name of the group that the first parts belong to.
     pub(crate) group: String,
-    /// How many parts a group may have. Further parts belong to further groups.
+    /// How many parts a group may have. The parts behind belong to further groups.
     #[serde(default = "most_parts")]
     pub(crate) parts_per_group: usize,
-    /// What a person calls the batch.
     pub(crate) name: String,
-    /// The SHA-256 of the input.
     pub(crate) sha256: String,
-    /// A digest of the input and of everything that decides how it is cut into parts and what is asked for.
+    /// A digest of the input, its format, the defaults and the chunk size.
     pub(crate) settings: String,
-    /// What stands in for what jobs leave out.
+    /// The fields for jobs that leave them out.
     pub(crate) defaults: Map<String, Value>,
-    /// How many jobs a part has at the most.
+    /// The most jobs of a part.
     pub(crate) chunk: usize,
-    /// Where the pictures are saved.
     pub(crate) out: PathBuf,
 }
 
@@ -46,10 +40,8 @@ fn most_parts() -> usize {
     Group::MAX_PARTS
 }
 
-/// What every state file begins with.
 const BEGINNING: &[u8] = b"{\"begin\":";
 
-/// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Entry {
@@ -57,35 +49,32 @@ enum Entry {
     Part { chunk: usize, id: BatchId, group: BatchId, lines: Vec<(u64, u64)> },
 }
 
-/// A part of the input that was taken in.
+/// A part of the input that was submitted: a batch of the service.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    /// Which piece of the input it is, from zero.
+    /// The number of its chunk of the input, from zero.
     pub(crate) chunk: usize,
-    /// The batch that it became.
     pub(crate) id: BatchId,
-    /// The group of that batch.
     pub(crate) group: BatchId,
-    /// The lines of its jobs, as ranges with both ends.
+    /// The lines of its jobs, as inclusive ranges.
     pub(crate) lines: Vec<(u64, u64)>,
-    /// Which of its jobs are known to have ended: with a saved picture, or without one.
+    /// Which of its jobs are known to have ended: with a saved picture, or as failed.
     pub(crate) ended: Vec<bool>,
 }
 
 impl Part {
-    /// A part with these lines, of which none is known to have ended.
+    /// A part of which no job is known to have ended.
     pub(crate) fn new(chunk: usize, id: BatchId, group: BatchId, lines: Vec<(u64, u64)>) -> Self {
         let jobs: u64 = lines.iter().map(|(first, last)| last.saturating_sub(*first) + 1).sum();
-        // A state file is no more to be trusted than any other: no part has more than a thousand.
+        // The state file may be damaged: no part has more than a thousand jobs.
         Self { chunk, id, group, lines, ended: vec![false; jobs.min(shared::batch::MAX_JOBS as u64) as usize] }
     }
 
-    /// How many jobs it has.
     pub(crate) fn jobs(&self) -> usize {
         self.ended.len()
     }
 
-    /// The place of the job on this line.
+    /// The index of the job on this line.
     pub(crate) fn index_of(&self, line: u64) -> Option<usize> {
         let mut before = 0;
         for &(first, last) in &self.lines {
@@ -97,7 +86,7 @@ impl Part {
         None
     }
 
-    /// The line of the job at this place.
+    /// The line of the job with this index.
     pub(crate) fn line_of(&self, index: usize) -> Option<u64> {
         let mut left = index as u64;
         for &(first, last) in &self.lines {
@@ -111,7 +100,6 @@ impl Part {
     }
 }
 
-/// Line numbers as ranges with both ends.
 pub(crate) fn ranges(lines: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for line in lines {
@@ -123,7 +111,7 @@ pub(crate) fn ranges(lines: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// The state file, locked against other runs.
+/// The state file, locked against other processes.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
@@ -131,30 +119,28 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the state file, and tells which parts earlier runs have had taken in.
-    ///
-    /// # Errors
-    /// When another run has it, it is no state file, or it belongs to another input or other settings.
+    /// Opens the state file, or makes a new one. Returns the parts that earlier runs submitted. Fails if another process uses
+    /// the file, if it is not a state file, or if it belongs to another input or other settings.
     pub(crate) fn open(path: &Path, header: &Header) -> Result<(Self, Vec<Part>), Failure> {
         let failed = |error: io::Error| Failure::file(path, error);
-        // Before it is opened to be written to, since that mends its last line.
+        // Before it is opened for writing, which ends a torn last line.
         check_beginning(path)?;
         let file = open_lines(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Failure::Usage(format!("{}: another run is at it", path.display())));
+                return Err(Failure::Usage(format!("{} is in use by another `poster` process", path.display())));
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let mut journal = Self { file, path: path.to_owned() };
-        let (begun, parts) = read(path)?;
-        match begun {
-            Some(begun) => begun.agrees(header, path)?,
+        let (earlier, parts) = read(path)?;
+        match earlier {
+            Some(earlier) => earlier.agrees(header, path)?,
             None => {
-                // A first line that was cut short would stay the beginning of the file, and might not look like one.
+                // A torn first line is overwritten, since the file would begin with it.
                 if std::fs::read(path).map_err(failed)?.split_inclusive(|&byte| byte == b'\n').count() > 1 {
-                    return Err(no_state_file(path));
+                    return Err(not_a_state_file(path));
                 }
                 journal.file.set_len(0).map_err(failed)?;
                 journal.add(&Entry::Begin(header.clone()))?;
@@ -163,10 +149,6 @@ impl Journal {
         Ok((journal, parts))
     }
 
-    /// Records a part, so that no crash makes it forgotten.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub(crate) fn part(&mut self, part: &Part) -> Result<(), Failure> {
         self.add(&Entry::Part { chunk: part.chunk, id: part.id, group: part.group, lines: part.lines.clone() })
     }
@@ -177,27 +159,24 @@ impl Journal {
     }
 }
 
-/// The parts that a state file tells of, and what they agree on.
-///
-/// # Errors
-/// When it cannot be read, or is no state file.
+/// The header and the parts of a state file.
 pub(crate) fn read_parts(path: &Path) -> Result<(Header, Vec<Part>), Failure> {
     check_beginning(path)?;
     let (header, parts) = read(path)?;
-    header.map(|header| (header, parts)).ok_or_else(|| no_state_file(path))
+    header.map(|header| (header, parts)).ok_or_else(|| not_a_state_file(path))
 }
 
 fn read(path: &Path) -> Result<(Option<Header>, Vec<Part>), Failure> {
-    let (mut begun, mut parts) = (None, Vec::new());
+    let (mut header, mut parts) = (None, Vec::new());
     read_lines(path, |_, entry| match entry {
-        Entry::Begin(header) => begun = Some(header),
+        Entry::Begin(found) => header = Some(found),
         Entry::Part { chunk, id, group, lines } => parts.push(Part::new(chunk, id, group, lines)),
     })
     .map_err(|error| Failure::file(path, error))?;
-    Ok((begun, parts))
+    Ok((header, parts))
 }
 
-/// Makes sure that what lies at `path` is a state file, or the beginning of one that a crash has cut short, or nothing.
+/// Fails if there is a file at `path` that is neither a state file nor the beginning of one that a crash cut short.
 fn check_beginning(path: &Path) -> Result<(), Failure> {
     let mut beginning = Vec::new();
     match File::open(path) {
@@ -205,20 +184,19 @@ fn check_beginning(path: &Path) -> Result<(), Failure> {
         file => file.and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut beginning)),
     }
     .map_err(|error| Failure::file(path, error))?;
-    if BEGINNING.starts_with(&beginning) { Ok(()) } else { Err(no_state_file(path)) }
+    if BEGINNING.starts_with(&beginning) { Ok(()) } else { Err(not_a_state_file(path)) }
 }
 
-fn no_state_file(path: &Path) -> Failure {
-    Failure::Usage(format!("{} is no state file of a batch, and is left as it is", path.display()))
+fn not_a_state_file(path: &Path) -> Failure {
+    Failure::Usage(format!("{} is not a poster state file; it was not changed", path.display()))
 }
 
 impl Header {
-    /// The place of the group that a piece of the input belongs to.
+    /// The number of the group that a chunk belongs to, from zero.
     pub(crate) fn group_of(&self, chunk: usize) -> usize {
         chunk / self.parts_per_group.max(1)
     }
 
-    /// The name of the group that a piece of the input belongs to, below the 128 characters that it may have.
     pub(crate) fn group_name(&self, chunk: usize) -> String {
         match self.group_of(chunk) {
             0 => self.group.clone(),
@@ -226,18 +204,18 @@ impl Header {
         }
     }
 
-    /// Makes sure that a run with `other` may go on from here.
+    /// Fails if a run with `other` must not continue this one.
     fn agrees(&self, other: &Self, path: &Path) -> Result<(), Failure> {
-        let other_than = if self.api != other.api {
+        let difference = if self.api != other.api {
             format!("for the service at {}", self.api)
         } else if self.sha256 != other.sha256 {
-            "over another content of the file, which has changed since".to_owned()
+            "with another content of the input, which has changed since".to_owned()
         } else if (&self.settings, self.version, self.parts_per_group)
             != (&other.settings, other.version, other.parts_per_group)
         {
             "with other settings".to_owned()
         } else if self.group != other.group || self.name != other.name {
-            format!("under the name {:?}, which --name gives", self.name)
+            format!("under the name {:?} (set it with --name)", self.name)
         } else if self.out != other.out {
             format!("with its pictures in {}", self.out.display())
         } else {
@@ -245,7 +223,7 @@ impl Header {
         };
         let path = path.display();
         Err(Failure::Usage(format!(
-            "{path} was begun {other_than}; go on as then, or begin anew with --state and another file"
+            "{path} was started {difference}; use the same again, or start over with --state and another file"
         )))
     }
 }
@@ -272,14 +250,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_from_what_was_written_whole() {
+    fn a_run_continues_from_the_lines_that_were_written_whole() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("state");
         let (mut journal, parts) = Journal::open(&path, &header()).expect("a new state");
         assert!(parts.is_empty());
         let part = Part::new(0, BatchId::new(), BatchId::new(), ranges([1, 2, 5, 7, 8]));
         journal.part(&part).expect("it is written");
-        assert!(Journal::open(&path, &header()).is_err_and(|failure| failure.to_string().contains("another run")));
+        assert!(
+            Journal::open(&path, &header()).is_err_and(|failure| failure.to_string().contains("in use by another"))
+        );
         journal.file.write_all(b"{\"part\":{\"id\":\"").expect("it is written");
         drop(journal);
         let (journal, parts) = Journal::open(&path, &header()).expect("the same state");
@@ -296,7 +276,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_state_without_a_word_of_groups_has_parts_for_one() {
+    fn a_state_of_an_older_version_has_groups_of_the_usual_size() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("state");
         let mut begun = serde_json::to_value(Entry::Begin(header())).expect("it is JSON");
@@ -309,7 +289,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_state_is_left_as_it_is() {
+    fn a_file_that_is_not_a_state_file_is_not_changed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("precious");
         for (content, is_state) in [
@@ -332,7 +312,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lines_and_places_belong_together() {
+    fn lines_and_indexes_belong_together() {
         let part = Part::new(0, BatchId::new(), BatchId::new(), ranges([1, 2, 5, 7, 8]));
         assert_eq!(part.lines, [(1, 2), (5, 5), (7, 8)]);
         for (index, line) in [1, 2, 5, 7, 8].into_iter().enumerate() {

@@ -1,6 +1,6 @@
-//! The command `poster`: a client of the HTTP API and of nothing else, the same for a local service and a deployed one.
+//! The command `poster`: a client of the HTTP API, for a local service and a deployed one alike.
 //!
-//! What a person reads goes to standard error, and data, as JSON lines, to standard output.
+//! Messages go to standard error, data as JSON lines to standard output.
 
 mod api;
 mod arguments;
@@ -31,11 +31,11 @@ use clap::Parser;
 use crate::api::Api;
 use crate::arguments::{Arguments, Command};
 use crate::config::Config;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, blocking};
 use crate::terminal::Terminal;
 
-/// Runs the command line that this process was started with. The batches of a file are submitted in groups of at most
-/// `parts_per_group`, which is [`shared::group::Group::MAX_PARTS`] where nobody tries how several groups fare.
+/// Runs the command line of this process. `poster batch` submits groups of at most `parts_per_group` batches, which is
+/// [`shared::group::Group::MAX_PARTS`] except in tests.
 pub fn main(parts_per_group: usize) -> ExitCode {
     let arguments = Arguments::parse();
     let terminal = Terminal::new(arguments.json, arguments.quiet);
@@ -47,7 +47,7 @@ pub fn main(parts_per_group: usize) -> ExitCode {
                     code = stopped() => Err(Failure::Interrupted(code)),
                 }
             });
-            // A thread that reads a large file must not hold up the end.
+            // Do not wait for a thread that reads a large file.
             runtime.shutdown_background();
             outcome
         }
@@ -83,8 +83,7 @@ async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) 
         Command::Doctor(doctor) => doctor::run(&api()?, terminal, doctor).await,
         Command::Sheet(sheet) => {
             let (sheet, terminal) = (sheet.clone(), terminal.clone());
-            let drawing = tokio::task::spawn_blocking(move || sheet::run(&terminal, &sheet));
-            drawing.await.map_err(|error| Failure::Local(error.to_string()))?
+            blocking(move || sheet::run(&terminal, &sheet)).await
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -94,7 +93,7 @@ async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) 
     }
 }
 
-/// Resolves when somebody wants the process to end, with the exit code that says so.
+/// Resolves on Ctrl-C or SIGTERM, with the exit code for it.
 async fn stopped() -> u8 {
     #[cfg(unix)]
     {
@@ -108,7 +107,7 @@ async fn stopped() -> u8 {
     }
     match tokio::signal::ctrl_c().await {
         Ok(()) => 130,
-        // Without a handler the system ends the process by itself.
+        // Without a handler, the system ends the process.
         Err(_) => std::future::pending().await,
     }
 }

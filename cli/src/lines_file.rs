@@ -1,4 +1,4 @@
-//! Files of JSON lines that a crash may have cut short.
+//! Files of JSON lines whose last line a crash may have cut short.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Opens a file of lines to be added to. A last line that a crash has cut short is ended, so that it spoils no other.
+/// Opens a file for appending, and ends a torn last line so that it does not spoil the next one.
 pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     let mut last = [b'\n'];
@@ -19,14 +19,14 @@ pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Adds one line, in one write.
+/// Appends a line in one write.
 pub(crate) fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     file.write_all(&line)
 }
 
-/// Hands every line to `each` that can be read, with the place at which it begins. The others were cut short by a crash.
+/// Calls `each` with the offset and the value of every line that can be read. The others were cut short by a crash.
 pub(crate) fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path, mut each: impl FnMut(u64, T)) -> io::Result<()> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -16,7 +16,7 @@ use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job;
-use crate::words::{fault_text, human_duration, quoted, title_warning};
+use crate::words::{faults_text, human_duration, quoted, title_warning};
 
 /// Submits the prompt, waits, saves the picture, and opens it.
 pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<Outcome, Failure> {
@@ -29,11 +29,11 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
         });
         order.insert("poster".to_owned(), poster);
     }
-    // The service may have a default model that takes more than others, so the rules of the most generous are checked.
+    // The service's default model is not known here, so the rules of the model that accepts the most are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")));
+        return Err(Failure::Usage(faults_text(&errors)));
     }
-    // A picture that cannot be saved is not painted.
+    // Do not pay for a picture that cannot be saved.
     let mut manifest = if make.no_wait { None } else { Some(Manifest::open(&make.out)?) };
     let began = Instant::now();
     terminal.status("submitting …");
@@ -45,7 +45,8 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
         return Ok(Outcome::AllDone);
     };
     let out = quoted(&make.out.display().to_string());
-    terminal.set_resume_hint(format!("Job {id} goes on; `poster download {id} --out {out}` saves its picture."));
+    terminal
+        .set_resume_hint(format!("Job {id} is still running; `poster download {id} --out {out}` saves its picture."));
     let job = wait_for_job(api, terminal, &id).await?;
     if job.status != Status::Succeeded {
         let why = job.error.as_ref().map_or("it was canceled", |error| error.message.as_str());
@@ -69,13 +70,13 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
         terminal.println(format!("warning: {warning}"));
     }
     terminal.data(&json!({ "file": path, "job": job }))?;
-    if !make.no_open && terminal.is_watched() {
+    if !make.no_open && terminal.is_interactive() {
         open(&path);
     }
     Ok(Outcome::AllDone)
 }
 
-/// Shows a picture with the program that this machine has for it, if it has one.
+/// Opens a picture with the program that this machine has for it.
 fn open(path: &Path) {
     let program = if cfg!(target_os = "macos") {
         "open"
@@ -86,6 +87,6 @@ fn open(path: &Path) {
     } else {
         return;
     };
-    // The picture is saved, so a machine that cannot show it has not failed.
+    // The picture is saved, so it does not matter if it cannot be shown.
     let _ = Command::new(program).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
 }

@@ -1,7 +1,7 @@
-//! The file `posters.ndjson` beside saved pictures, which says what each of them is.
+//! The file `posters.ndjson` beside saved pictures, which describes each of them.
 //!
-//! A picture's line is written when all of it lies in a temporary file, and before that file gets its name. So every
-//! named picture has its line, and a picture whose naming a crash has cut short is named afterwards, not downloaded again.
+//! A picture is downloaded to a temporary file, then its line is written, then the file gets its name. So every named
+//! picture has a line, and if a crash comes before the naming, the next run names the picture instead of downloading it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -15,38 +15,27 @@ use shared::{BatchId, JobId};
 use crate::failure::Failure;
 use crate::lines_file::{open_lines, read_lines, write_line};
 
-/// The manifest's name in its directory.
 pub(crate) const FILE: &str = "posters.ndjson";
 
-/// A saved picture.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Picture {
-    /// Its file name in the directory.
     pub(crate) file: String,
-    /// Its size.
+    /// Its size, in bytes.
     pub(crate) bytes: u64,
-    /// The SHA-256 of its bytes, in hexadecimal digits.
+    /// The SHA-256 of the file, in hexadecimal digits.
     pub(crate) sha256: String,
-    /// The job that it is of.
     pub(crate) job: JobId,
-    /// The batch that the job belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<BatchId>,
-    /// The line of the input that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<u64>,
-    /// What to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) title: Option<String>,
-    /// What it was painted from.
     pub(crate) prompt: String,
-    /// Its width, in pixels.
     pub(crate) width: u32,
-    /// Its height, in pixels.
     pub(crate) height: u32,
 }
 
-/// The manifest of a directory, open to be added to.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     file: File,
@@ -54,10 +43,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// Opens the manifest of `directory`, and makes both where they are missing.
-    ///
-    /// # Errors
-    /// When the directory cannot be written to.
+    /// Opens the manifest of `directory`, and makes both if they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
         let path = directory.join(FILE);
@@ -65,34 +51,24 @@ impl Manifest {
         Ok(Self { file, path })
     }
 
-    /// Adds a picture.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub(crate) fn add(&mut self, picture: &Picture) -> Result<(), Failure> {
         write_line(&mut self.file, picture).map_err(|error| Failure::file(&self.path, error))
     }
 }
 
-/// Hands every picture of the directory's manifest to `each`, in the order in which they were saved.
-///
-/// # Errors
-/// When there is a manifest and it cannot be read.
+/// Calls `each` with every picture of the directory's manifest, in the order in which they were saved.
 pub(crate) fn read(directory: &Path, mut each: impl FnMut(Picture)) -> Result<(), Failure> {
     let path = directory.join(FILE);
     read_lines(&path, |_, picture| each(picture)).map_err(|error| Failure::file(&path, error))
 }
 
-/// Hands the file name of every picture to `each`, with the place at which [`Lines`] finds the rest.
-///
-/// # Errors
-/// When there is a manifest and it cannot be read.
+/// Calls `each` with the file name of every picture and the offset at which [`Lines`] finds the rest.
 pub(crate) fn places(directory: &Path, mut each: impl FnMut(&str, u64)) -> Result<(), Failure> {
     let path = directory.join(FILE);
     read_lines(&path, |place, picture: Picture| each(&picture.file, place)).map_err(|error| Failure::file(&path, error))
 }
 
-/// A manifest whose lines are read one by one, in any order.
+/// A manifest whose lines are read in any order.
 #[derive(Debug)]
 pub(crate) struct Lines {
     file: BufReader<File>,
@@ -101,23 +77,16 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Opens the manifest of `directory`.
-    ///
-    /// # Errors
-    /// When it cannot be read.
     pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
         let path = directory.join(FILE);
         let file = File::open(&path).map_err(|error| Failure::file(&path, error))?;
         Ok(Self { file: BufReader::with_capacity(256 * 1024, file), at: 0, path })
     }
 
-    /// The picture whose line begins at this place.
-    ///
-    /// # Errors
-    /// When it cannot be read.
+    /// The picture whose line begins at this offset.
     pub(crate) fn at(&mut self, place: u64) -> Result<Picture, Failure> {
         let mut line = Vec::new();
-        // Lines that lie near each other are read from the disk once, as long as the file is told how far to go.
+        // A relative seek keeps the buffer, so lines close to each other are read from the disk once.
         let read = self.file.seek_relative(place.wrapping_sub(self.at).cast_signed());
         let read = read.and_then(|()| self.file.read_until(b'\n', &mut line));
         self.at = place + line.len() as u64;
@@ -126,9 +95,9 @@ impl Lines {
 }
 
 impl Picture {
-    /// Whether the directory holds this picture, whole and unchanged. One that only lacks its name gets it.
+    /// Whether the directory holds this picture unchanged. If only the name is missing, the file gets it.
     pub(crate) fn is_in(&self, directory: &Path) -> bool {
-        // A manifest is a file like any other, and must not lead out of its directory.
+        // A manifest must not name a file outside of its directory.
         if Path::new(&self.file).file_name() != Some(self.file.as_ref()) {
             return false;
         }
@@ -145,7 +114,7 @@ impl Picture {
     }
 }
 
-/// Where a picture lies until it gets its name.
+/// The temporary file of a picture that has no name yet.
 pub(crate) fn unnamed(directory: &Path, file: &str) -> PathBuf {
     directory.join(format!(".{file}.part"))
 }
@@ -184,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_costs_only_itself() {
+    fn a_torn_line_does_not_spoil_the_others() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut manifest = Manifest::open(directory.path()).expect("a manifest");
         manifest.add(&picture("a.png", b"a")).expect("it is written");
@@ -204,12 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_counts_only_when_all_of_it_is_there() {
+    fn a_picture_counts_only_if_it_is_complete() {
         let directory = tempfile::tempdir().expect("a directory");
         let poster = picture("a.png", b"poster");
         assert!(!poster.is_in(directory.path()));
         std::fs::write(unnamed(directory.path(), "a.png"), "poster").expect("it is written");
-        assert!(poster.is_in(directory.path()), "a picture that lacks its name gets it");
+        assert!(poster.is_in(directory.path()), "a picture without its name gets it");
         assert!(directory.path().join("a.png").exists());
         for other in ["paster", "poste"] {
             std::fs::write(directory.path().join("a.png"), other).expect("it is written");

@@ -15,21 +15,21 @@ use crate::failure::Failure;
 use crate::http::{Kind, next_chunk};
 use crate::manifest::{Manifest, Picture, unnamed};
 
-/// How often a picture that does not come is asked for.
+/// How often a download is tried.
 const TRIES: u32 = 6;
 
-/// The longest that the words in a file's name are together, in characters.
+/// The most characters of the words in a file name.
 const MAX_NAME_CHARS: usize = 40;
 
-/// The longest prompt that is kept beside a picture, in characters.
+/// The most characters of a prompt in the manifest.
 const MAX_PROMPT_CHARS: usize = 2000;
 
-/// A picture that lies in its directory and has no name yet.
+/// A downloaded picture whose file has no name yet.
 #[derive(Debug)]
 pub(crate) struct Fetched(Picture);
 
 impl Fetched {
-    /// Records the picture, and then gives it its name.
+    /// Records the picture, and then names its file.
     pub(crate) fn keep(self, directory: &Path, manifest: &mut Manifest) -> Result<Picture, Failure> {
         let Self(picture) = self;
         manifest.add(&picture)?;
@@ -39,12 +39,12 @@ impl Fetched {
     }
 }
 
-/// Why a picture was not fetched.
+/// Why a picture was not downloaded.
 #[derive(Debug)]
 pub(crate) enum Unfetched {
-    /// It cannot be had, and others may be. The text says why.
+    /// This picture is not available, for the reason in the text. Others may be.
     Picture(String),
-    /// Nothing more can be done.
+    /// No picture can be downloaded.
     All(Failure),
 }
 
@@ -57,7 +57,7 @@ impl From<Failure> for Unfetched {
     }
 }
 
-/// Downloads the picture of a job that has succeeded; its file's name begins with `name`.
+/// Downloads the picture of a job to `directory`, for a file called `name`.
 pub(crate) async fn fetch(
     api: &Api,
     job: &JobView,
@@ -65,7 +65,7 @@ pub(crate) async fn fetch(
     name: &str,
     line: Option<u64>,
 ) -> Result<Fetched, Unfetched> {
-    let image = job.image.as_ref().ok_or_else(|| Unfetched::Picture("there is none".to_owned()))?;
+    let image = job.image.as_ref().ok_or_else(|| Unfetched::Picture("the job has none".to_owned()))?;
     let file = format!("{name}.{}", ending(&image.content_type));
     let path = unnamed(directory, &file);
     let (bytes, sha256) = download_to(api, job, image, &path).await?;
@@ -84,22 +84,22 @@ pub(crate) async fn fetch(
 }
 
 async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -> Result<(u64, String), Unfetched> {
-    let mut address = image.url.clone();
+    let mut url = image.url.clone();
     let mut why = String::new();
     for attempt in 0..TRIES {
         if attempt > 0 {
             tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
-            // The first address may have expired, as it dies with the credentials that signed it.
-            address = api.picture_url(&job.id.to_string()).await?;
+            // The first URL may have expired with the credentials that signed it.
+            url = api.picture_url(&job.id.to_string()).await?;
         }
-        match api.picture(&address).await {
+        match api.picture(&url).await {
             Ok(answer) if answer.status().is_success() => match store(answer.into_body(), path).await {
                 Ok((bytes, sha256)) if bytes == image.bytes => return Ok((bytes, sha256)),
-                Ok((bytes, _)) => why = format!("it has {bytes} bytes in place of {}", image.bytes),
+                Ok((bytes, _)) => why = format!("it has {bytes} bytes instead of {}", image.bytes),
                 Err(Store::Broken(error)) => why = error,
                 Err(Store::Unwritten(error)) => return Err(Failure::file(path, error).into()),
             },
-            Ok(answer) => why = format!("the bucket answers {}", answer.status()),
+            Ok(answer) => why = format!("the bucket answered {}", answer.status()),
             Err(error) if error.kind == Kind::Lasting => return Err(Unfetched::All(Failure::Service(error.why))),
             Err(error) => why = error.why,
         }
@@ -109,13 +109,13 @@ async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -
 
 /// Why a picture was not stored.
 enum Store {
-    /// It broke off on its way.
+    /// The connection broke.
     Broken(String),
-    /// It cannot be written.
+    /// The file cannot be written.
     Unwritten(std::io::Error),
 }
 
-/// Stores the picture, or nothing: half of it is deleted, also where the command is stopped meanwhile.
+/// Stores the picture. An incomplete file is deleted, even if the command is stopped.
 async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, String), Store> {
     let mut file = std::fs::File::create(path).map_err(Store::Unwritten)?;
     let mut half = TempPath::try_from_path(path).map_err(Store::Unwritten)?;
@@ -129,19 +129,15 @@ async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, Str
     Ok((bytes, hex(&digest.finalize())))
 }
 
-/// A name for a job's picture that no other job's has, so that no picture is ever saved over another one: it has the end of
-/// the id, whose beginning only tells the time.
+/// A file name for the picture of a job, from its custom id or else its prompt. It contains the end of the id, which is random, so that no picture overwrites
+/// another one.
 pub(crate) fn name_of(job: &JobView) -> String {
     let id = job.id.to_string();
-    format!("{}-{}", slug(job), &id[id.len() - 12..])
+    let words = words_of(job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str()));
+    format!("{words}-{}", &id[id.len() - 12..])
 }
 
-/// A few words of a file name: the caller's name for the job, or else the beginning of its prompt.
-fn slug(job: &JobView) -> String {
-    words_of(job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str()))
-}
-
-/// The first words of a text, as long as they fit. Only a first word that is too long is cut.
+/// The first words of a text that fit into a file name. Only a first word that is too long is cut.
 fn words_of(text: &str) -> String {
     let mut name = String::new();
     for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {

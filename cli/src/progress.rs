@@ -1,4 +1,4 @@
-//! How far jobs have got, and how fast they end.
+//! The progress of jobs.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use shared::batch::Counts;
 
 use crate::words::{human_duration, thousands};
 
-/// How much the rate of the last look weighs against all before it.
+/// The weight of the latest rate in the moving average.
 const WEIGHT: f64 = 0.3;
 
-/// Waits for `work`, and shows every second where things stand.
+/// Waits for `work`, and calls `show` every second.
 pub(crate) async fn ticking<T>(work: impl Future<Output = T>, show: impl Fn()) -> T {
     let mut work = std::pin::pin!(work);
     loop {
@@ -21,7 +21,7 @@ pub(crate) async fn ticking<T>(work: impl Future<Output = T>, show: impl Fn()) -
     }
 }
 
-/// Where jobs stand, in words.
+/// Counts as text, such as "7 done, 1 failed of 8".
 pub(crate) fn counts_text(counts: &Counts) -> String {
     let Counts { total, queued, running, succeeded, failed, canceled } = *counts;
     let parts =
@@ -31,16 +31,14 @@ pub(crate) fn counts_text(counts: &Counts) -> String {
     format!("{} of {}", parts.join(", "), thousands(total as u64))
 }
 
-/// How fast jobs end.
+/// How many jobs end in a time.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     last: Option<(Instant, usize)>,
-    /// Jobs a second.
     rate: Option<f64>,
 }
 
 impl Progress {
-    /// Learns from where the jobs stand now.
     pub(crate) fn learn(&mut self, counts: &Counts) {
         let ended = ended(counts);
         let Some((at, before)) = self.last else {
@@ -56,8 +54,8 @@ impl Progress {
         self.last = Some((Instant::now(), ended));
     }
 
-    /// One line of at most so many columns. `lines` says how many jobs there will be in all, when not all are submitted,
-    /// and `saved` how many pictures are.
+    /// A line of fewer than `columns` characters. `lines` is the number of all jobs if not all are submitted yet, `saved` that
+    /// of saved pictures.
     pub(crate) fn line(&self, counts: &Counts, lines: Option<u64>, saved: Option<u64>, columns: usize) -> String {
         let total = lines.unwrap_or(0).max(counts.total as u64);
         let done = ended(counts) as u64;
@@ -69,28 +67,24 @@ impl Progress {
                 line.push_str(&text);
             }
         };
-        if counts.failed > 0 {
-            add(format!("{} failed", thousands(counts.failed as u64)));
-        }
-        if counts.canceled > 0 {
-            add(format!("{} canceled", thousands(counts.canceled as u64)));
-        }
-        if (counts.total as u64) < total {
-            add(format!("{} submitted", thousands(counts.total as u64)));
-        }
-        if let Some(saved) = saved {
-            add(format!("{} saved", thousands(saved)));
-        }
-        if counts.running > 0 {
-            add(format!("{} painting", thousands(counts.running as u64)));
-        }
-        if counts.queued > 0 {
-            add(format!("{} queued", thousands(counts.queued as u64)));
+        let some = |number: usize| (number > 0).then_some(number as u64);
+        let submitted = ((counts.total as u64) < total).then_some(counts.total as u64);
+        for (number, word) in [
+            (some(counts.failed), "failed"),
+            (some(counts.canceled), "canceled"),
+            (submitted, "submitted"),
+            (saved, "saved"),
+            (some(counts.running), "painting"),
+            (some(counts.queued), "queued"),
+        ] {
+            if let Some(number) = number {
+                add(format!("{} {word}", thousands(number)));
+            }
         }
         if let Some(rate) = self.rate.filter(|rate| *rate > 0.0 && done < total) {
             add(if rate >= 1.0 { format!("{rate:.0}/s") } else { format!("{:.0}/min", rate * 60.0) });
             let left = Duration::try_from_secs_f64((total - done.min(total)) as f64 / rate).unwrap_or(Duration::MAX);
-            // The counts are as old as the last look, and the time goes on.
+            // The counts are as old as the last poll.
             let since = self.last.map_or(Duration::ZERO, |(at, _)| at.elapsed());
             add(format!("{} left", human_duration(left.saturating_sub(since))));
         }
@@ -108,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_fits_and_tells_the_most_important_first() {
+    fn the_line_fits_and_begins_with_what_matters_most() {
         let counts = Counts { total: 20_000, queued: 12_345, running: 10, succeeded: 7_600, failed: 44, canceled: 1 };
         let progress = Progress { last: None, rate: Some(41.3) };
         let line = progress.line(&counts, Some(120_000), None, 80);

@@ -1,4 +1,4 @@
-//! What a person sees on standard error, and what a program reads on standard output.
+//! Messages on standard error, and data on standard output.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -10,13 +10,13 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::words::{fitting, plain, wrapped};
 
-/// How often the status line is redrawn at most.
+/// The shortest time between two redraws of the status line.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// How often the status is told where there is no terminal to redraw it on.
-const TELL: Duration = Duration::from_secs(10);
+/// The shortest time between two status lines if standard error is not a terminal.
+const REPORT: Duration = Duration::from_secs(10);
 
-/// Standard error and standard output. Clones are the same.
+/// Standard error and standard output. Clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Terminal(Arc<Mutex<Inner>>);
 
@@ -25,35 +25,30 @@ struct Inner {
     json: bool,
     quiet: bool,
     redraws: bool,
-    /// What the status line shows, if it shows anything.
     shown: Option<String>,
-    told_at: Option<Instant>,
-    /// How to go on after the command has ended early.
+    shown_at: Option<Instant>,
+    /// How to continue if the command ends early.
     resume_hint: Option<String>,
 }
 
-/// A value that only programs read.
 #[derive(Serialize)]
 pub(crate) struct Event<'a, T> {
-    /// What it tells of.
     pub(crate) event: &'a str,
-    /// What it tells.
     #[serde(flatten)]
     pub(crate) value: T,
 }
 
 impl Terminal {
-    /// With `json` data goes to standard output, with `quiet` only errors go to standard error.
+    /// With `json`, data goes to standard output; with `quiet`, only errors go to standard error.
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let redraws = stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self(Arc::new(Mutex::new(Inner { json, quiet, redraws, shown: None, told_at: None, resume_hint: None })))
+        Self(Arc::new(Mutex::new(Inner { json, quiet, redraws, shown: None, shown_at: None, resume_hint: None })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something that stays.
     pub(crate) fn println(&self, text: impl Display) {
         let mut inner = self.inner();
         if !inner.quiet {
@@ -61,14 +56,14 @@ impl Terminal {
         }
     }
 
-    /// Says a longer text that stays, in lines that fit, each of which begins with `indent`.
+    /// Prints a text on standard error, broken into lines that begin with `indent`.
     pub(crate) fn println_wrapped(&self, indent: &str, text: &str) {
         for line in wrapped(text, columns() - 1 - indent.len()) {
             self.println(format!("{indent}{line}"));
         }
     }
 
-    /// Says why the command ends, unless the reader of its output has ended it.
+    /// Prints why the command ended, and how to continue. If nobody reads the output any more, prints no reason.
     pub(crate) fn error(&self, failure: &Failure) {
         let mut inner = self.inner();
         let text = match failure {
@@ -84,22 +79,22 @@ impl Terminal {
         }
     }
 
-    /// What to say of how to go on, should the command end early.
+    /// Sets what is printed if the command ends early.
     pub(crate) fn set_resume_hint(&self, text: impl Display) {
         self.inner().resume_hint = Some(text.to_string());
     }
 
-    /// Shows where things stand: in one line that is redrawn on a terminal, and otherwise in a line every ten seconds.
+    /// Shows the status: on a terminal in one line that is redrawn, otherwise as a line every ten seconds.
     pub(crate) fn status(&self, text: impl Display) {
         let mut inner = self.inner();
         if inner.quiet {
             return;
         }
-        let every = if inner.redraws { REDRAW } else { TELL };
-        if inner.told_at.is_some_and(|at| at.elapsed() < every) {
+        let every = if inner.redraws { REDRAW } else { REPORT };
+        if inner.shown_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
-        inner.told_at = Some(Instant::now());
+        inner.shown_at = Some(Instant::now());
         let text = text.to_string();
         if inner.redraws {
             inner.redraw(Some(text));
@@ -109,21 +104,16 @@ impl Terminal {
         }
     }
 
-    /// Has the next status shown whenever it comes.
+    /// Makes the next status show at once.
     pub(crate) fn force_status(&self) {
-        self.inner().told_at = None;
+        self.inner().shown_at = None;
     }
 
-    /// Takes the status line away.
     pub(crate) fn clear(&self) {
-        let mut inner = self.inner();
-        inner.redraw(None);
+        self.inner().redraw(None);
     }
 
-    /// Shows a line of what was asked for on standard output, unless that is to have JSON.
-    ///
-    /// # Errors
-    /// When standard output is closed.
+    /// Prints a line on standard output, unless that is for JSON.
     pub(crate) fn show(&self, text: impl Display) -> Result<(), Failure> {
         if self.inner().json {
             return Ok(());
@@ -132,10 +122,7 @@ impl Terminal {
         print(format!("{}\n", plain(&text.to_string())).as_bytes())
     }
 
-    /// Writes data as one JSON line to standard output, where that was asked for.
-    ///
-    /// # Errors
-    /// When standard output is closed.
+    /// Prints a value as a JSON line on standard output, if JSON was asked for.
     pub(crate) fn data(&self, value: &impl Serialize) -> Result<(), Failure> {
         if !self.inner().json {
             return Ok(());
@@ -145,17 +132,15 @@ impl Terminal {
         print(&line)
     }
 
-    /// Whether somebody sits at a terminal.
-    pub(crate) fn is_watched(&self) -> bool {
+    pub(crate) fn is_interactive(&self) -> bool {
         self.inner().redraws
     }
 
-    /// How many columns a line of the status may have.
     pub(crate) fn columns(&self) -> usize {
         columns()
     }
 
-    /// How many columns a line on standard output may have: any number, where a program reads it.
+    /// The width of standard output, in columns: unlimited if it is not a terminal.
     pub(crate) fn columns_of_output(&self) -> usize {
         if stdout().is_terminal() { columns() } else { usize::MAX }
     }
@@ -183,7 +168,7 @@ impl Inner {
         if let Some(text) = &text {
             let plain = plain(text);
             let shown = fitting(&plain, columns() - 1);
-            // Standard error may be closed, and then there is nobody left to tell.
+            // Standard error may be closed.
             let _ = write!(stderr(), "{shown}");
             let _ = stderr().flush();
         }
@@ -191,10 +176,6 @@ impl Inner {
     }
 }
 
-/// Writes to standard output.
-///
-/// # Errors
-/// When that is closed or cannot be written to.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
     stdout().write_all(bytes).and_then(|()| stdout().flush()).map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Failure::Unread,

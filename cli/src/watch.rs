@@ -1,4 +1,4 @@
-//! Waiting for jobs and batches, and showing how they get on.
+//! Waiting for jobs and batches.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::progress::{Progress, counts_text, ticking};
 use crate::terminal::Terminal;
 use crate::words::{human_duration, status_text, thousands, title_warning};
 
-/// The longest that the service holds an answer.
+/// The longest wait that the service accepts in `Prefer: wait`.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// Waits for jobs and batches to end, batches first.
@@ -47,9 +47,9 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
     Ok(outcome)
 }
 
-/// Waits until all of these have ended. What is shown meanwhile is how all of their jobs stand.
+/// Waits until all batches have ended, and shows the sum of their counts meanwhile.
 async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<BatchView>>) -> Result<Outcome, Failure> {
-    // Each with the time at which another look at it is worthwhile.
+    // Each batch with the time of its next poll.
     let due = |answer: Answer<BatchView>| (answer.value, Instant::now() + api.pause(answer.retry_after));
     let mut batches: Vec<_> = batches.into_iter().map(due).collect();
     let mut progress = Progress::default();
@@ -70,12 +70,12 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
     Ok(if done { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
-/// The job once it has ended.
+/// Waits until the job has ended.
 pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Result<JobView, Failure> {
     wait_for_job_until(api, terminal, id, |_| false).await
 }
 
-/// The job once it has ended, or is such that nobody waits for it any longer.
+/// Waits until the job has ended, or `enough` says not to wait any longer.
 pub(crate) async fn wait_for_job_until(
     api: &Api,
     terminal: &Terminal,
@@ -94,7 +94,7 @@ pub(crate) async fn wait_for_job_until(
         let ahead = job.queue.as_ref().filter(|queue| queue.ahead > 0);
         let ahead = ahead.map(|queue| format!(", about {} before it", thousands(queue.ahead))).unwrap_or_default();
         terminal.status(format!("{}{ahead}{waits}  {}", in_progress(job.status), human_duration(began.elapsed())));
-        // Where the service holds no answers, it is for the client to wait.
+        // A service that does not hold its answers must not be polled without a pause.
         if asked.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(api.pause(retry_after)).await;
         }

@@ -1,4 +1,4 @@
-//! Words for numbers, times, faults and paths.
+//! Numbers, times, faults and paths as text.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use shared::batch::BatchStatus;
 use shared::fault::FieldError;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// A number with its thousands apart, as in 20,000.
+/// A number with separators, as in 20,000.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -21,12 +21,12 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// A number of things, as in "1 poster" and "20,000 posters".
+/// A count, as in "1 poster" and "20,000 posters".
 pub(crate) fn count_of(number: u64, thing: &str) -> String {
     format!("{} {thing}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
-/// A span of time as people say it: 42s, 3m05s, 2h10m.
+/// A duration in its two largest units: 42s, 3m05s, 2h10m.
 pub(crate) fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -37,7 +37,7 @@ pub(crate) fn human_duration(time: Duration) -> String {
     }
 }
 
-/// A text in lines of at most so many columns, where its words allow.
+/// Breaks a text into lines of at most `columns` columns. A longer word has a line of its own.
 pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -52,7 +52,7 @@ pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// The beginning of a text on one line, of at most so many columns: a letter may take two, or none.
+/// Cuts a text to one line of at most `columns` columns. A character may take two columns, or none.
 pub(crate) fn ellipsize(text: &str, columns: usize) -> String {
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if flat.width() <= columns {
@@ -61,7 +61,7 @@ pub(crate) fn ellipsize(text: &str, columns: usize) -> String {
     format!("{}…", fitting(&flat, columns.saturating_sub(1)).trim_end())
 }
 
-/// As much of a text as takes at most so many columns.
+/// The beginning of a text that takes at most `columns` columns.
 pub(crate) fn fitting(text: &str, columns: usize) -> &str {
     let mut taken = 0;
     let end = text.char_indices().find(|(_, c)| {
@@ -71,19 +71,19 @@ pub(crate) fn fitting(text: &str, columns: usize) -> &str {
     end.map_or(text, |(end, _)| &text[..end])
 }
 
-/// A path as somebody in the current directory would write it.
+/// A path relative to the current directory if it lies in it.
 pub(crate) fn short_path(path: &Path) -> &Path {
     let here = std::env::current_dir().and_then(|here| here.canonicalize());
     here.ok().and_then(|here| path.strip_prefix(here).ok()).filter(|path| !path.as_os_str().is_empty()).unwrap_or(path)
 }
 
-/// A word as a shell reads it.
+/// A word quoted for a shell.
 pub(crate) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+,@%".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-/// What a fault says to somebody who sees the line and not the request.
+/// A fault as text for somebody who sees the line and not the request.
 pub(crate) fn fault_text(error: &FieldError) -> String {
     match error.pointer.trim_start_matches('/') {
         "" => format!("the line {}", error.detail),
@@ -91,18 +91,22 @@ pub(crate) fn fault_text(error: &FieldError) -> String {
     }
 }
 
-/// A warning where the job's poster has a title that is too small to read.
+/// Several faults as text.
+pub(crate) fn faults_text(errors: &[FieldError]) -> String {
+    errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")
+}
+
+/// A warning if the title of the job's poster is too small to read.
 pub(crate) fn title_warning(job: &JobView) -> Option<&'static str> {
     let lettering = job.image.as_ref()?.poster?;
     (lettering.legible == Some(false)).then_some("the title is too small to read; a shorter title is set larger")
 }
 
-/// What a person calls it.
 pub(crate) fn status_text(status: BatchStatus) -> String {
     status.as_str().replace('_', " ")
 }
 
-/// The text without what a terminal would obey: it may come from a file or from the service.
+/// A text without control characters. It may come from a file or from the service.
 pub(crate) fn plain(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_spans_read_well() {
+    fn numbers_and_durations_read_well() {
         assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(thousands), ["0", "999", "1,000", "20,000", "1,234,567"]);
         assert_eq!((count_of(1, "poster"), count_of(2, "poster")), ("1 poster".to_owned(), "2 posters".to_owned()));
         assert_eq!(

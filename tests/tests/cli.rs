@@ -191,7 +191,7 @@ async fn bad_lines_are_told_before_anything_is_submitted() {
     assert!(refused.words.contains("and 5 more") && !refused.words.contains("line 21:"), "{}", refused.words);
 
     let refused = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--state", "many.ndjson"]).await;
-    assert!(refused.code == Some(2) && refused.words.contains("no state file"), "{}", refused.words);
+    assert!(refused.code == Some(2) && refused.words.contains("not a poster state file"), "{}", refused.words);
 
     let skipped = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--no-sheet"]).await;
     assert_eq!(skipped.code, Some(1), "lines were left out: {}", skipped.words);
@@ -325,7 +325,7 @@ async fn what_only_looks_like_prose_is_not_painted() {
         ("c.tsv", "prompt\tseed\nA heist\t7\n", "separated by tabs"),
         ("d.csv", "prompt;seed\nA heist;7\n", "separated by semicolons"),
         ("e.csv", "prompt,seed\r\nA,5\r\nB,x\r\n", "line 3: seed"),
-        ("f.csv", "prompt\n\"A heist\nA spy\n", "a quotation mark on line 2 that nothing closes"),
+        ("f.csv", "prompt\n\"A heist\nA spy\n", "a quotation mark on line 2 that is never closed"),
     ] {
         desk.write(name, content);
         let refused = desk.poster(&["batch", name]).await;
@@ -417,7 +417,7 @@ async fn what_is_in_vain_is_told_at_once() {
     assert!(refused.code == Some(3) && refused.words.contains("is `cargo run` serving there?"), "{}", refused.words);
     assert!(!refused.words.contains("next try"), "{}", refused.words);
     let refused = desk.poster(&["list", "--api", "http://nowhere.invalid"]).await;
-    assert!(refused.code == Some(3) && refused.words.contains("is the address right?"), "{}", refused.words);
+    assert!(refused.code == Some(3) && refused.words.contains("is the URL right?"), "{}", refused.words);
     assert!(!refused.words.contains("next try"), "{}", refused.words);
     // A batch may wait for its service, and says so at once.
     desk.write("a.txt", "A heist\n");

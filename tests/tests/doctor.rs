@@ -73,8 +73,8 @@ async fn a_service_out_of_reach_is_told_with_the_step_that_fails() {
         (&secure, &[key], "TLS", "SSL_CERT_FILE", 3),
         (&desk.pipeline.ready().s3, &[key], "health", "the output ApiUrl", 3),
         (&website, &[key], "health", "the output ApiUrl", 3),
-        (&api, &[key, ("HTTP_PROXY", &nowhere)], "connection", "Does the proxy run there?", 3),
-        (&api, &[key, ("HTTP_PROXY", "socks5://127.0.0.1:1")], "address", "by http", 2),
+        (&api, &[key, ("HTTP_PROXY", &nowhere)], "connection", "Is the proxy running?", 3),
+        (&api, &[key, ("HTTP_PROXY", "socks5://127.0.0.1:1")], "address", "http proxy", 2),
         (&off, &[key], "clock", "ahead of the service's", 1),
     ];
     for (address, variables, step, words, code) in cases {
@@ -118,10 +118,10 @@ async fn a_picture_that_does_not_come_is_told_with_what_to_do() {
     let longer = front::changing(&api, image(|image, _| image["bytes"] = json!(1_000_000))).await;
     let wider = front::changing(&api, image(|image, _| image["width"] = json!(831))).await;
     let cases: [(&str, &str, &str, &str); 6] = [
-        (&elsewhere, "", "download", "the bucket is not"),
+        (&elsewhere, "", "download", "the bucket cannot"),
         (&unsigned, "", "download", "403 (AccessDenied)"),
-        (&longer, "", "download", "in place of 1,000,000"),
-        (&wider, "", "file", "in place of 831 × 1216"),
+        (&longer, "", "download", "instead of 1,000,000"),
+        (&wider, "", "file", "instead of 831 × 1216"),
         (&api, "deny=1", "picture", "Access to the model"),
         (&api, "filter=1", "picture", "the job is failed"),
     ];

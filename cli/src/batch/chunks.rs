@@ -1,4 +1,4 @@
-//! Cutting the file into requests, and sending these.
+//! Cutting the file into requests, and sending them.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -15,31 +15,28 @@ use tokio::sync::mpsc;
 
 use super::input::{Input, Line};
 use crate::api::Api;
-use crate::failure::Failure;
+use crate::failure::{Failure, blocking};
 use crate::groups::{Groups, command_for};
 use crate::journal::{Header, Journal, Part, ranges};
 use crate::terminal::{Event, Terminal};
 use crate::words::{fault_text, thousands};
 
-/// How many cut pieces may wait to be sent. Together with the one on its way they are all that is in memory.
+/// How many chunks may wait to be sent. With the one being sent, they are all that is in memory.
 const WAITING: usize = 1;
 
 /// The submission of a file.
 #[derive(Debug)]
 pub(crate) struct Submission<'a> {
-    /// The service.
     pub(crate) api: &'a Api,
-    /// Where to tell.
     pub(crate) terminal: &'a Terminal,
-    /// What all runs agree on.
+    /// What all runs of the batch agree on.
     pub(crate) header: &'a Header,
-    /// Where the journal lies.
     pub(crate) state: &'a Path,
-    /// Whether lines that the service refuses are left out.
+    /// Whether to leave out the lines that the service refuses.
     pub(crate) skip_bad: bool,
     /// How many jobs there are in all.
     pub(crate) lines: u64,
-    /// Which pieces of the input were taken in by earlier runs.
+    /// The numbers of the chunks that earlier runs submitted.
     pub(crate) known: BTreeSet<usize>,
     /// How many jobs these have.
     pub(crate) submitted: u64,
@@ -47,26 +44,23 @@ pub(crate) struct Submission<'a> {
     pub(crate) groups: Groups,
 }
 
-/// A piece of the input: the jobs of one request.
-#[derive(Debug)]
-struct Chunk {
-    lines: Vec<Line>,
-}
+/// The lines of one request.
+type Chunk = Vec<Line>;
 
 impl Submission<'_> {
-    /// Submits all of the input that earlier runs have not, and hands each part that was taken in to `taken_in`. Gives
-    /// back the groups, and how many lines the service has refused, in this run or an earlier one.
+    /// Submits all chunks that earlier runs have not, and sends each new part to `parts`. Returns the groups, and how many
+    /// lines the service has refused, in this run or an earlier one.
     pub(crate) async fn run(
         mut self,
         input: &Input,
         journal: &mut Journal,
-        taken_in: mpsc::UnboundedSender<Part>,
+        parts: mpsc::UnboundedSender<Part>,
     ) -> Result<(Groups, u64), Failure> {
         self.set_resume_hint();
         if self.submitted < self.lines {
             let (sender, mut chunks) = mpsc::channel(WAITING);
             let (input, header) = (input.clone(), self.header.clone());
-            let cutting = tokio::task::spawn_blocking(move || cut(&input, &header, &sender));
+            let cutting = tokio::spawn(blocking(move || cut(&input, &header, &sender)));
             let mut number = 0;
             while let Some(chunk) = chunks.recv().await {
                 if !self.known.contains(&number) {
@@ -75,8 +69,8 @@ impl Submission<'_> {
                         journal.part(&part)?;
                         self.submitted += part.jobs() as u64;
                         self.set_resume_hint();
-                        // Nobody listens when it was asked not to wait.
-                        let _ = taken_in.send(part);
+                        // With --no-wait, nobody receives it.
+                        let _ = parts.send(part);
                     }
                     let (submitted, lines) = (thousands(self.submitted), thousands(self.lines));
                     self.terminal.status(format!("{submitted} of {lines} submitted"));
@@ -86,33 +80,32 @@ impl Submission<'_> {
             cutting.await.map_err(|error| Failure::Local(error.to_string()))??;
         }
         if self.submitted == 0 {
-            return Err(Failure::Usage("the service has refused every line".to_owned()));
+            return Err(Failure::Usage("the service refused every line".to_owned()));
         }
         Ok((self.groups, self.lines.saturating_sub(self.submitted)))
     }
 
-    /// Has the terminal say how to go on, should the command end early.
+    /// Sets what the terminal says if the command ends early.
     fn set_resume_hint(&self) {
-        let mut resume_hint = "The same command again continues.".to_owned();
+        let mut hint = "Run the same command again to continue.".to_owned();
         let groups = self.groups.ids();
         if !groups.is_empty() {
             let cancel = command_for("cancel", &groups, self.state);
-            resume_hint.push_str(&format!(" What was submitted goes on; to cancel it:\n  {cancel}"));
+            hint.push_str(&format!(" The submitted jobs keep running; to cancel them:\n  {cancel}"));
         }
-        self.terminal.set_resume_hint(resume_hint);
+        self.terminal.set_resume_hint(hint);
     }
 
-    /// Sends one piece, without the lines that the service refuses where these may be left out.
+    /// Sends one chunk, if allowed without the lines that the service refuses. Returns `None` if it refuses all.
     async fn send(&self, number: usize, mut chunk: Chunk) -> Result<Option<Part>, Failure> {
         loop {
-            let body = body(self.header, number, &chunk.lines);
-            let key = self.key(&chunk.lines);
-            let problem = match self.api.submit_batch(Bytes::from(body), &key).await {
+            let body = body(self.header, number, &chunk);
+            let problem = match self.api.submit_batch(Bytes::from(body), &self.key(&chunk)).await {
                 Ok(batch) => {
                     let group = batch.group_id.ok_or_else(|| {
-                        Failure::Service("the service knows no groups of batches; it is too old".to_owned())
+                        Failure::Service("the service is too old: it does not know groups of batches".to_owned())
                     })?;
-                    let lines = ranges(chunk.lines.iter().map(|line| line.number));
+                    let lines = ranges(chunk.iter().map(|line| line.number));
                     return Ok(Some(Part::new(number, batch.id, group, lines)));
                 }
                 Err(Failure::Refused(problem)) => problem,
@@ -122,28 +115,25 @@ impl Submission<'_> {
             if bad.is_empty() {
                 return Err(Failure::Refused(problem));
             }
-            for (place, faults) in &bad {
-                let line = chunk.lines.get(*place).map_or(0, |line| line.number);
-                self.terminal.println(format!("the service refuses line {line}: {faults}"));
+            for (index, faults) in &bad {
+                let line = chunk.get(*index).map_or(0, |line| line.number);
+                self.terminal.println(format!("the service refused line {line}: {faults}"));
                 self.terminal.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
             }
             if !self.skip_bad {
                 return Err(Failure::Usage("lines were refused (--skip-bad leaves them out)".to_owned()));
             }
-            let bad: BTreeSet<_> = bad.into_iter().map(|(place, _)| place).collect();
-            let mut place = 0;
-            chunk.lines.retain(|_| {
-                place += 1;
-                !bad.contains(&(place - 1))
-            });
-            if chunk.lines.is_empty() {
+            let lines = chunk.into_iter().enumerate();
+            let good = lines.filter(|(index, _)| bad.iter().all(|(bad, _)| bad != index));
+            chunk = good.map(|(_, line)| line).collect();
+            if chunk.is_empty() {
                 return Ok(None);
             }
         }
     }
 
-    /// The idempotency key of a piece: the same for the same lines of the same batch, in every run. It holds the numbers
-    /// of the lines, so that no two pieces have the same, in whatever group they are.
+    /// The idempotency key of a chunk: the same for the same lines of the same batch, in every run. The line numbers in it
+    /// keep equal chunks apart.
     fn key(&self, lines: &[Line]) -> String {
         let mut digest = Sha256::new();
         digest.update(self.header.group.as_bytes());
@@ -156,15 +146,15 @@ impl Submission<'_> {
     }
 }
 
-/// The request that submits these lines as the piece of this number.
+/// The body of the request that submits these lines.
 fn body(header: &Header, number: usize, lines: &[Line]) -> String {
     let Header { name, defaults, .. } = header;
     let mut body = json!({ "name": name, "group": header.group_name(number), "defaults": defaults }).to_string();
     body.pop();
     body.reserve_exact(lines.iter().map(|line| line.job.len() + 1).sum::<usize>() + 16);
     body.push_str(",\"jobs\":[");
-    for (place, line) in lines.iter().enumerate() {
-        if place > 0 {
+    for (index, line) in lines.iter().enumerate() {
+        if index > 0 {
             body.push(',');
         }
         body.push_str(&line.job);
@@ -173,8 +163,7 @@ fn body(header: &Header, number: usize, lines: &[Line]) -> String {
     body
 }
 
-/// Cuts the input into pieces that each make a request, and hands them to `sender`. The places depend on the header and
-/// the input alone.
+/// Cuts the input into chunks, at places that depend on the header and the input alone, and sends them to `sender`.
 fn cut(input: &Input, header: &Header, sender: &mpsc::Sender<Chunk>) -> Result<(), Failure> {
     let room_of = |number| MAX_BODY_BYTES - escaped_len(body(header, number, &[]).as_bytes());
     let (mut lines, mut bytes, mut number, mut room) = (Vec::new(), 0, 0, room_of(0));
@@ -185,7 +174,7 @@ fn cut(input: &Input, header: &Header, sender: &mpsc::Sender<Chunk>) -> Result<(
             number += 1;
             (bytes, room) = (0, room_of(number));
             changed = input.unchanged();
-            if changed.is_err() || sender.blocking_send(Chunk { lines: std::mem::take(&mut lines) }).is_err() {
+            if changed.is_err() || sender.blocking_send(std::mem::take(&mut lines)).is_err() {
                 return ControlFlow::Break(());
             }
         }
@@ -195,32 +184,29 @@ fn cut(input: &Input, header: &Header, sender: &mpsc::Sender<Chunk>) -> Result<(
     })?;
     changed?;
     if !lines.is_empty() {
-        // Nobody listens when the submission has failed, which is told elsewhere.
-        let _ = sender.blocking_send(Chunk { lines });
+        // Nobody receives it if the submission has failed, which is reported elsewhere.
+        let _ = sender.blocking_send(lines);
     }
     Ok(())
 }
 
-/// What the service has against which job of a request, from pointers such as `/jobs/7/prompt`.
+/// The faults of each job, by its index in the request, from pointers such as `/jobs/7/prompt`.
 fn faults_by_index(errors: &[FieldError]) -> Vec<(usize, String)> {
     let mut faults: Vec<(usize, String)> = Vec::new();
     for error in errors {
         let Some(rest) = error.pointer.strip_prefix("/jobs/") else { continue };
-        let (place, field) = rest.split_once('/').unwrap_or((rest, ""));
-        let Ok(place) = place.parse() else { continue };
-        let told = fault_text(&FieldError::new(field, error.detail.clone()));
-        match faults.iter_mut().find(|(known, _)| *known == place) {
-            Some((_, faults)) => {
-                faults.push_str("; ");
-                faults.push_str(&told);
-            }
-            None => faults.push((place, told)),
+        let (index, field) = rest.split_once('/').unwrap_or((rest, ""));
+        let Ok(index) = index.parse() else { continue };
+        let fault = fault_text(&FieldError::new(field, error.detail.clone()));
+        match faults.iter_mut().find(|(known, _)| *known == index) {
+            Some((_, faults)) => *faults += &format!("; {fault}"),
+            None => faults.push((index, fault)),
         }
     }
     faults
 }
 
-/// A job with what it leaves out filled in, so that its line stands by itself.
+/// A job with the defaults for the fields that it leaves out.
 pub(crate) fn completed(job: &str, header: &Header) -> Option<Value> {
     let Value::Object(mut job) = serde_json::from_str(job).ok()? else { return None };
     for (name, value) in &header.defaults {
@@ -236,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_service_refuses_is_told_by_lines() {
+    fn faults_of_the_service_are_grouped_by_line() {
         let errors = [("/jobs/7/prompt", "a"), ("/jobs/7/seed", "b"), ("/jobs/9", "c"), ("/name", "d")];
         let errors = errors.map(|(pointer, detail)| FieldError::new(pointer, detail.to_owned()));
         let faults = faults_by_index(&errors);

@@ -1,4 +1,4 @@
-//! Waiting for the parts of a batch, and saving their pictures as they come.
+//! Waiting for the parts of a batch, and saving their pictures as they are painted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use shared::api::{BatchView, JobView};
+use shared::api::JobView;
 use shared::batch::{BatchStatus, Counts};
 use shared::job::Status;
 use shared::{BatchId, JobId};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Api, PAGE};
-use crate::failure::Failure;
+use crate::failure::{Failure, if_found};
 use crate::journal::Part;
 use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
@@ -22,56 +22,58 @@ use crate::progress::{Progress, ended, ticking};
 use crate::terminal::{Event, Terminal};
 use crate::words::title_warning;
 
-/// What share of a part's jobs must have ended anew before the part is listed again. Each listing costs a request for
-/// every hundred jobs.
+/// A part is listed again once a tenth of its jobs have newly ended: each listing costs a request for every hundred jobs.
 const SHARE: usize = 10;
 
-/// How often a part that has ended is listed without anything new before its missing jobs count as gone.
+/// After so many listings without news, the missing jobs of a part that has ended are asked for one by one.
 const LISTINGS: u32 = 5;
 
-/// How many times less often than the service says a group is looked at in which nothing ends, while another one is
-/// before it.
+/// A group in which nothing ends, behind another one, is polled up to so many times less often than the service says.
 const SLOWEST: u32 = 8;
 
-/// How many lines are told of each reason.
+/// How many line numbers a reason shows.
 const SHOWN: usize = 10;
 
-/// What became of the jobs.
+/// The results of a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Collected {
-    /// The groups of all parts.
+pub(crate) struct Tally {
     pub(crate) groups: Vec<BatchId>,
-    /// Those of them in which something failed that can be queued again.
+    /// The groups with failures that can be retried.
     pub(crate) to_retry: Vec<BatchId>,
     /// How many jobs have their picture saved.
     pub(crate) saved: u64,
-    /// How many were downloaded by this run.
+    /// How many of these this run downloaded.
     pub(crate) downloaded: u64,
-    /// How many were painted and could not be downloaded. The same command tries again, and nothing is paid for twice.
+    /// How many pictures were painted but could not be downloaded. The same command tries again at no cost.
     pub(crate) unfetched: u64,
-    /// The lines of those that have none and will have none.
+    /// The lines of the jobs that failed or were canceled.
     pub(crate) failed: Vec<u64>,
-    /// Why they have none, by the code of the reason.
+    /// Why they failed, by error code.
     pub(crate) reasons: BTreeMap<String, Reason>,
-    /// The lines whose posters this run has downloaded and whose titles are too small to read.
+    /// The lines whose posters this run downloaded and whose titles are too small to read.
     pub(crate) small_titles: Lines,
 }
 
-/// A reason for which jobs have no picture.
+impl Tally {
+    fn add_failure(&mut self, line: u64, code: &str, message: &str) {
+        self.failed.push(line);
+        let new = || Reason { message: message.to_owned(), lines: Lines::default() };
+        self.reasons.entry(code.to_owned()).or_insert_with(new).lines.add(line);
+    }
+}
+
+/// Why jobs failed.
 #[derive(Debug)]
 pub(crate) struct Reason {
-    /// The words for it.
+    /// The message of the first of them.
     pub(crate) message: String,
-    /// The lines of these jobs.
     pub(crate) lines: Lines,
 }
 
-/// Some lines of the input, of which only the first are told.
+/// Lines of the input, of which only the first are shown.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// How many they are.
     pub(crate) count: u64,
-    /// The first of them.
     pub(crate) first: Vec<u64>,
 }
 
@@ -84,35 +86,56 @@ impl Lines {
     }
 }
 
-/// A group, and what is known of it.
 #[derive(Debug)]
 struct Group {
     id: BatchId,
-    /// How many of its parts are not done.
-    open: usize,
+    /// Its parts that have unfinished jobs.
+    parts: Vec<OpenPart>,
     /// How many jobs its parts have.
     jobs: usize,
-    /// How many of these are known to have a picture.
+    /// How many of these are known to have succeeded.
     succeeded: usize,
-    /// How many are known to have none, and will have none.
     failed: usize,
-    /// Whether the service still has any of these that may succeed when it is queued again.
     to_retry: bool,
-    /// How its jobs stood at the last look.
+    /// The counts of the last poll.
     seen: Option<Counts>,
-    /// When it was looked at last, and how long after that the service says that another look is worthwhile.
-    looked: (Instant, Duration),
-    /// How many times longer that is while another group is before it.
+    polled_at: Instant,
+    pause: Duration,
+    /// How many times longer to wait while an earlier group is unfinished.
     slowness: u32,
+}
+
+/// A part with unfinished jobs.
+#[derive(Debug)]
+struct OpenPart {
+    part: Part,
+    /// How often it was listed without news since it ended.
+    listings: u32,
+}
+
+impl OpenPart {
+    fn known(&self) -> usize {
+        self.part.ended.iter().filter(|&&ended| ended).count()
+    }
+
+    fn is_done(&self) -> bool {
+        self.part.ended.iter().all(|&ended| ended)
+    }
+
+    /// The indexes of the jobs that are not known to have ended.
+    fn unfinished(&self) -> Vec<usize> {
+        (0..self.part.jobs()).filter(|&index| !self.part.ended[index]).collect()
+    }
 }
 
 impl Group {
     fn new(id: BatchId) -> Self {
-        let looked = (Instant::now(), Duration::ZERO);
-        Self { id, open: 0, jobs: 0, succeeded: 0, failed: 0, to_retry: false, seen: None, looked, slowness: 1 }
+        let (parts, polled_at, pause) = (Vec::new(), Instant::now(), Duration::ZERO);
+        let (jobs, succeeded, failed, to_retry, seen, slowness) = (0, 0, 0, false, None, 1);
+        Self { id, parts, jobs, succeeded, failed, to_retry, seen, polled_at, pause, slowness }
     }
 
-    /// How its jobs stand: as the last look has shown, and with those that were listed since as having ended.
+    /// The counts of its jobs: those of the last poll, together with the jobs that have ended since.
     fn counts(&self) -> Counts {
         let seen = self.seen.unwrap_or_default();
         let total = seen.total.max(self.jobs);
@@ -124,96 +147,61 @@ impl Group {
     }
 }
 
-/// A part that is not done, and what is known of it.
-#[derive(Debug)]
-struct Open {
-    /// The place of its group.
-    group: usize,
-    part: Part,
-    /// How often it was listed in vain since it ended.
-    listings: u32,
-}
-
-impl Open {
-    fn known(&self) -> usize {
-        self.part.ended.iter().filter(|&&ended| ended).count()
-    }
-
-    fn is_done(&self) -> bool {
-        self.part.ended.iter().all(|&ended| ended)
-    }
-}
-
-/// Collects the pictures of a batch.
 #[derive(Debug)]
 pub(crate) struct Collector<'a> {
     api: &'a Api,
     terminal: &'a Terminal,
     out: &'a Path,
+    manifest: &'a mut Manifest,
     at_once: usize,
     lines: u64,
     /// The groups, in the order of the input.
     groups: Vec<Group>,
-    /// The parts that are not done.
-    open: Vec<Open>,
     progress: Progress,
-    collected: Collected,
+    tally: Tally,
 }
 
 impl<'a> Collector<'a> {
-    /// A collector for a batch of so many lines, of which `parts` were taken in by earlier runs.
+    /// A collector for a batch of `lines` jobs, of which earlier runs submitted `parts`. It downloads `at_once` pictures
+    /// at once.
     pub(crate) fn new(
         api: &'a Api,
         terminal: &'a Terminal,
-        out: &'a Path,
+        (out, manifest): (&'a Path, &'a mut Manifest),
         at_once: usize,
         lines: u64,
         parts: Vec<Part>,
     ) -> Self {
-        let mut collector = Self {
-            api,
-            terminal,
-            out,
-            at_once,
-            lines,
-            groups: Vec::new(),
-            open: Vec::new(),
-            progress: Progress::default(),
-            collected: Collected::default(),
-        };
+        let (groups, progress, tally) = (Vec::new(), Progress::default(), Tally::default());
+        let mut collector = Self { api, terminal, out, manifest, at_once, lines, groups, progress, tally };
         parts.into_iter().for_each(|part| collector.add(part));
         collector
     }
 
     fn add(&mut self, part: Part) {
-        let group = self.groups.iter().position(|group| group.id == part.group).unwrap_or_else(|| {
+        let place = self.groups.iter().position(|group| group.id == part.group).unwrap_or_else(|| {
             self.groups.push(Group::new(part.group));
             self.groups.len() - 1
         });
-        let open = Open { group, part, listings: 0 };
-        self.collected.saved += open.known() as u64;
-        let group = &mut self.groups[group];
+        let open = OpenPart { part, listings: 0 };
+        self.tally.saved += open.known() as u64;
+        let group = &mut self.groups[place];
         group.jobs += open.part.jobs();
         group.succeeded += open.known();
         if !open.is_done() {
-            group.open += 1;
-            self.open.push(open);
+            group.parts.push(open);
         }
     }
 
-    /// Waits until every job has ended and every picture is saved. `parts` brings what is taken in meanwhile, and closes
-    /// when that is all.
-    pub(crate) async fn run(
-        mut self,
-        mut parts: UnboundedReceiver<Part>,
-        manifest: &mut Manifest,
-    ) -> Result<Collected, Failure> {
+    /// Waits until every job has ended and every picture is saved. `parts` delivers the parts that are submitted
+    /// meanwhile, and closes after the last.
+    pub(crate) async fn run(mut self, mut parts: UnboundedReceiver<Part>) -> Result<Tally, Failure> {
         let mut submitting = true;
         loop {
-            let Some((group, at)) = self.next() else {
+            let Some((place, at)) = self.next() else {
                 match parts.recv().await {
                     Some(part) => self.add(part),
-                    None => return Ok(self.end()),
+                    None => break,
                 }
                 continue;
             };
@@ -228,261 +216,211 @@ impl<'a> Collector<'a> {
                 }
             }
             ticking(tokio::time::sleep_until(at), || self.show()).await;
-            self.look(group, manifest).await?;
+            self.poll(place).await?;
         }
+        let groups = self.groups.iter().map(|group| group.id).collect();
+        let to_retry = self.groups.iter().filter(|group| group.to_retry).map(|group| group.id).collect();
+        Ok(Tally { groups, to_retry, ..self.tally })
     }
 
-    /// Of the groups that are not done the one that is to be looked at next, and when.
+    /// The unfinished group that is to be polled next, and when.
     fn next(&self) -> Option<(usize, Instant)> {
-        let open = self.groups.iter().enumerate().filter(|(_, group)| group.open > 0);
-        let due = open.enumerate().map(|(before, (place, group))| {
-            let (at, pause) = group.looked;
-            // Jobs are painted about in their order, so that those of a group behind another one may long have to wait.
-            (place, at + if before == 0 { pause } else { pause * group.slowness })
+        let unfinished = self.groups.iter().enumerate().filter(|(_, group)| !group.parts.is_empty());
+        let due = unfinished.enumerate().map(|(before, (place, group))| {
+            // Jobs are painted about in order, so a group behind another one may wait for long.
+            (place, group.polled_at + if before == 0 { group.pause } else { group.pause * group.slowness })
         });
         due.min_by_key(|(_, due)| *due)
     }
 
-    fn end(mut self) -> Collected {
-        self.collected.groups = self.groups.iter().map(|group| group.id).collect();
-        let to_retry = self.groups.iter().filter(|group| group.to_retry);
-        self.collected.to_retry = to_retry.map(|group| group.id).collect();
-        self.collected
-    }
-
-    /// Looks how a group stands, then at those of its parts in which something has ended, and settles when to look again.
-    async fn look(&mut self, group: usize, manifest: &mut Manifest) -> Result<(), Failure> {
-        let answer = match self.api.batch(&self.groups[group].id.to_string()).await {
-            Ok(answer) => answer,
-            Err(failure) if failure.is_not_found() => {
-                // Its time is over, and that of all its parts, which keeps no other group from going on.
-                for place in 0..self.open.len() {
-                    if self.open[place].group == group {
-                        self.give_up(place);
-                    }
-                }
-                self.close();
-                return Ok(());
-            }
-            Err(failure) => return Err(failure),
+    /// Polls a group and those of its parts in which jobs have ended.
+    async fn poll(&mut self, place: usize) -> Result<(), Failure> {
+        let mut parts = std::mem::take(&mut self.groups[place].parts);
+        let Some(answer) = if_found(self.api.batch(&self.groups[place].id.to_string()).await)? else {
+            // Its retention has ended, and that of its parts. The other groups continue.
+            parts.iter_mut().for_each(|open| self.give_up(place, open));
+            return Ok(());
         };
         let (counts, over) = (answer.value.counts, answer.value.status != BatchStatus::InProgress);
-        let before = self.groups[group].seen.replace(counts).unwrap_or_default();
-        if self.groups.iter().all(|group| group.open == 0 || group.seen.is_some()) {
+        let before = self.groups[place].seen.replace(counts).unwrap_or_default();
+        if self.groups.iter().all(|group| group.parts.is_empty() || group.seen.is_some()) {
             self.progress.learn(&self.counts());
         }
         self.show();
         let mut pause = answer.retry_after;
-        let known = self.groups[group].succeeded + self.groups[group].failed;
+        let known = self.groups[place].succeeded + self.groups[place].failed;
         let mut unseen = ended(&counts).saturating_sub(known);
-        for place in 0..self.open.len() {
-            if self.open[place].group != group {
-                continue;
-            }
+        for open in &mut parts {
             if unseen == 0 && !over {
                 break;
             }
-            let part = match self.api.batch(&self.open[place].part.id.to_string()).await {
-                Ok(answer) => answer.value,
-                Err(failure) if failure.is_not_found() => {
-                    // Its time is over, and with it its jobs.
-                    self.give_up(place);
-                    continue;
-                }
-                Err(failure) => return Err(failure),
+            let Some(answer) = if_found(self.api.batch(&open.part.id.to_string()).await)? else {
+                self.give_up(place, open);
+                continue;
             };
-            let open = &self.open[place];
-            let all = part.status != BatchStatus::InProgress;
-            let new = ended(&part.counts).saturating_sub(open.known());
+            let over = answer.value.status != BatchStatus::InProgress;
+            let new = ended(&answer.value.counts).saturating_sub(open.known());
             unseen = unseen.saturating_sub(new);
-            if new >= (open.part.jobs() / SHARE).max(1) || (all && !open.is_done()) {
-                self.list(place, &part, manifest).await?;
+            if new >= (open.part.jobs() / SHARE).max(1) || (over && !open.is_done()) {
+                self.list(place, open, over).await?;
             }
-            if all && !self.open[place].is_done() {
+            if over && !open.is_done() {
                 // The list lags behind the counts by a moment.
                 pause = pause.max(Some(Duration::from_secs(1)));
             }
         }
-        self.close();
-        let group = &mut self.groups[group];
-        let still = ended(&counts) == ended(&before);
-        group.slowness = if still { (group.slowness * 2).min(SLOWEST) } else { 1 };
-        group.looked = (Instant::now(), self.api.pause(pause));
+        parts.retain(|open| !open.is_done());
+        let group = &mut self.groups[place];
+        let unchanged = ended(&counts) == ended(&before);
+        group.parts = parts;
+        group.slowness = if unchanged { (group.slowness * 2).min(SLOWEST) } else { 1 };
+        (group.polled_at, group.pause) = (Instant::now(), self.api.pause(pause));
         Ok(())
     }
 
-    /// Lets go of the parts that are done.
-    fn close(&mut self) {
-        for open in self.open.extract_if(.., |open| open.is_done()) {
-            self.groups[open.group].open -= 1;
-        }
-    }
-
-    /// Lists the jobs of a part, and saves what is new.
-    async fn list(&mut self, place: usize, part: &BatchView, manifest: &mut Manifest) -> Result<(), Failure> {
-        let path = format!("/batches/{}/jobs", part.id);
-        let jobs = self.open[place].part.jobs();
-        let places: HashMap<JobId, usize> = (0..jobs).map(|index| (JobId::in_batch(part.id, index), index)).collect();
-        let before = self.open[place].known();
+    /// Lists the jobs of a part, and saves the new pictures.
+    async fn list(&mut self, place: usize, open: &mut OpenPart, over: bool) -> Result<(), Failure> {
+        let id = open.part.id;
+        let path = format!("/batches/{id}/jobs");
+        let indexes: HashMap<_, _> = open.unfinished().into_iter().map(|i| (JobId::in_batch(id, i), i)).collect();
+        let before = open.known();
         let mut cursor: Option<String> = None;
         loop {
             let page = self.api.jobs(&path, None, PAGE, cursor.as_deref()).await?;
-            let mut to_fetch = Vec::new();
+            let mut succeeded = Vec::new();
             for job in page.jobs {
-                let Some(&index) = places.get(&job.id) else { continue };
-                if !self.open[place].part.ended[index] {
-                    to_fetch.extend(self.sort_out(place, index, job)?);
+                if let Some(&index) = indexes.get(&job.id) {
+                    succeeded.extend(self.sort_out(place, open, index, job)?);
                 }
             }
-            self.fetch(place, to_fetch, manifest).await?;
+            self.save(place, open, succeeded).await?;
             cursor = page.next_cursor;
             if cursor.is_none() {
                 break;
             }
         }
-        let open = &mut self.open[place];
-        if part.status != BatchStatus::InProgress && open.known() == before {
+        if over && open.known() == before {
             open.listings += 1;
             if open.listings >= LISTINGS {
                 open.listings = 0;
-                self.ask_for_missing(place, part.id, manifest).await?;
+                self.ask_for_missing(place, open).await?;
             }
         }
         Ok(())
     }
 
-    /// Asks one by one for the jobs of a part that has ended and does not list them as ended. Those that the service has
-    /// no more count as failed.
-    async fn ask_for_missing(&mut self, place: usize, part: BatchId, manifest: &mut Manifest) -> Result<(), Failure> {
-        let mut to_fetch = Vec::new();
-        for index in 0..self.open[place].part.jobs() {
-            if self.open[place].part.ended[index] {
-                continue;
-            }
-            match self.api.job(&JobId::in_batch(part, index).to_string(), None).await {
-                Ok(answer) => to_fetch.extend(self.sort_out(place, index, answer.value)?),
-                Err(failure) if failure.is_not_found() => self.miss(place, index),
-                Err(failure) => return Err(failure),
+    /// Asks one by one for the jobs that the list of an ended part leaves out. Those that are gone count as failed.
+    async fn ask_for_missing(&mut self, place: usize, open: &mut OpenPart) -> Result<(), Failure> {
+        let mut succeeded = Vec::new();
+        for index in open.unfinished() {
+            let id = JobId::in_batch(open.part.id, index).to_string();
+            match if_found(self.api.job(&id, None).await)? {
+                Some(answer) => succeeded.extend(self.sort_out(place, open, index, answer.value)?),
+                None => self.miss(place, open, index),
             }
         }
-        self.fetch(place, to_fetch, manifest).await
+        self.save(place, open, succeeded).await
     }
 
-    /// Counts the job if it has failed, and gives it back if it has a picture.
-    fn sort_out(&mut self, place: usize, index: usize, job: JobView) -> Result<Option<(usize, JobView)>, Failure> {
+    /// Counts the job if it failed, and returns it if it succeeded.
+    fn sort_out(
+        &mut self,
+        place: usize,
+        open: &mut OpenPart,
+        index: usize,
+        job: JobView,
+    ) -> Result<Option<(usize, JobView)>, Failure> {
         match job.status {
+            // A page may repeat a job of the page before.
+            _ if open.part.ended[index] => Ok(None),
             Status::Queued | Status::Running => Ok(None),
             Status::Succeeded => Ok(Some((index, job))),
             Status::Failed | Status::Canceled => {
                 let error = job.error.as_ref();
                 let code = error.map_or("canceled", |error| error.code.as_str());
                 let message = error.map_or("It was canceled.", |error| error.message.as_str());
-                self.count_failure(place, index, code, message);
-                let group = self.open[place].group;
-                self.groups[group].to_retry |= error.is_none_or(|error| error.retryable);
-                self.tell(place, index, &job, json!({ "error": { "code": code, "message": message } }))?;
+                let line = self.count_failure(place, open, index, code, message);
+                self.groups[place].to_retry |= error.is_none_or(|error| error.retryable);
+                self.report(line, &job, json!({ "error": { "code": code, "message": message } }))?;
                 Ok(None)
             }
         }
     }
 
-    async fn fetch(
-        &mut self,
-        place: usize,
-        jobs: Vec<(usize, JobView)>,
-        manifest: &mut Manifest,
-    ) -> Result<(), Failure> {
+    async fn save(&mut self, place: usize, open: &mut OpenPart, jobs: Vec<(usize, JobView)>) -> Result<(), Failure> {
         let (api, out) = (self.api, self.out);
-        let fetches: Vec<_> = jobs
-            .into_iter()
-            .map(|(index, job)| {
-                let line = self.open[place].part.line_of(index);
-                async move {
-                    let name = format!("{:06}-{}", line.unwrap_or_default(), name_of(&job));
-                    let fetched = fetch(api, &job, out, &name, line).await;
-                    (index, job, fetched)
-                }
-            })
-            .collect();
-        let mut fetched = stream::iter(fetches).buffer_unordered(self.at_once);
-        while let Some((index, job, picture)) = fetched.next().await {
-            let picture = match picture {
-                Ok(picture) => picture.keep(out, manifest)?,
-                Err(Unfetched::Picture(why)) => {
-                    self.count_success(place, index);
-                    self.collected.unfetched += 1;
-                    let message = format!("The picture: {why}.");
-                    let error = json!({ "error": { "code": "picture_unavailable", "message": message } });
-                    self.tell(place, index, &job, error)?;
-                    continue;
-                }
+        let fetches = jobs.into_iter().map(|(index, job)| (index, open.part.line_of(index).unwrap_or_default(), job));
+        let fetches = fetches.map(|(index, line, job)| async move {
+            let name = format!("{line:06}-{}", name_of(&job));
+            let fetched = fetch(api, &job, out, &name, Some(line)).await;
+            (index, line, job, fetched)
+        });
+        let fetches: Vec<_> = fetches.collect();
+        let mut fetches = stream::iter(fetches).buffer_unordered(self.at_once);
+        while let Some((index, line, job, fetched)) = fetches.next().await {
+            let picture = match fetched {
+                Ok(picture) => Ok(picture.keep(out, self.manifest)?),
+                Err(Unfetched::Picture(why)) => Err(why),
                 Err(Unfetched::All(failure)) => return Err(failure),
             };
-            self.count_success(place, index);
-            self.collected.saved += 1;
-            self.collected.downloaded += 1;
-            if title_warning(&job).is_some() {
-                let line = self.open[place].part.line_of(index);
-                self.collected.small_titles.add(line.unwrap_or_default());
-            }
-            let fields = json!({
-                "file": out.join(&picture.file), "bytes": picture.bytes, "sha256": picture.sha256
-            });
-            self.tell(place, index, &job, fields)?;
+            open.part.ended[index] = true;
+            self.groups[place].succeeded += 1;
+            let fields = match picture {
+                Ok(picture) => {
+                    self.tally.saved += 1;
+                    self.tally.downloaded += 1;
+                    if title_warning(&job).is_some() {
+                        self.tally.small_titles.add(line);
+                    }
+                    let file = out.join(&picture.file);
+                    json!({ "file": file, "bytes": picture.bytes, "sha256": picture.sha256 })
+                }
+                Err(why) => {
+                    self.tally.unfetched += 1;
+                    let message = format!("The picture: {why}.");
+                    json!({ "error": { "code": "picture_unavailable", "message": message } })
+                }
+            };
+            self.report(line, &job, fields)?;
             self.show();
         }
         Ok(())
     }
 
-    fn count_success(&mut self, place: usize, index: usize) {
-        let open = &mut self.open[place];
-        open.part.ended[index] = true;
-        self.groups[open.group].succeeded += 1;
-    }
-
-    fn count_failure(&mut self, place: usize, index: usize, code: &str, message: &str) {
-        let open = &mut self.open[place];
-        open.part.ended[index] = true;
-        self.groups[open.group].failed += 1;
+    /// Counts a job as failed, and returns its line.
+    fn count_failure(&mut self, place: usize, open: &mut OpenPart, index: usize, code: &str, message: &str) -> u64 {
         let line = open.part.line_of(index).unwrap_or_default();
-        self.collected.failed.push(line);
-        let new = || Reason { message: message.to_owned(), lines: Lines::default() };
-        self.collected.reasons.entry(code.to_owned()).or_insert_with(new).lines.add(line);
+        open.part.ended[index] = true;
+        self.groups[place].failed += 1;
+        self.tally.add_failure(line, code, message);
+        line
     }
 
-    /// Counts the jobs of a part that the service has no more as failed.
-    fn give_up(&mut self, place: usize) {
-        for index in 0..self.open[place].part.jobs() {
-            if !self.open[place].part.ended[index] {
-                self.miss(place, index);
-            }
+    /// Counts the unfinished jobs of a part that the service no longer has as failed.
+    fn give_up(&mut self, place: usize, open: &mut OpenPart) {
+        for index in open.unfinished() {
+            self.miss(place, open, index);
         }
     }
 
-    fn miss(&mut self, place: usize, index: usize) {
-        self.count_failure(place, index, "not_found", "The service has no such job any more.");
+    fn miss(&mut self, place: usize, open: &mut OpenPart, index: usize) {
+        self.count_failure(place, open, index, "not_found", "The service no longer has this job.");
     }
 
-    fn tell(&self, place: usize, index: usize, job: &JobView, more: Value) -> Result<(), Failure> {
-        let mut value = json!({
-            "line": self.open[place].part.line_of(index),
-            "custom_id": job.custom_id,
-            "job": job.id,
-            "status": job.status,
-        });
-        if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
-            value.extend(more);
+    fn report(&self, line: u64, job: &JobView, fields: Value) -> Result<(), Failure> {
+        let mut value = json!({ "line": line, "custom_id": job.custom_id, "job": job.id, "status": job.status });
+        if let (Some(value), Value::Object(fields)) = (value.as_object_mut(), fields) {
+            value.extend(fields);
         }
         self.terminal.data(&Event { event: "poster", value })
     }
 
-    /// How all jobs stand, as far as that is known.
     fn counts(&self) -> Counts {
         self.groups.iter().map(Group::counts).sum()
     }
 
     fn show(&self) {
-        let saved = Some(self.collected.saved);
+        let saved = Some(self.tally.saved);
         self.terminal.status(self.progress.line(&self.counts(), Some(self.lines), saved, self.terminal.columns()));
     }
 }
@@ -492,14 +430,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_counts_as_done_before_the_next_look() {
+    fn saved_pictures_count_as_done_before_the_next_poll() {
         let seen = Counts { total: 30, queued: 4, running: 6, succeeded: 18, failed: 1, canceled: 1 };
         let looked = Group { jobs: 30, seen: Some(seen), ..Group::new(BatchId::new()) };
         assert_eq!(looked.counts(), seen);
         let listed = Group { succeeded: 25, failed: 3, ..looked };
         let counts = Counts { total: 30, queued: 0, running: 2, succeeded: 25, failed: 2, canceled: 1 };
         assert_eq!(listed.counts(), counts);
-        // Another run goes on, and has not looked yet; a part that was just taken in is not among those seen either.
+        // A continued run has not polled yet, and neither has a group whose part was just submitted.
         let unseen = Group { jobs: 30, succeeded: 12, ..Group::new(BatchId::new()) };
         assert_eq!(unseen.counts(), Counts { total: 30, queued: 18, succeeded: 12, ..Counts::default() });
     }

@@ -11,41 +11,38 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::batch::{Entry, faults_of_defaults};
-use shared::order::Model;
-use shared::text::hex;
+use shared::order::{Model, hex};
 
 use super::lines::{self, Broken, Item};
 use crate::arguments::Format;
-use crate::failure::Failure;
-use crate::words::fault_text;
+use crate::failure::{Failure, blocking};
+use crate::words::faults_text;
 
-/// How much is read at once.
 const BUFFER: usize = 256 * 1024;
 
-/// Up to how many names of jobs are held against each other. In files of more, each request checks its own.
+/// How many custom ids are compared with each other. Those behind are checked by the service, within their request.
 const MAX_NAMES: usize = 1_000_000;
 
-/// How many lines there are between two signs of life.
+/// How many lines are checked between two reports of progress.
 const STRIDE: u64 = 4096;
 
-/// The model whose rules are checked where none is named: the service's own default may be any, and this takes the most.
+/// The model that accepts the most, since the service's default model is not known here.
 const MODEL: Model = Model::Sd35Large;
 
 /// A file of jobs, and how to read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
-    /// Where it lies.
     pub(crate) path: PathBuf,
-    /// How it is written.
     pub(crate) format: Format,
-    defaults: Map<String, Value>,
-    /// By what a change of it is noticed.
+    /// The fields of the command line, for jobs that leave them out.
+    pub(crate) defaults: Map<String, Value>,
+    /// Shows whether the file has changed.
     stamp: Stamp,
-    /// Whether it is a copy of standard input that was not there before.
+    /// Whether it is a copy of standard input that this run made.
     is_new_copy: bool,
 }
 
-/// How long a file is, and when it was changed last.
+/// The length of a file, and when it was last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp(u64, Option<SystemTime>);
 
@@ -55,18 +52,17 @@ impl Stamp {
     }
 }
 
-/// What the first reading has found.
+/// The result of the first pass.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     /// How many jobs can be submitted.
     pub(crate) good: u64,
-    /// How many places hold no job that can be.
+    /// How many lines are bad.
     pub(crate) bad: u64,
-    /// What jobs leave out, as the file says.
+    /// The file's own fields for jobs that leave them out.
     pub(crate) defaults: Map<String, Value>,
-    /// What the file calls the batch.
+    /// The file's own name for the batch.
     pub(crate) name: Option<String>,
-    /// The SHA-256 of the whole file.
     pub(crate) sha256: String,
 }
 
@@ -75,18 +71,47 @@ pub(crate) struct Checked {
 pub(crate) struct Line {
     /// The line on which it begins.
     pub(crate) number: u64,
-    /// The job as JSON.
     pub(crate) job: String,
 }
 
+/// Checks jobs by the service's own rules.
+struct Rules<'a> {
+    flags: &'a Map<String, Value>,
+    defaults: Map<String, Value>,
+    names: HashSet<u64>,
+    hashes: RandomState,
+}
+
+impl<'a> Rules<'a> {
+    fn new(flags: &'a Map<String, Value>) -> Self {
+        Self { flags, defaults: flags.clone(), names: HashSet::new(), hashes: RandomState::new() }
+    }
+
+    fn set_defaults(&mut self, file: &Map<String, Value>) {
+        self.defaults = merged(file, self.flags);
+    }
+
+    fn bad_defaults(&self) -> Option<String> {
+        let faults = faults_of_defaults(&self.defaults, MODEL);
+        (!faults.is_empty()).then(|| faults_text(&faults))
+    }
+
+    /// What is wrong with a job.
+    fn faults(&mut self, job: Value) -> Option<String> {
+        match Entry::parse(job, "", &self.defaults, MODEL) {
+            Err(errors) => Some(faults_text(&errors)),
+            Ok(Entry { custom_id: Some(id), .. }) if self.names.len() < MAX_NAMES => {
+                let new = self.names.insert(self.hashes.hash_one(id.as_str()));
+                (!new).then(|| format!("custom_id {:?} is used by another line too", id.as_str()))
+            }
+            Ok(_) => None,
+        }
+    }
+}
+
 impl Input {
-    /// The file at `path`; `defaults` stand in for what its jobs leave out.
-    ///
-    /// Standard input, named `-`, is first copied to a file whose name tells its content, so that the same input finds
-    /// its own state again.
-    ///
-    /// # Errors
-    /// When it cannot be read.
+    /// Opens the file at `path`. Standard input, named `-`, is first copied to a file that is named after its content, so
+    /// that the same input finds its own state again.
     pub(crate) async fn open(
         path: &Path,
         format: Option<Format>,
@@ -102,18 +127,18 @@ impl Input {
         let failed = |error: io::Error| Failure::file(&path, error);
         let metadata = std::fs::metadata(&path).map_err(failed)?;
         if !metadata.is_file() {
-            // It is read more than once.
-            return Err(Failure::Usage(format!("{} is no regular file; use - to read a pipe", path.display())));
+            // The input is read more than once.
+            return Err(Failure::Usage(format!("{} is not a regular file; use - to read a pipe", path.display())));
         }
         let format = match (format, format_of_name(&path)) {
             (Some(format), _) => format,
             (None, named) => {
                 let seen = format_of_content(&path).map_err(failed)?;
-                // Nothing that looks like jobs is painted as prose.
+                // The heading of a table must not be painted as a prompt.
                 if named == Some(Format::Text) && seen != Format::Text {
                     let (path, seen) = (path.display(), format!("{seen:?}").to_lowercase());
                     return Err(Failure::Usage(format!(
-                        "{path} is named as plain text, and begins like {seen}: say --format {seen} or --format text"
+                        "{path} has the name of a text file but begins like {seen}: say --format {seen} or --format text"
                     )));
                 }
                 named.unwrap_or(seen)
@@ -122,28 +147,18 @@ impl Input {
         Ok(Self { path, format, defaults, stamp: Stamp::of(&metadata), is_new_copy })
     }
 
-    /// Deletes the copy of standard input, if this run made it.
-    pub(crate) fn forget_copy(&self) {
+    /// Deletes the copy of standard input if this run made it.
+    pub(crate) fn delete_copy(&self) {
         if self.is_new_copy {
-            // What cannot be deleted is in nobody's way.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
-    /// What stands in for what jobs leave out, as the command line says.
-    pub(crate) fn defaults(&self) -> Map<String, Value> {
-        self.defaults.clone()
-    }
-
-    /// A file beside this one.
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
         with_suffix(&self.path, &format!(".{ending}"))
     }
 
-    /// Makes sure that the file is the one that was opened.
-    ///
-    /// # Errors
-    /// When it has changed since.
+    /// Fails if the file has changed since it was opened.
     pub(crate) fn unchanged(&self) -> Result<(), Failure> {
         let metadata = std::fs::metadata(&self.path).map_err(|error| Failure::file(&self.path, error))?;
         if Stamp::of(&metadata) == self.stamp {
@@ -152,107 +167,69 @@ impl Input {
         Err(Failure::Usage(format!("{} has changed since it was checked", self.path.display())))
     }
 
-    /// Reads all of it and checks every job by the service's own rules. `bad` is told what is wrong with which line, and
-    /// `sign` from time to time how many lines were read.
-    ///
-    /// # Errors
-    /// When it cannot be read to its end, or `bad` fails.
+    /// Checks every job of the file. Calls `bad` with the number and the faults of each bad line, and `progress` with the
+    /// number of lines from time to time.
     pub(crate) fn check(
         &self,
         mut bad: impl FnMut(u64, String) -> Result<(), Failure>,
-        sign: impl Fn(u64),
+        progress: impl Fn(u64),
     ) -> Result<Checked, Failure> {
-        let mut checked = Checked::default();
-        let mut told = Ok(());
-        let (mut names, hashes) = (HashSet::new(), RandomState::new());
-        let mut defaults = self.defaults.clone();
-        let mut bad_defaults = faults_of_defaults(&defaults, MODEL);
+        let (mut checked, mut rules, mut result) = (Checked::default(), Rules::new(&self.defaults), Ok(()));
+        let mut bad_defaults = rules.bad_defaults();
         let mut digest = Sha256::new();
         let file = self.file()?;
         let file = BufReader::with_capacity(BUFFER, Digested { file, digest: &mut digest });
         let read = lines::read(file, self.format, |item| {
-            let (number, job) = match item {
+            match item {
                 Item::Defaults(found) => {
-                    defaults = merged(&found, &self.defaults);
-                    bad_defaults = faults_of_defaults(&defaults, MODEL);
+                    rules.set_defaults(&found);
+                    bad_defaults = rules.bad_defaults();
                     checked.defaults = found;
-                    return ControlFlow::Continue(());
                 }
-                Item::Name(name) => {
-                    checked.name = Some(name);
-                    return ControlFlow::Continue(());
-                }
-                Item::Job(number, job) => (number, job),
-            };
-            if !bad_defaults.is_empty() {
-                return ControlFlow::Break(());
-            }
-            let faults = match job {
-                Err(rule) => Some(format!("the line {rule}")),
-                Ok(job) => match Entry::parse(job, "", &defaults, MODEL) {
-                    Err(errors) => Some(errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")),
-                    Ok(Entry { custom_id: Some(id), .. }) if names.len() < MAX_NAMES => {
-                        let new = names.insert(hashes.hash_one(id.as_str()));
-                        (!new).then(|| format!("custom_id {:?} is that of another line too", id.as_str()))
+                Item::Name(name) => checked.name = Some(name),
+                Item::Job(..) if bad_defaults.is_some() => return ControlFlow::Break(()),
+                Item::Job(number, job) => {
+                    match job.map_or_else(|rule| Some(format!("the line {rule}")), |job| rules.faults(job)) {
+                        None => checked.good += 1,
+                        Some(faults) => {
+                            checked.bad += 1;
+                            result = bad(number, faults);
+                        }
                     }
-                    Ok(_) => None,
-                },
-            };
-            match faults {
-                None => checked.good += 1,
-                Some(faults) => {
-                    checked.bad += 1;
-                    told = bad(number, faults);
+                    if (checked.good + checked.bad).is_multiple_of(STRIDE) {
+                        progress(checked.good + checked.bad);
+                    }
                 }
             }
-            if told.is_err() {
-                return ControlFlow::Break(());
-            }
-            if (checked.good + checked.bad).is_multiple_of(STRIDE) {
-                sign(checked.good + checked.bad);
-            }
-            ControlFlow::Continue(())
+            if result.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         self.explain(read)?;
-        told?;
+        result?;
         self.unchanged()?;
-        if !bad_defaults.is_empty() {
-            let faults: Vec<_> = bad_defaults.iter().map(fault_text).collect();
-            return Err(Failure::Usage(faults.join("; ")));
+        if let Some(faults) = bad_defaults {
+            return Err(Failure::Usage(faults));
         }
         checked.sha256 = hex(&digest.finalize());
         Ok(checked)
     }
 
-    /// Hands each job that can be submitted to `each`, until that breaks. The others are passed over: a check has told
-    /// of them.
-    ///
-    /// # Errors
-    /// When it cannot be read to its end, or has changed since it was opened.
+    /// Calls `each` with each good job until it breaks. Fails if the file has changed since it was opened.
     pub(crate) fn lines(&self, mut each: impl FnMut(Line) -> ControlFlow<()>) -> Result<(), Failure> {
-        let mut defaults = self.defaults.clone();
-        let mut names = HashSet::new();
-        let hashes = RandomState::new();
+        let mut rules = Rules::new(&self.defaults);
         let file = BufReader::with_capacity(BUFFER, self.file()?);
         self.unchanged()?;
-        let read = lines::read(file, self.format, |item| match item {
-            Item::Defaults(found) => {
-                defaults = merged(&found, &self.defaults);
-                ControlFlow::Continue(())
-            }
-            Item::Job(number, Ok(job)) => {
-                let text = job.to_string();
-                match Entry::parse(job, "", &defaults, MODEL) {
-                    Ok(Entry { custom_id: Some(id), .. })
-                        if names.len() < MAX_NAMES && !names.insert(hashes.hash_one(id.as_str())) =>
-                    {
-                        ControlFlow::Continue(())
+        let read = lines::read(file, self.format, |item| {
+            match item {
+                Item::Defaults(found) => rules.set_defaults(&found),
+                Item::Job(number, Ok(value)) => {
+                    let job = value.to_string();
+                    if rules.faults(value).is_none() {
+                        return each(Line { number, job });
                     }
-                    Ok(_) => each(Line { number, job: text }),
-                    Err(_) => ControlFlow::Continue(()),
                 }
+                Item::Name(_) | Item::Job(_, Err(_)) => {}
             }
-            Item::Name(_) | Item::Job(_, Err(_)) => ControlFlow::Continue(()),
+            ControlFlow::Continue(())
         });
         self.explain(read)?;
         self.unchanged()
@@ -270,21 +247,22 @@ impl Input {
     }
 }
 
-/// Copies standard input to a file in `directory` that is named after its content, and tells whether it is a new one.
+/// Copies standard input to a file in `directory` that is named after its content. The flag is whether the file is new.
 async fn copy_of_input(directory: &Path) -> Result<(PathBuf, bool), Failure> {
-    let failed = |error: io::Error| Failure::file(directory, error);
-    // It belongs to this future and not to the thread that writes it, so that it is deleted when the command is stopped.
-    let copy = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut file = copy.reopen().map_err(failed)?;
-    let copying = tokio::task::spawn_blocking(move || {
+    let owned = directory.to_owned();
+    let failed = move |error: io::Error| Failure::file(&owned, error);
+    // This future owns the file, not the thread that writes it, so a command that is stopped deletes it.
+    let copy = tempfile::NamedTempFile::new_in(directory).map_err(&failed)?;
+    let mut file = copy.reopen().map_err(&failed)?;
+    let failed_copy = failed.clone();
+    let (bytes, digest) = blocking(move || {
         let mut digest = Sha256::new();
-        let bytes = io::copy(&mut Digested { file: io::stdin().lock(), digest: &mut digest }, &mut file)?;
-        Ok::<_, io::Error>((bytes, hex(&digest.finalize())))
-    });
-    let copied = copying.await.map_err(|error| Failure::Local(error.to_string()))?;
-    let (bytes, digest) = copied.map_err(failed)?;
+        let bytes = io::copy(&mut Digested { file: io::stdin().lock(), digest: &mut digest }, &mut file);
+        Ok((bytes.map_err(failed_copy)?, hex(&digest.finalize())))
+    })
+    .await?;
     let path = directory.join(format!("poster-stdin-{}", &digest[..16]));
-    // Another run may read the copy that is there already, and must not find it changed.
+    // Another run may be reading an existing copy, which must not change.
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
         return Ok((path, false));
     }
@@ -302,7 +280,7 @@ fn format_of_name(path: &Path) -> Option<Format> {
     }
 }
 
-/// What the first line of a file looks like that is not empty.
+/// Guesses the format from the first line that is not empty.
 fn format_of_content(path: &Path) -> io::Result<Format> {
     let mut file = BufReader::new(File::open(path)?).take(BUFFER as u64);
     let mut line = Vec::new();
@@ -320,27 +298,26 @@ fn format_of_content(path: &Path) -> io::Result<Format> {
             Ok(line) if !line.contains_key("jobs") => Format::Ndjson,
             _ => Format::Json,
         },
-        // Reading it as CSV says what is wrong where it is separated otherwise than by commas.
+        // If other characters than commas separate the columns, reading it as CSV says so.
         _ if lines::separator(&String::from_utf8_lossy(first)).is_some() => Format::Csv,
         _ => Format::Text,
     })
 }
 
-/// The defaults of the file, with those of the command line over them.
+/// The fields of the file, with those of the command line over them.
 pub(super) fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> Map<String, Value> {
     let mut all = file.clone();
     all.extend(flags.clone());
     all
 }
 
-/// A path with something at its end.
-pub(super) fn with_suffix(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
-    path.push(ending);
+    path.push(suffix);
     path.into()
 }
 
-/// A file that is digested as it is read.
+/// A reader that computes the digest of what it reads.
 struct Digested<'a, R> {
     file: R,
     digest: &'a mut Sha256,

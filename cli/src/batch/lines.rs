@@ -1,46 +1,49 @@
-//! Reading jobs out of a file, one by one, however large it is.
+//! Reading jobs from a file.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use shared::json::{self, Strict};
 
 use crate::arguments::Format;
 
-/// The greatest length of one job in a file, in bytes. The longest that the service takes is a third of it.
+/// The longest line, in bytes: three times the longest job that the service accepts.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// What is wrong with a line in another encoding, such as Windows-1252.
+/// The longest JSON document, in bytes.
+const MAX_DOCUMENT_BYTES: usize = 64 * 1024 * 1024;
+
+/// The fault of a line in another encoding, such as Windows-1252.
 const NOT_UTF_8: &str = "is not in UTF-8; save the file as UTF-8";
 
 /// Why a file cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    /// The system says so.
+    /// The system cannot read it.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is not written as it should be.
+    /// Its format is wrong.
     #[error("{0}")]
     Form(String),
 }
 
-/// Something that a file holds.
+/// An item of a file.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// What jobs leave out; of a JSON document, before its jobs.
+    /// Fields for the jobs that leave them out; only in a JSON document, before its jobs.
     Defaults(Map<String, Value>),
-    /// What the batch is called; of a JSON document.
+    /// The name of the batch; only in a JSON document.
     Name(String),
-    /// A job, or what is wrong with the place where one should be.
+    /// The number of a line and its job, or what is wrong with the line.
     Job(u64, Result<Value, String>),
 }
 
-/// Hands everything that the file holds to `each`, with the number of the line on which it begins, in a JSON document
-/// with its own number, until `each` breaks. A job's `title` and `tagline` are those of its `poster`.
+/// Calls `each` with each item of the file until it breaks. A job has the number of the line on which it begins; in a JSON
+/// document, its position. Its `title` and `tagline` are moved into its `poster`.
 pub(crate) fn read(
     mut file: impl BufRead,
     format: Format,
@@ -70,11 +73,11 @@ pub(crate) fn read(
     }
 }
 
-/// Passes over the byte order mark of UTF-8.
+/// Skips a leading byte order mark of UTF-8.
 fn skip_byte_order_mark(file: &mut impl BufRead) -> Result<(), Broken> {
     let beginning = file.fill_buf()?;
     if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") {
-        return Err(Broken::Form("it is in UTF-16; save it as UTF-8".to_owned()));
+        return Err(Broken::Form("the file is in UTF-16; save it as UTF-8".to_owned()));
     }
     if beginning.starts_with("\u{feff}".as_bytes()) {
         file.consume("\u{feff}".len());
@@ -82,8 +85,8 @@ fn skip_byte_order_mark(file: &mut impl BufRead) -> Result<(), Broken> {
     Ok(())
 }
 
-/// The job with the fields of a poster where `POST /jobs` has them. In every format `title` and `tagline` name them, and
-/// so does `poster.title`, as a column may be called.
+/// Moves the fields `title` and `tagline`, or `poster.title` and `poster.tagline`, into `poster`, where `POST /jobs` has
+/// them.
 fn with_poster(mut job: Value) -> Result<Value, String> {
     let Some(fields) = job.as_object_mut() else { return Ok(job) };
     for name in ["title", "tagline"] {
@@ -91,7 +94,7 @@ fn with_poster(mut job: Value) -> Result<Value, String> {
             let Some(value) = fields.remove(&key) else { continue };
             let poster = fields.entry("poster").or_insert_with(|| Value::Object(Map::new()));
             let Some(poster) = poster.as_object_mut() else {
-                return Err(format!("has {key}, and poster is no object"));
+                return Err(format!("has {key}, but poster is not an object"));
             };
             if poster.insert(name.to_owned(), value).is_some() {
                 return Err(format!("has both {name} and poster.{name}"));
@@ -101,7 +104,7 @@ fn with_poster(mut job: Value) -> Result<Value, String> {
     Ok(job)
 }
 
-/// The lines of a file, without their ends.
+/// The lines of a file, without their line ends.
 fn rows(
     mut file: impl BufRead,
     mut each: impl FnMut(u64, Result<&[u8], String>) -> ControlFlow<()>,
@@ -114,7 +117,7 @@ fn rows(
             break;
         }
         let flow = if read > MAX_LINE_BYTES && !line.ends_with(b"\n") {
-            skip_line(&mut file)?;
+            file.skip_until(b'\n')?;
             each(number, Err(format!("is longer than {MAX_LINE_BYTES} bytes")))
         } else {
             let bytes = line.strip_suffix(b"\n").unwrap_or(&line);
@@ -127,22 +130,7 @@ fn rows(
     Ok(())
 }
 
-/// Reads on behind the end of the line.
-fn skip_line(file: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = file.fill_buf()?;
-        let (read, ended) = match buffer.iter().position(|&byte| byte == b'\n') {
-            Some(end) => (end + 1, true),
-            None => (buffer.len(), buffer.is_empty()),
-        };
-        file.consume(read);
-        if ended {
-            return Ok(());
-        }
-    }
-}
-
-/// Rows of fields, the first of which names them, in letters of either case. A dot in a name leads into an object:
+/// CSV, whose first row names the columns in upper or lower case. A dot in a name leads into an object, as in
 /// `metadata.campaign`.
 fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Broken> {
     let mut rows = Rows::default();
@@ -150,14 +138,14 @@ fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Res
         ::csv::ReaderBuilder::new().flexible(true).from_reader(Copied { file, unread: rows.unread.clone() });
     let broken = |error: ::csv::Error| match error.into_kind() {
         ::csv::ErrorKind::Io(error) => Broken::Io(error),
-        other => Broken::Form(format!("it is no CSV: {other:?}")),
+        other => Broken::Form(format!("not CSV: {other:?}")),
     };
     let names = reader.byte_headers().map_err(broken)?;
     let names: Vec<_> = names.iter().map(|name| column(&String::from_utf8_lossy(name))).collect();
     if !names.iter().any(|name| name == "prompt") {
         return Err(Broken::Form(match separator(&names.join(",")) {
-            Some(separator) => format!("its columns are separated by {separator}; save it with commas"),
-            None => "its first line must name the columns, one of them prompt".to_owned(),
+            Some(separator) => format!("the columns are separated by {separator}; save it with commas"),
+            None => "the first line must name the columns, one of them prompt".to_owned(),
         }));
     }
     rows.next(reader.position().byte());
@@ -168,7 +156,7 @@ fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Res
             continue;
         }
         let job = match open_quote {
-            Some(line) => Err(format!("has a quotation mark on line {line} that nothing closes")),
+            Some(line) => Err(format!("has a quotation mark on line {line} that is never closed")),
             None => job_of(&names, &row),
         };
         if each(Item::Job(line, job)).is_break() {
@@ -178,7 +166,7 @@ fn csv(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Res
     Ok(())
 }
 
-/// The name of a column. Only the caller's own names in `metadata` keep their capitals.
+/// The name of a column, in lower case except for the caller's own keys in `metadata`.
 fn column(name: &str) -> String {
     let name = name.trim();
     match name.split_at_checked("metadata.".len()) {
@@ -187,7 +175,7 @@ fn column(name: &str) -> String {
     }
 }
 
-/// What separates the names of columns on this line, one of which is `prompt`; `None` where it does not name columns.
+/// What separates the columns on this line. `None` if none of them is `prompt`.
 pub(super) fn separator(line: &str) -> Option<&'static str> {
     let others = [(';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")];
     let is_prompt =
@@ -207,7 +195,7 @@ fn job_of(names: &[String], row: &::csv::ByteRecord) -> Result<Value, String> {
         if field.trim().is_empty() {
             continue;
         }
-        // A seed is the one number of a job; whatever else looks like one is text.
+        // The seed is the only number; everything else is text.
         let number = (name == "seed").then(|| field.trim().parse::<u64>().ok()).flatten();
         let value = number.map_or_else(|| Value::from(field), Value::from);
         let mut path: Vec<_> = name.split('.').collect();
@@ -224,130 +212,48 @@ fn job_of(names: &[String], row: &::csv::ByteRecord) -> Result<Value, String> {
     Ok(job.into())
 }
 
-/// A JSON document, job by job: an array of them, or an object that has them in `jobs`.
+/// A JSON document: an array of jobs, or an object with `jobs`. It is held in memory, so its size is limited.
 fn document(file: impl BufRead, mut each: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Broken> {
-    let meter = Meter::default();
-    let mut stopped = false;
-    let mut reader = serde_json::Deserializer::from_reader(Metered { file, meter: meter.clone() });
-    let document = Document { meter: &meter, each: &mut each, stopped: &mut stopped };
-    let read = reader.deserialize_any(document).and_then(|()| reader.end());
-    match read {
-        Ok(()) => Ok(()),
-        Err(_) if stopped => Ok(()),
-        Err(error) if error.is_io() => Err(Broken::Io(error.into())),
-        Err(error) => Err(Broken::Form(format!("it is no JSON document of jobs: {error}"))),
+    let mut text = Vec::new();
+    file.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > MAX_DOCUMENT_BYTES {
+        let limit = MAX_DOCUMENT_BYTES / 1024 / 1024;
+        return Err(Broken::Form(format!(
+            "a JSON document may be up to {limit} MB long; NDJSON, a job a line, has no limit"
+        )));
     }
-}
-
-struct Document<'a, F> {
-    meter: &'a Meter,
-    each: &'a mut F,
-    stopped: &'a mut bool,
-}
-
-impl<F: FnMut(Item) -> ControlFlow<()>> Document<'_, F> {
-    fn hand<E: serde::de::Error>(&mut self, item: Item) -> Result<(), E> {
-        if (self.each)(item).is_break() {
-            *self.stopped = true;
-            return Err(E::custom("enough was read"));
+    let broken = |error: serde_json::Error| Broken::Form(format!("not a JSON document of jobs: {error}"));
+    let document = if text.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice(&text).map(|jobs| Document { name: None, defaults: None, jobs })
+    } else {
+        serde_json::from_slice(&text)
+    };
+    let Document { name, defaults, jobs } = document.map_err(broken)?;
+    let defaults = match defaults {
+        None => None,
+        Some(Strict(Value::Object(defaults))) => Some(defaults),
+        Some(_) => return Err(Broken::Form("defaults must be an object".to_owned())),
+    };
+    let items = defaults.map(Item::Defaults).into_iter().chain(name.map(Item::Name));
+    // All jobs of a document may be on one line, so they are numbered by their order.
+    for item in items.chain((1..).zip(jobs).map(|(number, Strict(job))| Item::Job(number, Ok(job)))) {
+        if each(item).is_break() {
+            break;
         }
-        Ok(())
     }
+    Ok(())
 }
 
-impl<'de, F: FnMut(Item) -> ControlFlow<()>> Visitor<'de> for Document<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an array of jobs, or an object with jobs")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut jobs: A) -> Result<(), A::Error> {
-        // The jobs of a document may all stand on one line, so they are numbered by their order.
-        for number in 1.. {
-            self.meter.reset();
-            let Some(Strict(job)) = jobs.next_element()? else { break };
-            self.hand(Item::Job(number, Ok(job)))?;
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut jobs = false;
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "jobs" if !jobs => {
-                    jobs = true;
-                    map.next_value_seed(Document { meter: self.meter, each: self.each, stopped: self.stopped })?;
-                }
-                "defaults" | "name" if jobs => {
-                    return Err(A::Error::custom(format!("{key} must stand before jobs")));
-                }
-                "defaults" => {
-                    let Strict(value) = map.next_value()?;
-                    let Value::Object(defaults) = value else {
-                        return Err(A::Error::custom("defaults must be an object"));
-                    };
-                    self.hand(Item::Defaults(defaults))?;
-                }
-                "name" => {
-                    let name = map.next_value()?;
-                    self.hand(Item::Name(name))?;
-                }
-                _ => return Err(A::Error::custom(format!("{key} is not a field of a batch here"))),
-            }
-        }
-        if jobs { Ok(()) } else { Err(A::Error::custom("jobs is required")) }
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an array of jobs, or an object with jobs")]
+struct Document {
+    name: Option<String>,
+    defaults: Option<Strict>,
+    jobs: Vec<Strict>,
 }
 
-impl<'de, F: FnMut(Item) -> ControlFlow<()>> DeserializeSeed<'de> for Document<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-/// Where a reader is in its file, and how much it has read since it was last reset.
-#[derive(Clone, Debug, Default)]
-struct Meter {
-    lines: Rc<Cell<u64>>,
-    bytes: Rc<Cell<usize>>,
-}
-
-impl Meter {
-    fn reset(&self) {
-        self.bytes.set(0);
-    }
-
-    fn line(&self) -> u64 {
-        self.lines.get() + 1
-    }
-}
-
-/// A file of which no single job may take all memory.
-struct Metered<R> {
-    file: R,
-    meter: Meter,
-}
-
-impl<R: BufRead> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        let lines = buffer[..read].iter().filter(|&&byte| byte == b'\n').count() as u64;
-        self.meter.lines.set(self.meter.lines.get() + lines);
-        self.meter.bytes.set(self.meter.bytes.get() + read);
-        if self.meter.bytes.get() > MAX_LINE_BYTES {
-            let rule = format!("the job on line {} is longer than {MAX_LINE_BYTES} bytes", self.meter.line());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, rule));
-        }
-        Ok(read)
-    }
-}
-
-/// A file whose bytes are kept until [`Rows`] has counted its lines, which the reader of CSV does not do: it takes the
-/// second half of CRLF and empty lines for the beginning of the next row.
+/// A file whose bytes are kept until [`Rows`] has counted their lines. The CSV reader's own count is wrong after CRLF and
+/// empty lines.
 struct Copied<R> {
     file: R,
     unread: Rc<RefCell<Vec<u8>>>,
@@ -366,29 +272,29 @@ impl<R: BufRead> Read for Copied<R> {
     }
 }
 
-/// The rows of a CSV file, as far as they were read.
+/// Finds the line on which each row of a CSV file begins.
 #[derive(Default)]
 struct Rows {
-    /// The bytes from the end of the last row on.
+    /// The bytes since the end of the last row.
     unread: Rc<RefCell<Vec<u8>>>,
-    /// How many bytes come before these.
+    /// The offset of these bytes in the file.
     before: u64,
-    /// How many lines have ended.
+    /// How many line ends came before.
     ended: u64,
-    /// Whether the last byte was a carriage return, whose line feed is then no other end.
+    /// Whether the last byte was a carriage return, so that a line feed does not count again.
     after_return: bool,
 }
 
-/// Where a row stands.
+/// The place of a row.
 struct Row {
     /// The line on which it begins.
     line: u64,
-    /// The line of a quotation mark that nothing closes, so that all that follows has become a part of the field.
+    /// The line of a quotation mark that is never closed, so that the rest of the file became a part of its field.
     open_quote: Option<u64>,
 }
 
 impl Rows {
-    /// The row that ends at byte `end` of the file.
+    /// The place of the row that ends at byte `end` of the file.
     fn next(&mut self, end: u64) -> Row {
         let length = usize::try_from(end - self.before).unwrap_or(usize::MAX);
         let bytes: Vec<u8> = {
@@ -417,14 +323,14 @@ impl Rows {
     }
 }
 
-/// The place of the quotation mark in a row that nothing closes. One within a field that does not begin with one is text.
+/// The position of a quotation mark that is never closed. One inside an unquoted field is text.
 fn open_quote(row: &[u8]) -> Option<usize> {
     let (mut open, mut begins) = (None, true);
     let mut bytes = row.iter().enumerate().peekable();
     while let Some((place, byte)) = bytes.next() {
         match (open, byte) {
             (None, b'"') if begins => open = Some(place),
-            // Two of them within quotation marks stand for one.
+            // Inside a quoted field, two quotation marks stand for one.
             (Some(_), b'"') if bytes.next_if(|(_, next)| **next == b'"').is_none() => open = None,
             _ => {}
         }
@@ -456,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_tells_the_number_of_each_job() {
+    fn every_format_numbers_its_jobs() {
         let (one, two) = (json!({ "prompt": "One, two" }), json!({ "prompt": "Three", "seed": 7 }));
         let both = |first, second| vec![(first, Ok(one.clone())), (second, Ok(two.clone()))];
         let ndjson = "\u{feff}{\"prompt\":\"One, two\"}\r\n\n{\"prompt\":\"Three\",\"seed\":7}";
@@ -504,11 +410,11 @@ mod tests {
     }
 
     #[test]
-    fn a_quotation_mark_that_nothing_closes_is_a_fault_of_its_line() {
+    fn a_quotation_mark_that_is_never_closed_is_a_fault_of_its_line() {
         let csv = "custom_id,prompt\n1,A spy in Oslo\n2,\"A heist\n3,Moon landing\n4,A western\n";
         let found = jobs(Format::Csv, csv);
         let faults: Vec<_> = found.iter().map(|(line, job)| (*line, job.as_ref().err().map(String::as_str))).collect();
-        assert_eq!(faults, [(2, None), (3, Some("has a quotation mark on line 3 that nothing closes"))]);
+        assert_eq!(faults, [(2, None), (3, Some("has a quotation mark on line 3 that is never closed"))]);
         let closed = "prompt,custom_id\n\"He said \"\"run\"\"\",1\nThe 12\" single,2\n";
         assert!(jobs(Format::Csv, closed).iter().all(|(_, job)| job.is_ok()));
     }
@@ -544,7 +450,7 @@ mod tests {
         }
         let utf_16: Vec<u8> = "\u{feff}prompt\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         for format in [Format::Csv, Format::Text, Format::Ndjson, Format::Json] {
-            let found = read(&utf_16[..], format, |_| ControlFlow::Continue(())).expect_err("it is no UTF-8");
+            let found = read(&utf_16[..], format, |_| ControlFlow::Continue(())).expect_err("it is not UTF-8");
             assert!(found.to_string().contains("UTF-16"), "{found}");
         }
         let mut faults = Vec::new();
@@ -566,19 +472,21 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_breaks_off_is_told() {
+    fn a_broken_document_is_refused() {
         for (text, why) in [
             ("[{\"prompt\":\"x\"}", "EOF"),
-            ("{\"jobs\":[],\"defaults\":{}}", "before jobs"),
-            ("{\"job\":[]}", "not a field"),
-            ("{}", "jobs is required"),
+            ("{\"jobs\":[],\"defaults\":7}", "must be an object"),
+            ("{\"job\":[]}", "unknown field `job`"),
+            ("{}", "missing field `jobs`"),
             ("7", "array of jobs"),
             ("[]x", "trailing"),
         ] {
             let found = broken(Format::Json, text);
             assert!(found.contains(why), "{text}: {found}");
         }
-        let long = format!("[{{\"prompt\":\"{}\"}}]", "x".repeat(MAX_LINE_BYTES));
-        assert!(broken(Format::Json, &long).contains("longer"));
+        let long = broken(Format::Json, &"[".repeat(MAX_DOCUMENT_BYTES + 1));
+        assert!(long.contains("64 MB") && long.contains("NDJSON"), "{long}");
+        let batch = "{\"jobs\":[{\"prompt\":\"x\"}],\"defaults\":{\"seed\":7},\"name\":\"late\"}";
+        assert_eq!(jobs(Format::Json, batch).len(), 1, "the order of the fields does not matter");
     }
 }

@@ -1,4 +1,4 @@
-//! What is said at the end of a batch.
+//! The report at the end of a batch.
 
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::chunks::completed;
-use super::collect::{Collected, Lines};
+use super::collect::{Lines, Tally};
 use super::input::Input;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, blocking};
 use crate::groups::command_for;
 use crate::journal::Header;
 use crate::terminal::{Event, Terminal};
 use crate::words::{count_of, short_path, thousands};
 
-/// Tells what became of the jobs. `written` is whether the lines of those that failed are in `failed_file`: where that
-/// cannot be, everything else is told all the same.
+/// Reports the results. `written` says whether `failed_file` holds the lines of the jobs that failed.
 pub(crate) fn report(
     terminal: &Terminal,
     header: &Header,
     state: &Path,
-    collected: &Collected,
+    tally: &Tally,
     failed_file: &Path,
     written: bool,
-) -> Result<Outcome, Failure> {
-    let Collected { groups, to_retry, saved, downloaded, unfetched, failed, reasons, small_titles } = collected;
+) -> Result<(), Failure> {
+    let Tally { groups, to_retry, saved, downloaded, unfetched, failed, reasons, small_titles } = tally;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", thousands(*downloaded)) };
-    terminal.println(format!("{} saved in {}{new}", count_of(*saved, "poster"), short_path(&header.out).display()));
+    let (posters, out) = (count_of(*saved, "poster"), short_path(&header.out).display());
+    terminal.println(format!("{posters} saved in {out}{new}"));
     if small_titles.count > 0 {
         let (titles, lines) = (count_of(small_titles.count, "title"), numbers(small_titles));
         terminal.println(format!("warning: {titles} too small to read, of {lines}. A shorter title is set larger."));
@@ -43,10 +43,11 @@ pub(crate) fn report(
             terminal.println_wrapped("    ", &reason.message);
         }
         if written {
-            terminal.println(format!("Their lines are in {}, to be fed again.", short_path(failed_file).display()));
+            let file = short_path(failed_file).display();
+            terminal.println(format!("Their lines are in {file}, ready for another poster batch."));
         }
         if !to_retry.is_empty() {
-            terminal.println("To queue those again that may succeed, and then run this command again:");
+            terminal.println("To retry those that may succeed, run this, and then the same command again:");
             terminal.println(format!("  {}", command_for("retry", to_retry, state)));
         }
     }
@@ -56,11 +57,10 @@ pub(crate) fn report(
             "groups": groups, "saved": saved, "downloaded": downloaded, "unfetched": unfetched, "failed": failed.len(),
             "failed_file": written.then_some(failed_file), "out": header.out,
         }),
-    })?;
-    Ok(if failed.is_empty() && *unfetched == 0 { Outcome::AllDone } else { Outcome::SomeFailed })
+    })
 }
 
-/// The first of some lines, in words.
+/// The first of some lines, as text.
 fn numbers(lines: &Lines) -> String {
     let mut first = lines.first.clone();
     first.sort_unstable();
@@ -70,12 +70,8 @@ fn numbers(lines: &Lines) -> String {
     format!("line{} {}{more}", if lines.count == 1 { "" } else { "s" }, first.join(", "))
 }
 
-/// Writes the failed lines, each with the defaults filled in, and tells whether there are any. Where there are none, a
-/// file of an earlier run goes.
-///
-/// # Errors
-/// When the input has changed since it was checked, or a file cannot be read or written. A file of an earlier run then
-/// stays as it is.
+/// Writes the failed lines, with the defaults filled in, and returns whether there are any. If there are none, the file of
+/// an earlier run is deleted; if they cannot be written, it stays as it is.
 pub(crate) async fn write_failed(
     input: &Input,
     header: &Header,
@@ -90,7 +86,7 @@ pub(crate) async fn write_failed(
     }
     failed.sort_unstable();
     let (input, header) = (input.clone(), header.clone());
-    let writing = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let broken = |error: io::Error| Failure::file(&path, error);
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(directory).map_err(broken)?);
@@ -107,15 +103,15 @@ pub(crate) async fn write_failed(
         let file = file.into_inner().map_err(|error| broken(error.into_error()))?;
         file.persist(&path).map_err(|error| broken(error.error))?;
         Ok(true)
-    });
-    writing.await.map_err(|error| Failure::Local(error.to_string()))?
+    })
+    .await
 }
 
-/// Why the failed lines were not written, where that was for the sake of another file than theirs.
+/// Adds to the failure why it matters: the failed lines were not written.
 pub(crate) fn unwritten(failure: Failure, path: &Path) -> Failure {
     match failure {
         Failure::Usage(why) => {
-            Failure::Usage(format!("{why}, so the failed lines are not written to {}", path.display()))
+            Failure::Usage(format!("{why}, so the failed lines were not written to {}", path.display()))
         }
         failure => failure,
     }

@@ -1,4 +1,4 @@
-//! The pictures of a directory by their names, with what its manifest says of them.
+//! The pictures of a directory, with what its manifest says about them.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -7,26 +7,23 @@ use crate::failure::Failure;
 use crate::manifest::{self, Lines};
 use crate::words::ellipsize;
 
-/// The beginning of the names of the sheets themselves, which are no posters.
+/// The beginning of the file names of contact sheets.
 pub(super) const SHEET: &str = "contact-sheet";
 
-/// The longest title, in characters.
+/// The longest title, in columns.
 const MAX_TITLE: usize = 90;
 
-/// A picture of the directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Its file name.
     pub(crate) file: String,
-    /// What it is called.
     pub(crate) title: String,
-    /// What it was painted from, if that is known.
+    /// Its prompt, or an empty text.
     pub(crate) prompt: String,
-    /// Its width and height in pixels, if they are known.
+    /// Its width and height in pixels, if known.
     pub(crate) size: Option<(u32, u32)>,
 }
 
-/// All pictures of a directory. What is in memory of each is its name, and where the manifest tells of it.
+/// All pictures of a directory. In memory is the name of each and the offset of its line in the manifest.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     directory: PathBuf,
@@ -34,10 +31,6 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// The pictures of this directory.
-    ///
-    /// # Errors
-    /// When it, or its manifest, cannot be read.
     pub(crate) fn of(directory: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::file(directory, error);
         let mut pictures = Vec::new();
@@ -56,15 +49,10 @@ impl Catalog {
         Ok(Self { directory: directory.to_owned(), pictures })
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.pictures.len()
     }
 
-    /// All that is known of those in this range.
-    ///
-    /// # Errors
-    /// When the manifest cannot be read.
     pub(crate) fn entries(&self, range: Range<usize>) -> Result<Vec<Entry>, Failure> {
         let pictures = &self.pictures[range];
         let mut lines = None;
@@ -86,7 +74,7 @@ impl Catalog {
     }
 }
 
-/// Whether a file of this name is a picture, and no sheet of pictures.
+/// Whether a file of this name is a picture, and not a contact sheet.
 fn is_poster(name: &str) -> bool {
     let Some((stem, ending)) = name.rsplit_once('.') else { return false };
     let is_picture = ["png", "jpg", "jpeg", "webp"].contains(&ending.to_ascii_lowercase().as_str());
@@ -98,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_told_of_by_the_last_line_about_them_or_by_their_names() {
+    fn pictures_have_the_title_of_their_last_line_or_of_their_name() {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["c.png", "a_stray-one.JPG", "b.webp", "contact-sheet.png", ".d.png.part", "posters.txt", ".png"] {
             std::fs::write(directory.path().join(name), "").expect("it is written");

@@ -1,4 +1,4 @@
-//! One picture of many.
+//! The contact sheet: one picture of many.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -10,35 +10,34 @@ use typography::{Align, Face, Font, Line, Raster};
 use super::catalog::Entry;
 use crate::failure::Failure;
 
-/// The width of a whole sheet, in pixels, or less for few pictures.
+/// The greatest width of a sheet, in pixels.
 const WIDTH: usize = 2400;
 
-/// The greatest width of one picture on it, in pixels.
+/// The greatest width of a cell, in pixels.
 const MAX_CELL: usize = 360;
 
-/// The least.
+/// The smallest width of a cell, in pixels.
 const MIN_CELL: usize = 110;
 
-/// The greatest file that is read, in bytes; the service's are a few million.
+/// The largest file that is read, in bytes. The service's files have a few million.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The face of titles: a condensed one, as titles are long and cells narrow.
+/// The face of titles: a condensed one, since titles are long and cells are narrow.
 const FACE: Face = Face::LeagueGothic;
 
-/// The lines of a title at the most.
 const LINES: usize = 2;
 
-/// Where everything is.
+/// The layout of a sheet, in pixels.
 #[derive(Debug)]
 struct Layout {
     columns: usize,
     cell: usize,
-    /// The height of a picture: that of a one-sheet, which is 2:3.
+    /// The height of a cell, which is 2:3 like a movie poster.
     tall: usize,
     gap: usize,
-    /// The size of the letters.
+    /// The size of the titles' letters.
     letters: f32,
-    /// The height of the sheet's own title.
+    /// The height of the sheet's heading.
     head: usize,
     width: usize,
     height: usize,
@@ -46,7 +45,7 @@ struct Layout {
 
 impl Layout {
     fn of(pictures: usize) -> Self {
-        // More columns than rows, as screens are wide, though each cell is tall.
+        // More columns than rows, since screens are wide though cells are tall.
         let columns = ((pictures as f64 * 1.6).sqrt().ceil() as usize).clamp(1, pictures.max(1));
         let cell = (WIDTH / columns).clamp(MIN_CELL, MAX_CELL) * 9 / 10;
         let gap = (cell / 9).max(8);
@@ -70,7 +69,6 @@ impl Layout {
         (letters * 1.2 * LINES as f32) as usize
     }
 
-    /// The upper left corner of the picture at this place.
     fn corner(&self, place: usize) -> (usize, usize) {
         let (column, row) = (place % self.columns, place / self.columns);
         let height = self.tall + self.gap + Self::caption(self.letters);
@@ -78,8 +76,8 @@ impl Layout {
     }
 }
 
-/// Draws these pictures with their titles, and tells how many could not be read. One picture at a time is in memory,
-/// beside the sheet itself.
+/// Draws these pictures with their titles, and returns how many could not be read. Only one picture at a time is in
+/// memory.
 pub(crate) fn draw(
     directory: &Path,
     entries: &[Entry],
@@ -128,7 +126,7 @@ pub(crate) fn draw(
     Ok(unreadable)
 }
 
-/// The title in lines that fit, or the file's name where no face has the title's letters.
+/// The title in lines that fit, or the file name if no face has the title's letters.
 fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
     let title = if FACE.covering(&entry.title).is_some() { entry.title.as_str() } else { entry.file.as_str() };
     let Some(face) = FACE.covering(title) else { return Vec::new() };
@@ -147,7 +145,7 @@ fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
         }
         let more = words.peek().is_some() && lines.len() + 1 == LINES;
         let ending = if more { "…" } else { "" };
-        // A word may be wider than the line, and the sign that there is more takes room too.
+        // A word may be wider than the line, and the ellipsis takes room too.
         while !line.is_empty() && !fits(&format!("{line}{ending}")) {
             line.pop();
         }
@@ -160,7 +158,7 @@ fn advance(text: &str, face: Face, size: f32) -> f32 {
     Line::new(text, Font { face, size, tracking: 0.02 }).advance()
 }
 
-/// Writes one line, smaller where it would be too wide. What no face has is left out.
+/// Writes a line, smaller if it would be too wide. A text that no face covers is left out.
 fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32, width: usize, color: Color) {
     let Some(face) = FACE.covering(text) else { return };
     let size = size * (width as f32 / advance(text, face, size).max(1.0)).min(1.0);
@@ -168,7 +166,7 @@ fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32
     line.draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
 }
 
-/// The picture in this file, made small enough for a box; `None` when it is none that can be read.
+/// Reads a picture and scales it to fit a box. Returns `None` if it cannot be read.
 fn read(path: &Path, width: usize, height: usize) -> Option<Raster> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
@@ -181,7 +179,7 @@ fn paste(sheet: &mut Pixmap, picture: &Raster, left: usize, top: usize) {
     for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
         let begin = (top + y) * width + left;
         for (to, from) in pixels[begin..begin + picture.width].iter_mut().zip(row.chunks_exact(3)) {
-            // An opaque colour is its own premultiplied one.
+            // An opaque color is the same premultiplied.
             if let Some(color) = PremultipliedColorU8::from_rgba(from[0], from[1], from[2], 255) {
                 *to = color;
             }
@@ -189,7 +187,7 @@ fn paste(sheet: &mut Pixmap, picture: &Raster, left: usize, top: usize) {
     }
 }
 
-/// An empty place, for a picture that cannot be read.
+/// An empty cell, for a picture that cannot be read.
 fn frame(sheet: &mut Pixmap, left: usize, top: usize, width: usize, height: usize) {
     let Some(rect) = Rect::from_xywh(left as f32, top as f32, width as f32, height as f32) else { return };
     let mut paint = tiny_skia::Paint::default();
@@ -197,14 +195,14 @@ fn frame(sheet: &mut Pixmap, left: usize, top: usize, width: usize, height: usiz
     sheet.fill_rect(rect, &paint, Transform::identity(), None);
 }
 
-/// Saves the sheet under its name only when all of it is written.
+/// Saves the sheet. The file gets its name once it is complete.
 fn save(sheet: &Pixmap, path: &Path) -> std::io::Result<()> {
     let part = path.with_extension("png.part");
     let mut encoder = png::Encoder::new(BufWriter::new(File::create(&part)?), sheet.width(), sheet.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     let mut header = encoder.write_header()?;
-    // Row by row, as a second sheet in memory would be as large as the first.
+    // Row by row, to avoid a second copy of the sheet in memory.
     let mut rows = header.stream_writer()?;
     for row in sheet.pixels().chunks_exact(sheet.width() as usize) {
         let row: Vec<u8> = row.iter().flat_map(|pixel| [pixel.red(), pixel.green(), pixel.blue()]).collect();
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_of_pictures_has_a_place_on_a_sheet_of_bounded_size() {
+    fn any_number_of_pictures_fits_a_sheet_of_limited_size() {
         for pictures in [1, 2, 3, 12, 50, 399, 400] {
             let layout = Layout::of(pictures);
             assert!(layout.width * layout.height < 24_000_000, "{pictures}: {layout:?}");
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_is_drawn_and_tells_what_it_could_not_read() {
+    fn a_sheet_counts_the_pictures_that_it_cannot_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut poster = Pixmap::new(20, 30).expect("the size is not zero");
         poster.fill(Color::from_rgba8(200, 0, 0, 255));

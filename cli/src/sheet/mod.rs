@@ -1,4 +1,4 @@
-//! A contact sheet and an `index.html` of a directory's pictures.
+//! The contact sheet and the `index.html` of a directory of pictures.
 
 mod catalog;
 mod contact;
@@ -16,10 +16,9 @@ use crate::sheet::page::PAGE;
 use crate::terminal::Terminal;
 use crate::words::{count_of, quoted, short_path, thousands};
 
-/// How many pictures one sheet holds.
+/// The most pictures of a sheet.
 const PER_SHEET: usize = 400;
 
-/// Draws the sheet and writes the page of the directory that was asked for.
 pub(crate) fn run(terminal: &Terminal, sheet: &Sheet) -> Result<Outcome, Failure> {
     let name = match &sheet.title {
         Some(title) => title.clone(),
@@ -32,21 +31,20 @@ pub(crate) fn run(terminal: &Terminal, sheet: &Sheet) -> Result<Outcome, Failure
     Ok(if unreadable == 0 { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
-/// Whether the directory has its sheet and its page, made after the last picture was saved. The page is what is made
-/// last.
+/// Whether the directory has a sheet and a page that are newer than its pictures. The page is written last.
 pub(crate) fn is_in(directory: &Path) -> bool {
     let changed = |name: &str| directory.join(name).metadata().and_then(|metadata| metadata.modified()).ok();
     let is_new = changed(PAGE).is_some_and(|page| changed(manifest::FILE).is_none_or(|saved| saved <= page));
     is_new && directory.join(format!("{SHEET}.png")).exists()
 }
 
-/// Draws one sheet of the directory's pictures, or as many as `all` of them need, and writes the page. Tells how many
+/// Draws the first sheet of the directory's pictures, or with `all` every sheet, and writes the pages. Returns how many
 /// pictures could not be read.
 pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool) -> Result<usize, Failure> {
     let catalog = Catalog::of(directory)?;
     let pictures = catalog.len();
     if pictures == 0 {
-        return Err(Failure::Usage(format!("{} holds no pictures", directory.display())));
+        return Err(Failure::Usage(format!("{} contains no pictures", directory.display())));
     }
     page::check(directory)?;
     let sheets_in_all = pictures.div_ceil(PER_SHEET);
@@ -71,15 +69,15 @@ pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool)
     terminal.println(format!("contact sheet: {}", short_path(&sheets[0]).display()));
     if sheets.len() < sheets_in_all {
         let (first, of) = (thousands(PER_SHEET as u64), count_of(pictures as u64, "picture"));
-        terminal.println(format!("  it shows the first {first} of {of}; all of them take {sheets_in_all} sheets:"));
+        terminal.println(format!("  shows the first {first} of {of}; for all {sheets_in_all} sheets:"));
         terminal.println(format!("    poster sheet {} --all", quoted(&directory.display().to_string())));
     } else if sheets.len() > 1 {
-        terminal.println(format!("  and {}", count_of(sheets.len() as u64 - 1, "further sheet")));
+        terminal.println(format!("  and {}", count_of(sheets.len() as u64 - 1, "more sheet")));
     }
     let page = directory.join(PAGE);
     terminal.println(format!("all posters:   {}", short_path(&page).display()));
     if pages > 1 {
-        terminal.println(format!("  the first of {pages} pages, which lead to each other"));
+        terminal.println(format!("  the first of {pages} pages"));
     }
     if unreadable > 0 {
         terminal.println(format!("{} cannot be read", count_of(unreadable as u64, "picture")));
@@ -97,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sheet_counts_only_when_all_of_it_is_newer_than_the_pictures() {
+    fn a_sheet_counts_only_if_it_is_newer_than_the_pictures() {
         let directory = tempfile::tempdir().expect("a directory");
         let make = |name: &str| File::create(directory.path().join(name)).expect("it is made");
         let page = make(PAGE);

@@ -1,4 +1,4 @@
-//! Pages of all posters that open from the disk, without any other file but the pictures.
+//! HTML pages of all posters, which need no file but the pictures.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -12,16 +12,14 @@ use super::catalog::{Catalog, Entry};
 use crate::failure::Failure;
 use crate::words::{count_of, thousands};
 
-/// The name of the page.
+/// The file name of the first page.
 pub(super) const PAGE: &str = "index.html";
 
-/// What comes before the posters.
 const HEAD: &str = include_str!("head.html");
 
-/// What comes behind them.
 const TAIL: &str = include_str!("tail.html");
 
-/// How many posters a page has. A browser opens so many in two seconds, and ten times as many in a minute.
+/// The most posters of a page. A browser opens it in two seconds; with ten times as many it takes a minute.
 const PER_PAGE: usize = 10_000;
 
 /// The characters of a file name that are percent-encoded in its URL.
@@ -30,11 +28,7 @@ const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 /// How many posters are held in memory at once.
 const PIECE: usize = 200;
 
-/// Writes the pages of all posters, which lead to each other, and tells how many they are. The first comes last: where it
-/// is, all are.
-///
-/// # Errors
-/// When the manifest cannot be read, or a page cannot be written.
+/// Writes the pages of all posters, and returns their number. The first page is written last: if it exists, so do all.
 pub(crate) fn write_all(directory: &Path, title: &str, catalog: &Catalog) -> Result<usize, Failure> {
     let pages = catalog.len().div_ceil(PER_PAGE);
     for page in (0..pages).rev() {
@@ -56,22 +50,19 @@ pub(crate) fn write_all(directory: &Path, title: &str, catalog: &Catalog) -> Res
     Ok(pages)
 }
 
-/// Makes sure that no page of somebody else is written over.
-///
-/// # Errors
-/// When there is one at a page's place.
+/// Fails if there is an `index.html` that this command did not write.
 pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
-    // It stands in every page.
+    // Every page contains it.
     const MARK: &str = "aria-label=\"One poster\"";
     let path = directory.join(PAGE);
     match std::fs::read_to_string(&path) {
         Ok(page) if page.contains(MARK) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => Err(Failure::Local(format!("{} is not a page of this command, and is left as it is", path.display()))),
+        _ => Err(Failure::Local(format!("{} was not written by poster; it was not changed", path.display()))),
     }
 }
 
-/// The file name of a page, of which the first is number zero.
+/// The file name of a page, counted from zero.
 fn name(page: usize) -> String {
     if page == 0 { PAGE.to_owned() } else { PAGE.replace(".html", &format!("-{}.html", page + 1)) }
 }
@@ -84,12 +75,12 @@ fn head(title: &str, all: usize, page: usize, pages: usize, posters: &Range<usiz
         format!("{first} to {last} of {all} posters")
     };
     let link = |to: usize, word: &str| format!("<a href=\"./{}\">{word}</a>", name(to));
-    let before = if page > 0 { link(page - 1, "← Page before") } else { String::new() };
+    let before = if page > 0 { link(page - 1, "← Previous page") } else { String::new() };
     let after = if page + 1 < pages { link(page + 1, "Next page →") } else { String::new() };
     let place = if pages > 1 { " on this page" } else { "" };
     let head =
         HEAD.replace("{count}", &count).replace("{links}", &format!("{before} {after}")).replace("{place}", place);
-    // Last, so that nothing in the title is taken for a place to fill in.
+    // Last, so that no placeholder in a title is filled in.
     head.replace("{title}", &encode_quoted_attribute(title))
 }
 
@@ -124,16 +115,16 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("src=\"./a%22b%23c.png\"") && page.contains(">1 poster<"), "{page}");
-        assert!(page.contains("&lt;/title&gt;&lt;b&gt;{count}</h1>"), "what a title says is no place to fill in");
+        assert!(page.contains("&lt;/title&gt;&lt;b&gt;{count}</h1>"), "a placeholder in a title is not filled in");
     }
 
     #[test]
-    fn a_page_of_somebody_else_is_left_alone() {
+    fn a_page_of_somebody_else_is_not_overwritten() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("a.png"), "").expect("it is written");
         assert!(check(directory.path()).is_ok());
         write_all(directory.path(), "One", &Catalog::of(directory.path()).expect("it is read")).expect("it is written");
-        assert!(check(directory.path()).is_ok(), "a page of ours may be written anew");
+        assert!(check(directory.path()).is_ok(), "our own page may be overwritten");
         std::fs::write(directory.path().join("index.html"), "<title>My films</title>").expect("it is written");
         assert!(check(directory.path()).is_err_and(|failure| failure.exit_code() == 4));
     }
@@ -148,7 +139,7 @@ mod tests {
         let second = directory.path().join("index-2.html");
         std::fs::create_dir(&second).expect("it is made");
         assert!(write_all(directory.path(), "Many", &catalog).is_err(), "a directory is in the way");
-        assert!(!directory.path().join("index.html").exists(), "the first page leads nowhere yet");
+        assert!(!directory.path().join("index.html").exists(), "no page links to missing ones");
         std::fs::remove_dir(second).expect("it goes");
         assert_eq!(write_all(directory.path(), "Many", &catalog).expect("they are written"), 2);
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("it is there");
