@@ -1,4 +1,4 @@
-// What the scripts beside it share that drive the page: local stacks and their API, a browser, and waiting for a condition.
+// Shared by the scripts that drive the page: local stacks and their API, a browser, and waiting for a condition.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";

@@ -63,7 +63,7 @@ try {
       await page.waitForLoadState("networkidle");
       const first = bytes;
       const [few] = await memory(page);
-      // Whoever listens to the network keeps what came over it.
+      // The listener keeps the responses.
       await session.detach();
 
       // The wall of 500 is made of these 24, each with a name and an address of its own, so that nothing is shared.

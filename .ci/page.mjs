@@ -32,12 +32,12 @@ afterEach(async () => {
 async function open({ api, s3 }, { path = "/", expected = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, reducedMotion: "reduce", locale: "en-GB", ...options });
   cleanups.push(async () => {
-    // A handler may be at work on a request that nobody waits for any longer.
+    // A handler may still run for a request that no test waits for.
     for (const page of context.pages()) await page.unrouteAll({ behavior: "ignoreErrors" });
     await context.close();
   });
   context.setDefaultTimeout(PATIENCE);
-  // Somebody comes with a browser that is some years old.
+  // A visitor uses a browser that is some years old.
   await context.addInitScript(() => {
     delete URLSearchParams.prototype.size;
     for (const name of ["at", "findLast", "findLastIndex", "toSorted"]) delete Array.prototype[name];
@@ -267,7 +267,7 @@ test("a batch of twelve is dropped as a file, counted while it runs, and hangs i
   assert.equal(await page.getByRole("button", { name: "Retry what failed" }).count(), 0);
   assert.equal(await page.locator("#posters .why").textContent(), "The model's content filter refused it.");
 
-  // The URL keeps what is shown.
+  // The URL keeps the filter and the open job.
   await page.waitForURL((url) => !url.hash.includes("job"));
   await page.reload();
   await page.locator("#counts", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
