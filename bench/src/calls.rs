@@ -50,7 +50,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     };
     exactly(report, "submission", &submitted, "1 PutItem, 1 SendMessage", "");
     let painting = "1 GetItem, 1 InvokeModel, 1 PutObject, 2 UpdateItem";
-    exactly(report, "poster", &worked, painting, "The updates are the claim and the end.");
+    exactly(report, "poster", &worked, painting, "The updates write the claim and the end.");
     let single = units(&[&submitted, &worked]);
     let largest_item = worked.largest_item;
 
@@ -87,9 +87,9 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     let ratio = counts.pictures as f64 / posters as f64;
     let finished = services.with_status("succeeded");
     let note = format!(
-        "{posters} posters, each ticket delivered twice to two workers at once and {} times in all; of the calls of \
-         table and bucket, every fifth failed and of every seventh the answer was lost; the model turned every sixth \
-         call away, of {}.",
+        "{posters} posters, each ticket delivered twice to two workers at once and {} times in all; every fifth \
+         call of table and bucket failed, and every seventh lost its answer; the model refused every sixth of its {} \
+         calls.",
         first + second,
         counts.of("InvokeModel")
     );

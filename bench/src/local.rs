@@ -178,8 +178,8 @@ pub(crate) async fn build(products: &Products, report: &mut Report) -> Result<()
     let whole: f64 = units.iter().map(|unit| unit.1).sum();
     let processors = std::thread::available_parallelism()?;
     let mut text = format!(
-        "`cargo build` from nothing, with the dependencies downloaded, takes {cold:.1} minutes on {processors} processors, \
-         which is {cpu:.1} minutes of one processor; again, with nothing changed, {warm:.1} s. Where the time goes:\n\n\
+        "`cargo build` from scratch, with the dependencies downloaded, takes {cold:.1} minutes on {processors} processors, \
+         or {cpu:.1} minutes of CPU time; a second build without changes, {warm:.1} s. Where the time goes:\n\n\
          | crate | share of the build |\n|---|---|\n"
     );
     for (name, seconds) in units.iter().take(12) {

@@ -9,7 +9,7 @@ use crate::worker::Work;
 
 /// The public prices of us-west-2 and us-east-1, in dollars, as of the date below and without the free tiers.
 mod prices {
-    pub(super) const DATE: &str = "as told in May 2026 (Lambda), March 2026 (SQS) and July 2025 (DynamoDB)";
+    pub(super) const DATE: &str = "as of May 2026 (Lambda), March 2026 (SQS) and July 2025 (DynamoDB)";
     /// For a million requests, <https://aws.amazon.com/lambda/pricing/>.
     pub(super) const LAMBDA_REQUESTS: f64 = 0.20;
     /// For a gigabyte-second on arm64.
@@ -110,11 +110,11 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
                      |---|---|---|---|---|---|---|\n"
         .to_owned();
     for (name, cost) in [
-        ("the least: two write units, all else in tens, no computing", floor),
-        ("ten submitted in a batch, ten tickets an invocation", batches),
-        ("submitted one by one, ten tickets an invocation", singles),
-        ("submitted one by one, one ticket an invocation", one_ticket),
-        ("the synchronous peer: no table, no queue, no second try", synchronous),
+        ("the minimum: two write units, everything else in tens, no computing", floor),
+        ("ten submitted in a batch, ten tickets per invocation", batches),
+        ("submitted one by one, ten tickets per invocation", singles),
+        ("submitted one by one, one ticket per invocation", one_ticket),
+        ("the synchronous peer: no table, no queue, no retry", synchronous),
     ] {
         let Cost { requests, compute, queue, table: units, bucket } = cost;
         let sum = cost.total();
@@ -126,14 +126,14 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
     let storage = crate::worker::PICTURE as f64 / 1e9 * 1e6 * prices::S3_STORAGE;
     let _ = write!(
         table,
-        "\nPrices of us-west-2 and us-east-1, {}; 256 MB at arm64's price with the times of this machine, without the free \
-         tiers; the model takes 1 s. One more second of it costs ${:.2} when ten posters share it, and ${:.2} when none does. A poster takes {:.1} write units \
-         submitted alone and {:.1} in a batch, and {:.1} read units; its record ends with {} bytes: a prompt of 41 \
-         characters, no lettering and no thumbnail. Longer prompts take more write units, and so does a thumbnail; a poster \
-         with lettering stores two files. \
-         Left out are the pictures' storage, ${storage:.2} for a month of 1.5 MB each; API Gateway's $3.50 for a million \
-         calls, of which a batch of ten takes a tenth; logs, traces, and the table's storage and backups, which \
-         [deploy.md](deploy.md) counts.",
+        "\nPrices of us-west-2 and us-east-1, {}; 256 MB at arm64's price, with the times of this machine and without \
+         the free tiers. The model takes 1 s; each further second costs ${:.2} if ten posters share an invocation, and \
+         ${:.2} if each has its own. A poster takes {:.1} write units submitted alone and {:.1} in a batch, and {:.1} \
+         read units; its final record has {} bytes, with a prompt of 41 characters, and without lettering or thumbnail. \
+         Longer prompts take more write units, and so does a thumbnail; a poster with lettering stores two files. \
+         Not included: the pictures' storage, ${storage:.2} for a month of 1.5 MB each; API Gateway's $3.50 for a million \
+         calls, of which a batch of ten takes a tenth; and logs, traces, and the table's storage and backups, \
+         which [deploy.md](deploy.md) lists.",
         prices::DATE,
         compute_cost(100.0, 0.0),
         compute_cost(1000.0, 0.0),
@@ -145,9 +145,9 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
     report.section("money", table);
     let limit = 1.25 * floor.total();
     let dollars = |value: f64| format!("${value:.2}");
-    let reason = "The floor has two write units. Here a job's claim is written as well, the URL takes its end above 1 KB, and the \
-         lists of an owner's and of a batch's jobs take 4 in their indexes for a job of a batch and 1 for a single \
-         one; a batch's own record is the rest.";
+    let reason = "The floor has two write units. This service also writes the claim of a job; the job's last write \
+                  exceeds 1 KB because of the URL; the indexes for lists take 4 write units for a job of a batch and 1 \
+                  for a single job; a batch's own record takes the rest.";
     let note = format!("1.25 × {}.", dollars(floor.total()));
     report.at_most("money", "a million posters, in batches", batches.total(), limit, dollars, (&note, reason));
     report.at_most("money", "a million posters, one by one", singles.total(), limit, dollars, (&note, reason));

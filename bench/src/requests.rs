@@ -50,12 +50,12 @@ pub(crate) async fn submit(products: &Products, runs: Runs, report: &mut Report)
     let (cpu, peer_cpu) = (median(&cpu), median(&peer_cpu));
     let note = format!("{} against {}.", ms(cpu), ms(peer_cpu));
     let reason =
-        "Most of it are two calls by the SDK, and the system calls of both: little of it is this function's own.";
+        "Most of it is two calls by the SDK, and their system calls; little of it is this function's own code.";
     report.at_most("submit", "CPU, of the peer's", cpu / peer_cpu, 0.1, part, (&note, reason));
     let (took, service) = (median(&took), median(&service));
     let note = format!(
-        "{} with services of {}; peer {}. First the record, then the ticket: a ticket that overtook its record would be \
-         looked at in vain, and one without a record would be lost when the record cannot be written.",
+        "{} with services of {}; peer {}. The record must be written before the ticket is sent: a worker would find \
+         no record for an earlier ticket, and the ticket would be useless if the record could not be written.",
         ms(took),
         ms(service),
         ms(median(&peer_took))

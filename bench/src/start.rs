@@ -24,10 +24,10 @@ pub(crate) async fn sizes(products: &Products, report: &mut Report) -> Result<()
         let limit = if product == Product::Worker { 3.6e6 } else { 2.5e6 };
         let note = format!("{} unpacked, {}.", mb(binary), std::env::consts::ARCH);
         let reason = match product {
-            Product::Worker => "It sets the lettering: fonts, and readers and writers of three picture formats.",
-            Product::Submit => "HTTP/2, which no call of its needs, cannot be left out of the SDK's HTTP client.",
+            Product::Worker => "It includes fonts for the lettering, and decoders and encoders of three image formats.",
+            Product::Submit => "The SDK's HTTP client always includes HTTP/2, which this function does not need.",
             _ => {
-                "S3's client came with more to do: cleaning up after a canceled or failed job, looking before giving up."
+                "It includes S3's client, which deletes files of ended jobs and looks for a picture before a job fails."
             }
         };
         report.at_most("zip", product.name(), size, limit, mb, (&note, reason));
@@ -80,8 +80,8 @@ pub(crate) async fn starts(products: &Products, runs: Runs, report: &mut Report)
     for ((product, count), limit) in instructions.iter().skip(1).zip([5.0, 5.0, 9.0, 9.0]) {
         let note = format!("{:.2} M against {:.2} M.", count / 1e6, floor_instructions / 1e6);
         let what = format!("instructions of {}, of the floor's", product.name());
-        let reason = "Each client of the SDK reads AWS's list of partitions for itself, which takes 0.42 M, and this \
-                      function has three: table, queue and bucket.";
+        let reason = "Each client of the SDK parses AWS's list of partitions, which takes 0.42 M. This function has \
+                      three clients: table, queue and bucket.";
         report.at_most("start", &what, count / floor_instructions, limit, times, (&note, reason));
     }
     for (ours, peer) in [(submit, peer_submit), (worker, peer_worker)] {
@@ -93,8 +93,8 @@ pub(crate) async fn starts(products: &Products, runs: Runs, report: &mut Report)
         let note = format!("{} against {}; floor {}.", mb(ours.memory()), mb(peer.memory()), mb(floor.memory()));
         let what = format!("memory of {name}, of the peer's");
         let reason = format!(
-            "Only {} of it are the function's own. The rest are pages of its binary and of libraries, which the kernel \
-             maps sixteen at a time and may drop.",
+            "Only {} of it is the function's own memory. The rest is pages of its binary and of libraries, which the \
+             kernel maps sixteen at a time and can drop.",
             mb(own)
         );
         report.at_most("start", &what, ours.memory() / peer.memory(), 1.0 / 8.0, part, (&note, &reason));

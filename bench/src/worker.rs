@@ -147,8 +147,8 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
         mb(memory_defaults as f64),
         mb(memory_pool as f64)
     );
-    let reason = "Besides the answers there are the function itself and a megabyte of hyper's for each connection, which the \
-                  SDK's HTTP client leaves no way to bound.";
+    let reason = "The memory also includes the function itself and a megabyte of hyper's for each connection, which the \
+                  SDK's HTTP client does not allow to limit.";
     report.at_most("worker", "peak memory, of the ten answers'", memory / in_flight, 1.5, times, (&note, reason));
     let bars = vec![("worker", cpu), ("worker, defaults", median(&defaults.cpu)), ("pool, Python", cpu_pool)];
     report.plot("CPU of a poster, ten at once", "ms", bars);
