@@ -45,7 +45,7 @@ pub struct Entry {
 impl BatchOrder {
     /// Parses a batch. Returns the faults it found, stopping soon after a hundred.
     pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::new(value, "").map_err(|error| vec![error])?;
+        let mut fields = Fields::new(value, "")?;
         let name = fields.optional("name", |value| string(value)?.try_into());
         let group = fields.optional("group", |value| string(value)?.try_into());
         let defaults = fields.optional("defaults", |value| match value {

@@ -140,10 +140,10 @@ pub struct Fields {
 
 impl Fields {
     /// The fields of `value`, an object at the JSON pointer `pointer` of the request.
-    pub fn new(value: Value, pointer: &str) -> Result<Self, FieldError> {
+    pub fn new(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
         match value {
             Value::Object(map) => Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() }),
-            other => Err(FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))),
+            other => Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]),
         }
     }
 

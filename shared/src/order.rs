@@ -43,7 +43,7 @@ pub struct Order {
 impl Order {
     /// Parses an order at the JSON pointer `pointer` of the request. The error lists every fault.
     pub fn parse(value: Value, pointer: &str, default_model: Model) -> Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
+        let mut fields = Fields::new(value, pointer)?;
         let prompt = fields.required("prompt", |value| Prompt::parse(&string(value)?));
         let negative_prompt = fields.optional("negative_prompt", |value| Prompt::parse(&string(value)?));
         let aspect_ratio = fields.optional("aspect_ratio", |value| string(value)?.parse());

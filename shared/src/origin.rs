@@ -98,7 +98,6 @@ impl Origin {
         .into_bytes()
     }
 
-    /// This XMP with the origin added to it.
     fn added_to(self, xmp: &[u8]) -> Result<Vec<u8>, MarkError> {
         const END: &[u8] = b"</rdf:RDF>";
         let end = memchr::memmem::rfind(xmp, END).ok_or(MarkError::OtherXmp)?;
@@ -148,7 +147,6 @@ fn is_jpeg_xmp(segment: &JpegSegment) -> bool {
     segment.marker() == markers::APP1 && segment.contents().starts_with(JPEG_XMP)
 }
 
-/// The XMP packet of a file.
 fn xmp(image: &DynImage) -> Option<Bytes> {
     match image {
         DynImage::Png(png) => {

@@ -36,7 +36,7 @@ pub struct Poster {
 impl Poster {
     /// Parses the lettering at the JSON pointer `pointer` of the request. The error lists every fault.
     pub fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
+        let mut fields = Fields::new(value, pointer)?;
         let title = fields.required("title", Words::parse);
         let tagline = fields.optional("tagline", Words::parse);
         let credits = fields.nested("credits", Credit::parse_all).unwrap_or_default();
@@ -80,7 +80,7 @@ impl Credit {
     }
 
     fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::new(value, pointer).map_err(|error| vec![error])?;
+        let mut fields = Fields::new(value, pointer)?;
         let role = fields.optional("role", Words::parse);
         let name = fields.required("name", Words::parse);
         let errors = fields.finish();

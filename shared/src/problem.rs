@@ -158,7 +158,7 @@ impl Problem {
                         pointer => format!("{pointer} {}", error.detail),
                     })
                     .collect();
-                let more = if errors.len() < MAX_FAULTS { "" } else { "; there may be more than these hundred faults" };
+                let more = if errors.len() < MAX_FAULTS { "" } else { "; there may be more faults than these hundred" };
                 format!("{}{more}.", faults.join("; "))
             }
             Self::InvalidIdempotencyKey => {
@@ -225,6 +225,6 @@ mod tests {
         };
         assert!(!faults(99).detail.contains("more"));
         assert_eq!(faults(300_000).errors.len(), 100);
-        assert!(faults(300_000).detail.ends_with("; there may be more than these hundred faults."));
+        assert!(faults(300_000).detail.ends_with("; there may be more faults than these hundred."));
     }
 }

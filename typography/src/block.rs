@@ -7,7 +7,6 @@ use tiny_skia::{Color, Path, PathBuilder, PixmapMut, Rect};
 use crate::face::Face;
 use crate::line::{Align, Font, Line, fill, shifted};
 
-/// The maximum number of lines in a title.
 const TITLE_LINES: usize = 3;
 
 /// The gap between the capitals of a title's lines, in ems.
@@ -229,11 +228,9 @@ pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) ->
     Block { main: main.finish(), small: small.finish(), width: widest, height, letters }
 }
 
-/// One role with its name.
 struct Credit {
     role: Line,
     name: Line,
-    /// Where the name starts.
     name_x: f32,
     /// How far the role's baseline is above the name's, to align their tops.
     raise: f32,

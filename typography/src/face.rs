@@ -61,7 +61,6 @@ impl Face {
         buffer
     }
 
-    /// The number of font units per em.
     pub(crate) fn units_per_em(self) -> f32 {
         self.font().units_per_em() as f32
     }

@@ -20,10 +20,8 @@ const SAME: f32 = 0.3;
 /// Both sides of the network's input are multiples of this, so that its coarsest map fits.
 const COARSEST: usize = 32;
 
-/// How many channels are computed at once.
 const LANES: usize = 8;
 
-/// How many cells are computed at once.
 const TOGETHER: usize = 4;
 
 /// The weights, in the order of use.
@@ -168,7 +166,6 @@ struct Map {
     values: Vec<f32>,
 }
 
-/// The weights that have not been used yet.
 struct Model(&'static [u8]);
 
 impl Model {

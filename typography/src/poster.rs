@@ -24,7 +24,6 @@ const SMALL_CONTRAST: f32 = 4.5;
 /// capital.
 pub const LEGIBLE: f32 = 1.0 / 40.0;
 
-/// The strength of an opaque scrim.
 const OPAQUE: u32 = 256;
 
 /// The words to set over a picture.
@@ -153,7 +152,6 @@ const SCALES: [f32; 6] = [1.0, 0.85, 0.72, 0.6, 0.5, 0.4];
 #[derive(Clone, Copy)]
 struct Fit {
     place: Place,
-    /// Their scale.
     scale: f32,
     /// How far they are shifted towards the middle of the picture.
     shift: f32,
@@ -177,13 +175,10 @@ impl Cost {
     }
 }
 
-/// Shapes and their positions.
 struct Composition {
     pieces: Vec<Piece>,
-    /// The box of the title's ink.
     title: Rect,
     title_ink: Rgb,
-    /// The height of the title's capitals.
     letters: f32,
     /// The boxes of title, tagline and ornament.
     words: Vec<Rect>,
@@ -191,18 +186,15 @@ struct Composition {
     heading: Rect,
     /// Whether they are shifted away from the picture's edge and the billing block, so that a face may be in between.
     shifted: bool,
-    /// The box of the billing block.
     billing: Option<Rect>,
 }
 
-/// A shape of one color.
 struct Piece {
     path: Path,
     ink: Rgb,
     kind: Kind,
 }
 
-/// The kind of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// The shadow beneath the title.
@@ -216,7 +208,6 @@ enum Kind {
 }
 
 impl Kind {
-    /// The minimum contrast, for text.
     fn contrast(self) -> Option<f32> {
         match self {
             Self::Title => Some(TITLE_CONTRAST),
@@ -521,7 +512,6 @@ fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Optio
     Some(Block { main, small: None, width, height, letters: 0.0 })
 }
 
-/// Two tapering lines with a diamond between them.
 fn diamond(left: f32, width: f32, height: f32, hair: f32) -> Option<Path> {
     let (middle, half) = (left + width / 2.0, height / 2.0);
     let mut path = PathBuilder::new();
@@ -589,7 +579,6 @@ fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) ->
     if bright.is_empty() { 0 } else { enough }
 }
 
-/// An empty box.
 fn unit() -> Rect {
     Rect::from_xywh(0.0, 0.0, 1.0, 1.0).expect("one is more than zero")
 }

@@ -22,18 +22,15 @@ pub enum Style {
     Romance,
 }
 
-/// The elements of a style.
 pub(crate) struct Design {
     pub(crate) title: Setting,
     pub(crate) tagline: Setting,
-    /// Whether the tagline is above the title.
     pub(crate) tagline_first: bool,
     pub(crate) ornament: Ornament,
     pub(crate) align: Align,
     pub(crate) inks: Inks,
 }
 
-/// How to set a text.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) face: Face,
@@ -43,7 +40,6 @@ pub(crate) struct Setting {
     pub(crate) size: f32,
 }
 
-/// What is drawn next to the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ornament {
     None,

@@ -14,13 +14,11 @@ const GRAIN: u8 = 16;
 /// The distance between sampled pixels.
 const STRIDE: usize = 6;
 
-/// The number of hue bins.
 const HUES: usize = 24;
 
 /// The darkest part of a picture is one pixel in this many.
 const DARK_SHARE: usize = 10;
 
-/// The properties of a picture.
 pub(crate) struct Survey {
     columns: usize,
     cells: Vec<Cell>,
@@ -29,14 +27,12 @@ pub(crate) struct Survey {
     /// The dominant hue, in radians, and its chroma.
     pub(crate) hue: f32,
     pub(crate) chroma: f32,
-    /// The mean chroma of all pixels.
     pub(crate) mean_chroma: f32,
 }
 
 /// The properties of a small square of the picture.
 #[derive(Clone, Copy, Default)]
 struct Cell {
-    /// The mean relative luminance.
     luminance: f32,
     /// The share of pixels that differ from a neighbor by more than grain.
     edges: f32,

@@ -22,7 +22,6 @@ pub struct App {
     queue: Queue,
     parked: Queue,
     clock: Clock,
-    /// How long a presigned URL works.
     url_life: Duration,
 }
 

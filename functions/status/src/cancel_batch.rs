@@ -12,7 +12,6 @@ use shared::{Batch, JobId, Problem};
 
 use crate::App;
 
-/// How many jobs are canceled concurrently.
 const AT_ONCE: usize = 16;
 
 /// Cancels the jobs of a batch that have not started. Returns the new counts, and the cursor of the next request if a

@@ -18,7 +18,6 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 /// How many unfinished jobs of a batch one request checks for their deadline.
 const SAMPLE: usize = 25;
 
-/// The owner's batch.
 pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOrGroup, Problem> {
     let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     batch.ok_or(Problem::NotFound)

@@ -25,7 +25,6 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
 });
 
 impl Page {
-    /// The page.
     pub(crate) fn get() -> &'static Self {
         &PAGE
     }

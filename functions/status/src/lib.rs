@@ -22,7 +22,7 @@ use shared::cursor::CursorKey;
 use shared::group::GroupCursor;
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{BatchId, Clock, Job, JobId, JobState, Owner, Problem};
+use shared::{Clock, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
 use crate::list_jobs::{Filter, Listed};
@@ -40,7 +40,6 @@ pub struct App {
     clock: Clock,
     cursors: CursorKey,
     pace: Pace,
-    /// How long a presigned URL works.
     url_life: Duration,
     /// How long a request may wait at most; zero disables waiting.
     max_wait: Duration,
@@ -124,7 +123,7 @@ async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, 
 
 async fn get_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let id = job_id(request)?;
+    let id = request.id()?;
     let wait = request.wait().map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
     let job = get_job::get(app, id, owner, wait.unwrap_or_default()).await?;
     let etag = etag(&job);
@@ -150,14 +149,14 @@ async fn get_image(app: &App, request: &Request, owner: &Owner) -> Result<Answer
     let query = request.query(&["variant"])?;
     let variant = query.get("variant").map(|text| text.parse::<Variant>()).transpose();
     let variant = variant.map_err(|rule| Problem::field("?variant", rule))?.unwrap_or_default();
-    let url = get_job::image_url(app, job_id(request)?, owner, variant).await?;
+    let url = get_job::image_url(app, request.id()?, owner, variant).await?;
     Ok(Answer::empty(302).header(header::LOCATION, url))
 }
 
 async fn cancel_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     request.idempotency_key()?;
-    let job = cancel_job::cancel(app, job_id(request)?, owner).await?;
+    let job = cancel_job::cancel(app, request.id()?, owner).await?;
     Ok(Answer::json(200, &JobView::new(&job, &request.base_url())))
 }
 
@@ -170,7 +169,7 @@ async fn list_jobs(app: &App, request: &Request, owner: &Owner) -> Result<Answer
 
 async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     let filter = Filter::of(request)?;
-    let batch = get_batch::get(app, batch_id(request)?, owner).await?;
+    let batch = get_batch::get(app, request.id()?, owner).await?;
     let base = request.base_url();
     let listed = list_jobs::of_batch(app, &batch, &filter, &base).await?;
     Ok(page(request, &format!("{base}/batches/{}/jobs", batch.id()), &filter, &listed))
@@ -178,7 +177,7 @@ async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answe
 
 async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let batch = get_batch::get(app, batch_id(request)?, owner).await?;
+    let batch = get_batch::get(app, request.id()?, owner).await?;
     let counts = get_batch::count(app, &batch).await?;
     Ok(batch_answer(app, BatchView::new(&batch, counts, &request.base_url())))
 }
@@ -187,7 +186,7 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
     let query = request.query(&["cursor"])?;
     request.idempotency_key()?;
     let cursor = GroupCursor::parse(query.get("cursor"))?;
-    let batch = get_batch::get(app, batch_id(request)?, owner).await?;
+    let batch = get_batch::get(app, request.id()?, owner).await?;
     let (counts, next_cursor) = cancel_batch::cancel(app, &batch, cursor).await?;
     Ok(batch_answer(app, BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) }))
 }
@@ -228,15 +227,6 @@ fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &
         Some(next) => answer.header(header::LINK, next),
         None => answer,
     }
-}
-
-/// An invalid id is answered like an unknown one, without reading the table.
-fn job_id(request: &Request) -> Result<JobId, Problem> {
-    request.path_parameter("id").parse().map_err(|_| Problem::NotFound)
-}
-
-fn batch_id(request: &Request) -> Result<BatchId, Problem> {
-    request.path_parameter("id").parse().map_err(|_| Problem::NotFound)
 }
 
 /// Changes with the job's record and its URL. The ETag is weak, because the estimates also change.

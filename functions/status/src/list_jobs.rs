@@ -13,10 +13,8 @@ use shared::{BatchId, Job, Owner, Problem};
 
 use crate::{App, digest, etag, get_job};
 
-/// The default page size.
 const DEFAULT_LIMIT: usize = 20;
 
-/// The maximum page size.
 const MAX_LIMIT: usize = 100;
 
 /// The maximum size of a page's jobs in bytes, as they are escaped in the response to API Gateway. A single job is
@@ -28,7 +26,6 @@ const MAX_PAGE_BYTES: usize = 4_000_000;
 /// them.
 const PARTS_PER_PAGE: usize = 8;
 
-/// One page of a list, with its ETag.
 pub(crate) struct Listed {
     pub(crate) jobs: JobsView,
     pub(crate) etag: String,
@@ -42,7 +39,6 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Parses the query.
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
         let query = request.query(&["status", "limit", "cursor"])?;
         let mut errors = Vec::new();
@@ -69,7 +65,6 @@ impl Filter {
         [kind, name, self.status.map_or("", Status::as_str)]
     }
 
-    /// The query of the next page.
     pub(crate) fn query(&self, cursor: &str) -> String {
         let status = self.status.map(|status| format!("status={status}&")).unwrap_or_default();
         format!("{status}limit={}&cursor={cursor}", self.limit)

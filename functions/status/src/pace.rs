@@ -21,7 +21,6 @@ pub const LONGEST_PAINTING: Duration = Duration::from_secs(90);
 /// How long the queue's depth is cached. It is approximate anyway.
 const DEPTH_LIFE: Duration = Duration::from_secs(1);
 
-/// How fast jobs are done.
 #[derive(Debug)]
 pub(crate) struct Pace {
     queue: Queue,
@@ -49,7 +48,6 @@ impl Pace {
         seen.push_front((job.id, took));
     }
 
-    /// The median duration of a painting.
     fn painting(&self) -> Duration {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut took: Vec<_> = seen.iter().map(|(_, took)| *took).collect();

@@ -32,10 +32,8 @@ use serde_json::{Value, json};
 use shared::Clock;
 use shared::aws::{Aws, Endpoints, http_client};
 
-/// The number of prompts.
 const PROMPTS: usize = 1000;
 
-/// The latency of each stub call.
 const LATENCY: Duration = Duration::from_millis(5);
 
 /// How many single requests run concurrently.
@@ -46,7 +44,6 @@ const ROUNDS: usize = 5;
 
 type Anything = Box<dyn Error + Send + Sync>;
 
-/// What submitting the prompts cost.
 struct Cost {
     calls: u64,
     time: Duration,
@@ -78,7 +75,6 @@ async fn main() -> Result<(), Anything> {
     Ok(())
 }
 
-/// The fastest of several rounds.
 async fn best(stub: &Stub, work: impl AsyncFn() -> Result<(), Anything>) -> Result<Cost, Anything> {
     let mut best: Option<Cost> = None;
     for _ in 0..ROUNDS {
@@ -165,7 +161,6 @@ impl Stub {
         Ok(Self { process, address: address.trim().to_owned() })
     }
 
-    /// The number of calls so far.
     fn calls(&self) -> Result<u64, Anything> {
         use std::io::Read;
         let host = self.address.trim_start_matches("http://");
@@ -176,7 +171,6 @@ impl Stub {
         Ok(answer.lines().last().unwrap_or_default().parse()?)
     }
 
-    /// Runs the Python client.
     fn python(&self, python: &str, how: &str) -> Result<Cost, Anything> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/throughput.py");
         let before = self.calls()?;

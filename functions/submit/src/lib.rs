@@ -28,7 +28,6 @@ pub struct App {
     table: Table,
     queue: Queue,
     clock: Clock,
-    /// The default model.
     model: Model,
     /// How long a job may take after its submission.
     deadline: Duration,
@@ -96,7 +95,7 @@ async fn post_job(app: &App, request: &Request, owner: Owner, trace: Option<Stri
 async fn retry_job(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
-    let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
+    let id = request.id()?;
     let submitted = retry_job::retry(app, id, owner, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
@@ -120,7 +119,7 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
 async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
     let query = request.query(&["cursor"])?;
     let key = request.idempotency_key()?;
-    let id = request.path_parameter("id").parse().map_err(|_| Problem::NotFound)?;
+    let id = request.id()?;
     let cursor = GroupCursor::parse(query.get("cursor"))?;
     let (batch, counts, next_cursor) = retry_batch::retry(app, id, owner, key.as_ref(), cursor, trace).await?;
     let view = BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) };

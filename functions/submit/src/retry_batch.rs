@@ -15,7 +15,6 @@ use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use crate::App;
 use crate::retry_job::requeue;
 
-/// How many jobs are retried concurrently.
 const AT_ONCE: usize = 16;
 
 /// Retries the failed jobs of a batch. Returns the new counts, and the cursor of the next request if a group was too

@@ -9,7 +9,6 @@ use shared::{Job, JobId, Owner, Problem};
 use crate::App;
 use crate::submit_job::{Submitted, send_ticket};
 
-/// The outcome of a retry.
 pub(crate) enum Retried {
     /// The job is queued again.
     Now(Box<Job>),
@@ -22,7 +21,6 @@ pub(crate) enum Retried {
 }
 
 impl Retried {
-    /// The job as it now is.
     pub(crate) fn job(&self) -> Option<&Job> {
         match self {
             Self::Now(job) | Self::Before(job) | Self::Refused(job) => Some(job),

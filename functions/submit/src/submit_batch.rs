@@ -23,7 +23,6 @@ const WRITING: Duration = Duration::from_secs(45);
 /// How long a repeated request waits for the first one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many jobs are canceled concurrently.
 const AT_ONCE: usize = 16;
 
 /// Whether jobs of a batch may already be stored.

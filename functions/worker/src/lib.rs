@@ -32,9 +32,7 @@ pub struct App {
     max_attempts: u32,
     /// How many jobs one invocation works on concurrently.
     in_flight: usize,
-    /// How long a presigned URL works.
     url_life: Duration,
-    /// Whether to make thumbnails.
     thumbnails: bool,
 }
 

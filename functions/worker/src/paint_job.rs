@@ -186,7 +186,6 @@ async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant)
     }
 }
 
-/// Records the job's files.
 async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     let image = app.images.publish(&job, files, now, app.url_life).await?;

@@ -18,7 +18,6 @@ pub(crate) struct Setback {
     pub(crate) then: Then,
 }
 
-/// What happens after a setback.
 #[derive(Clone, Copy)]
 pub(crate) enum Then {
     /// The job fails, because every attempt would fail in the same way.

@@ -37,14 +37,17 @@ pub enum Kind {
 }
 
 impl ServiceError {
-    /// A stored record cannot be parsed.
     pub(super) fn corrupt(service: &'static str) -> Self {
         Self { service, code: "CorruptRecord".to_owned(), kind: Kind::Rejected }
     }
 
-    /// A response was cut short.
     pub(super) fn cut_short(service: &'static str) -> Self {
         Self { service, code: "BrokenResponse".to_owned(), kind: Kind::Unavailable }
+    }
+
+    /// Classifies an SDK error that is returned as it is.
+    pub(super) fn of<E: ProvideErrorMetadata>(service: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Self {
+        move |error| Self::new(service, &error)
     }
 
     /// Classifies an SDK error.

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
@@ -73,10 +74,12 @@ impl Request {
         self.entrance.owner_from.owner(&self.event.request_context).ok_or(Problem::Unauthorized)
     }
 
-    /// The percent-decoded path parameter `name`. Decoding twice is safe, as no valid value contains a percent sign.
-    pub fn path_parameter(&self, name: &str) -> Cow<'_, str> {
-        let value = self.event.path_parameters.get(name).map_or("", String::as_str);
-        percent_decode_str(value).decode_utf8_lossy()
+    /// The id in the path. An invalid one is answered like an unknown one, without reading the table.
+    ///
+    /// It is percent-decoded here. Decoding twice is safe, as no valid id contains a percent sign.
+    pub fn id<T: FromStr>(&self) -> Result<T, Problem> {
+        let text = self.event.path_parameters.get("id").map_or("", String::as_str);
+        percent_decode_str(text).decode_utf8_lossy().parse().map_err(|_| Problem::NotFound)
     }
 
     /// The base URL as the caller reached it: with the path of the stage or custom domain, without a trailing slash.
@@ -341,7 +344,7 @@ mod tests {
     fn a_part_of_the_path_is_the_same_however_it_is_escaped() {
         for (told, read) in [("01a2-7c", "01a2-7c"), ("01a2%2D7c", "01a2-7c"), ("%FF", "\u{fffd}"), ("", "")] {
             let request = request("/jobs/{id}", "/v1/jobs/x", "x", json!({ "pathParameters": { "id": told } }));
-            assert_eq!(request.path_parameter("id"), read, "{told}");
+            assert_eq!(request.id(), Ok(read.to_owned()), "{told}");
         }
     }
 

@@ -116,7 +116,7 @@ impl Images {
             .disable_payload_signing()
             .send()
             .await;
-        let stored = match result.map_err(|error| ServiceError::new(SERVICE, &error)) {
+        let stored = match result.map_err(ServiceError::of(SERVICE)) {
             Ok(_) => Ok(Stored::New),
             Err(error) if error.code == "PreconditionFailed" => Ok(Stored::Existing),
             Err(error) => Err(error),
@@ -167,7 +167,7 @@ impl Images {
     /// Checks that the bucket accepts files, by storing one. It is always the same empty file, so nothing accumulates.
     pub async fn check(&self) -> Result<(), ServiceError> {
         let put = self.client.put_object().bucket(&self.bucket).key(Self::PROBE).body(ByteStream::default());
-        let put = put.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error));
+        let put = put.send().await.map(drop).map_err(ServiceError::of(SERVICE));
         self.failing.store(put.is_err(), Ordering::Relaxed);
         put
     }
@@ -176,7 +176,7 @@ impl Images {
     pub async fn delete(&self, job: &Job) -> Result<(), ServiceError> {
         for variant in job.variants() {
             let delete = self.client.delete_object().bucket(&self.bucket).key(job.image_key(*variant));
-            delete.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            delete.send().await.map_err(ServiceError::of(SERVICE))?;
         }
         Ok(())
     }
@@ -185,10 +185,10 @@ impl Images {
     pub async fn delete_earlier(&self, job: &Job) -> Result<(), ServiceError> {
         // One response lists up to 1,000 files. Each was painted and paid for, so there are fewer.
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(job.files_prefix());
-        let listed = list.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let listed = list.send().await.map_err(ServiceError::of(SERVICE))?;
         for key in listed.contents().iter().filter_map(|object| object.key()).filter(|key| job.is_earlier_file(key)) {
             let delete = self.client.delete_object().bucket(&self.bucket).key(key);
-            delete.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            delete.send().await.map_err(ServiceError::of(SERVICE))?;
         }
         Ok(())
     }
@@ -228,7 +228,7 @@ impl Images {
             .key(job.image_key(variant))
             .presigned(config)
             .await
-            .map_err(|error| ServiceError::new(SERVICE, &error))?;
+            .map_err(ServiceError::of(SERVICE))?;
         let mut expires_at = now + life;
         if let Some(end) = self.credentials_end().await {
             // Credentials that can still sign have not expired, whatever was assumed about them.
@@ -242,7 +242,7 @@ impl Images {
         // Only the SDK knows whether the bucket is part of the host or the path, so take it from a URL.
         let config = PresigningConfig::expires_in(Duration::from_secs(60)).map_err(|_| invalid_life())?;
         let request = self.client.get_object().bucket(&self.bucket).key("any").presigned(config).await;
-        let request = request.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let request = request.map_err(ServiceError::of(SERVICE))?;
         Ok(request.uri().split('/').take(3).collect::<Vec<_>>().join("/"))
     }
 

@@ -25,10 +25,8 @@ const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
 const MESSAGES_PER_SEND: usize = 10;
 
-/// How many calls run at once.
 const SENDS_AT_ONCE: usize = 8;
 
-/// How often messages that SQS refused are sent.
 const TRIES: u32 = 5;
 
 /// The approximate number of messages in a queue.
@@ -66,7 +64,7 @@ impl Queue {
         if let Some(trace) = &ticket.trace {
             send = send.message_system_attributes(SystemAttribute::AwsTraceHeader, text(trace));
         }
-        send.send().await.map(drop).map_err(|error| ServiceError::new(SERVICE, &error))
+        send.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
     /// Sends many tickets of one owner. If this fails, some may have been sent.
@@ -89,7 +87,7 @@ impl Queue {
                 entry.build().expect("its id and body are set")
             });
             let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
-            let output = send.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            let output = send.send().await.map_err(ServiceError::of(SERVICE))?;
             left = output.failed().iter().filter_map(|failed| failed.id().parse().ok()).collect();
             if left.is_empty() {
                 return Ok(());
@@ -106,7 +104,7 @@ impl Queue {
         };
         let asked = self.client.get_queue_attributes().queue_url(&self.url);
         let answer = asked.attribute_names(Waiting).attribute_names(InFlight).send().await;
-        let answer = answer.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let answer = answer.map_err(ServiceError::of(SERVICE))?;
         let count = |name| answer.attributes()?.get(&name)?.parse().ok();
         Ok(Depth { waiting: count(Waiting).unwrap_or_default(), in_flight: count(InFlight).unwrap_or_default() })
     }
@@ -123,7 +121,7 @@ impl Queue {
             .send()
             .await
             .map(drop)
-            .map_err(|error| ServiceError::new(SERVICE, &error))
+            .map_err(ServiceError::of(SERVICE))
     }
 
     /// Makes a received message visible again `delay` from now, at most 12 hours.
@@ -137,7 +135,7 @@ impl Queue {
             .send()
             .await
             .map(drop)
-            .map_err(|error| ServiceError::new(SERVICE, &error))
+            .map_err(ServiceError::of(SERVICE))
     }
 }
 

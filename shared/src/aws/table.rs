@@ -105,7 +105,7 @@ impl Table {
 
     async fn get_item(&self, key: String) -> Result<Option<Item>, ServiceError> {
         let get = self.client.get_item().table_name(&self.name).key("pk", AttributeValue::S(key)).consistent_read(true);
-        let output = get.send().await.map_err(|error| ServiceError::new(SERVICE, &error))?;
+        let output = get.send().await.map_err(ServiceError::of(SERVICE))?;
         Ok(output.item)
     }
 

@@ -20,13 +20,10 @@ const QUERIES_PER_PAGE: usize = 8;
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 const ITEMS_PER_READ: usize = 100;
 
-/// How many reads of items run at once.
 const READS_AT_ONCE: usize = 8;
 
-/// For how many batches statuses are read at once.
 const BATCHES_AT_ONCE: usize = 16;
 
-/// How often unprocessed keys are requested.
 const TRIES: u32 = 5;
 
 /// Which jobs to list.
@@ -114,7 +111,7 @@ impl Table {
             .send()
             .collect::<Result<Vec<_>, _>>()
             .await
-            .map_err(|error| ServiceError::new(SERVICE, &error))?;
+            .map_err(ServiceError::of(SERVICE))?;
         let state = |item: &Item| {
             let status = item.get("status")?.as_s().ok()?.parse().ok()?;
             Some((job_id(item.get("pk")?.as_s().ok()?)?, status))
@@ -158,7 +155,7 @@ impl Table {
             .set_exclusive_start_key(start)
             .send()
             .await
-            .map_err(|error| ServiceError::new(SERVICE, &error))?;
+            .map_err(ServiceError::of(SERVICE))?;
         let key = |item: &Item| Some((job_id(item.get("pk")?.as_s().ok()?)?, place(item)?));
         let keys = output.items().iter().filter_map(key).collect();
         Ok((keys, output.last_evaluated_key().and_then(place)))
@@ -198,7 +195,7 @@ impl Table {
             let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
             let wanted = wanted.build().expect("its keys are set");
             let output = self.client.batch_get_item().request_items(&self.name, wanted).send().await;
-            let mut output = output.map_err(|error| ServiceError::new(SERVICE, &error))?;
+            let mut output = output.map_err(ServiceError::of(SERVICE))?;
             let items = output.responses.as_mut().and_then(|tables| tables.remove(&self.name));
             found.extend(items.unwrap_or_default());
             let left = output.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));

@@ -20,17 +20,14 @@ use crate::time::Timestamp;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// The partition key of a job.
 pub(super) fn job_key(id: JobId) -> String {
     format!("JOB#{id}")
 }
 
-/// The id of the job with this partition key.
 pub(super) fn job_id(key: &str) -> Option<JobId> {
     key.strip_prefix("JOB#")?.parse().ok()
 }
 
-/// The partition key of a batch or a group.
 pub(super) fn batch_key(id: BatchId) -> String {
     format!("BATCH#{id}")
 }
