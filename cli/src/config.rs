@@ -97,7 +97,7 @@ impl Config {
         let url = url.trim_end_matches('/').to_owned();
         if !is_url(&url) {
             let option = "the URL of the API (--api, POSTER_API, or api in the configuration file)";
-            let rule = "must look like https://abc123.execute-api.us-west-2.amazonaws.com/v1";
+            let rule = "must be a URL such as https://abc123.execute-api.us-west-2.amazonaws.com/v1";
             return Err(Failure::Usage(format!("{option} {rule}, not {url:?}")));
         }
         let key = key.or(self.api_key).filter(|key| !key.0.is_empty());
