@@ -11,7 +11,8 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::batch::{Entry, faults_of_defaults};
-use shared::order::{Model, hex};
+use shared::order::Model;
+use shared::text::hex;
 
 use super::lines::{self, Broken, Item};
 use crate::arguments::Format;
