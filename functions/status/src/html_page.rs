@@ -7,7 +7,7 @@ use shared::aws::gateway::{Answer, Request};
 
 use crate::digest;
 
-const HTML: &str = include_str!("../../../web/index.html");
+const HTML: &str = include_str!("page.html");
 
 /// The page and its headers. Most instances never serve it, so the digests are computed on first use.
 #[derive(Debug)]

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use shared::group::Group;
 
 fn main() -> ExitCode {
-    cli::main(Group::MAX_PARTS)
+    poster::main(Group::MAX_PARTS)
 }

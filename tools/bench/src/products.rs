@@ -61,12 +61,16 @@ pub(crate) struct Products {
 impl Products {
     /// Builds everything.
     pub(crate) async fn build() -> Result<Self, Failure> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the bench has no parent")?.to_path_buf();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .ok_or("the bench lies outside of the workspace")?
+            .to_path_buf();
         let bench = std::env::current_exe()?;
         let target = bench.ancestors().nth(2).ok_or("the bench lies outside of a target directory")?.to_path_buf();
         let ours = Product::OURS.iter().flat_map(|product| ["-p", product.name()]);
         cargo(&root, &target).args(["build", "--release", "--locked"]).args(ours).run().await?;
-        let (compared, compared_target) = (root.join("bench/compared"), target.join("compared"));
+        let (compared, compared_target) = (root.join("tools/bench/compared"), target.join("compared"));
         for arguments in [["--profile", "product", "floor"], ["--profile", "release", "worker_defaults"]] {
             let [option, profile, package] = arguments;
             let mut build = cargo(&compared, &compared_target);
@@ -110,7 +114,7 @@ impl Products {
         };
         if let Some(module) = module {
             command.args(["-m", "awslambdaric", &format!("{module}.handler")]);
-            command.current_dir(self.root.join("bench/peer"));
+            command.current_dir(self.root.join("tools/bench/peer"));
         }
         command.env_clear().envs(VARIABLES).envs(services.variables()).stdout(Stdio::null());
         // Its compiled modules belong to the build, not to the source.
@@ -238,7 +242,7 @@ impl Products {
 
 /// Installs the peer's packages once, and gives back its Python and what version it is.
 async fn environment(root: &Path, target: &Path) -> Result<(PathBuf, String), Failure> {
-    let requirements = root.join("bench/peer/requirements.txt");
+    let requirements = root.join("tools/bench/peer/requirements.txt");
     let wanted = std::fs::read_to_string(&requirements)?;
     let directory = target.join("peer");
     let python = directory.join("venv/bin/python");

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use serde_yaml_ng::Value as Yaml;
 
 /// The deployed template, as of the build of this program.
-pub const TEMPLATE: &str = include_str!("../../template.yaml");
+pub const TEMPLATE: &str = include_str!("../../../template.yaml");
 
 /// The account that the emulated resources belong to.
 pub const ACCOUNT: &str = "000000000000";
