@@ -264,7 +264,7 @@ test("a batch of twelve is dropped as a file, counted while it runs, and hangs i
   // What the filter refuses it will refuse again.
   assert.equal(await page.locator("#poster").getByRole("button", { name: "Retry" }).count(), 0);
   await page.keyboard.press("Escape");
-  assert.equal(await page.getByRole("button", { name: "Retry what failed" }).count(), 0);
+  assert.equal(await page.getByRole("button", { name: "Retry failed posters" }).count(), 0);
   assert.equal(await page.locator("#posters .why").textContent(), "The model's content filter refused it.");
 
   // The URL keeps the filter and the open job.
@@ -394,7 +394,7 @@ test("a key is asked for, checked, kept in the tab, and told to the API alone", 
   await inspect(page, "key");
   await page.getByLabel("Key", { exact: true }).fill("mallory-key");
   await page.getByRole("button", { name: "Use this key" }).click();
-  await page.getByText("The API does not know this key.").waitFor();
+  await page.getByText("The API refuses this key.").waitFor();
   await page.getByLabel("Key", { exact: true }).fill("alice-key");
   await page.keyboard.press("Enter");
   await page.getByText("No posters yet.").waitFor();
@@ -483,20 +483,20 @@ test("the page says when the service is gone, goes on when it is back, and says 
   await page.locator("#wall-fault", { hasText: /^$/ }).waitFor({ state: "attached" });
   await stack.stop();
   stack = await start("--port", port);
-  await page.locator("#easel .news", { hasText: "This poster is no longer there." }).waitFor();
+  await page.locator("#easel .news", { hasText: "This poster no longer exists." }).waitFor();
   for (const name of ["Cancel", "Retry", "Download"]) assert.equal(await page.locator("#easel").getByRole("button", { name }).count(), 0);
   await page.getByText("No posters yet.").waitFor();
 
   await page.goto(`${stack.api}/#batch=${id}`);
   await page.reload();
-  await page.getByText("This batch is no longer there.").waitFor();
+  await page.getByText("This batch no longer exists.").waitFor();
   await inspect(page, "batch-lost", "#wall");
   await page.getByRole("link", { name: "Show all posters" }).click();
   await page.getByText("No posters yet.").waitFor();
   const asked = [];
   page.on("request", (sent) => asked.push(sent.url()));
   await page.evaluate(() => { location.hash = "job=..%2F..%2Fhealth"; });
-  await page.locator("#poster", { hasText: "This poster is no longer there." }).waitFor();
+  await page.locator("#poster", { hasText: "This poster no longer exists." }).waitFor();
   assert.ok(!asked.some((url) => url.includes("health")), asked.join());
 });
 
@@ -510,7 +510,7 @@ test("what is empty says why, and nothing old stands under a new filter", async 
   assert.equal(await page.locator("#posters li").count(), 0);
   await until("The list", () => held.length);
   await held[0].continue();
-  await page.getByText("Nothing with this filter.").waitFor();
+  await page.getByText("No posters with this filter.").waitFor();
 });
 
 test("what is under way shows, a batch is not made twice unasked, and only what may fare better is retried", async () => {
@@ -540,7 +540,7 @@ test("what is under way shows, a batch is not made twice unasked, and only what 
     return route.fulfill({ response: answer, json: body });
   });
   await page.reload();
-  const retry = page.getByRole("button", { name: "Retry what failed" });
+  const retry = page.getByRole("button", { name: "Retry failed posters" });
   await retry.click();
   await until("Two retries", () => sent.length === 2);
   assert.ok(sent.every((path) => /^\/jobs\/.*\/retry$/.test(path)), sent.join());
