@@ -163,8 +163,8 @@ fn the_guide_tells_the_limits_that_no_schema_has() {
     let guide = read("docs/api.md");
     for (limit, told) in [
         (MAX_BODY_BYTES, "| a body | {} bytes, where"),
-        (Group::MAX_PARTS, "| batches in a group | {}, those"),
-        (MAX_FAULTS, "| faults that are named in a problem | {};"),
+        (Group::MAX_PARTS, "| batches in a group | {}, including"),
+        (MAX_FAULTS, "| faults in one problem | {};"),
     ] {
         let told = told.replace("{}", &grouped(limit));
         assert!(guide.contains(&told), "docs/api.md does not say {told:?}");
@@ -383,8 +383,8 @@ async fn every_block_of_the_readme_and_the_command_guide_works_as_printed() {
     let pipeline = Pipeline::start().await;
     let folder = tempfile::tempdir().expect("a directory");
     let at = |name: &str| folder.path().join(name);
-    for name in ["api", "cli"] {
-        std::fs::create_dir(at(name)).expect("a directory");
+    for name in ["api", "tools/poster"] {
+        std::fs::create_dir_all(at(name)).expect("a directory");
     }
     std::fs::copy(root().join("api/prompts.csv"), at("api/prompts.csv")).expect("the sample file is there");
     let [local, poster] = [binary("local"), binary("poster")].map(|path| path.display().to_string());
