@@ -66,11 +66,11 @@ fn each_trouble_of_an_account_is_told_with_what_to_do() {
         ("sns list-subscriptions-by-topic", "PendingConfirmation"),
     ];
     let cases: [Case<'_>; 17] = [
-        (&[], &[], "look   Nobody is told of alarms"),
+        (&[], &[], "look   Nobody is notified of alarms"),
         (&[("lambda get-account-settings", "10\t10")], &[], "look   Lambda runs 10 functions"),
         (&[("lambda get-account-settings", "10\t10")], &["MaxWaitSeconds=0"], "ok     Lambda runs 10 functions"),
         (&[("lambda get-account-settings", "10\t10")], &["MaximumConcurrency=8"], "stop   Lambda runs 10 functions"),
-        (&[("lambda get-account-settings", "10\t10")], &["StatusReservedConcurrency=5"], "stop   5 executions"),
+        (&[("lambda get-account-settings", "10\t10")], &["StatusReservedConcurrency=5"], "stop   5 of"),
         (
             &[],
             &["WorkerReservedConcurrency=1"],
@@ -82,7 +82,7 @@ fn each_trouble_of_an_account_is_told_with_what_to_do() {
         (
             &[role, ("iam get-role", "!An error occurred (NoSuchEntity) when calling GetRole")],
             &["ApiGatewayLogRole=existing"],
-            "which is gone. Deploy with ApiGatewayLogRole=create",
+            "which no longer exists. Deploy with ApiGatewayLogRole=create",
         ),
         (
             &[("bedrock get-foundation-model-availability", "AVAILABLE\tAUTHORIZED\tAVAILABLE\tNOT_AVAILABLE")],
@@ -96,7 +96,7 @@ fn each_trouble_of_an_account_is_told_with_what_to_do() {
             &[],
             "?      The quota of stability.stable-image-core-v1:1: Acc",
         ),
-        (&[("s3api head-bucket", "\n")], &["BucketName=taken"], "stop   The bucket taken is there already"),
+        (&[("s3api head-bucket", "\n")], &["BucketName=taken"], "stop   The bucket taken already exists"),
         (
             &[("--query Stacks[0].StackStatus", "ROLLBACK_COMPLETE"), pending[1]],
             &[],
