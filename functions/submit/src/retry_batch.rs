@@ -9,11 +9,11 @@ use shared::batch::Counts;
 use shared::caller::IdempotencyKey;
 use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
-use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 
 use crate::App;
 use crate::retry_job::requeue;
+use crate::submit_job::ticket_for;
 
 const AT_ONCE: usize = 16;
 
@@ -70,11 +70,7 @@ async fn retry_part(
                 Some(Status::Succeeded | Status::Canceled) => (status, None, false),
                 _ if Instant::now() >= limit => (status.or_else(missing), None, true),
                 _ => match retry_failed(app, id, key).await? {
-                    Some(job) => {
-                        // An earlier request may have crashed before it sent the ticket. An extra ticket does no harm.
-                        let unfinished = job.finished_at().is_none();
-                        (Some(job.status()), unfinished.then(|| Ticket::of(&job, trace.clone())), false)
-                    }
+                    Some(job) => (Some(job.status()), ticket_for(&job, trace.as_ref()), false),
                     None => (missing(), None, false),
                 },
             })
@@ -95,5 +91,5 @@ async fn retry_failed(app: &App, id: JobId, key: Option<&IdempotencyKey>) -> Res
     if job.status() != Status::Failed {
         return Ok(Some(job));
     }
-    Ok(requeue(app, job, key).await?.job().cloned())
+    Ok(requeue(app, job, key).await?.map(|(job, _)| job))
 }

@@ -11,11 +11,11 @@ use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
 use shared::group::Group;
 use shared::job::{Lease, Membership, Status};
-use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
 use crate::App;
+use crate::submit_job::ticket_for;
 
 /// How long one writer has exclusive access to a batch: longer than an invocation, so that it is alone or dead.
 const WRITING: Duration = Duration::from_secs(45);
@@ -149,8 +149,7 @@ async fn write(
     if reused {
         return Err(Problem::IdempotencyKeyReused);
     }
-    let unfinished = jobs.iter().filter(|job| job.finished_at().is_none());
-    let tickets: Vec<_> = unfinished.map(|job| Ticket::of(job, trace.clone())).collect();
+    let tickets: Vec<_> = jobs.iter().filter_map(|job| ticket_for(job, trace.as_ref())).collect();
     app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
     // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.
     app.table.move_writing_on(id, lease, None).await.map_err(log_failure(id))?;

@@ -33,14 +33,23 @@ pub(crate) async fn submit(
         Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
         Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
     };
-    // An earlier request may have crashed before it sent the ticket. An extra ticket does no harm.
-    if submitted.job.finished_at().is_none() {
-        send_ticket(app, &submitted.job, trace).await?;
-    }
+    send_ticket(app, &submitted.job, trace).await?;
     tracing::info!(job.id = %id, replayed = submitted.replayed, "job submitted");
     Ok(submitted)
 }
 
+/// The ticket to send for a job; `None` if the job has ended.
+///
+/// An earlier request may have crashed before it sent one, even if the job has been claimed since: by the ticket of
+/// before a retry, which may be gone. An extra ticket does no harm.
+pub(crate) fn ticket_for(job: &Job, trace: Option<&String>) -> Option<Ticket> {
+    job.finished_at().is_none().then(|| Ticket::of(job, trace.cloned()))
+}
+
+/// Sends the job's ticket unless the job has ended.
 pub(crate) async fn send_ticket(app: &App, job: &Job, trace: Option<String>) -> Result<(), Problem> {
-    app.queue.send(&Ticket::of(job, trace), &job.owner).await.map_err(log_failure(job.id))
+    match ticket_for(job, trace.as_ref()) {
+        Some(ticket) => app.queue.send(&ticket, &job.owner).await.map_err(log_failure(job.id)),
+        None => Ok(()),
+    }
 }
