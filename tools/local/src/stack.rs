@@ -124,7 +124,7 @@ pub enum StartError {
     #[error("template.yaml does not declare {0}, which the local stack needs")]
     Undeclared(&'static str),
     #[error(
-        "template.yaml declares the function {0}, which the local stack does not know; add it to local/src/handlers.rs"
+        "template.yaml declares the function {0}, which the local stack does not know; add it to tools/local/src/handlers.rs"
     )]
     UnknownFunction(String),
     #[error("template.yaml gives the function {function} {event}, which the local stack cannot pass on to it")]
@@ -370,17 +370,12 @@ fn endpoints(ready: &Ready) -> Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::template;
 
     /// The template with these lines added to its resources.
     fn read(resources: &str) -> Deployment {
         let template = TEMPLATE.replacen("\nResources:\n", &format!("\nResources:\n{resources}"), 1);
-        let surroundings = Surroundings {
-            region: REGION.to_owned(),
-            sqs: "http://127.0.0.1:9".to_owned(),
-            stack_id: STACK_ID.to_owned(),
-            parameters: BTreeMap::new(),
-        };
-        Deployment::read(&template, &surroundings).expect("the template is understood")
+        template::tests::read(&template, &[]).expect("the template is understood")
     }
 
     fn apps(deployment: &Deployment) -> Result<Apps, StartError> {

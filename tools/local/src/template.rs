@@ -545,10 +545,10 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn read(template: &str, parameters: &[(&str, &str)]) -> Result<Deployment, String> {
+    pub(crate) fn read(template: &str, parameters: &[(&str, &str)]) -> Result<Deployment, String> {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let surroundings = Surroundings {
             region: "us-west-2".to_owned(),
