@@ -316,6 +316,7 @@ impl BatchView {
         let address = |id: BatchId| format!("{base}/batches/{id}");
         let this = address(batch.id());
         let (name, group_id, parts, created_at) = match batch {
+            BatchOrGroup::File(file) => (file.batch.name.clone().map(String::from), None, None, file.batch.created_at),
             BatchOrGroup::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
             BatchOrGroup::Group(group) => {
                 (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at)

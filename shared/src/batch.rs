@@ -230,6 +230,16 @@ pub struct Counts {
 spelled! {
     /// The status of a batch.
     BatchStatus, "a status of a batch",
+    /// Its file is not uploaded, or it is not started.
+    AwaitingInput = "awaiting_input",
+    /// The lines of its file are checked.
+    Checking = "checking",
+    /// A line of its file is faulty, so nothing is painted.
+    Invalid = "invalid",
+    /// It was not started in time.
+    Expired = "expired",
+    /// Its jobs are stored, one after the other.
+    Admitting = "admitting",
     /// Jobs are unfinished.
     InProgress = "in_progress",
     /// Every job has succeeded.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::caller::Owner;
+use crate::file_batch::FileBatch;
 use crate::id::BatchId;
 use crate::label::GroupName;
 use crate::problem::Problem;
@@ -33,12 +34,14 @@ impl Group {
 }
 
 /// What a batch's id in a request refers to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum BatchOrGroup {
     /// A single batch.
     Batch(Batch),
     /// A group with its batches.
     Group(Group),
+    /// A batch from a file.
+    File(Box<FileBatch>),
 }
 
 impl BatchOrGroup {
@@ -47,6 +50,7 @@ impl BatchOrGroup {
         match self {
             Self::Batch(batch) => batch.id,
             Self::Group(group) => group.id,
+            Self::File(file) => file.batch.id,
         }
     }
 
@@ -55,6 +59,7 @@ impl BatchOrGroup {
         match self {
             Self::Batch(batch) => &batch.owner,
             Self::Group(group) => &group.owner,
+            Self::File(file) => &file.batch.owner,
         }
     }
 
@@ -63,6 +68,7 @@ impl BatchOrGroup {
         match self {
             Self::Batch(batch) => batch.expires_at,
             Self::Group(group) => group.expires_at,
+            Self::File(file) => file.batch.expires_at,
         }
     }
 
@@ -71,6 +77,7 @@ impl BatchOrGroup {
         match self {
             Self::Batch(batch) => std::slice::from_ref(batch),
             Self::Group(group) => &group.parts,
+            Self::File(file) => std::slice::from_ref(&file.batch),
         }
     }
 

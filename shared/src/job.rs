@@ -83,7 +83,7 @@ impl RetryKeys {
     }
 
     /// Adds a key and drops the oldest if there are too many.
-    fn with(&self, key: Option<&IdempotencyKey>) -> Self {
+    pub fn with(&self, key: Option<&IdempotencyKey>) -> Self {
         let mut keys = self.0.clone();
         keys.extend(key.map(IdempotencyKey::digest));
         keys.drain(..keys.len().saturating_sub(Self::MOST));
@@ -96,6 +96,8 @@ impl RetryKeys {
 pub struct Membership {
     /// The batch.
     pub batch: BatchId,
+    /// The part of the batch, under which the index lists the job.
+    pub part: usize,
     /// The caller's name for the job.
     pub custom_id: Option<CustomId>,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::JobId;
+use crate::id::{BatchId, JobId};
 use crate::job::Job;
 use crate::time::Timestamp;
 
@@ -15,6 +15,29 @@ pub struct Ticket {
     pub queued_at: Option<Timestamp>,
     /// The X-Ray trace header of the request that caused the ticket.
     pub trace: Option<String>,
+}
+
+/// A message to do the next step of a batch from a file. As with a job, the record decides what that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchTicket {
+    /// The batch.
+    pub batch: BatchId,
+}
+
+/// A message of one of the queues.
+pub trait Message: Sized {
+    /// Parses a message's body. Unknown fields are ignored.
+    fn from_body(body: &str) -> Result<Self, TicketError>;
+
+    /// The job, if the message is about one.
+    fn job(&self) -> Option<JobId> {
+        None
+    }
+
+    /// The batch, if the message is about one.
+    fn batch(&self) -> Option<BatchId> {
+        None
+    }
 }
 
 /// Why a message's body could not be read.
@@ -36,6 +59,12 @@ struct Wire {
     queued_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BatchWire {
+    v: u32,
+    batch: BatchId,
 }
 
 #[derive(Deserialize)]
@@ -63,15 +92,49 @@ impl Ticket {
         serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
     }
 
-    /// Parses a message's body. Unknown fields are ignored.
-    pub fn from_body(body: &str) -> Result<Self, TicketError> {
-        match serde_json::from_str::<Version>(body) {
-            Ok(Version { v: VERSION }) => {}
-            Ok(Version { v }) if v > VERSION => return Err(TicketError::Newer(v)),
-            _ => return Err(TicketError::Malformed),
-        }
-        let Wire { job, queued_at, trace, .. } = serde_json::from_str(body).map_err(|_| TicketError::Malformed)?;
+    /// The ticket to send for a job that may have none; `None` if the job has ended.
+    ///
+    /// An earlier request may have crashed before it sent one, even if the job has been claimed since: by the ticket of
+    /// before a retry, which may be gone. An extra ticket does no harm.
+    pub fn for_unfinished(job: &Job, trace: Option<&String>) -> Option<Self> {
+        job.finished_at().is_none().then(|| Self::of(job, trace.cloned()))
+    }
+}
+
+impl Message for Ticket {
+    fn from_body(body: &str) -> Result<Self, TicketError> {
+        let Wire { job, queued_at, trace, .. } = parse(body)?;
         Ok(Self { job, queued_at: queued_at.map(Timestamp::from_ms), trace })
+    }
+
+    fn job(&self) -> Option<JobId> {
+        Some(self.job)
+    }
+}
+
+impl BatchTicket {
+    /// Serializes the ticket.
+    pub fn to_body(&self) -> String {
+        let wire = BatchWire { v: VERSION, batch: self.batch };
+        serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
+    }
+}
+
+impl Message for BatchTicket {
+    fn from_body(body: &str) -> Result<Self, TicketError> {
+        parse::<BatchWire>(body).map(|wire| Self { batch: wire.batch })
+    }
+
+    fn batch(&self) -> Option<BatchId> {
+        Some(self.batch)
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, TicketError> {
+    match serde_json::from_str::<Version>(body) {
+        Ok(Version { v: VERSION }) => serde_json::from_str(body).map_err(|_| TicketError::Malformed),
+        Ok(Version { v }) if v > VERSION => Err(TicketError::Newer(v)),
+        _ => Err(TicketError::Malformed),
     }
 }
 
@@ -91,6 +154,17 @@ mod tests {
             assert_eq!(ticket.to_body(), body);
             assert_eq!(Ticket::from_body(&body), Ok(ticket));
         }
+    }
+
+    #[test]
+    fn the_bytes_of_a_batch_ticket_are_pinned() {
+        let body = r#"{"v":1,"batch":"01930000-0000-7000-8000-000000000001"}"#;
+        let ticket = BatchTicket { batch: "01930000-0000-7000-8000-000000000001".parse().expect("an id") };
+        assert_eq!(ticket.to_body(), body);
+        assert_eq!(BatchTicket::from_body(body), Ok(ticket));
+        assert_eq!(BatchTicket::from_body(r#"{"v":2}"#), Err(TicketError::Newer(2)));
+        let job = r#"{"v":1,"job":"01930000-0000-7000-8000-000000000001"}"#;
+        assert_eq!(BatchTicket::from_body(job), Err(TicketError::Malformed));
     }
 
     #[test]

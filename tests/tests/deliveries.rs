@@ -306,7 +306,9 @@ async fn a_ticket_says_when_its_job_was_queued() {
             _ => Vec::new(),
         };
         let tickets = messages.iter().map(|message| message["MessageBody"].as_str().expect("a body"));
-        seen.lock().expect("no one panicked").extend(tickets.map(|body| Ticket::from_body(body).expect("a ticket")));
+        seen.lock()
+            .expect("no one panicked")
+            .extend(tickets.map(|body| <Ticket as shared::ticket::Message>::from_body(body).expect("a ticket")));
         Action::Pass
     });
     let post = async |path: &str, id: Option<String>, body: serde_json::Value| {

@@ -5,15 +5,15 @@ use std::time::Instant;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
 use shared::aws::gateway::log_failure;
+use shared::aws::job_retry::requeue;
 use shared::batch::Counts;
 use shared::caller::IdempotencyKey;
 use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
+use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 
 use crate::App;
-use crate::retry_job::requeue;
-use crate::submit_job::ticket_for;
 
 const AT_ONCE: usize = 16;
 
@@ -70,7 +70,7 @@ async fn retry_part(
                 Some(Status::Succeeded | Status::Canceled) => (status, None, false),
                 _ if Instant::now() >= limit => (status.or_else(missing), None, true),
                 _ => match retry_failed(app, id, key).await? {
-                    Some(job) => (Some(job.status()), ticket_for(&job, trace.as_ref()), false),
+                    Some(job) => (Some(job.status()), Ticket::for_unfinished(&job, trace.as_ref()), false),
                     None => (missing(), None, false),
                 },
             })
@@ -91,5 +91,6 @@ async fn retry_failed(app: &App, id: JobId, key: Option<&IdempotencyKey>) -> Res
     if job.status() != Status::Failed {
         return Ok(Some(job));
     }
-    Ok(requeue(app, job, key).await?.map(|(job, _)| job))
+    let now = app.clock.now();
+    Ok(requeue(&app.table, job, key, now, app.deadline, app.retention).await?.map(|(job, _)| job))
 }

@@ -11,11 +11,11 @@ use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
 use shared::group::Group;
 use shared::job::{Lease, Membership, Status};
+use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
 use crate::App;
-use crate::submit_job::ticket_for;
 
 /// How long one writer has exclusive access to a batch: longer than an invocation, so that it is alone or dead.
 const WRITING: Duration = Duration::from_secs(45);
@@ -149,7 +149,7 @@ async fn write(
     if reused {
         return Err(Problem::IdempotencyKeyReused);
     }
-    let tickets: Vec<_> = jobs.iter().filter_map(|job| ticket_for(job, trace.as_ref())).collect();
+    let tickets: Vec<_> = jobs.iter().filter_map(|job| Ticket::for_unfinished(job, trace.as_ref())).collect();
     app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
     // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.
     app.table.move_writing_on(id, lease, None).await.map_err(log_failure(id))?;
@@ -192,7 +192,7 @@ fn jobs_of(app: &App, batch: &Batch, entries: &[Entry]) -> Vec<Job> {
     let job = |(index, entry): (usize, &Entry)| {
         let id = JobId::in_batch(batch.id, index);
         let order = entry.order.clone();
-        let membership = Membership { batch: batch.id, custom_id: entry.custom_id.clone() };
+        let membership = Membership { batch: batch.id, part: 0, custom_id: entry.custom_id.clone() };
         let job = Job::new(id, batch.owner.clone(), order, batch.created_at, app.deadline, app.retention);
         Job { membership: Some(membership), expires_at: batch.expires_at, ..job }
     };

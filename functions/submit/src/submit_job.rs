@@ -38,17 +38,9 @@ pub(crate) async fn submit(
     Ok(submitted)
 }
 
-/// The ticket to send for a job; `None` if the job has ended.
-///
-/// An earlier request may have crashed before it sent one, even if the job has been claimed since: by the ticket of
-/// before a retry, which may be gone. An extra ticket does no harm.
-pub(crate) fn ticket_for(job: &Job, trace: Option<&String>) -> Option<Ticket> {
-    job.finished_at().is_none().then(|| Ticket::of(job, trace.cloned()))
-}
-
 /// Sends the job's ticket unless the job has ended.
 pub(crate) async fn send_ticket(app: &App, job: &Job, trace: Option<String>) -> Result<(), Problem> {
-    match ticket_for(job, trace.as_ref()) {
+    match Ticket::for_unfinished(job, trace.as_ref()) {
         Some(ticket) => app.queue.send(&ticket, &job.owner).await.map_err(log_failure(job.id)),
         None => Ok(()),
     }

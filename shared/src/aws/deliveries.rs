@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use futures_util::{FutureExt, StreamExt, stream};
+use tracing::field::display;
 
 use super::{Queue, ServiceError};
 use crate::backoff::full_jitter;
-use crate::ticket::{Ticket, TicketError};
+use crate::ticket::{Message, Ticket, TicketError};
 use crate::time::Timestamp;
 
-/// A ticket as SQS delivered it.
+/// A ticket of a job or a batch, as SQS delivered it.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct Delivery<T = Ticket> {
     /// The ticket.
-    pub ticket: Ticket,
+    pub ticket: T,
     /// The receive count, including this delivery.
     pub receives: u32,
     /// When it was sent.
@@ -39,12 +40,12 @@ pub enum Verdict {
 ///
 /// A ticket whose work fails or panics is redelivered, without affecting the others. A malformed message moves to the
 /// queue `parked`, because no retry can help it.
-pub async fn process_batch<F>(
+pub async fn process_batch<T: Message, F>(
     event: SqsEvent,
     queue: &Queue,
     parked: &Queue,
     in_flight: usize,
-    work: impl Fn(Delivery) -> F,
+    work: impl Fn(Delivery<T>) -> F,
 ) -> SqsBatchResponse
 where
     F: Future<Output = Result<Verdict, ServiceError>>,
@@ -69,7 +70,7 @@ where
     response
 }
 
-async fn judge<F>(message: &SqsMessage, parked: &Queue, work: impl Fn(Delivery) -> F) -> Verdict
+async fn judge<T: Message, F>(message: &SqsMessage, parked: &Queue, work: impl Fn(Delivery<T>) -> F) -> Verdict
 where
     F: Future<Output = Result<Verdict, ServiceError>>,
 {
@@ -82,7 +83,7 @@ where
     let body = message.body.as_deref().unwrap_or_default();
     let message_id = message.message_id.as_deref().unwrap_or_default();
 
-    let ticket = match Ticket::from_body(body) {
+    let ticket = match T::from_body(body) {
         Ok(ticket) => ticket,
         Err(error @ TicketError::Newer(_)) => {
             tracing::warn!(message.id = message_id, %error, "ticket returned to wait for a newer version");
@@ -101,7 +102,7 @@ where
             };
         }
     };
-    let job = ticket.job;
+    let (job, batch) = (ticket.job().map(display), ticket.batch().map(display));
     let delivery = Delivery {
         ticket,
         receives: u32::try_from(receives).unwrap_or(u32::MAX),
@@ -110,11 +111,11 @@ where
     match AssertUnwindSafe(work(delivery)).catch_unwind().await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(error)) => {
-            tracing::warn!(job.id = %job, receives, %error, "ticket returned: a service call failed");
+            tracing::warn!(job.id = job, batch.id = batch, receives, %error, "ticket returned: a service call failed");
             again()
         }
         Err(_) => {
-            tracing::error!(job.id = %job, receives, "ticket returned: its work panicked");
+            tracing::error!(job.id = job, batch.id = batch, receives, "ticket returned: its work panicked");
             again()
         }
     }

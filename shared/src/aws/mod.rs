@@ -1,5 +1,6 @@
 //! Adapters to AWS services, using the SDK's clients.
 
+mod batch_files;
 mod buffered_http;
 pub mod callers;
 pub mod deliveries;
@@ -7,6 +8,7 @@ mod error;
 pub mod gateway;
 mod images;
 pub mod job_end;
+pub mod job_retry;
 pub mod logs;
 pub mod metrics;
 mod painter;
@@ -25,13 +27,14 @@ use aws_smithy_http_client::{Builder, tls::rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::shared::IntoShared;
 use aws_smithy_types::retry::RetryConfig;
 
+pub use batch_files::{BatchFiles, Document, Writer};
 pub use error::{Kind, ServiceError};
 pub use images::{File, Files, Images, Stored};
 pub use metrics::{Metrics, Output};
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
-pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, Table};
+pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, SavedBatch, Table};
 
 use crate::settings::{Settings, SettingsError};
 use crate::time::Timestamp;
@@ -152,13 +155,21 @@ impl Aws {
 
     /// The bucket of pictures.
     pub fn images(&self, bucket: String) -> Images {
+        Images::new(self.s3(), bucket, self.config.credentials_provider(), self.credentials_end)
+    }
+
+    /// The files of batches, in the bucket of pictures.
+    pub fn batch_files(&self, bucket: String) -> BatchFiles {
+        BatchFiles::new(self.s3(), bucket)
+    }
+
+    fn s3(&self) -> aws_sdk_s3::Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.config)
             .timeout_config(timeouts(Duration::from_secs(10), Duration::from_secs(20)));
         if let Some(endpoint) = &self.endpoints.s3 {
             config = config.endpoint_url(endpoint);
         }
-        let client = aws_sdk_s3::Client::from_conf(config.build());
-        Images::new(client, bucket, self.config.credentials_provider(), self.credentials_end)
+        aws_sdk_s3::Client::from_conf(config.build())
     }
 
     /// The model in `region`, with `timeout` for each painting.

@@ -13,7 +13,7 @@ use super::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::caller::Owner;
 use crate::text::hex;
-use crate::ticket::Ticket;
+use crate::ticket::{BatchTicket, Ticket};
 
 const SERVICE: &str = "SQS";
 
@@ -65,6 +65,12 @@ impl Queue {
             send = send.message_system_attributes(SystemAttribute::AwsTraceHeader, text(trace));
         }
         send.send().await.map(drop).map_err(ServiceError::of(SERVICE))
+    }
+
+    /// Sends a ticket of a batch.
+    pub async fn send_batch_ticket(&self, ticket: &BatchTicket, owner: &Owner) -> Result<(), ServiceError> {
+        let send = self.client.send_message().queue_url(&self.url).message_body(ticket.to_body());
+        send.message_group_id(group(owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
     /// Sends many tickets of one owner. If this fails, some may have been sent.

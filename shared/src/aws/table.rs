@@ -1,6 +1,7 @@
 //! The table of jobs in Amazon DynamoDB.
 
 mod batches;
+mod file_batches;
 mod lists;
 mod rows;
 
@@ -10,6 +11,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 
 pub use self::batches::{CreatedBatch, Joined};
+pub use self::file_batches::SavedBatch;
 pub use self::lists::{List, Page};
 use self::rows::{Item, item_of, job_key, job_of, state_of};
 use super::{Metrics, ServiceError};

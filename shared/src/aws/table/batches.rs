@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{GroupRow, batch_item_of, batch_key, batch_of, group_of};
+use super::rows::{GroupRow, batch_item_of, batch_key, batch_of, file_batch_of, group_of};
 use super::{Created, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
@@ -66,6 +66,11 @@ impl Table {
         now: Timestamp,
     ) -> Result<Option<BatchOrGroup>, ServiceError> {
         let Some(item) = self.get_item(batch_key(id)).await? else { return Ok(None) };
+        if let Some(file) = file_batch_of(&item) {
+            let file = file?;
+            let visible = file.batch.owner == *owner && file.batch.expires_at > now;
+            return Ok(visible.then(|| BatchOrGroup::File(Box::new(file))));
+        }
         let whole = match group_of(&item) {
             None => BatchOrGroup::Batch(batch_of(item)?),
             Some(row) => {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{Item, job_id, job_key, job_of};
+use super::rows::{Item, job_id, job_key, job_of, part_key};
 use super::{SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::batch::Batch;
@@ -96,15 +96,20 @@ impl Table {
         Ok(Page { jobs, next })
     }
 
-    /// The status of each job of a batch that the index knows of.
+    /// The status of each job of a batch's first part that the index knows of.
     pub async fn states_of_batch(&self, batch: BatchId) -> Result<Vec<(JobId, Status)>, ServiceError> {
+        self.states_of_part(batch, 0).await
+    }
+
+    /// The status of each job of a part that the index knows of.
+    pub async fn states_of_part(&self, batch: BatchId, part: usize) -> Result<Vec<(JobId, Status)>, ServiceError> {
         let items = self
             .client
             .query()
             .table_name(&self.name)
             .index_name("by_batch")
             .key_condition_expression("batch_id = :batch")
-            .expression_attribute_values(":batch", AttributeValue::S(batch.to_string()))
+            .expression_attribute_values(":batch", AttributeValue::S(part_key(batch, part)))
             .select(Select::AllProjectedAttributes)
             .into_paginator()
             .items()
@@ -162,7 +167,7 @@ impl Table {
     }
 
     /// Those of the jobs with these ids that exist.
-    async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
+    pub async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
         let items = self.read_items(ids.iter().map(|id| job_key(*id))).await?;
         items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
     }

@@ -4,18 +4,20 @@ use std::collections::{HashMap, HashSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
-use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
+use serde_dynamo::aws_sdk_dynamodb_1::{from_attribute_value, from_item, to_attribute_value, to_item};
 use uuid::Uuid;
 
 use super::SERVICE;
 use crate::aws::ServiceError;
-use crate::batch::Batch;
+use crate::batch::{Batch, Counts};
+use crate::batch_file::{Format, LineFault, Position};
 use crate::caller::Owner;
+use crate::file_batch::{Action, Admitted, Checked, FileBatch, Input, InputFile, OnBadLine, Pass, Progress, Stage};
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
 use crate::label::{BatchName, CustomId, GroupName};
-use crate::order::Order;
+use crate::order::{Model, Order};
 use crate::time::Timestamp;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -32,13 +34,25 @@ pub(super) fn batch_key(id: BatchId) -> String {
     format!("BATCH#{id}")
 }
 
+/// The key of a part of a batch in the index. The first part has no number, as most batches have no other.
+pub(super) fn part_key(batch: BatchId, part: usize) -> String {
+    if part == 0 { batch.to_string() } else { format!("{batch}#{part}") }
+}
+
+fn part_of(key: &str) -> Option<(BatchId, usize)> {
+    match key.split_once('#') {
+        None => Some((key.parse().ok()?, 0)),
+        Some((batch, part)) => Some((batch.parse().ok()?, part.parse().ok()?)),
+    }
+}
+
 /// A job's item. Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct JobRow {
     pk: String,
     owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    batch_id: Option<BatchId>,
+    batch_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     custom_id: Option<CustomId>,
     created_at: i64,
@@ -157,7 +171,7 @@ pub(super) fn item_of(job: &Job) -> Item {
     let row = JobRow {
         pk: job_key(job.id),
         owner: job.owner.clone(),
-        batch_id: job.membership.as_ref().map(|membership| membership.batch),
+        batch_id: job.membership.as_ref().map(|membership| part_key(membership.batch, membership.part)),
         custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
         created_at: job.created_at.ms(),
         order: job.order.clone(),
@@ -169,10 +183,11 @@ pub(super) fn item_of(job: &Job) -> Item {
 pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let row: JobRow = from_item(item).map_err(|_| corrupt())?;
+    let part = row.batch_id.map(|key| part_of(&key).ok_or_else(corrupt)).transpose()?;
     Ok(Job {
         id: job_id(&row.pk).ok_or_else(corrupt)?,
         owner: row.owner,
-        membership: row.batch_id.map(|batch| Membership { batch, custom_id: row.custom_id }),
+        membership: part.map(|(batch, part)| Membership { batch, part, custom_id: row.custom_id }),
         created_at: Timestamp::from_ms(row.created_at),
         expires_at: Timestamp::from_ms(row.state.expires_at * 1000),
         order: row.order,
@@ -260,6 +275,109 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
     })
 }
 
+/// What the item of a batch from a file has beside [`BatchRow`], in one attribute. A newer version may add to it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct FileRow {
+    fence: u64,
+    stage: Stage,
+    format: Format,
+    on_bad_line: OnBadLine,
+    /// JSON, so that every number stays as it is.
+    defaults: String,
+    model: Model,
+    base_url: String,
+    started_at: Option<i64>,
+    etag: Option<String>,
+    bytes: Option<u64>,
+    checked_lines: u64,
+    checked_jobs: usize,
+    faults: u64,
+    first_faults: Vec<LineFault>,
+    admitted_jobs: usize,
+    position: Position,
+    open_parts: Vec<usize>,
+    ended: Counts,
+    counts: Counts,
+    /// The index of the next job to cancel.
+    cancel_from: Option<usize>,
+    /// The index of the next job to retry, and the number of the request.
+    retry_from: Option<(usize, u64)>,
+    retry_keys: RetryKeys,
+}
+
+/// The attribute with the [`FileRow`].
+pub(super) const FILE: &str = "file";
+
+pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
+    let row = FileRow {
+        fence: batch.fence,
+        stage: batch.stage,
+        format: batch.input.format,
+        on_bad_line: batch.input.on_bad_line,
+        defaults: serde_json::to_string(&batch.input.defaults).expect("a JSON object is always JSON"),
+        model: batch.input.model,
+        base_url: batch.base_url.clone(),
+        started_at: batch.started_at.map(Timestamp::ms),
+        etag: batch.file.as_ref().map(|file| file.etag.clone()),
+        bytes: batch.file.as_ref().map(|file| file.bytes),
+        checked_lines: batch.checked.lines,
+        checked_jobs: batch.checked.jobs,
+        faults: batch.checked.faults,
+        first_faults: batch.checked.first_faults.clone(),
+        admitted_jobs: batch.admitted.jobs,
+        position: batch.admitted.position.clone(),
+        open_parts: batch.progress.open_parts.clone(),
+        ended: batch.progress.ended,
+        counts: batch.progress.counts,
+        cancel_from: batch.pass.as_ref().filter(|pass| pass.action == Action::Cancel).map(|pass| pass.next),
+        retry_from: batch.pass.as_ref().and_then(|pass| match pass.action {
+            Action::Cancel => None,
+            Action::Retry(number) => Some((pass.next, number)),
+        }),
+        retry_keys: batch.retry_keys.clone(),
+    };
+    to_attribute_value(row).expect("a batch's row is always an attribute")
+}
+
+pub(super) fn file_item_of(batch: &FileBatch) -> Item {
+    let mut item = batch_item_of(&batch.batch);
+    item.insert(FILE.to_owned(), file_row_of(batch));
+    item
+}
+
+/// Parses a batch from a file; `None` if the item is another batch.
+pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceError>> {
+    let row = item.get(FILE)?.clone();
+    Some(from_attribute_value(row).map_err(|_| ServiceError::corrupt(SERVICE)).and_then(|row: FileRow| {
+        let cancel = row.cancel_from.map(|next| Pass { action: Action::Cancel, next });
+        let retry = row.retry_from.map(|(next, number)| Pass { action: Action::Retry(number), next });
+        Ok(FileBatch {
+            batch: batch_of(item.clone())?,
+            input: Input {
+                format: row.format,
+                on_bad_line: row.on_bad_line,
+                defaults: serde_json::from_str(&row.defaults).map_err(|_| ServiceError::corrupt(SERVICE))?,
+                model: row.model,
+            },
+            base_url: row.base_url,
+            fence: row.fence,
+            stage: row.stage,
+            started_at: row.started_at.map(Timestamp::from_ms),
+            file: row.etag.zip(row.bytes).map(|(etag, bytes)| InputFile { etag, bytes }),
+            checked: Checked {
+                lines: row.checked_lines,
+                jobs: row.checked_jobs,
+                faults: row.faults,
+                first_faults: row.first_faults,
+            },
+            admitted: Admitted { jobs: row.admitted_jobs, position: row.position },
+            progress: Progress { open_parts: row.open_parts, ended: row.ended, counts: row.counts },
+            pass: cancel.or(retry),
+            retry_keys: row.retry_keys,
+        })
+    }))
+}
+
 /// A group's item. It has a batch's key and a batch's attribute for the owner.
 #[derive(Deserialize)]
 pub(super) struct GroupRow {
@@ -318,6 +436,7 @@ mod tests {
             Job {
                 membership: Some(Membership {
                     batch: BatchId::new(),
+                    part: 7,
                     custom_id: Some("line 7".to_owned().try_into().expect("a good id")),
                 }),
                 former_until: Some(now),

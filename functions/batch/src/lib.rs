@@ -1,0 +1,82 @@
+//! Does everything about a batch from a file that takes longer than a request.
+
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use lambda_runtime::{Context, Error, LambdaEvent};
+use shared::aws::deliveries::{Delivery, Verdict, process_batch};
+use shared::aws::{Aws, BatchFiles, Images, Queue, ServiceError, Table};
+use shared::settings::{Settings, SettingsError};
+use shared::ticket::BatchTicket;
+use shared::{Clock, Timestamp};
+use tokio::time::Instant;
+
+/// The function's clients and settings.
+#[derive(Clone, Debug)]
+pub struct App {
+    table: Table,
+    images: Images,
+    files: BatchFiles,
+    /// The queue of jobs.
+    jobs: Queue,
+    /// The function's own queue.
+    batches: Queue,
+    parked: Queue,
+    clock: Clock,
+    /// How long a job may take after its admission.
+    deadline: Duration,
+    /// How long jobs and pictures are kept.
+    retention: Duration,
+    url_life: Duration,
+}
+
+impl App {
+    /// Builds the app from the environment of a Lambda function.
+    pub fn from_env() -> Result<Self, Error> {
+        Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
+    }
+
+    /// Builds the app; `lookup` finds the settings.
+    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let mut settings = Settings::new(lookup);
+        let table = settings.text("TABLE_NAME");
+        let bucket = settings.text("IMAGE_BUCKET");
+        let jobs = settings.text("QUEUE_URL");
+        let batches = settings.text("BATCH_QUEUE_URL");
+        let parked = settings.text("PARKED_QUEUE_URL");
+        let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
+        let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
+        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
+        let metrics = aws.metrics(&mut settings);
+        settings.finish(|| Self {
+            table: aws.table(table).with_metrics(metrics),
+            images: aws.images(bucket.clone()),
+            files: aws.batch_files(bucket),
+            jobs: aws.queue(jobs),
+            batches: aws.queue(batches),
+            parked: aws.queue(parked),
+            clock,
+            deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
+            retention: Duration::from_secs(u64::from(retention_days) * 86_400),
+            url_life: Duration::from_secs(u64::from(url_life)),
+        })
+    }
+}
+
+/// Processes one invocation. The response names the tickets to be redelivered.
+pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
+    let end = end_of(&event.context);
+    Ok(process_batch(event.payload, &app.batches, &app.parked, 1, |delivery| step(app, delivery, end)).await)
+}
+
+async fn step(app: &App, delivery: Delivery<BatchTicket>, _end: Instant) -> Result<Verdict, ServiceError> {
+    let batch = app.table.get_file_batch(delivery.ticket.batch).await?;
+    Ok(if batch.is_some() { Verdict::Again(Duration::from_secs(5)) } else { Verdict::Done })
+}
+
+/// When Lambda will stop this invocation.
+fn end_of(context: &Context) -> Instant {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let deadline = Timestamp::from_ms(i64::try_from(context.deadline).unwrap_or(i64::MAX));
+    Instant::now() + deadline.since(now)
+}

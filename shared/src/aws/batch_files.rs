@@ -1,0 +1,175 @@
+//! The files of batches in Amazon S3: what their owners upload, and the lists of faults and results.
+
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Kind, ServiceError};
+use crate::file_batch::InputFile;
+use crate::id::BatchId;
+use crate::image::SignedUrl;
+use crate::spelled::spelled;
+use crate::time::Timestamp;
+
+const SERVICE: &str = "S3";
+
+/// How many bytes of a file are read at once.
+const BYTES_PER_READ: u64 = 4 * 1024 * 1024;
+
+/// The size of a part of an upload. S3 wants at least 5 MiB and at most 10,000 parts, see
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+const BYTES_PER_PART: usize = 8 * 1024 * 1024;
+
+spelled! {
+    /// A file that the service writes about a batch, by its name in the bucket.
+    Document, "a file of a batch",
+    /// The faults of the input file.
+    Faults = "faults.ndjson",
+    /// What became of each line.
+    Results = "results.ndjson",
+}
+
+/// The files of batches.
+#[derive(Clone, Debug)]
+pub struct BatchFiles {
+    client: Client,
+    bucket: String,
+}
+
+impl BatchFiles {
+    pub(super) fn new(client: Client, bucket: String) -> Self {
+        Self { client, bucket }
+    }
+
+    /// Presigns a PUT of a batch's input file, for `life` from `now`.
+    pub async fn sign_upload(&self, batch: BatchId, now: Timestamp, life: Duration) -> Result<SignedUrl, ServiceError> {
+        let put = self.client.put_object().bucket(&self.bucket).key(input_key(batch));
+        let put = put.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
+        Ok(SignedUrl { url: put.uri().to_owned(), expires_at: now + life })
+    }
+
+    /// Presigns a GET of one of the service's own files.
+    pub async fn sign(
+        &self,
+        batch: BatchId,
+        document: Document,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<String, ServiceError> {
+        let get = self.client.get_object().bucket(&self.bucket).key(key(batch, document));
+        let get = get
+            .response_content_type("application/x-ndjson")
+            .response_content_disposition(format!("attachment; filename=\"{batch}-{document}\""));
+        let get = get.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
+        Ok(get.uri().to_owned())
+    }
+
+    /// The input file; `None` if it was not uploaded.
+    pub async fn head(&self, batch: BatchId) -> Result<Option<InputFile>, ServiceError> {
+        match self.client.head_object().bucket(&self.bucket).key(input_key(batch)).send().await {
+            Ok(head) => {
+                let bytes = head.content_length().and_then(|length| u64::try_from(length).ok());
+                let file = head.e_tag().zip(bytes).map(|(etag, bytes)| InputFile { etag: etag.to_owned(), bytes });
+                file.map(Some).ok_or_else(|| ServiceError::corrupt(SERVICE))
+            }
+            Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
+            Err(error) => Err(ServiceError::new(SERVICE, &error)),
+        }
+    }
+
+    /// The next bytes of the input file from `offset`, which must be before its end; `None` if the file was replaced or
+    /// deleted.
+    pub async fn read(&self, batch: BatchId, file: &InputFile, offset: u64) -> Result<Option<Bytes>, ServiceError> {
+        let last = file.bytes.min(offset + BYTES_PER_READ) - 1;
+        let get = self.client.get_object().bucket(&self.bucket).key(input_key(batch));
+        match get.range(format!("bytes={offset}-{last}")).send().await {
+            Ok(object) if object.e_tag() != Some(&file.etag) => Ok(None),
+            Ok(object) => {
+                let bytes = object.body.collect().await.map_err(|_| ServiceError::cut_short(SERVICE))?.into_bytes();
+                Ok(Some(bytes))
+            }
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => Ok(None),
+            // A file that has become shorter.
+            Err(error) => match ServiceError::new(SERVICE, &error) {
+                error if error.code == "InvalidRange" => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Begins to write one of the service's own files.
+    pub fn write(&self, batch: BatchId, document: Document) -> Writer {
+        Writer { files: self.clone(), key: key(batch, document), buffer: Vec::new(), upload: None, parts: Vec::new() }
+    }
+}
+
+/// Writes a file line by line, in bounded memory. The file appears when it is finished, in place of an earlier one.
+#[derive(Debug)]
+pub struct Writer {
+    files: BatchFiles,
+    key: String,
+    buffer: Vec<u8>,
+    upload: Option<String>,
+    parts: Vec<CompletedPart>,
+}
+
+impl Writer {
+    /// Adds a line of JSON.
+    pub async fn line(&mut self, line: &impl Serialize) -> Result<(), ServiceError> {
+        serde_json::to_writer(&mut self.buffer, line).expect("a line is always JSON");
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= BYTES_PER_PART { self.put_part().await } else { Ok(()) }
+    }
+
+    /// Finishes the file. A file that is not finished costs storage until the bucket's rule for incomplete uploads
+    /// deletes it.
+    pub async fn finish(mut self) -> Result<(), ServiceError> {
+        let BatchFiles { client, bucket } = &self.files;
+        if self.upload.is_none() {
+            let put = client.put_object().bucket(bucket).key(&self.key).body(ByteStream::from(self.buffer));
+            return put.send().await.map(drop).map_err(ServiceError::of(SERVICE));
+        }
+        if !self.buffer.is_empty() {
+            self.put_part().await?;
+        }
+        let Self { files: BatchFiles { client, bucket }, key, upload, parts, .. } = self;
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = client.complete_multipart_upload().bucket(bucket).key(key).set_upload_id(upload);
+        complete.multipart_upload(parts).send().await.map(drop).map_err(ServiceError::of(SERVICE))
+    }
+
+    async fn put_part(&mut self) -> Result<(), ServiceError> {
+        let BatchFiles { client, bucket } = &self.files;
+        if self.upload.is_none() {
+            let begin = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
+            let id = begin.map_err(ServiceError::of(SERVICE))?.upload_id;
+            self.upload = Some(id.ok_or_else(|| ServiceError::corrupt(SERVICE))?);
+        }
+        let number = i32::try_from(self.parts.len() + 1).unwrap_or(i32::MAX);
+        let body = ByteStream::from(std::mem::take(&mut self.buffer));
+        let put = client.upload_part().bucket(bucket).key(&self.key).set_upload_id(self.upload.clone());
+        let put = put.part_number(number).body(body).send().await.map_err(ServiceError::of(SERVICE))?;
+        self.parts.push(CompletedPart::builder().part_number(number).set_e_tag(put.e_tag).build());
+        Ok(())
+    }
+}
+
+fn input_key(batch: BatchId) -> String {
+    format!("batches/{batch}/input")
+}
+
+fn key(batch: BatchId, document: Document) -> String {
+    format!("batches/{batch}/{document}")
+}
+
+fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
+    let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
+    config.map_err(|_| ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected })
+}

@@ -1,0 +1,47 @@
+//! Retries jobs.
+
+use std::time::Duration;
+
+use super::{Saved, ServiceError, Table};
+use crate::caller::IdempotencyKey;
+use crate::job::{Job, Status};
+use crate::time::Timestamp;
+
+/// What a request to retry a job came to.
+pub enum Retried {
+    /// The job is queued again.
+    Now,
+    /// An earlier request with this key retried it.
+    Before,
+    /// Its state does not allow a retry.
+    Refused,
+}
+
+/// Moves the job to queued, unless an earlier request with this key did. Returns the job as it then is, or `None` if its
+/// record is gone.
+pub async fn requeue(
+    table: &Table,
+    mut job: Job,
+    key: Option<&IdempotencyKey>,
+    now: Timestamp,
+    deadline: Duration,
+    retention: Duration,
+) -> Result<Option<(Job, Retried)>, ServiceError> {
+    loop {
+        if key.is_some_and(|key| job.retry_keys.contain(key)) {
+            return Ok(Some((job, Retried::Before)));
+        }
+        if job.status() == Status::Queued && key.is_none() {
+            return Ok(Some((job, Retried::Now)));
+        }
+        let Ok(next) = job.retry(key, now, deadline, retention) else {
+            return Ok(Some((job, Retried::Refused)));
+        };
+        match table.save(&next).await? {
+            Saved::Stored => return Ok(Some((next, Retried::Now))),
+            // Each iteration means that somebody else changed the job, so the loop ends.
+            Saved::MovedOn(current) => job = *current,
+            Saved::Gone => return Ok(None),
+        }
+    }
+}

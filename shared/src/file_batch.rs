@@ -1,0 +1,446 @@
+//! Batches whose jobs come from an uploaded file, and their life.
+//!
+//! A batch awaits its file. Once it is started, the function `batch` checks every line, admits the jobs, a thousand at a
+//! time, watches them until all have ended, and writes the results. Its record says how far it got, so that each step
+//! can be repeated by another invocation. A transition returns the next version of the record and does no I/O.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::batch::{Batch, BatchStatus, Counts, faults_of_defaults};
+use crate::batch_file::{Format, LineFault, Position};
+use crate::caller::IdempotencyKey;
+use crate::fault::FieldError;
+use crate::job::{RetryKeys, Status};
+use crate::json::{Fields, kind, string};
+use crate::label::BatchName;
+use crate::order::Model;
+use crate::spelled::spelled;
+use crate::text::hex;
+use crate::time::Timestamp;
+
+/// The maximum number of lines in a file.
+pub const MAX_LINES: u64 = 1_000_000;
+
+/// The maximum size of a file, in bytes: what a single PUT of S3 takes, see
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>.
+pub const MAX_BYTES: u64 = 5_000_000_000;
+
+/// The number of jobs in a part. The index lists a batch by its parts, because one key of an index takes only a thousand
+/// writes a second.
+pub const JOBS_PER_PART: usize = 1000;
+
+/// How many faults the record keeps. All of them are in the file of faults.
+pub const FIRST_FAULTS: usize = 20;
+
+/// How long a batch waits to be started.
+pub const TIME_TO_START: Duration = Duration::from_secs(86_400);
+
+spelled! {
+    /// What a faulty line means for the batch.
+    #[derive(Default)]
+    OnBadLine, "an action",
+    /// The whole batch is invalid, and nothing is painted.
+    #[default]
+    Refuse = "refuse",
+    /// The line is left out.
+    Skip = "skip",
+}
+
+spelled! {
+    /// What the function `batch` does next.
+    Stage, "a stage of a batch",
+    /// Nothing: the file is not there.
+    AwaitingInput = "awaiting_input",
+    /// It checks the lines.
+    Checking = "checking",
+    /// Nothing: a line is faulty.
+    Invalid = "invalid",
+    /// It stores the jobs and sends their tickets.
+    Admitting = "admitting",
+    /// It looks at the jobs until they have ended.
+    InProgress = "in_progress",
+    /// Nothing: every job has ended, and the results are written.
+    Ended = "ended",
+}
+
+/// The request to submit a batch from a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileBatchOrder {
+    /// The caller's name for the batch.
+    pub name: Option<BatchName>,
+    /// How to read the file.
+    pub input: Input,
+}
+
+/// How to read a batch's file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// The format of the file.
+    pub format: Format,
+    /// What a faulty line means.
+    pub on_bad_line: OnBadLine,
+    /// The fields for the jobs that leave them out.
+    pub defaults: Map<String, Value>,
+    /// The model for jobs that name none.
+    pub model: Model,
+}
+
+impl FileBatchOrder {
+    /// Whether a request to submit a batch is for one from a file.
+    pub fn is_meant(value: &Value) -> bool {
+        value.get("input").is_some_and(|input| !input.is_null())
+    }
+
+    /// Parses a request. The error lists every fault.
+    pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::new(value, "")?;
+        let name = fields.optional("name", |value| string(value)?.try_into());
+        let defaults = fields.optional("defaults", |value| match value {
+            Value::Object(map) => Ok(map),
+            other => Err(format!("must be an object, not {}", kind(&other))),
+        });
+        let on_bad_line = fields.optional("on_bad_line", |value| string(value)?.parse());
+        let format = fields.nested("input", |input, pointer| {
+            let mut fields = Fields::new(input, pointer)?;
+            let format = fields.required("format", |value| string(value)?.parse::<Format>());
+            let errors = fields.finish();
+            if errors.is_empty() { Ok(format) } else { Err(errors) }
+        });
+        for name in ["jobs", "group"] {
+            fields.optional::<(), _>(name, |_| Err("must not be given together with input".to_owned()));
+        }
+        let mut errors = fields.finish();
+        let defaults = defaults.unwrap_or_default();
+        errors.extend(faults_of_defaults(&defaults, default_model));
+        match format.flatten() {
+            Some(format) if errors.is_empty() => Ok(Self {
+                name,
+                input: Input { format, on_bad_line: on_bad_line.unwrap_or_default(), defaults, model: default_model },
+            }),
+            _ => Err(errors),
+        }
+    }
+
+    /// A digest that is equal for two requests exactly if they ask for the same thing.
+    pub fn fingerprint(&self) -> String {
+        let Input { format, on_bad_line, defaults, model } = &self.input;
+        let parts = (&self.name, format, on_bad_line, defaults, model);
+        hex(&Sha256::digest(serde_json::to_vec(&parts).expect("an order is always JSON")))
+    }
+}
+
+/// The file as it was when the batch was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Its entity tag. A file with another one is not the batch's.
+    pub etag: String,
+    /// Its size, in bytes.
+    pub bytes: u64,
+}
+
+/// What the check found, so far or in the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// The lines that were read.
+    pub lines: u64,
+    /// The jobs among them.
+    pub jobs: usize,
+    /// The total number of faults.
+    pub faults: u64,
+    /// The first [`FIRST_FAULTS`] of them.
+    pub first_faults: Vec<LineFault>,
+}
+
+impl Checked {
+    /// Adds a fault.
+    pub fn fault(&mut self, fault: LineFault) {
+        self.faults += 1;
+        if self.first_faults.len() < FIRST_FAULTS {
+            self.first_faults.push(fault);
+        }
+    }
+}
+
+/// How far the jobs were admitted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Admitted {
+    /// How many jobs are stored and have a ticket.
+    pub jobs: usize,
+    /// Where in the file the next one is.
+    pub position: Position,
+}
+
+/// Work on all jobs of a batch that its owner asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// What is done to each job.
+    pub action: Action,
+    /// The index of the next job.
+    pub next: usize,
+}
+
+/// What a pass does to each job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It cancels the job if it is queued.
+    Cancel,
+    /// It retries the job if it has failed. The number tells one request from another.
+    Retry(u64),
+}
+
+/// How far the jobs of a batch have got, part by part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The parts with jobs that have not ended.
+    pub open_parts: Vec<usize>,
+    /// The jobs of all other parts.
+    pub ended: Counts,
+    /// All jobs, as of the last look.
+    pub counts: Counts,
+}
+
+/// A batch from a file, as recorded in the table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileBatch {
+    /// What it has in common with every batch. Its `total` is known once the file is checked.
+    pub batch: Batch,
+    /// How to read the file.
+    pub input: Input,
+    /// The base URL of the API as its owner reached it, for the links in the results.
+    pub base_url: String,
+    /// The version of the record: each transition raises it by one.
+    pub fence: u64,
+    /// What happens next.
+    pub stage: Stage,
+    /// When it was started. Its jobs have this creation time.
+    pub started_at: Option<Timestamp>,
+    /// The file that was checked.
+    pub file: Option<InputFile>,
+    /// What the check found.
+    pub checked: Checked,
+    /// How far the jobs were admitted.
+    pub admitted: Admitted,
+    /// How far the jobs have got.
+    pub progress: Progress,
+    /// Work on all jobs that its owner asked for.
+    pub pass: Option<Pass>,
+    /// The keys of the last requests to retry it.
+    pub retry_keys: RetryKeys,
+}
+
+/// Why a batch cannot be started or retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was not started in time.
+    Expired,
+    /// It is invalid, or was canceled before its jobs were admitted.
+    NoJobs,
+    /// Its jobs are not admitted yet.
+    NotAdmitted,
+    /// It is being canceled.
+    BeingCanceled,
+}
+
+impl FileBatch {
+    /// A new batch that awaits its file.
+    pub fn new(batch: Batch, input: Input, base_url: String) -> Self {
+        Self {
+            batch,
+            input,
+            base_url,
+            fence: 0,
+            stage: Stage::AwaitingInput,
+            started_at: None,
+            file: None,
+            checked: Checked::default(),
+            admitted: Admitted::default(),
+            progress: Progress::default(),
+            pass: None,
+            retry_keys: RetryKeys::default(),
+        }
+    }
+
+    fn next(&self) -> Self {
+        Self { fence: self.fence + 1, ..self.clone() }
+    }
+
+    /// Until when it can be started.
+    pub fn start_by(&self) -> Timestamp {
+        self.batch.created_at + TIME_TO_START
+    }
+
+    /// Starts the batch with its uploaded file; `None` if it was started before.
+    pub fn start(
+        &self,
+        file: InputFile,
+        now: Timestamp,
+        deadline: Duration,
+        retention: Duration,
+    ) -> Result<Option<Self>, Refused> {
+        match self.stage {
+            Stage::AwaitingInput if self.start_by() <= now => Err(Refused::Expired),
+            Stage::AwaitingInput => {
+                let mut next = self.next();
+                next.stage = Stage::Checking;
+                next.started_at = Some(now);
+                next.file = Some(file);
+                next.batch.deadline_at = now + deadline;
+                next.batch.expires_at = (now + retention).whole_secs();
+                Ok(Some(next))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Records how far the check has got.
+    pub fn checking(&self, so_far: Checked) -> Self {
+        Self { checked: so_far, ..self.next() }
+    }
+
+    /// Ends the check. Without jobs, or with a fault that may not be skipped, the batch is invalid.
+    pub fn checked(&self, checked: Checked) -> Self {
+        let refused = checked.faults > 0 && self.input.on_bad_line == OnBadLine::Refuse;
+        let stage = if refused || checked.jobs == 0 { Stage::Invalid } else { Stage::Admitting };
+        let mut next = self.next();
+        next.stage = stage;
+        if stage == Stage::Admitting {
+            next.batch.total = checked.jobs;
+        }
+        next.checked = checked;
+        next
+    }
+
+    /// Records that more jobs were admitted, `none_left` if these were the last.
+    pub fn admitted(&self, admitted: Admitted, none_left: bool) -> Self {
+        let next = Self { admitted, ..self.next() };
+        if none_left { next.watched() } else { next }
+    }
+
+    /// Stops the admission: the rest of the jobs counts as canceled.
+    pub fn stop_admission(&self, now: Timestamp) -> Self {
+        let mut next = self.next();
+        next.batch.canceled_at = next.batch.canceled_at.or(Some(now));
+        next.watched()
+    }
+
+    /// Goes on to watch the jobs.
+    fn watched(mut self) -> Self {
+        self.stage = Stage::InProgress;
+        self.progress.open_parts = (0..self.batch.total.div_ceil(JOBS_PER_PART)).collect();
+        self.progress.ended = Counts::default();
+        self
+    }
+
+    /// Records what a look at the jobs found.
+    pub fn looked(&self, progress: Progress) -> Self {
+        Self { progress, ..self.next() }
+    }
+
+    /// Records how far a pass has got; `None` is its end.
+    pub fn passed(&self, pass: Option<Pass>) -> Self {
+        Self { pass, ..self.next() }
+    }
+
+    /// Looks at all jobs again, as some have turned out not to have ended.
+    pub fn reopen(&self) -> Self {
+        self.next().watched()
+    }
+
+    /// Ends the batch, with the final counts.
+    pub fn end(&self, counts: Counts) -> Self {
+        let progress = Progress { open_parts: Vec::new(), ended: counts, counts };
+        Self { stage: Stage::Ended, progress, ..self.next() }
+    }
+
+    /// Cancels the jobs that have not started; `None` if there is nothing to cancel.
+    pub fn cancel(&self, now: Timestamp) -> Option<Self> {
+        let mut next = self.next();
+        match self.stage {
+            Stage::Invalid | Stage::Ended => return None,
+            Stage::AwaitingInput if self.start_by() <= now => return None,
+            Stage::AwaitingInput | Stage::Checking => {
+                next.batch.canceled_at = Some(now);
+                next.stage = Stage::Ended;
+            }
+            Stage::Admitting => {
+                next.batch.canceled_at = next.batch.canceled_at.or(Some(now));
+                next.pass = Some(Pass { action: Action::Cancel, next: 0 });
+            }
+            Stage::InProgress => next.pass = Some(Pass { action: Action::Cancel, next: 0 }),
+        }
+        Some(next)
+    }
+
+    /// Retries the failed jobs; `None` if a request with this key did so before.
+    pub fn retry(
+        &self,
+        key: Option<&IdempotencyKey>,
+        now: Timestamp,
+        deadline: Duration,
+        retention: Duration,
+    ) -> Result<Option<Self>, Refused> {
+        if key.is_some_and(|key| self.retry_keys.contain(key)) {
+            return Ok(None);
+        }
+        match (self.stage, &self.pass) {
+            (Stage::Invalid | Stage::AwaitingInput, _) => return Err(Refused::NoJobs),
+            (Stage::Ended, _) if self.batch.total == 0 => return Err(Refused::NoJobs),
+            (Stage::Checking | Stage::Admitting, _) => return Err(Refused::NotAdmitted),
+            (_, Some(Pass { action: Action::Cancel, .. })) => return Err(Refused::BeingCanceled),
+            (Stage::InProgress | Stage::Ended, _) => {}
+        }
+        let mut next = self.next().watched();
+        next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
+        next.retry_keys = self.retry_keys.with(key);
+        next.batch.deadline_at = now + deadline;
+        next.batch.expires_at = (now + retention).whole_secs();
+        Ok(Some(next))
+    }
+
+    /// The status of an admitted job that the table or its index does not have, and of one that was not admitted.
+    pub fn status_of_missing(&self, now: Timestamp) -> Status {
+        if self.batch.canceled_at.is_some() {
+            Status::Canceled
+        } else if self.batch.deadline_at <= now {
+            Status::Failed
+        } else {
+            Status::Queued
+        }
+    }
+
+    /// The indexes of the jobs of a part.
+    pub fn jobs_of_part(&self, part: usize) -> std::ops::Range<usize> {
+        let begin = part * JOBS_PER_PART;
+        begin..self.batch.total.min(begin + JOBS_PER_PART)
+    }
+
+    /// The status as its owner sees it.
+    pub fn status(&self, now: Timestamp) -> BatchStatus {
+        match self.stage {
+            Stage::AwaitingInput if self.start_by() <= now => BatchStatus::Expired,
+            Stage::AwaitingInput => BatchStatus::AwaitingInput,
+            Stage::Checking => BatchStatus::Checking,
+            Stage::Invalid => BatchStatus::Invalid,
+            Stage::Admitting => BatchStatus::Admitting,
+            Stage::InProgress => BatchStatus::InProgress,
+            Stage::Ended if self.batch.total == 0 => BatchStatus::Canceled,
+            Stage::Ended => match self.progress.counts.status() {
+                BatchStatus::Completed if self.checked.faults > 0 => BatchStatus::CompletedWithErrors,
+                status => status,
+            },
+        }
+    }
+
+    /// Whether the function `batch` has something to do.
+    pub fn is_active(&self) -> bool {
+        matches!(self.stage, Stage::Checking | Stage::Admitting | Stage::InProgress)
+    }
+
+    /// Whether the file of results is complete.
+    pub fn has_results(&self) -> bool {
+        self.stage == Stage::Ended && self.batch.total > 0
+    }
+}
