@@ -31,3 +31,41 @@ pub struct LineFault {
     /// x
     pub detail: String,
 }
+
+/// x
+#[derive(Debug)]
+pub struct Line {
+    /// x
+    pub number: u64,
+}
+impl Line {
+    /// x
+    pub fn entry(
+        &self,
+        _d: &serde_json::Map<String, serde_json::Value>,
+        _m: crate::order::Model,
+    ) -> Result<crate::batch::Entry, Vec<LineFault>> {
+        todo!()
+    }
+}
+/// x
+#[derive(Debug)]
+pub struct Reader;
+impl Reader {
+    /// x
+    pub fn resume(_f: Format, _p: Position) -> Self {
+        Self
+    }
+    /// x
+    pub fn push(&mut self, _b: &[u8]) {}
+    /// x
+    pub fn finish(&mut self) {}
+    /// x
+    pub fn next_line(&mut self) -> Option<Line> {
+        None
+    }
+    /// x
+    pub fn position(&self) -> Position {
+        Position::default()
+    }
+}

@@ -1,13 +1,21 @@
-//! Does everything about a batch from a file that takes longer than a request.
+//! Does everything about a batch from a file that takes longer than a request: checks the file, admits its jobs, cancels
+//! or retries them, and writes the results.
+
+mod admit_jobs;
+mod change_jobs;
+mod check_file;
+mod lines;
+mod step;
+mod watch_jobs;
+mod write_results;
 
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Context, Error, LambdaEvent};
-use shared::aws::deliveries::{Delivery, Verdict, process_batch};
-use shared::aws::{Aws, BatchFiles, Images, Queue, ServiceError, Table};
+use shared::aws::deliveries::process_batch;
+use shared::aws::{Aws, BatchFiles, Images, Queue, Table};
 use shared::settings::{Settings, SettingsError};
-use shared::ticket::BatchTicket;
 use shared::{Clock, Timestamp};
 use tokio::time::Instant;
 
@@ -66,12 +74,7 @@ impl App {
 /// Processes one invocation. The response names the tickets to be redelivered.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
-    Ok(process_batch(event.payload, &app.batches, &app.parked, 1, |delivery| step(app, delivery, end)).await)
-}
-
-async fn step(app: &App, delivery: Delivery<BatchTicket>, _end: Instant) -> Result<Verdict, ServiceError> {
-    let batch = app.table.get_file_batch(delivery.ticket.batch).await?;
-    Ok(if batch.is_some() { Verdict::Again(Duration::from_secs(5)) } else { Verdict::Done })
+    Ok(process_batch(event.payload, &app.batches, &app.parked, 1, |delivery| step::advance(app, delivery, end)).await)
 }
 
 /// When Lambda will stop this invocation.

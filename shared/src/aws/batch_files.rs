@@ -145,6 +145,13 @@ impl Writer {
         complete.multipart_upload(parts).send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
+    /// Discards what was written.
+    pub async fn abandon(self) -> Result<(), ServiceError> {
+        let Self { files: BatchFiles { client, bucket }, key, upload: Some(upload), .. } = self else { return Ok(()) };
+        let abort = client.abort_multipart_upload().bucket(bucket).key(key).upload_id(upload);
+        abort.send().await.map(drop).map_err(ServiceError::of(SERVICE))
+    }
+
     async fn put_part(&mut self) -> Result<(), ServiceError> {
         let BatchFiles { client, bucket } = &self.files;
         if self.upload.is_none() {

@@ -517,4 +517,62 @@ mod tests {
             assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
         }
     }
+
+    #[test]
+    fn a_batch_from_a_file_reads_back_as_it_was_written() {
+        let now = Timestamp::from_ms(1_795_000_000_123);
+        let batch = Batch {
+            id: BatchId::new(),
+            owner: Owner::new("alice"),
+            name: None,
+            group: None,
+            total: 3,
+            created_at: now,
+            deadline_at: now,
+            expires_at: now.whole_secs(),
+            fingerprint: "abc".to_owned(),
+            writing: None,
+            canceled_at: None,
+        };
+        let input = Input {
+            format: Format::Csv,
+            on_bad_line: OnBadLine::Skip,
+            defaults: json!({ "seed": 7, "poster": { "title": "x" } }).as_object().expect("an object").clone(),
+            model: Model::Ultra,
+        };
+        let new = FileBatch::new(batch, input, "https://example.com/v1".to_owned());
+        let fault = LineFault { line: 2, pointer: "/prompt".to_owned(), detail: "is required".to_owned() };
+        let full = FileBatch {
+            fence: 7,
+            stage: Stage::InProgress,
+            started_at: Some(now),
+            file: Some(InputFile { etag: "\"a\"".to_owned(), bytes: 5 }),
+            checked: Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault] },
+            admitted: Admitted {
+                jobs: 2,
+                position: Position { offset: 5, lines: 3, header: Some(vec!["prompt".to_owned()]) },
+            },
+            progress: Progress { open_parts: vec![0, 5], ..Progress::default() },
+            pass: Some(Pass { action: Action::Retry(6), next: 1000 }),
+            retry_keys: RetryKeys::default().with_digest("0123456789abcdef"),
+            ..new.clone()
+        };
+        let canceling = FileBatch { pass: Some(Pass { action: Action::Cancel, next: 5 }), ..full.clone() };
+        for batch in [new, full, canceling] {
+            let read = file_batch_of(&file_item_of(&batch)).expect("it is from a file");
+            assert_eq!(read.expect("it reads back"), batch);
+        }
+        assert!(file_batch_of(&Item::new()).is_none());
+    }
+
+    #[test]
+    fn the_first_part_of_a_batch_has_its_id_as_key() {
+        let id: BatchId = "01930000-0000-7000-8000-000000000001".parse().expect("an id");
+        for (part, key) in [(0, id.to_string()), (7, format!("{id}#7"))] {
+            assert_eq!((part_key(id, part), part_of(&key)), (key.clone(), Some((id, part))));
+        }
+        for key in ["", "x#1", "#1", "01930000-0000-7000-8000-000000000001#x"] {
+            assert_eq!(part_of(key), None, "{key}");
+        }
+    }
 }

@@ -1,0 +1,72 @@
+//! Cancels or retries the jobs of a batch, as its owner asked.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::job_retry::requeue;
+use shared::aws::{Saved, ServiceError};
+use shared::caller::IdempotencyKey;
+use shared::file_batch::{Action, JOBS_PER_PART, Pass};
+use shared::job::Status;
+use shared::ticket::Ticket;
+use shared::{FileBatch, Job, JobId};
+
+use crate::App;
+use crate::step::{Step, save};
+
+/// How many jobs are read together. It bounds the memory when the jobs are large.
+const JOBS_AT_ONCE: usize = 200;
+
+const AT_ONCE: usize = 16;
+
+/// Does the next jobs of the pass, up to the end of a part.
+pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
+    let Some(Pass { action, next }) = &batch.pass else { return Ok(Step::Go(Box::new(batch.clone()))) };
+    let end = batch.batch.total.min(next + JOBS_PER_PART);
+    let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
+    for ids in ids.chunks(JOBS_AT_ONCE) {
+        let jobs = app.table.get_all(ids).await?.into_values();
+        match action {
+            Action::Cancel => cancel(app, jobs).await?,
+            Action::Retry(number) => retry(app, batch, jobs, *number).await?,
+        }
+    }
+    let pass = (end < batch.batch.total).then(|| Pass { action: action.clone(), next: end });
+    if pass.is_none() {
+        let action = if *action == Action::Cancel { "canceled" } else { "retried" };
+        tracing::info!(batch.id = %batch.batch.id, action, "every job of a batch was canceled or retried");
+    }
+    save(app, batch.passed(pass)).await
+}
+
+/// Cancels the queued jobs.
+async fn cancel(app: &App, jobs: impl Iterator<Item = Job>) -> Result<(), ServiceError> {
+    let queued = jobs.filter(|job| job.status() == Status::Queued);
+    stream::iter(queued).map(|job| cancel_queued(app, job)).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
+    while job.status() == Status::Queued
+        && let Ok(canceled) = job.cancel(app.clock.now())
+    {
+        match app.table.save(&canceled).await? {
+            Saved::Stored | Saved::Gone => break,
+            // Each iteration means that somebody else changed the job, so the loop ends.
+            Saved::MovedOn(current) => job = *current,
+        }
+    }
+    Ok(())
+}
+
+/// Retries the failed jobs, and sends the tickets of those that this request has retried before.
+async fn retry(app: &App, batch: &FileBatch, jobs: impl Iterator<Item = Job>, number: u64) -> Result<(), ServiceError> {
+    let key: IdempotencyKey = format!("retry-{}-{number}", batch.batch.id).parse().expect("it is visible ASCII");
+    let key = &key;
+    let chosen = jobs.filter(|job| job.status() == Status::Failed || job.retry_keys.contain(key));
+    let retried: Vec<_> = stream::iter(chosen)
+        .map(|job| requeue(&app.table, job, Some(key), app.clock.now(), app.deadline, app.retention))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let jobs = retried.into_iter().flatten().map(|(job, _)| job);
+    let tickets: Vec<_> = jobs.filter_map(|job| Ticket::for_unfinished(&job, None)).collect();
+    app.jobs.send_batch(&tickets, &batch.batch.owner).await
+}

@@ -1,0 +1,129 @@
+//! Checks every line of a batch's file before any of its jobs exists.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use shared::aws::{Document, SavedBatch, ServiceError, Writer};
+use shared::batch::Entry;
+use shared::batch_file::{LineFault, Position};
+use shared::file_batch::{Checked, MAX_LINES, Stage};
+use shared::{BatchId, FileBatch};
+use tokio::time::Instant;
+
+use crate::App;
+use crate::lines::{Lines, Next};
+use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
+
+/// How often the progress is recorded.
+const BETWEEN_SAVES: Duration = Duration::from_secs(5);
+
+/// What is wrong with a file that is no longer the one that the batch was started with.
+pub(crate) const REPLACED: &str = "cannot be read: the file was replaced or deleted after the batch was started";
+
+/// Checks the whole file. An invocation that is interrupted leaves nothing behind, so the next one begins anew.
+pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<Step, ServiceError> {
+    let mut lines = Lines::from(app, batch, Position::default());
+    let input = &batch.input;
+    let mut check = Check::new(app, batch.batch.id);
+    let mut batch = batch.clone();
+    let mut saved_at = Instant::now();
+    loop {
+        match lines.next().await? {
+            Next::Line(line) if line.number > MAX_LINES => {
+                check.fault(line.number, format!("is one too many: a file has at most {MAX_LINES} lines")).await?;
+                break;
+            }
+            Next::Line(line) => match line.entry(&input.defaults, input.model) {
+                Ok(entry) => check.job(line.number, &entry).await?,
+                Err(faults) => check.faults(faults).await?,
+            },
+            Next::End => break,
+            Next::Replaced => {
+                check.fault(lines.position().lines + 1, REPLACED.to_owned()).await?;
+                break;
+            }
+        }
+        check.checked.lines = lines.position().lines;
+        if saved_at.elapsed() >= BETWEEN_SAVES {
+            saved_at = Instant::now();
+            if saved_at + MARGIN >= end {
+                tracing::error!(batch.id = %batch.batch.id, "cannot check a file within one invocation");
+                return Ok(Step::Wait(OTHER_AT_WORK));
+            }
+            let next = batch.checking(check.checked.clone());
+            batch = match app.table.save_file_batch(&next).await? {
+                SavedBatch::Stored => next,
+                SavedBatch::MovedOn(current) if current.stage == Stage::Checking => {
+                    return Ok(Step::Wait(OTHER_AT_WORK));
+                }
+                SavedBatch::MovedOn(current) => return Ok(Step::Go(current)),
+                SavedBatch::Gone => return Ok(Step::Gone),
+            };
+        }
+    }
+    check.checked.lines = lines.position().lines;
+    if check.checked.jobs == 0 && check.checked.faults == 0 {
+        check.fault(1, "is missing: the file has no jobs".to_owned()).await?;
+    }
+    let checked = check.finish().await?;
+    save(app, batch.checked(checked)).await
+}
+
+/// What was found so far.
+struct Check<'a> {
+    app: &'a App,
+    batch: BatchId,
+    checked: Checked,
+    /// All faults; `None` before the first.
+    document: Option<Writer>,
+    /// Digests of the custom ids, as a million of them may take 256 MB. That two ids in a million share a digest has a
+    /// probability of 1 in 36 million.
+    seen: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl<'a> Check<'a> {
+    fn new(app: &'a App, batch: BatchId) -> Self {
+        Self {
+            app,
+            batch,
+            checked: Checked::default(),
+            document: None,
+            seen: HashSet::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    async fn job(&mut self, line: u64, entry: &Entry) -> Result<(), ServiceError> {
+        if let Some(id) = &entry.custom_id
+            && !self.seen.insert(self.hasher.hash_one(id))
+        {
+            let detail = "must be unique in the file, but an earlier line has the same".to_owned();
+            return self.faults(vec![LineFault { line, pointer: "/custom_id".to_owned(), detail }]).await;
+        }
+        self.checked.jobs += 1;
+        Ok(())
+    }
+
+    /// Adds a fault of a whole line.
+    async fn fault(&mut self, line: u64, detail: String) -> Result<(), ServiceError> {
+        self.faults(vec![LineFault { line, pointer: String::new(), detail }]).await
+    }
+
+    async fn faults(&mut self, faults: Vec<LineFault>) -> Result<(), ServiceError> {
+        for fault in faults {
+            let document = self.document.get_or_insert_with(|| self.app.files.write(self.batch, Document::Faults));
+            document.line(&fault).await?;
+            self.checked.fault(fault);
+        }
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<Checked, ServiceError> {
+        if let Some(document) = self.document {
+            document.finish().await?;
+        }
+        Ok(self.checked)
+    }
+}

@@ -1,0 +1,93 @@
+//! Advances a batch step by step, as far as its record and the invocation's time allow.
+
+use std::time::Duration;
+
+use shared::FileBatch;
+use shared::aws::deliveries::{Delivery, Verdict};
+use shared::aws::{SavedBatch, ServiceError};
+use shared::file_batch::Stage;
+use shared::ticket::BatchTicket;
+use tokio::time::Instant;
+
+use crate::{App, admit_jobs, change_jobs, check_file, watch_jobs, write_results};
+
+/// No piece of work is begun when less than this is left of the invocation.
+pub(crate) const MARGIN: Duration = Duration::from_secs(30);
+
+/// How long a ticket waits while another invocation works on its batch. If that one crashes, this one takes over.
+pub(crate) const OTHER_AT_WORK: Duration = Duration::from_secs(60);
+
+/// What a step came to.
+pub(crate) enum Step {
+    /// The batch is now like this; go on.
+    Go(Box<FileBatch>),
+    /// There is nothing to do for now.
+    Wait(Duration),
+    /// The record was deleted.
+    Gone,
+}
+
+/// Does what the batch needs next. The ticket comes back until the batch has ended.
+///
+/// Every step can be repeated, and several invocations may work on one batch: the record moves on from one version to
+/// the next, and an invocation that was overtaken reads it anew.
+pub(crate) async fn advance(app: &App, delivery: Delivery<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
+    let id = delivery.ticket.batch;
+    let Some(batch) = app.table.get_file_batch(id).await? else {
+        tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
+        return Ok(Verdict::Done);
+    };
+    let mut batch = Box::new(batch);
+    while Instant::now() + MARGIN < end {
+        let step = match batch.stage {
+            Stage::Checking => check_file::check(app, &batch, end).await?,
+            Stage::Admitting if batch.batch.canceled_at.is_some() => {
+                save(app, batch.stop_admission(app.clock.now())).await?
+            }
+            Stage::Admitting => admit_jobs::admit(app, &batch, end).await?,
+            Stage::InProgress if batch.pass.is_some() => change_jobs::change(app, &batch).await?,
+            Stage::InProgress if batch.progress.open_parts.is_empty() => write_results::write(app, &batch).await?,
+            Stage::InProgress => watch_jobs::watch(app, &batch).await?,
+            Stage::AwaitingInput | Stage::Invalid | Stage::Ended => return Ok(Verdict::Done),
+        };
+        match step {
+            Step::Go(next) => batch = next,
+            Step::Wait(delay) => return Ok(Verdict::Again(delay)),
+            Step::Gone => return Ok(Verdict::Done),
+        }
+    }
+    Ok(Verdict::Again(Duration::ZERO))
+}
+
+/// Saves the next version of the batch. If somebody else was first, theirs is the one to go on with.
+pub(crate) async fn save(app: &App, next: FileBatch) -> Result<Step, ServiceError> {
+    Ok(match app.table.save_file_batch(&next).await? {
+        SavedBatch::Stored => {
+            log(&next);
+            Step::Go(Box::new(next))
+        }
+        SavedBatch::MovedOn(current) => Step::Go(current),
+        SavedBatch::Gone => Step::Gone,
+    })
+}
+
+fn log(batch: &FileBatch) {
+    let id = batch.batch.id;
+    match batch.stage {
+        Stage::Invalid => tracing::info!(batch.id = %id, faults = batch.checked.faults, "batch is invalid"),
+        Stage::Admitting if batch.admitted.jobs == 0 => {
+            tracing::info!(batch.id = %id, jobs = batch.checked.jobs, faults = batch.checked.faults, "batch checked");
+        }
+        Stage::Ended => {
+            let counts = batch.progress.counts;
+            tracing::info!(
+                batch.id = %id,
+                succeeded = counts.succeeded,
+                failed = counts.failed,
+                canceled = counts.canceled,
+                "batch ended"
+            );
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,103 @@
+//! Looks at the jobs of a batch until all of them have ended.
+
+use std::iter::repeat_n;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::ServiceError;
+use shared::aws::job_end::give_up;
+use shared::batch::Counts;
+use shared::file_batch::Progress;
+use shared::job::{ErrorCode, Status};
+use shared::{FileBatch, JobId};
+
+use crate::App;
+use crate::step::{Step, save};
+
+/// The time between two looks is at least this.
+const SHORTEST: Duration = Duration::from_secs(5);
+
+/// The time between two looks is at most this.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// After so many parts in which nothing has begun, the later ones are taken for the same: jobs begin roughly in order.
+const STILL_PARTS: usize = 10;
+
+const PARTS_AT_ONCE: usize = 8;
+
+const JOBS_AT_ONCE: usize = 16;
+
+/// Counts the jobs of the open parts, and ends those whose deadline has passed. A part that has ended is never counted
+/// again.
+pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
+    let now = app.clock.now();
+    let overdue = batch.batch.deadline_at <= now;
+    let Progress { open_parts: before, ended, .. } = &batch.progress;
+    let mut progress = Progress { open_parts: Vec::new(), ended: *ended, counts: *ended };
+    let looks = stream::iter(before.clone()).map(|part| async move {
+        let known = app.table.states_of_part(batch.batch.id, part).await?;
+        let known = if overdue { end_overdue(app, known).await? } else { known };
+        let missing = batch.jobs_of_part(part).len().saturating_sub(known.len());
+        let missing = repeat_n(batch.status_of_missing(now), missing);
+        Ok::<_, ServiceError>(Counts::of(known.into_iter().map(|(_, status)| status).chain(missing)))
+    });
+    let mut looks = std::pin::pin!(looks.buffered(PARTS_AT_ONCE));
+    let (mut parts, mut still) = (before.iter().copied(), 0);
+    while still < STILL_PARTS
+        && let Some(counts) = looks.try_next().await?
+    {
+        progress.counts = [progress.counts, counts].into_iter().sum();
+        if counts.queued + counts.running > 0 {
+            progress.open_parts.extend(parts.next());
+        } else {
+            parts.next();
+            progress.ended = [progress.ended, counts].into_iter().sum();
+        }
+        still = if counts.queued == counts.total { still + 1 } else { 0 };
+    }
+    for part in parts {
+        let queued = batch.jobs_of_part(part).len();
+        progress.counts.total += queued;
+        progress.counts.queued += queued;
+        progress.open_parts.push(part);
+    }
+    let elapsed = app.deadline.saturating_sub(batch.batch.deadline_at.since(now));
+    let delay = until_next_look(&progress, elapsed);
+    let have_ended = progress.open_parts.is_empty();
+    match save(app, batch.looked(progress)).await? {
+        Step::Go(_) if !have_ended => Ok(Step::Wait(delay)),
+        step => Ok(step),
+    }
+}
+
+/// Ends the jobs that nobody works on though their deadline has passed: their tickets were lost. A job that cannot be
+/// ended now is looked at again.
+async fn end_overdue(app: &App, known: Vec<(JobId, Status)>) -> Result<Vec<(JobId, Status)>, ServiceError> {
+    stream::iter(known)
+        .map(|(id, status)| async move {
+            if status > Status::Running {
+                return Ok((id, status));
+            }
+            let now = app.clock.now();
+            let Some(job) = app.table.get(id).await? else { return Ok((id, Status::Failed)) };
+            if !job.is_overdue(now) {
+                return Ok((id, job.status()));
+            }
+            match give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await? {
+                Some(job) => Ok((id, job.status())),
+                None => Ok((id, Status::Failed)),
+            }
+        })
+        .buffered(JOBS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// When to look again: sooner as the end comes closer, but at most a few hundred times in the whole life of a batch, as
+/// SQS moves a ticket that was received a thousand times to the dead-letter queue.
+fn until_next_look(progress: &Progress, elapsed: Duration) -> Duration {
+    let Counts { queued, running, total, .. } = progress.counts;
+    let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);
+    let left = elapsed.mul_f64(open / ended.max(1.0));
+    (left / 4).clamp(SHORTEST.max(elapsed / 100).min(LONGEST), LONGEST)
+}

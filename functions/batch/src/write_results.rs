@@ -1,0 +1,189 @@
+//! Writes what became of each line of a batch's file.
+
+use serde::Serialize;
+use shared::api::{JobView, Links};
+use shared::aws::{Document, ServiceError, Writer};
+use shared::batch::{Counts, Entry};
+use shared::batch_file::{LineFault, Position};
+use shared::image::ImageFacts;
+use shared::job::{JobError, JobState, Status};
+use shared::label::CustomId;
+use shared::poster::Lettering;
+use shared::{FileBatch, JobId};
+
+use crate::App;
+use crate::lines::{Lines, Next};
+use crate::step::{Step, save};
+
+/// How many lines are written together. It bounds the memory when the jobs are large.
+const LINES_AT_ONCE: usize = 200;
+
+/// A line of the results.
+#[derive(Serialize)]
+struct ResultLine {
+    /// The line of the input file on which the job begins; null if the file was deleted since, or is read otherwise now.
+    line: Option<u64>,
+    custom_id: Option<CustomId>,
+    /// The job; null if the line was skipped, or its job was canceled before it was stored.
+    job_id: Option<JobId>,
+    /// The job's status; `invalid` for a line that was skipped.
+    status: &'static str,
+    image: Option<ResultImage>,
+    /// Why the job failed.
+    error: Option<JobError>,
+    /// Why the line was skipped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<LineFault>,
+    links: Option<Links>,
+}
+
+/// The image of a succeeded job. Its presigned URLs are left out, as they would soon expire: `links.image` does not.
+#[derive(Serialize)]
+struct ResultImage {
+    content_type: &'static str,
+    bytes: u64,
+    width: u32,
+    height: u32,
+    seed: Option<u32>,
+    poster: Option<Lettering>,
+}
+
+/// A line of the file that is to be written.
+enum Wanted {
+    /// The job at this index of the batch, and the line that asked for it.
+    Job(usize, Option<(u64, Entry)>),
+    /// A line that was skipped.
+    Skipped(u64, Vec<LineFault>),
+}
+
+/// Writes one line for each line of the file, in its order, and ends the batch.
+///
+/// The jobs are read from the table itself, not from its index, which may lag behind. If one has not ended after all, the
+/// batch goes on.
+pub(crate) async fn write(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
+    let mut lines = Some(Lines::from(app, batch, Position::default()));
+    let mut results = app.files.write(batch.batch.id, Document::Results);
+    let (mut counts, mut index) = (Counts::default(), 0);
+    loop {
+        let wanted = next_lines(&mut lines, batch, &mut index).await?;
+        if wanted.is_empty() {
+            break;
+        }
+        match write_lines(app, batch, &wanted, &mut results).await? {
+            Some(written) => counts = [counts, written].into_iter().sum(),
+            None => {
+                results.abandon().await?;
+                tracing::info!(batch.id = %batch.batch.id, "a job of a batch has not ended after all");
+                return save(app, batch.reopen()).await;
+            }
+        }
+    }
+    results.finish().await?;
+    save(app, batch.end(counts)).await
+}
+
+/// The next lines of the file. If the file is gone, the rest of the jobs is written without it.
+async fn next_lines(
+    lines: &mut Option<Lines<'_>>,
+    batch: &FileBatch,
+    index: &mut usize,
+) -> Result<Vec<Wanted>, ServiceError> {
+    let mut wanted = Vec::new();
+    while wanted.len() < LINES_AT_ONCE {
+        let next = match lines {
+            Some(lines) => lines.next().await?,
+            None => Next::End,
+        };
+        match next {
+            Next::Line(line) => match line.entry(&batch.input.defaults, batch.input.model) {
+                Ok(entry) => {
+                    wanted.push(Wanted::Job(*index, Some((line.number, entry))));
+                    *index += 1;
+                }
+                Err(faults) => wanted.push(Wanted::Skipped(line.number, faults)),
+            },
+            Next::Replaced => {
+                tracing::warn!(batch.id = %batch.batch.id, "the file of a batch is gone, so its results have no line numbers");
+                *lines = None;
+            }
+            Next::End if lines.is_none() && *index < batch.batch.total => {
+                wanted.push(Wanted::Job(*index, None));
+                *index += 1;
+            }
+            Next::End => break,
+        }
+    }
+    Ok(wanted)
+}
+
+/// Writes these lines. Returns how many jobs have each status; `None` if one has not ended.
+async fn write_lines(
+    app: &App,
+    batch: &FileBatch,
+    wanted: &[Wanted],
+    results: &mut Writer,
+) -> Result<Option<Counts>, ServiceError> {
+    let ids = wanted.iter().filter_map(|wanted| match wanted {
+        Wanted::Job(index, ..) => Some(JobId::in_batch(batch.batch.id, *index)),
+        Wanted::Skipped(..) => None,
+    });
+    let mut jobs = app.table.get_all(&ids.collect::<Vec<_>>()).await?;
+    let missing = batch.status_of_missing(app.clock.now());
+    let mut statuses = Vec::new();
+    for wanted in wanted {
+        let line = match wanted {
+            Wanted::Skipped(line, faults) => ResultLine {
+                line: Some(*line),
+                custom_id: None,
+                job_id: None,
+                status: "invalid",
+                image: None,
+                error: None,
+                faults: faults.clone(),
+                links: None,
+            },
+            Wanted::Job(index, asked) => {
+                let job = jobs.remove(&JobId::in_batch(batch.batch.id, *index));
+                let status = job.as_ref().map_or(missing, |job| job.status());
+                if status <= Status::Running {
+                    return Ok(None);
+                }
+                // Rules that changed since the admission may have moved the lines.
+                let is_meant = |entry: &Entry| job.as_ref().is_none_or(|job| job.order == entry.order);
+                let asked = asked.as_ref().filter(|(_, entry)| is_meant(entry));
+                let custom_id = asked.and_then(|(_, entry)| entry.custom_id.clone());
+                statuses.push(status);
+                let view = job.as_ref().map(|job| JobView::new(job, &batch.base_url));
+                let image = job.as_ref().and_then(|job| match &job.state {
+                    JobState::Succeeded { image, .. } => Some(ResultImage::from(&image.facts)),
+                    _ => None,
+                });
+                ResultLine {
+                    line: asked.map(|(line, _)| *line),
+                    custom_id: custom_id.or(view.as_ref().and_then(|view| view.custom_id.clone())),
+                    job_id: job.map(|job| job.id),
+                    status: status.as_str(),
+                    image,
+                    error: view.as_ref().and_then(|view| view.error.clone()),
+                    faults: Vec::new(),
+                    links: view.map(|view| view.links),
+                }
+            }
+        };
+        results.line(&line).await?;
+    }
+    Ok(Some(Counts::of(statuses)))
+}
+
+impl From<&ImageFacts> for ResultImage {
+    fn from(facts: &ImageFacts) -> Self {
+        Self {
+            content_type: facts.format.content_type(),
+            bytes: facts.bytes,
+            width: facts.width,
+            height: facts.height,
+            seed: facts.seed,
+            poster: facts.lettering,
+        }
+    }
+}
