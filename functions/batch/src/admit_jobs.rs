@@ -63,9 +63,9 @@ pub(crate) async fn admit(app: &App, batch: &FileBatch, end: Instant) -> Result<
 ///
 /// Faulty lines are passed over: the check has reported them.
 async fn next_entries(lines: &mut Lines<'_>, batch: &FileBatch) -> Result<Option<(Vec<Entry>, bool)>, ServiceError> {
-    let begin = lines.position().offset;
+    let begin = lines.offset();
     let mut entries = Vec::new();
-    while entries.len() < JOBS_PER_PART && lines.position().offset - begin < BYTES_AT_ONCE {
+    while entries.len() < JOBS_PER_PART && lines.offset() - begin < BYTES_AT_ONCE {
         match lines.next().await? {
             Next::Line(line) => entries.extend(line.entry(&batch.input.defaults, batch.input.model).ok()),
             Next::End => return Ok(Some((entries, true))),

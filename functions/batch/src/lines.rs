@@ -64,6 +64,11 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// The number of bytes before the position.
+    pub(crate) fn offset(&self) -> u64 {
+        self.reader.offset()
+    }
+
     /// The position after the last line.
     pub(crate) fn position(&self) -> Position {
         self.reader.position()
