@@ -1,6 +1,7 @@
 //! All tests that cross crates, in one binary that links the stack once.
 
 mod adapters;
+mod batch_function;
 mod batches;
 mod binaries;
 mod cli;

@@ -34,10 +34,13 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
                 check.fault(line.number, format!("is one too many: a file has at most {MAX_LINES} lines")).await?;
                 break;
             }
-            Next::Line(line) => match line.entry(&input.defaults, input.model) {
-                Ok(entry) => check.job(line.number, &entry).await?,
-                Err(faults) => check.faults(faults).await?,
-            },
+            Next::Line(line) => {
+                let number = line.number;
+                match line.entry(&input.defaults, input.model) {
+                    Ok(entry) => check.job(number, &entry).await?,
+                    Err(faults) => check.faults(faults).await?,
+                }
+            }
             Next::End => break,
             Next::Replaced => {
                 check.fault(lines.position().lines + 1, REPLACED.to_owned()).await?;

@@ -19,6 +19,9 @@ use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Timestamp};
 use tokio::time::Instant;
 
+/// How long after the end of an invocation its message becomes visible again.
+const AFTER_THE_END: Duration = Duration::from_secs(60);
+
 /// The function's clients and settings.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -74,7 +77,19 @@ impl App {
 /// Processes one invocation. The response names the tickets to be redelivered.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
+    hide_until_end(app, &event.payload, end).await;
     Ok(process_batch(event.payload, &app.batches, &app.parked, 1, |delivery| step::advance(app, delivery, end)).await)
+}
+
+/// Hides the messages no longer than this invocation can last, so that another one takes over soon after a crash. The
+/// queue's own visibility timeout is six times that long.
+async fn hide_until_end(app: &App, event: &SqsEvent, end: Instant) {
+    let timeout = end.saturating_duration_since(Instant::now()) + AFTER_THE_END;
+    for receipt_handle in event.records.iter().filter_map(|message| message.receipt_handle.as_ref()) {
+        if let Err(error) = app.batches.change_visibility(receipt_handle, timeout).await {
+            tracing::warn!(%error, "cannot change a message's visibility timeout");
+        }
+    }
 }
 
 /// When Lambda will stop this invocation.

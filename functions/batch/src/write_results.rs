@@ -1,5 +1,7 @@
 //! Writes what became of each line of a batch's file.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use shared::api::{JobView, Links};
 use shared::aws::{Document, ServiceError, Writer};
@@ -17,6 +19,9 @@ use crate::step::{Step, save};
 
 /// How many lines are written together. It bounds the memory when the jobs are large.
 const LINES_AT_ONCE: usize = 200;
+
+/// How long the index of the table may lag behind it.
+const INDEX_LAG: Duration = Duration::from_secs(5);
 
 /// A line of the results.
 #[derive(Serialize)]
@@ -74,7 +79,11 @@ pub(crate) async fn write(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
             None => {
                 results.abandon().await?;
                 tracing::info!(batch.id = %batch.batch.id, "a job of a batch has not ended after all");
-                return save(app, batch.reopen()).await;
+                // The index may need a moment.
+                return Ok(match save(app, batch.reopen()).await? {
+                    Step::Go(_) => Step::Wait(INDEX_LAG),
+                    step => step,
+                });
             }
         }
     }
@@ -95,13 +104,16 @@ async fn next_lines(
             None => Next::End,
         };
         match next {
-            Next::Line(line) => match line.entry(&batch.input.defaults, batch.input.model) {
-                Ok(entry) => {
-                    wanted.push(Wanted::Job(*index, Some((line.number, entry))));
-                    *index += 1;
+            Next::Line(line) => {
+                let number = line.number;
+                match line.entry(&batch.input.defaults, batch.input.model) {
+                    Ok(entry) => {
+                        wanted.push(Wanted::Job(*index, Some((number, entry))));
+                        *index += 1;
+                    }
+                    Err(faults) => wanted.push(Wanted::Skipped(number, faults)),
                 }
-                Err(faults) => wanted.push(Wanted::Skipped(line.number, faults)),
-            },
+            }
             Next::Replaced => {
                 tracing::warn!(batch.id = %batch.batch.id, "the file of a batch is gone, so its results have no line numbers");
                 *lines = None;

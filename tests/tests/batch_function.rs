@@ -1,0 +1,371 @@
+//! The function `batch`: from an uploaded file to results.
+
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+use serde_json::{Value, json};
+use shared::aws::SavedBatch;
+use shared::batch::{Batch, BatchStatus};
+use shared::file_batch::{FileBatch, FileBatchOrder, InputFile, Stage};
+use shared::order::Model;
+use shared::ticket::BatchTicket;
+use shared::{BatchId, JobId, Owner};
+use tests::interceptor::{Action, Call};
+use tests::pipeline::{Pipeline, delivery};
+use tests::wire::{Disturbance, Wire};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A batch with this file, which is started.
+async fn started(pipeline: &Pipeline, order: Value, file: &str) -> BatchId {
+    let batch = awaiting(pipeline, order).await;
+    upload(pipeline, batch.batch.id, file).await;
+    let head = pipeline.s3().head_object().bucket(&pipeline.ready().bucket).key(input_key(batch.batch.id));
+    let head = head.send().await.expect("the file is there");
+    let file = InputFile { etag: head.e_tag.expect("an entity tag"), bytes: file.len() as u64 };
+    let now = pipeline.clock.now();
+    let batch = batch.start(file, now, HOUR, 30 * DAY).expect("it is in time").expect("it was not started before");
+    save(pipeline, &batch).await;
+    batch.batch.id
+}
+
+async fn awaiting(pipeline: &Pipeline, order: Value) -> FileBatch {
+    let order = FileBatchOrder::parse(order, Model::Core).expect("a good order");
+    let now = pipeline.clock.now();
+    let batch = Batch {
+        id: BatchId::new(),
+        owner: Owner::new(local::EVERYONE),
+        name: order.name.clone(),
+        group: None,
+        total: 0,
+        created_at: now,
+        deadline_at: now + HOUR,
+        expires_at: (now + 30 * DAY).whole_secs(),
+        fingerprint: order.fingerprint(),
+        writing: None,
+        canceled_at: None,
+    };
+    let batch = FileBatch::new(batch, order.input, pipeline.ready().api.clone());
+    assert!(pipeline.table().create_file_batch(&batch).await.expect("the table answers").is_none());
+    batch
+}
+
+async fn save(pipeline: &Pipeline, batch: &FileBatch) {
+    let saved = pipeline.table().save_file_batch(batch).await.expect("the table answers");
+    assert!(matches!(saved, SavedBatch::Stored), "somebody else moved the batch on");
+}
+
+fn input_key(id: BatchId) -> String {
+    format!("batches/{id}/input")
+}
+
+async fn upload(pipeline: &Pipeline, id: BatchId, file: &str) {
+    let body = ByteStream::from(file.as_bytes().to_vec());
+    let put = pipeline.s3().put_object().bucket(&pipeline.ready().bucket).key(input_key(id)).body(body);
+    put.send().await.expect("S3 takes it");
+}
+
+fn ticket(id: BatchId) -> lambda_runtime::LambdaEvent<aws_lambda_events::sqs::SqsEvent> {
+    delivery(&[&BatchTicket { batch: id }.to_body()], 1)
+}
+
+/// Delivers the batch's ticket. Returns whether it is deleted.
+async fn step(pipeline: &Pipeline, id: BatchId) -> bool {
+    let answer = batch::handle(&pipeline.stack.apps().batch, ticket(id)).await.expect("it answers");
+    answer.batch_item_failures.is_empty()
+}
+
+async fn record(pipeline: &Pipeline, id: BatchId) -> FileBatch {
+    pipeline.table().get_file_batch(id).await.expect("the table answers").expect("the batch has a record")
+}
+
+/// Has all jobs of the batch painted whose tickets were sent.
+async fn paint(pipeline: &Pipeline, id: BatchId) {
+    for index in 0..record(pipeline, id).await.admitted.jobs {
+        assert!(pipeline.work(JobId::in_batch(id, index), 1).await);
+    }
+}
+
+/// The lines of one of the batch's files.
+async fn document(pipeline: &Pipeline, id: BatchId, name: &str) -> Vec<Value> {
+    let get = pipeline.s3().get_object().bucket(&pipeline.ready().bucket).key(format!("batches/{id}/{name}"));
+    let body = get.send().await.expect("it was written").body.collect().await.expect("S3 answers").into_bytes();
+    let text = String::from_utf8(body.to_vec()).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+/// So many lines of NDJSON.
+fn lines(count: usize) -> String {
+    let line = |i| format!("{}\n", json!({ "prompt": format!("The heist, part {i}"), "custom_id": format!("no {i}") }));
+    (0..count).map(line).collect()
+}
+
+#[tokio::test]
+async fn a_file_becomes_jobs_and_results() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let file = "custom_id,prompt,seed\r\none,A heist,7\r\n\r\n,\"A heist\non the moon\",\r\n";
+    let order = json!({ "input": { "format": "csv" }, "defaults": { "aspect_ratio": "1:1" } });
+    let id = started(&pipeline, order, file).await;
+    assert!(!step(&pipeline, id).await, "the ticket stays until the end");
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.stage, batch.batch.total, batch.checked.lines), (Stage::InProgress, 2, 5));
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 2);
+    paint(&pipeline, id).await;
+    assert!(step(&pipeline, id).await, "all has ended");
+    let batch = record(&pipeline, id).await;
+    assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed);
+    let results = document(&pipeline, id, "results.ndjson").await;
+    assert_eq!(results.iter().map(|line| &line["line"]).collect::<Vec<_>>(), [2, 4]);
+    let (first, second) = (&results[0], &results[1]);
+    assert_eq!((&first["custom_id"], &first["status"]), (&json!("one"), &json!("succeeded")));
+    assert_eq!((&second["custom_id"], &second["image"]["content_type"]), (&Value::Null, &json!("image/png")));
+    let job = pipeline.job(JobId::in_batch(id, 1)).await;
+    assert_eq!((job.prompt.as_str(), job.aspect_ratio.as_str()), ("A heist\non the moon", "1:1"));
+    assert_eq!((job.batch_id, second["job_id"].as_str()), (Some(id), Some(job.id.to_string().as_str())));
+    let image = second["links"]["image"].as_str().expect("a link");
+    let image = pipeline.http.get(image).send().await.expect("it redirects to S3");
+    assert_eq!(image.headers()["content-type"], "image/png");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_faulty_line_is_named_and_nothing_is_painted() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let file = "{\"prompt\":\"a\",\"custom_id\":\"x\"}\n{\"prompt\":\"\"}\n\nnot JSON\n{\"prompt\":\"b\",\"custom_id\":\"x\"}\n";
+    let order = json!({ "input": { "format": "ndjson" } });
+    let id = started(&pipeline, order.clone(), file).await;
+    assert!(step(&pipeline, id).await, "nothing more is to be done");
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.stage, batch.checked.faults, batch.batch.total), (Stage::Invalid, 3, 0));
+    let faults = document(&pipeline, id, "faults.ndjson").await;
+    let places: Vec<_> = faults.iter().map(|fault| (&fault["line"], fault["pointer"].as_str())).collect();
+    assert_eq!(places, [(&json!(2), Some("/prompt")), (&json!(4), Some("")), (&json!(5), Some("/custom_id"))]);
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
+    for (file, rule) in [("", "no jobs"), ("\n\n", "no jobs"), ("prompt,seed\na,1\n", "looks like CSV")] {
+        let id = started(&pipeline, order.clone(), file).await;
+        assert!(step(&pipeline, id).await);
+        let batch = record(&pipeline, id).await;
+        assert_eq!(batch.stage, Stage::Invalid, "{file:?}");
+        assert!(batch.checked.first_faults[0].detail.contains(rule), "{:?}", batch.checked.first_faults);
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn faulty_lines_may_be_skipped() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = json!({ "input": { "format": "ndjson" }, "on_bad_line": "skip" });
+    let id = started(&pipeline, order, "{\"prompt\":\"a\"}\n{\"prompt\":\"\"}\n{\"prompt\":\"b\"}\n").await;
+    assert!(!step(&pipeline, id).await);
+    paint(&pipeline, id).await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::CompletedWithErrors);
+    let results = document(&pipeline, id, "results.ndjson").await;
+    let statuses: Vec<_> = results.iter().map(|line| line["status"].as_str().expect("a status")).collect();
+    assert_eq!(statuses, ["succeeded", "invalid", "succeeded"]);
+    assert_eq!((&results[1]["job_id"], &results[1]["faults"][0]["pointer"]), (&Value::Null, &json!("/prompt")));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_not_admitted() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = json!({ "input": { "format": "txt" } });
+    let id = started(&pipeline, order.clone(), "A heist\n").await;
+    upload(&pipeline, id, "Another heist\n").await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!(batch.stage, Stage::Invalid);
+    assert!(batch.checked.first_faults[0].detail.contains("replaced"), "{:?}", batch.checked.first_faults);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_canceled_batch_paints_no_more_and_says_so_for_each_line() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(12)).await;
+    assert!(!step(&pipeline, id).await);
+    assert!(pipeline.work(JobId::in_batch(id, 3), 1).await);
+    let canceled = record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended");
+    save(&pipeline, &canceled).await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Canceled);
+    assert_eq!((batch.progress.counts.succeeded, batch.progress.counts.canceled), (1, 11));
+    let results = document(&pipeline, id, "results.ndjson").await;
+    assert_eq!(results.iter().filter(|line| line["status"] == "canceled").count(), 11);
+    assert_eq!(results[3]["status"], "succeeded");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(5)).await;
+    assert!(!step(&pipeline, id).await);
+    pipeline.model("filter=1");
+    paint(&pipeline, id).await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!(batch.progress.counts.failed, 5);
+    assert_eq!(document(&pipeline, id, "results.ndjson").await[0]["error"]["code"], "content_filtered");
+    pipeline.model("");
+    let key = "again".parse().expect("a key");
+    let retried = batch.retry(Some(&key), pipeline.clock.now(), HOUR, 30 * DAY).expect("allowed").expect("new");
+    save(&pipeline, &retried).await;
+    assert!(!step(&pipeline, id).await);
+    paint(&pipeline, id).await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed);
+    assert!(document(&pipeline, id, "results.ndjson").await.iter().all(|line| line["status"] == "succeeded"));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_ticket_was_lost_fails_at_the_deadline() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(3)).await;
+    assert!(!step(&pipeline, id).await);
+    assert!(pipeline.work(JobId::in_batch(id, 0), 1).await);
+    pipeline.clock.advance(2 * HOUR);
+    assert!(step(&pipeline, id).await);
+    let results = document(&pipeline, id, "results.ndjson").await;
+    assert_eq!(results[1]["error"]["code"], "deadline_exceeded");
+    assert_eq!(record(&pipeline, id).await.progress.counts.failed, 2);
+    pipeline.stop().await;
+}
+
+/// Runs the function until it makes a call that is `held`, cancels the batch meanwhile, and lets it go on.
+async fn cancel_at(held: fn(&Call<'_>) -> bool) {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(2)).await;
+    let (late, slow) = pipeline.intercept(move |call| if held(call) { Action::Hold } else { Action::Pass });
+    let cancel = async {
+        late.held().await;
+        let canceled = record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended");
+        save(&pipeline, &canceled).await;
+        late.resume();
+    };
+    let (answer, ()) = tokio::join!(batch::handle(&slow.batch, ticket(id)), cancel);
+    assert!(answer.expect("it answers").batch_item_failures.is_empty(), "the batch has ended");
+    assert_eq!(record(&pipeline, id).await.status(pipeline.clock.now()), BatchStatus::Canceled);
+    for index in 0..2 {
+        if pipeline.table().get(JobId::in_batch(id, index)).await.expect("the table answers").is_some() {
+            pipeline.work(JobId::in_batch(id, index), 1).await;
+        }
+    }
+    assert_eq!(pipeline.stack.bedrock().stats().images, 0);
+    let results = document(&pipeline, id, "results.ndjson").await;
+    assert!(results.len() == 2 && results.iter().all(|line| line["status"] == "canceled"), "{results:?}");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_canceled_while_its_jobs_are_stored_paints_nothing() {
+    cancel_at(|call| call.operation == "PutItem" && call.text().contains("part 1")).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_canceled_while_its_tickets_are_sent_paints_nothing() {
+    cancel_at(|call| call.operation == "SendMessageBatch").await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_canceled_while_it_is_checked_has_no_jobs() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(2)).await;
+    let canceled = record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended");
+    save(&pipeline, &canceled).await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.status(pipeline.clock.now()), batch.batch.total), (BatchStatus::Canceled, 0));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn results_wait_for_a_job_that_the_index_takes_for_ended() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(1)).await;
+    assert!(!step(&pipeline, id).await);
+    pipeline.model("filter=1");
+    paint(&pipeline, id).await;
+    pipeline.model("");
+    let (_, behind) = pipeline.intercept(|call| if call.operation == "Query" { Action::Stale } else { Action::Pass });
+    // The first look is the one that later ones repeat.
+    let look =
+        async || batch::handle(&behind.batch, ticket(id)).await.expect("it answers").batch_item_failures.is_empty();
+    assert!(look().await);
+    let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
+    save(&pipeline, &retried.expect("allowed").expect("new")).await;
+    assert!(!look().await, "the job waits, though the index still shows that it has failed");
+    paint(&pipeline, id).await;
+    assert!(step(&pipeline, id).await);
+    assert_eq!(record(&pipeline, id).await.status(pipeline.clock.now()), BatchStatus::Completed);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_of_several_parts_is_admitted_counted_and_canceled_whole() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(1005)).await;
+    assert!(!step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.admitted.jobs, &batch.progress.open_parts), (1005, &vec![0, 1]));
+    assert_eq!(batch.progress.counts.queued, 1005);
+    assert_eq!(pipeline.table().states_of_part(id, 1).await.expect("the table answers").len(), 5);
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 1005);
+    save(&pipeline, &batch.cancel(pipeline.clock.now()).expect("it has not ended")).await;
+    assert!(step(&pipeline, id).await);
+    assert_eq!(record(&pipeline, id).await.progress.counts.canceled, 1005);
+    assert_eq!(document(&pipeline, id, "results.ndjson").await.len(), 1005);
+    pipeline.stop().await;
+}
+
+/// Lets the function die, or lose an answer, at each of its calls once, and checks that the batch ends as it should.
+async fn disturb(disturbance: Disturbance) {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut disturbed = true;
+    let mut number = 0;
+    while disturbed {
+        disturbed = false;
+        let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(3)).await;
+        let before = pipeline.stack.bedrock().stats().images;
+        // First the check and the admission, then the look at the end with the results, each disturbed at the same call.
+        for _ in 0..2 {
+            let http = pipeline.stack.config().http_client().expect("the stack has a client");
+            let wire = Wire::new(http, number, disturbance);
+            let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
+            let answer = wire.run(batch::handle(&apps.batch, ticket(id))).await;
+            disturbed |= wire.calls() > number;
+            let _ = answer.map(|answer| answer.expect("it answers"));
+            step(&pipeline, id).await;
+            paint(&pipeline, id).await;
+        }
+        assert!(step(&pipeline, id).await, "call {number}: the batch never ends");
+        let batch = record(&pipeline, id).await;
+        assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed, "call {number}");
+        assert_eq!(document(&pipeline, id, "results.ndjson").await.len(), 3, "call {number}");
+        assert_eq!(pipeline.stack.bedrock().stats().images - before, 3, "call {number}: each is painted once");
+        number += 1;
+    }
+    assert!(number > 10, "the function makes more calls than {number}");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_function_that_dies_before_any_call_loses_nothing() {
+    disturb(Disturbance::CrashBefore).await;
+}
+
+#[tokio::test]
+async fn a_function_that_dies_after_any_call_does_nothing_twice() {
+    disturb(Disturbance::CrashAfter).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_does_no_harm_to_a_batch() {
+    disturb(Disturbance::AnswerLost).await;
+}
