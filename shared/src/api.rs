@@ -1,11 +1,15 @@
 //! The wire format of the HTTP API: what a job looks like to its owner.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchStatus, Counts};
+use crate::batch_file::LineFault;
+use crate::file_batch::{FileBatch, Stage};
 use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
-use crate::image::{Artwork, Image};
+use crate::image::{Artwork, Image, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Status};
 use crate::label::CustomId;
 use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
@@ -169,6 +173,15 @@ pub struct BatchView {
     pub created_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
+    /// Where to upload the file of a batch that awaits it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadView>,
+    /// How far a batch from a file has got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressView>,
+    /// What is wrong with the lines of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<FaultsView>,
     /// Related URLs.
     pub links: BatchLinks,
     /// Its jobs, in the answer to its submission.
@@ -177,6 +190,37 @@ pub struct BatchView {
     /// The cursor for the next request, if a group was too large to cancel or retry at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+}
+
+/// Where to upload a batch's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UploadView {
+    /// A presigned URL. It works for anyone who has it.
+    pub url: String,
+    /// The method of the request: always `PUT`.
+    pub method: String,
+    /// The headers that the request must have.
+    pub headers: BTreeMap<String, String>,
+    /// When the URL expires.
+    pub expires_at: Timestamp,
+}
+
+/// How far a batch from a file has got.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// How many lines of the file were checked.
+    pub checked_lines: u64,
+    /// How many of its jobs are stored and queued.
+    pub admitted_jobs: usize,
+}
+
+/// What is wrong with the lines of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FaultsView {
+    /// The total number of faults, so far.
+    pub total: u64,
+    /// The first of them.
+    pub first: Vec<LineFault>,
 }
 
 /// One job of a submitted batch.
@@ -198,10 +242,19 @@ pub struct BatchLinks {
     pub this: String,
     /// Its jobs.
     pub jobs: String,
+    /// Starts a batch whose file is uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// Cancels the jobs that have not started.
     pub cancel: Option<String>,
     /// Retries the failed jobs.
     pub retry: Option<String>,
+    /// All faults of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<String>,
+    /// What became of each line of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<String>,
     /// Its group.
     pub group: Option<String>,
 }
@@ -239,6 +292,9 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/batches", &["POST"]),
     ("/batches/{id}", &["GET"]),
     ("/batches/{id}/jobs", &["GET"]),
+    ("/batches/{id}/faults", &["GET"]),
+    ("/batches/{id}/results", &["GET"]),
+    ("/batches/{id}/start", &["POST"]),
     ("/batches/{id}/cancel", &["POST"]),
     ("/batches/{id}/retry", &["POST"]),
     ("/health", &["GET"]),
@@ -311,12 +367,12 @@ impl Links {
 }
 
 impl BatchView {
-    /// Shows `batch`. `base` is the API's base URL as the caller reached it, without a trailing slash.
-    pub fn new(batch: &BatchOrGroup, counts: Counts, base: &str) -> Self {
+    /// Shows `batch` as it is at `now`. `base` is the API's base URL as the caller reached it, without a trailing slash.
+    pub fn new(batch: &BatchOrGroup, counts: Counts, now: Timestamp, base: &str) -> Self {
         let address = |id: BatchId| format!("{base}/batches/{id}");
         let this = address(batch.id());
         let (name, group_id, parts, created_at) = match batch {
-            BatchOrGroup::File(file) => (file.batch.name.clone().map(String::from), None, None, file.batch.created_at),
+            BatchOrGroup::File(file) => return Self::of_file(file, counts, now, base),
             BatchOrGroup::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
             BatchOrGroup::Group(group) => {
                 (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at)
@@ -331,16 +387,64 @@ impl BatchView {
             counts,
             created_at,
             expires_at: batch.expires_at(),
+            upload: None,
+            progress: None,
+            faults: None,
             links: BatchLinks {
                 jobs: format!("{this}/jobs"),
+                start: None,
                 cancel: (counts.queued > 0).then(|| format!("{this}/cancel")),
                 retry: (counts.failed > 0).then(|| format!("{this}/retry")),
+                faults: None,
+                results: None,
                 group: group_id.map(address),
                 this,
             },
             jobs: None,
             next_cursor: None,
         }
+    }
+
+    /// Shows a batch from a file.
+    pub fn of_file(file: &FileBatch, counts: Counts, now: Timestamp, base: &str) -> Self {
+        let FileBatch { batch, checked, admitted, stage, .. } = file;
+        let this = format!("{base}/batches/{}", batch.id);
+        let when = |possible: bool, action: &str| possible.then(|| format!("{this}/{action}"));
+        let status = file.status(now);
+        let awaits_input = status == BatchStatus::AwaitingInput;
+        let can_retry = counts.failed > 0 && matches!(stage, Stage::InProgress | Stage::Ended);
+        Self {
+            id: batch.id,
+            name: batch.name.clone().map(String::from),
+            group_id: None,
+            parts: None,
+            status,
+            counts,
+            created_at: batch.created_at,
+            expires_at: batch.expires_at,
+            upload: None,
+            progress: Some(ProgressView { checked_lines: checked.lines, admitted_jobs: admitted.jobs }),
+            faults: Some(FaultsView { total: checked.faults, first: checked.first_faults.clone() }),
+            links: BatchLinks {
+                jobs: format!("{this}/jobs"),
+                start: when(awaits_input, "start"),
+                cancel: when(awaits_input || file.is_active(), "cancel"),
+                retry: when(can_retry, "retry"),
+                faults: when(file.has_faults(), "faults"),
+                results: when(file.has_results(), "results"),
+                group: None,
+                this,
+            },
+            jobs: None,
+            next_cursor: None,
+        }
+    }
+}
+
+impl UploadView {
+    /// Shows a presigned upload.
+    pub fn new(SignedUrl { url, expires_at }: SignedUrl) -> Self {
+        Self { url, method: "PUT".to_owned(), headers: BTreeMap::new(), expires_at }
     }
 }
 

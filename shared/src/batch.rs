@@ -57,6 +57,9 @@ impl BatchOrder {
             Value::Array(jobs) => Err(format!("must have 1 to {MAX_JOBS} jobs, but has {}", jobs.len())),
             other => Err(format!("must be an array, not {}", kind(&other))),
         });
+        for name in ["input", "on_bad_line"] {
+            fields.optional::<(), _>(name, |_| Err("is not for a batch with its jobs in the request".to_owned()));
+        }
         let mut errors = fields.finish();
         let mut defaults = defaults.unwrap_or_default();
         // Report a fault of the defaults once, not for every job that uses them.
@@ -248,6 +251,13 @@ spelled! {
     CompletedWithErrors = "completed_with_errors",
     /// Every job has ended; none has failed, but some were canceled.
     Canceled = "canceled",
+}
+
+impl BatchStatus {
+    /// Whether the batch changes by itself.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Checking | Self::Admitting | Self::InProgress)
+    }
 }
 
 impl Sum for Counts {

@@ -280,18 +280,25 @@ impl FileBatch {
         deadline: Duration,
         retention: Duration,
     ) -> Result<Option<Self>, Refused> {
+        if !self.awaits_start(now)? {
+            return Ok(None);
+        }
+        let mut next = self.next();
+        next.stage = Stage::Checking;
+        next.started_at = Some(now);
+        next.file = Some(file);
+        next.batch.deadline_at = now + deadline;
+        next.batch.expires_at = (now + retention).whole_secs();
+        Ok(Some(next))
+    }
+
+    /// Whether the batch can be started; `false` if it was started before.
+    pub fn awaits_start(&self, now: Timestamp) -> Result<bool, Refused> {
         match self.stage {
             Stage::AwaitingInput if self.start_by() <= now => Err(Refused::Expired),
-            Stage::AwaitingInput => {
-                let mut next = self.next();
-                next.stage = Stage::Checking;
-                next.started_at = Some(now);
-                next.file = Some(file);
-                next.batch.deadline_at = now + deadline;
-                next.batch.expires_at = (now + retention).whole_secs();
-                Ok(Some(next))
-            }
-            _ => Ok(None),
+            Stage::AwaitingInput => Ok(true),
+            Stage::Ended if self.started_at.is_none() => Err(Refused::NoJobs),
+            _ => Ok(false),
         }
     }
 
@@ -442,6 +449,27 @@ impl FileBatch {
     /// Whether the function `batch` has something to do.
     pub fn is_active(&self) -> bool {
         matches!(self.stage, Stage::Checking | Stage::Admitting | Stage::InProgress)
+    }
+
+    /// Counts all jobs, as of the last look at them.
+    pub fn last_counts(&self, now: Timestamp) -> Counts {
+        self.with_missing(self.progress.counts, now)
+    }
+
+    /// Counts all jobs, if those that were found have these `counts`.
+    pub fn with_missing(&self, counts: Counts, now: Timestamp) -> Counts {
+        let missing = self.batch.total.saturating_sub(counts.total);
+        [counts, Counts::of(std::iter::repeat_n(self.status_of_missing(now), missing))].into_iter().sum()
+    }
+
+    /// Whether the file of faults is complete, and lists any. A batch that was canceled during the check has none.
+    pub fn has_faults(&self) -> bool {
+        let was_checked = match self.stage {
+            Stage::AwaitingInput | Stage::Checking => false,
+            Stage::Invalid | Stage::Admitting | Stage::InProgress => true,
+            Stage::Ended => self.batch.total > 0,
+        };
+        was_checked && self.checked.faults > 0
     }
 
     /// Whether the file of results is complete.

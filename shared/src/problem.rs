@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{FaultKind, FieldError, MAX_FAULTS};
+use crate::file_batch::{MAX_BYTES, Refused};
 use crate::job::Status;
 use crate::json::{MAX_VALUES, Unreadable};
 
@@ -46,6 +47,18 @@ pub enum Problem {
     NotRetryable(Status),
     /// A job with this status has no picture.
     NotFinished(Status),
+    /// The batch's file was not uploaded.
+    NoInput,
+    /// The batch's file has this size in bytes, which is none or too much.
+    InvalidInput(u64),
+    /// The batch cannot be started or retried, for this reason.
+    WrongBatchState(Refused),
+    /// The batch has its jobs in its request, not in a file.
+    NotFromFile,
+    /// The batch has no list of faults.
+    NoFaults,
+    /// The batch has no results yet.
+    NoResults,
     /// The path does not exist.
     NoSuchRoute,
     /// The path has no such method, only these.
@@ -138,9 +151,15 @@ impl Problem {
             Self::NotCancelable(_) => (409, "not_cancelable", "The job can no longer be canceled"),
             Self::NotRetryable(_) => (409, "not_retryable", "The job cannot be retried"),
             Self::NotFinished(_) => (409, "not_finished", "The job has no picture"),
+            Self::NoInput => (409, "no_input", "The file is not there"),
+            Self::WrongBatchState(_) => (409, "wrong_batch_state", "The status of the batch does not allow this"),
+            Self::NotFromFile => (409, "not_from_file", "The batch is not one from a file"),
+            Self::NoFaults => (409, "no_faults", "The batch has no list of faults"),
+            Self::NoResults => (409, "no_results", "The batch has no results"),
             Self::PayloadTooLarge(_) => (413, "payload_too_large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The body must be JSON"),
             Self::UnsupportedCharacter(_) => (422, "unsupported_character", "The fonts lack a character"),
+            Self::InvalidInput(_) => (422, "invalid_input", "The uploaded file cannot be used"),
             Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "The idempotency key was used before"),
             Self::Internal => (500, "internal", "The service failed"),
             Self::Unavailable { .. } => (503, "unavailable", "The service is busy or unavailable"),
@@ -193,6 +212,45 @@ impl Problem {
                 format!("The job is {status}; only a failed or canceled one can be retried.")
             }
             Self::NotFinished(status) => format!("The job is {status}; only a succeeded one has a picture."),
+            Self::NoInput => {
+                "Upload the file with a PUT to upload.url, then start the batch. If that URL has expired, send the \
+                 request that submitted the batch again with the same Idempotency-Key to get a new one; without a key, \
+                 submit a new batch."
+                    .to_owned()
+            }
+            Self::InvalidInput(0) => {
+                "The uploaded file is empty. Upload it again to the same URL, then start the batch.".to_owned()
+            }
+            Self::InvalidInput(bytes) => {
+                format!(
+                    "The uploaded file has {bytes} bytes, but may have at most {MAX_BYTES}. Divide it into several batches."
+                )
+            }
+            Self::WrongBatchState(refused) => match refused {
+                Refused::Expired => "The batch was not started within a day. Submit a new one.",
+                Refused::NoJobs => {
+                    "The batch has no jobs: its file is not checked, is invalid, or the batch was canceled before its \
+                     jobs were stored. Submit a new one."
+                }
+                Refused::NotAdmitted => {
+                    "The jobs of the batch are not all queued yet. Wait until its status is in_progress."
+                }
+                Refused::BeingCanceled => "The batch is being canceled. Wait until it has ended, then retry it.",
+            }
+            .to_owned(),
+            Self::NotFromFile => {
+                "Its jobs were in the request that submitted it. It is started already, and GET /batches/{id}/jobs \
+                 tells what became of each job."
+                    .to_owned()
+            }
+            Self::NoFaults => {
+                "The faults are listed when the file has been checked, if a line is faulty. The batch then has a link \
+                 to them."
+                    .to_owned()
+            }
+            Self::NoResults => {
+                "The results are written when all jobs have ended. The batch then has a link to them.".to_owned()
+            }
             Self::NoSuchRoute => "The paths of this API are listed in its OpenAPI document.".to_owned(),
             Self::MethodNotAllowed(allowed) => format!("This path supports {}.", allowed.join(", ")),
             Self::Unavailable { .. } => {
@@ -202,6 +260,12 @@ impl Problem {
             }
             Self::Internal => "This is an error in the service, and it was logged.".to_owned(),
         }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Self::WrongBatchState(refused)
     }
 }
 

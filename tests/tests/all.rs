@@ -11,6 +11,7 @@ mod deliveries;
 mod detours;
 mod doctor;
 mod documents;
+mod file_batches;
 mod first_hour;
 mod gateway;
 mod groups;

@@ -1,7 +1,9 @@
 //! Shows owners their jobs and batches, and cancels them.
 
 mod cancel_batch;
+mod cancel_file_batch;
 mod cancel_job;
+mod count_file_batch;
 mod get_batch;
 mod get_job;
 mod html_page;
@@ -16,10 +18,9 @@ use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{Aws, Images, Table};
-use shared::batch::BatchStatus;
+use shared::aws::{Aws, BatchFiles, Document, Images, Queue, Table};
 use shared::cursor::CursorKey;
-use shared::group::GroupCursor;
+use shared::group::{BatchOrGroup, GroupCursor};
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, Job, JobState, Owner, Problem};
@@ -37,6 +38,9 @@ const LOOKS: u64 = 4;
 pub struct App {
     table: Table,
     images: Images,
+    files: BatchFiles,
+    /// The queue of the function `batch`.
+    batches: Queue,
     clock: Clock,
     cursors: CursorKey,
     pace: Pace,
@@ -60,6 +64,7 @@ impl App {
         let table = settings.text("TABLE_NAME");
         let bucket = settings.text("IMAGE_BUCKET");
         let queue = settings.text("QUEUE_URL");
+        let batches = settings.text("BATCH_QUEUE_URL");
         let cursor_key = settings.text("CURSOR_KEY");
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
         // API Gateway waits 29 seconds.
@@ -71,7 +76,9 @@ impl App {
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
-            images: aws.images(bucket),
+            images: aws.images(bucket.clone()),
+            files: aws.batch_files(bucket),
+            batches: aws.queue(batches),
             clock,
             cursors: CursorKey::new(&cursor_key),
             pace: Pace::new(aws.queue(queue), concurrency * in_flight),
@@ -104,6 +111,8 @@ async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
         ("POST", "/jobs/{id}/cancel") => cancel_job(app, request, owner).await,
         ("GET", "/batches/{id}") => get_batch(app, request, owner).await,
         ("GET", "/batches/{id}/jobs") => list_batch(app, request, owner).await,
+        ("GET", "/batches/{id}/faults") => get_document(app, request, owner, Document::Faults).await,
+        ("GET", "/batches/{id}/results") => get_document(app, request, owner, Document::Results).await,
         ("POST", "/batches/{id}/cancel") => cancel_batch(app, request, owner).await,
         (_, path) => Err(wrong_method(path)),
     }
@@ -178,8 +187,27 @@ async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answe
 async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     let batch = get_batch::get(app, request.id()?, owner).await?;
-    let counts = get_batch::count(app, &batch).await?;
-    Ok(batch_answer(app, BatchView::new(&batch, counts, &request.base_url())))
+    let counts = match &batch {
+        BatchOrGroup::File(file) => count_file_batch::count(app, file).await?,
+        batch => get_batch::count(app, batch).await?,
+    };
+    Ok(batch_answer(app, 200, BatchView::new(&batch, counts, app.clock.now(), &request.base_url())))
+}
+
+/// Redirects to one of the files that the service writes about a batch from a file.
+async fn get_document(app: &App, request: &Request, owner: &Owner, document: Document) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let BatchOrGroup::File(file) = get_batch::get(app, request.id()?, owner).await? else {
+        return Err(Problem::NotFromFile);
+    };
+    match document {
+        Document::Faults if !file.has_faults() => return Err(Problem::NoFaults),
+        Document::Results if !file.has_results() => return Err(Problem::NoResults),
+        Document::Faults | Document::Results => {}
+    }
+    let id = file.batch.id;
+    let url = app.files.sign(id, document, app.clock.now(), app.url_life).await.map_err(log_failure(id))?;
+    Ok(Answer::empty(302).header(header::LOCATION, url))
 }
 
 async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
@@ -187,13 +215,21 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
     request.idempotency_key()?;
     let cursor = GroupCursor::parse(query.get("cursor"))?;
     let batch = get_batch::get(app, request.id()?, owner).await?;
+    cursor.check(&batch)?;
+    let base = request.base_url();
+    if let BatchOrGroup::File(file) = batch {
+        let file = cancel_file_batch::cancel(app, *file).await?;
+        let now = app.clock.now();
+        return Ok(batch_answer(app, 202, BatchView::of_file(&file, file.last_counts(now), now, &base)));
+    }
     let (counts, next_cursor) = cancel_batch::cancel(app, &batch, cursor).await?;
-    Ok(batch_answer(app, BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) }))
+    let view = BatchView::new(&batch, counts, app.clock.now(), &base);
+    Ok(batch_answer(app, 200, BatchView { next_cursor, ..view }))
 }
 
-fn batch_answer(app: &App, view: BatchView) -> Answer {
-    let answer = Answer::json(200, &view);
-    if view.status != BatchStatus::InProgress {
+fn batch_answer(app: &App, status: u16, view: BatchView) -> Answer {
+    let answer = Answer::json(status, &view);
+    if !view.status.is_active() {
         return answer;
     }
     let left = (view.counts.queued + view.counts.running) as u64;

@@ -1,8 +1,11 @@
 //! Accepts jobs and batches, and retries failed ones: stores a record of each job and sends its ticket.
 
 mod retry_batch;
+mod retry_file_batch;
 mod retry_job;
+mod start_batch;
 mod submit_batch;
+mod submit_file_batch;
 mod submit_job;
 
 use std::time::Duration;
@@ -10,14 +13,16 @@ use std::time::Duration;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
-use shared::api::{BatchView, JobView, wrong_method};
-use shared::aws::gateway::{Answer, Entrance, Request};
-use shared::aws::{Aws, Queue, Table};
+use shared::api::{BatchView, JobView, UploadView, wrong_method};
+use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
+use shared::aws::{Aws, BatchFiles, Queue, Table};
 use shared::batch::{BatchOrder, Counts};
+use shared::caller::IdempotencyKey;
+use shared::file_batch::FileBatchOrder;
 use shared::group::{BatchOrGroup, GroupCursor};
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, Owner, Problem};
+use shared::{BatchId, Clock, FileBatch, Owner, Problem};
 
 /// When to ask for a new job first.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -27,6 +32,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 pub struct App {
     table: Table,
     queue: Queue,
+    /// The queue of the function `batch`.
+    batches: Queue,
+    files: BatchFiles,
     clock: Clock,
     model: Model,
     /// How long a job may take after its submission.
@@ -47,6 +55,8 @@ impl App {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
         let queue = settings.text("QUEUE_URL");
+        let batches = settings.text("BATCH_QUEUE_URL");
+        let bucket = settings.text("IMAGE_BUCKET");
         let model = settings.parse::<Model>("MODEL_ID");
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
@@ -55,6 +65,8 @@ impl App {
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
             queue: aws.queue(queue),
+            batches: aws.queue(batches),
+            files: aws.batch_files(bucket),
             clock,
             model: model.unwrap_or(Model::Core),
             deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
@@ -77,6 +89,7 @@ async fn answer(app: &App, request: &Request, trace: Option<String>) -> Result<A
         ("POST", "/jobs") => post_job(app, request, owner, trace).await,
         ("POST", "/jobs/{id}/retry") => retry_job(app, request, &owner, trace).await,
         ("POST", "/batches") => post_batch(app, request, owner, trace).await,
+        ("POST", "/batches/{id}/start") => start_batch(app, request, &owner).await,
         ("POST", "/batches/{id}/retry") => retry_batch(app, request, &owner, trace).await,
         (_, path) => Err(wrong_method(path)),
     }
@@ -104,16 +117,49 @@ async fn retry_job(app: &App, request: &Request, owner: &Owner, trace: Option<St
 async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<String>) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
-    let order = BatchOrder::parse(request.json()?, app.model).map_err(Problem::faults)?;
+    let body = request.json()?;
+    if FileBatchOrder::is_meant(&body) {
+        let order = FileBatchOrder::parse(body, app.model).map_err(Problem::faults)?;
+        return post_file_batch(app, request, owner, order, key.as_ref()).await;
+    }
+    let order = BatchOrder::parse(body, app.model).map_err(Problem::faults)?;
     if order.group.is_some() && key.is_none() {
         // Without a key, nobody could complete a submission that crashed, and its group would never end.
         return Err(Problem::field("/group", "requires the header Idempotency-Key".to_owned()));
     }
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
     let counts = Counts::of(submitted.states);
-    let view = BatchView::new(&BatchOrGroup::Batch(submitted.batch), counts, &request.base_url());
+    let batch = BatchOrGroup::Batch(submitted.batch);
+    let view = BatchView::new(&batch, counts, app.clock.now(), &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
+}
+
+async fn post_file_batch(
+    app: &App,
+    request: &Request,
+    owner: Owner,
+    order: FileBatchOrder,
+    key: Option<&IdempotencyKey>,
+) -> Result<Answer, Problem> {
+    let submitted = submit_file_batch::submit(app, owner, order, key, request.base_url()).await?;
+    let upload = submitted.upload.map(UploadView::new);
+    let view = BatchView { upload, ..view_of_file(app, request, &submitted.batch) };
+    let answer = Answer::json(202, &view);
+    Ok(if submitted.batch.is_active() {
+        accepted(answer, &view.links.this, submitted.replayed)
+    } else {
+        // There is no news before the caller acts.
+        located(answer, &view.links.this, submitted.replayed)
+    })
+}
+
+async fn start_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    request.idempotency_key()?;
+    let batch = start_batch::start(app, request.id()?, owner).await?;
+    let view = view_of_file(app, request, &batch);
+    Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }
 
 async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
@@ -121,13 +167,37 @@ async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<
     let key = request.idempotency_key()?;
     let id = request.id()?;
     let cursor = GroupCursor::parse(query.get("cursor"))?;
-    let (batch, counts, next_cursor) = retry_batch::retry(app, id, owner, key.as_ref(), cursor, trace).await?;
-    let view = BatchView { next_cursor, ..BatchView::new(&batch, counts, &request.base_url()) };
+    let batch = owned_batch(app, id, owner).await?;
+    cursor.check(&batch)?;
+    if let BatchOrGroup::File(file) = batch {
+        let retried = retry_file_batch::retry(app, *file, key.as_ref()).await?;
+        let view = view_of_file(app, request, &retried.batch);
+        return Ok(accepted(Answer::json(202, &view), &view.links.this, retried.replayed));
+    }
+    let (counts, next_cursor) = retry_batch::retry(app, &batch, key.as_ref(), cursor, trace).await?;
+    let view = BatchView::new(&batch, counts, app.clock.now(), &request.base_url());
+    let view = BatchView { next_cursor, ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
+}
+
+async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOrGroup, Problem> {
+    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
+    batch.ok_or(Problem::NotFound)
+}
+
+/// Shows a batch from a file, with the counts of the last look at its jobs.
+fn view_of_file(app: &App, request: &Request, batch: &FileBatch) -> BatchView {
+    let now = app.clock.now();
+    BatchView::of_file(batch, batch.last_counts(now), now, &request.base_url())
 }
 
 /// Adds where and when to ask for the result, and whether the request was a repeat.
 fn accepted(answer: Answer, location: &str, replayed: bool) -> Answer {
-    let answer = answer.header(header::LOCATION, location).retry_after(FIRST_LOOK);
+    located(answer, location, replayed).retry_after(FIRST_LOOK)
+}
+
+/// Adds where to ask for the result, and whether the request was a repeat.
+fn located(answer: Answer, location: &str, replayed: bool) -> Answer {
+    let answer = answer.header(header::LOCATION, location);
     if replayed { answer.header(HeaderName::from_static("idempotency-replayed"), "true") } else { answer }
 }

@@ -11,7 +11,7 @@ use shared::caller::IdempotencyKey;
 use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
 use shared::ticket::Ticket;
-use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
+use shared::{Batch, Job, JobId, Problem};
 
 use crate::App;
 
@@ -21,17 +21,13 @@ const AT_ONCE: usize = 16;
 /// large for this one.
 pub(crate) async fn retry(
     app: &App,
-    id: BatchId,
-    owner: &Owner,
+    batch: &BatchOrGroup,
     key: Option<&IdempotencyKey>,
     mut cursor: GroupCursor,
     trace: Option<String>,
-) -> Result<(BatchOrGroup, Counts, Option<String>), Problem> {
-    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    let batch = batch.ok_or(Problem::NotFound)?;
-    cursor.check(&batch)?;
+) -> Result<(Counts, Option<String>), Problem> {
     let mut states = Vec::with_capacity(batch.total());
-    let before = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(id))?;
+    let before = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
     for (part, known) in batch.parts().iter().zip(before) {
         let Some(limit) = cursor.turn_of(part, Instant::now()) else {
             states.extend(part.states(known, app.clock.now()));
@@ -44,7 +40,7 @@ pub(crate) async fn retry(
         }
         states.extend(retried);
     }
-    Ok((batch, Counts::of(states), cursor.next_cursor()))
+    Ok((Counts::of(states), cursor.next_cursor()))
 }
 
 /// Retries the failed jobs of a part until `limit`. Returns the statuses of all its jobs, and whether time ran out.

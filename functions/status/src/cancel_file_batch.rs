@@ -1,0 +1,33 @@
+//! Cancels a batch from a file.
+
+use shared::aws::SavedBatch;
+use shared::aws::gateway::log_failure;
+use shared::ticket::BatchTicket;
+use shared::{FileBatch, Problem};
+
+use crate::App;
+
+/// Has the function `batch` cancel the jobs that have not started. A batch that has ended stays as it is.
+pub(crate) async fn cancel(app: &App, mut batch: FileBatch) -> Result<FileBatch, Problem> {
+    let id = batch.batch.id;
+    // Each iteration means that somebody else changed the batch, so the loop ends.
+    while let Some(next) = batch.cancel(app.clock.now()) {
+        match app.table.save_file_batch(&next).await.map_err(log_failure(id))? {
+            SavedBatch::Stored => {
+                if next.is_active() {
+                    send_ticket(app, &next).await?;
+                }
+                tracing::info!(batch.id = %id, "cancellation of a batch noted");
+                return Ok(next);
+            }
+            SavedBatch::MovedOn(current) => batch = *current,
+            SavedBatch::Gone => return Err(Problem::NotFound),
+        }
+    }
+    Ok(batch)
+}
+
+/// Sends a ticket of a batch. An extra one does no harm.
+pub(crate) async fn send_ticket(app: &App, FileBatch { batch, .. }: &FileBatch) -> Result<(), Problem> {
+    app.batches.send_batch_ticket(&BatchTicket { batch: batch.id }, &batch.owner).await.map_err(log_failure(batch.id))
+}

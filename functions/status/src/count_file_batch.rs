@@ -1,0 +1,49 @@
+//! Counts the jobs of a batch from a file.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::ServiceError;
+use shared::aws::gateway::log_failure;
+use shared::batch::Counts;
+use shared::file_batch::{JOBS_PER_PART, Stage};
+use shared::{FileBatch, Problem};
+
+use crate::App;
+use crate::cancel_file_batch::send_ticket;
+
+/// A request counts the jobs of at most this many parts. Those of a larger batch are counted by the function `batch`, so
+/// they may be some minutes old.
+const MAX_PARTS: usize = 100;
+
+const PARTS_AT_ONCE: usize = 16;
+
+/// A batch is over when its jobs' deadline has passed. If it is still open after this time, its ticket was lost.
+const LONGEST_CLEANUP: Duration = Duration::from_secs(3600);
+
+/// Counts the statuses of the batch's jobs.
+pub(crate) async fn count(app: &App, batch: &FileBatch) -> Result<Counts, Problem> {
+    let now = app.clock.now();
+    if batch.is_active() && batch.batch.deadline_at + LONGEST_CLEANUP <= now {
+        send_ticket(app, batch).await?;
+    }
+    let (parts, ended) = match batch.stage {
+        Stage::Admitting => ((0..batch.admitted.jobs.div_ceil(JOBS_PER_PART)).collect(), Counts::default()),
+        Stage::InProgress => (batch.progress.open_parts.clone(), batch.progress.ended),
+        Stage::AwaitingInput | Stage::Checking | Stage::Invalid | Stage::Ended => (Vec::new(), batch.progress.ended),
+    };
+    if parts.len() > MAX_PARTS {
+        return Ok(batch.last_counts(now));
+    }
+    let counts: Vec<_> = stream::iter(parts)
+        .map(|part| async move {
+            let known = app.table.states_of_part(batch.batch.id, part).await?;
+            Ok::<_, ServiceError>(Counts::of(known.into_iter().map(|(_, status)| status)))
+        })
+        .buffer_unordered(PARTS_AT_ONCE)
+        .try_collect()
+        .await
+        .map_err(log_failure(batch.batch.id))?;
+    let known = counts.into_iter().chain([ended]).sum();
+    Ok(batch.with_missing(known, now))
+}

@@ -1,0 +1,62 @@
+//! Submits a batch whose jobs come from a file.
+
+use std::time::Duration;
+
+use shared::aws::gateway::log_failure;
+use shared::batch::BatchStatus;
+use shared::caller::IdempotencyKey;
+use shared::file_batch::{FileBatchOrder, TIME_TO_START};
+use shared::image::SignedUrl;
+use shared::{Batch, BatchId, FileBatch, Owner, Problem};
+
+use crate::App;
+
+/// How long the URL of an upload works. S3 checks this when the upload begins, so a slow one may take longer.
+const UPLOAD_LIFE: Duration = Duration::from_secs(3600);
+
+/// A batch from a file that was submitted, by this request or an earlier one with the same key.
+pub(crate) struct SubmittedFileBatch {
+    pub(crate) batch: FileBatch,
+    /// Where to upload the file; `None` if the batch no longer awaits it.
+    pub(crate) upload: Option<SignedUrl>,
+    pub(crate) replayed: bool,
+}
+
+/// Submits a batch that awaits its file. A repeated request presigns another URL for the upload.
+pub(crate) async fn submit(
+    app: &App,
+    owner: Owner,
+    order: FileBatchOrder,
+    key: Option<&IdempotencyKey>,
+    base_url: String,
+) -> Result<SubmittedFileBatch, Problem> {
+    let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
+    let now = app.clock.now();
+    let batch = Batch {
+        id,
+        owner,
+        fingerprint: order.fingerprint(),
+        name: order.name,
+        group: None,
+        total: 0,
+        created_at: now,
+        deadline_at: now + TIME_TO_START,
+        expires_at: (now + app.retention).whole_secs(),
+        writing: None,
+        canceled_at: None,
+    };
+    let batch = FileBatch::new(batch, order.input, base_url);
+    let (batch, replayed) = match app.table.create_file_batch(&batch).await.map_err(log_failure(id))? {
+        None => (batch, false),
+        // An identical record is our own write, whose answer was lost.
+        Some(Some(existing)) if existing == batch => (batch, false),
+        Some(Some(existing)) if existing.batch.fingerprint == batch.batch.fingerprint => (existing, true),
+        Some(_) => return Err(Problem::IdempotencyKeyReused),
+    };
+    let upload = match batch.status(now) {
+        BatchStatus::AwaitingInput => Some(app.files.sign_upload(id, now, UPLOAD_LIFE).await.map_err(log_failure(id))?),
+        _ => None,
+    };
+    tracing::info!(batch.id = %id, replayed, "batch from a file submitted");
+    Ok(SubmittedFileBatch { batch, upload, replayed })
+}
