@@ -25,6 +25,8 @@ pub struct Apps {
     pub status: Arc<status::App>,
     /// `functions/dead_letter`.
     pub dead_letter: Arc<dead_letter::App>,
+    /// `functions/batch`.
+    pub batch: Arc<batch::App>,
 }
 
 /// A handler that calls `$handle` with `$app` and the event.
@@ -41,7 +43,7 @@ macro_rules! handler {
 impl Apps {
     /// The functions, each with the environment that the template gives it.
     pub(crate) fn new(deployment: &Deployment, aws: &Aws, clock: &Clock) -> Result<Self, StartError> {
-        let known = ["submit", "worker", "status", "dead_letter"];
+        let known = ["submit", "worker", "status", "dead_letter", "batch"];
         if let Some(unknown) = deployment.functions.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(StartError::UnknownFunction(unknown.clone()));
         }
@@ -54,6 +56,7 @@ impl Apps {
             worker: Arc::new(worker::App::new(aws, clock.clone(), &lookup("worker")?)?),
             status: Arc::new(status::App::new(aws, clock.clone(), &lookup("status")?)?),
             dead_letter: Arc::new(dead_letter::App::new(aws, clock.clone(), &lookup("dead_letter")?)?),
+            batch: Arc::new(batch::App::new(aws, clock.clone(), &lookup("batch")?)?),
         })
     }
 
@@ -69,6 +72,7 @@ impl Apps {
         match function {
             "worker" => Ok(handler!(worker::handle, self.worker)),
             "dead_letter" => Ok(handler!(dead_letter::handle, self.dead_letter)),
+            "batch" => Ok(handler!(batch::handle, self.batch)),
             _ => Err(StartError::UnexpectedEvent { function: function.to_owned(), event: "a queue" }),
         }
     }

@@ -103,6 +103,8 @@ pub struct Ready {
     pub queue_url: String,
     /// The URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
+    /// The URL of the queue of batches.
+    pub batch_queue_url: String,
     /// The URL of the queue of parked messages.
     pub parked_queue_url: String,
     /// The name of the bucket of pictures.
@@ -330,6 +332,7 @@ fn ready(deployment: &Deployment, ports: &Ports) -> Result<Ready, StartError> {
         table: table.name.clone(),
         queue_url: queue("Queue")?,
         dead_letter_queue_url: queue("DeadLetterQueue")?,
+        batch_queue_url: queue("BatchQueue")?,
         parked_queue_url: queue("ParkedQueue")?,
         bucket: bucket.clone(),
     })
