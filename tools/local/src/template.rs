@@ -563,7 +563,7 @@ pub(crate) mod tests {
     fn the_deployed_template_is_understood() {
         let deployment = read(TEMPLATE, &[("MaxAttempts", "5")]).expect("it is understood");
         let functions: Vec<_> = deployment.functions.keys().collect();
-        assert_eq!(functions, ["dead_letter", "status", "submit", "worker"]);
+        assert_eq!(functions, ["batch", "dead_letter", "status", "submit", "worker"]);
         let worker = &deployment.functions["worker"];
         assert_eq!(worker.environment["MAX_ATTEMPTS"], "5");
         assert_eq!(worker.environment["TABLE_NAME"], deployment.tables["JobsTable"].name);
