@@ -93,14 +93,15 @@ def before_call(context, case, kwargs):
         # A job inherits the defaults of its batch, so the two must be compatible.
         defaults = case.body.get("defaults") or {}
         paint_webp(defaults)
-        for job in case.body["jobs"]:
+        jobs = case.body.get("jobs") or []
+        for job in jobs:
             for name in ("model", "output_format"):
                 if job.get(name) is None and defaults.get(name) is not None:
                     job[name] = defaults[name]
             paint_webp(job)
         # No two jobs of a batch may have the same custom_id.
         seen = set()
-        for job in case.body["jobs"]:
+        for job in jobs:
             custom_id = job.get("custom_id")
             if custom_id in seen:
                 del job["custom_id"]

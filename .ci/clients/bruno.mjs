@@ -22,6 +22,10 @@ const KNOWN = {
   "A poster with a title/Find the poster": "follows the redirect",
   "A poster with a title/Download the poster": "has no address, since it followed the redirect",
   "A poster with a title/Find the picture beneath the title": "follows the redirect",
+  "Batch from a file/Find the faults": "follows the redirect",
+  "Batch from a file/Download the faults": "has no address, since it followed the redirect",
+  "Batch from a file/Find the results": "follows the redirect",
+  "Batch from a file/Download the results": "has no address, since it followed the redirect",
   "Bad input/Not JSON": "sends the text as a JSON string",
   "Bad input/A wrong API key": "skips it, because a converted script does not see the environment",
 };

@@ -151,7 +151,7 @@ impl Problem {
             Self::NotCancelable(_) => (409, "not_cancelable", "The job can no longer be canceled"),
             Self::NotRetryable(_) => (409, "not_retryable", "The job cannot be retried"),
             Self::NotFinished(_) => (409, "not_finished", "The job has no picture"),
-            Self::NoInput => (409, "no_input", "The file is not there"),
+            Self::NoInput => (409, "no_input", "The file was not uploaded"),
             Self::WrongBatchState(_) => (409, "wrong_batch_state", "The status of the batch does not allow this"),
             Self::NotFromFile => (409, "not_from_file", "The batch is not one from a file"),
             Self::NoFaults => (409, "no_faults", "The batch has no list of faults"),

@@ -350,7 +350,7 @@ async fn every_example_of_the_api_guide_works_and_answers_as_printed() {
     let blocks = blocks(&read("docs/api.md"));
     let folder = tempfile::tempdir().expect("a directory");
     let commands: Vec<_> = blocks.iter().map(|block| block.commands.clone()).collect();
-    let answers = run(&commands, &[("API", &pipeline.ready().api)], folder.path()).await;
+    let answers = run(&commands, &[("API", &pipeline.ready().api), ("FILMS", "1000")], folder.path()).await;
     let mut compared = 0;
     for (Block { commands, answer }, answered) in blocks.iter().zip(answers) {
         let Some(printed) = answer else { continue };

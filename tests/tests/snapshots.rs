@@ -33,7 +33,7 @@ fn masked(text: &str) -> String {
             ("[time]", length)
         } else if let Some(after) = rest.strip_prefix("http://127.0.0.1:") {
             ("http://[host]", rest.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len())
-        } else if rest.starts_with("?x-id=GetObject") || rest.starts_with("?response-") || rest.starts_with("?X-Amz") {
+        } else if rest.starts_with("?x-id=") || rest.starts_with("?response-") || rest.starts_with("?X-Amz") {
             ("?[signature]", rest.find(['"', ' ', '\n']).unwrap_or(rest.len()))
         } else {
             (&rest[..first.len_utf8()], first.len_utf8())
@@ -124,6 +124,34 @@ async fn answers_about_jobs_and_batches() {
     let requests = vec![get(format!("/batches/{}", batch.id)), get(format!("/batches/{}/jobs", batch.id))];
     insta::assert_snapshot!("batch_ended", exchanges(&pipeline, requests).await);
     pipeline.stack.stop().await;
+}
+
+#[tokio::test]
+async fn answers_about_a_batch_from_a_file() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let post = |path: &str| (Method::POST, path.to_owned(), Value::Null);
+    let get = |path: &str| (Method::GET, path.to_owned(), Value::Null);
+    let order = json!({ "name": "Friday", "input": { "format": "csv" } });
+    let submitted = exchanges(&pipeline, vec![(Method::POST, "/batches".to_owned(), order.clone())]).await;
+    insta::assert_snapshot!("batch_awaiting_input", submitted);
+
+    let batch = pipeline.submit_batch(&order).await;
+    let path = format!("/batches/{}", batch.id);
+    let start = post(&format!("{path}/start"));
+    let early = exchanges(&pipeline, vec![start.clone()]).await;
+    let upload = pipeline.http.put(&batch.upload.expect("it awaits its file").url);
+    assert!(upload.body("prompt\nA heist\n").send().await.is_ok_and(|answer| answer.status().is_success()));
+    let requests = vec![
+        start,
+        get(&path),
+        get(&format!("{path}/faults")),
+        get(&format!("{path}/results")),
+        post(&format!("{path}/retry")),
+        post(&format!("{path}/cancel")),
+    ];
+    let told = format!("{early}\n\n{}", exchanges(&pipeline, requests).await);
+    insta::assert_snapshot!("batch_from_a_file", told);
+    pipeline.stop().await;
 }
 
 #[tokio::test]
