@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A batch with this file, which is started.
-async fn started(pipeline: &Pipeline, order: Value, file: &str) -> BatchId {
+pub(crate) async fn started(pipeline: &Pipeline, order: Value, file: &str) -> BatchId {
     let batch = awaiting(pipeline, order).await;
     upload(pipeline, batch.batch.id, file).await;
     let head = pipeline.s3().head_object().bucket(&pipeline.ready().bucket).key(input_key(batch.batch.id));
@@ -51,7 +51,7 @@ async fn awaiting(pipeline: &Pipeline, order: Value) -> FileBatch {
     batch
 }
 
-async fn save(pipeline: &Pipeline, batch: &FileBatch) {
+pub(crate) async fn save(pipeline: &Pipeline, batch: &FileBatch) {
     let saved = pipeline.table().save_file_batch(batch).await.expect("the table answers");
     assert!(matches!(saved, SavedBatch::Stored), "somebody else moved the batch on");
 }
@@ -66,22 +66,22 @@ async fn upload(pipeline: &Pipeline, id: BatchId, file: &str) {
     put.send().await.expect("S3 takes it");
 }
 
-fn ticket(id: BatchId) -> lambda_runtime::LambdaEvent<aws_lambda_events::sqs::SqsEvent> {
+pub(crate) fn ticket(id: BatchId) -> lambda_runtime::LambdaEvent<aws_lambda_events::sqs::SqsEvent> {
     delivery(&[&BatchTicket { batch: id }.to_body()], 1)
 }
 
 /// Delivers the batch's ticket. Returns whether it is deleted.
-async fn step(pipeline: &Pipeline, id: BatchId) -> bool {
+pub(crate) async fn step(pipeline: &Pipeline, id: BatchId) -> bool {
     let answer = batch::handle(&pipeline.stack.apps().batch, ticket(id)).await.expect("it answers");
     answer.batch_item_failures.is_empty()
 }
 
-async fn record(pipeline: &Pipeline, id: BatchId) -> FileBatch {
+pub(crate) async fn record(pipeline: &Pipeline, id: BatchId) -> FileBatch {
     pipeline.table().get_file_batch(id).await.expect("the table answers").expect("the batch has a record")
 }
 
 /// Has all jobs of the batch painted whose tickets were sent.
-async fn paint(pipeline: &Pipeline, id: BatchId) {
+pub(crate) async fn paint(pipeline: &Pipeline, id: BatchId) {
     for index in 0..record(pipeline, id).await.admitted.jobs {
         assert!(pipeline.work(JobId::in_batch(id, index), 1).await);
     }

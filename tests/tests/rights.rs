@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use local::{Apps, Ready};
 use serde_json::{Value, json};
-use shared::JobId;
+use shared::file_batch::Progress;
 use shared::order::Model;
 use shared::ticket::Ticket;
-use tests::events::{get, post};
+use shared::{BatchId, JobId};
+use tests::events::{answer, get, post};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery, ticket};
 
+use crate::batch_function::{paint, record, save, started, step, ticket as batch_ticket};
 use crate::template::{document, functions};
 
 /// Actions with their resources, which a function may use or does use.
@@ -97,6 +99,7 @@ fn needed(call: &Call<'_>, ready: &Ready) -> Vec<(String, String)> {
                 (&ready.queue_url, "Queue"),
                 (&ready.dead_letter_queue_url, "DeadLetterQueue"),
                 (&ready.parked_queue_url, "ParkedQueue"),
+                (&ready.batch_queue_url, "BatchQueue"),
             ];
             let queue = queues.iter().find(|(url, _)| body["QueueUrl"] == **url).expect("a queue of the template").1;
             // IAM has no actions for batches of messages.
@@ -109,20 +112,30 @@ fn needed(call: &Call<'_>, ready: &Ready) -> Vec<(String, String)> {
                 let model = model.replace("%3A", ":");
                 return vec![right("bedrock:InvokeModel", &format!("foundation-model/{model}"))];
             }
-            let key = uri.path().trim_start_matches('/').trim_start_matches(&ready.bucket).trim_start_matches('/');
-            let file = |action: &str| {
-                assert!(key.starts_with("images/"), "{key}");
-                right(action, "ImageBucket/images/*")
-            };
-            match (call.request.method(), key) {
-                ("GET", "") => vec![right("s3:ListBucket", "ImageBucket")],
-                // To IAM a HEAD is a GET, and S3 answers 404 only to those who may list.
-                ("HEAD" | "GET", _) => vec![file("s3:GetObject"), right("s3:ListBucket", "ImageBucket")],
-                ("PUT", _) => vec![file("s3:PutObject")],
-                ("DELETE", _) => vec![file("s3:DeleteObject")],
-                other => panic!("{other:?} is not known"),
-            }
+            of_object(call.request.method(), &uri, ready)
         }
+    }
+}
+
+/// The rights that a call of S3 needs, or one that somebody makes with a presigned URL.
+fn of_object(method: &str, uri: &axum::http::Uri, ready: &Ready) -> Vec<(String, String)> {
+    let key = uri.path().trim_start_matches('/').trim_start_matches(&ready.bucket).trim_start_matches('/');
+    let file = |action: &str| match key.split('/').collect::<Vec<_>>()[..] {
+        ["images", ..] => right(action, "ImageBucket/images/*"),
+        ["batches", _, "input"] => right(action, "ImageBucket/batches/*/input"),
+        ["batches", _, name] if name.ends_with(".ndjson") => right(action, "ImageBucket/batches/*.ndjson"),
+        _ => panic!("{key} is not known"),
+    };
+    match (method, key) {
+        ("GET", "") => vec![right("s3:ListBucket", "ImageBucket")],
+        // To IAM a HEAD is a GET, and S3 answers 404 only to those who may list.
+        ("HEAD" | "GET", _) => vec![file("s3:GetObject"), right("s3:ListBucket", "ImageBucket")],
+        ("PUT" | "POST", _) => vec![file("s3:PutObject")],
+        ("DELETE", _) if uri.query().is_some_and(|query| query.contains("uploadId")) => {
+            vec![file("s3:AbortMultipartUpload")]
+        }
+        ("DELETE", _) => vec![file("s3:DeleteObject")],
+        other => panic!("{other:?} is not known"),
     }
 }
 
@@ -172,8 +185,18 @@ async fn failed_batch(pipeline: &Pipeline) -> String {
 }
 
 /// All requests to `submit`.
-async fn submit_all(pipeline: &Pipeline, app: &submit::App) {
-    let request = async |event| assert!(submit::handle(app, event).await.expect("an answer").status_code < 300);
+async fn submit_all(pipeline: &Pipeline, app: &submit::App) -> Vec<(&'static str, String)> {
+    let request = async |event| {
+        let (status, body) = answer(submit::handle(app, event).await.expect("an answer"));
+        assert!(status < 300, "{body}");
+    };
+    let from_file = post("/batches", None, None, &json!({ "input": { "format": "txt" } }));
+    let (_, from_file) = answer(submit::handle(app, from_file).await.expect("an answer"));
+    let url = from_file["upload"]["url"].as_str().expect("where to upload the file").to_owned();
+    let upload = pipeline.http.put(&url).body("A heist").send().await.expect("the bucket answers");
+    assert!(upload.status().is_success());
+    let id = from_file["id"].as_str().map(str::to_owned);
+    request(post("/batches/{id}/start", id, None, &Value::Null)).await;
     for _ in 0..2 {
         request(post("/jobs", None, Some("one"), &json!({ "prompt": "A heist" }))).await;
         request(post("/batches", None, Some("two"), &json!({ "group": "g", "jobs": [{ "prompt": "A heist" }] }))).await;
@@ -183,18 +206,29 @@ async fn submit_all(pipeline: &Pipeline, app: &submit::App) {
         "SendMessageBatch" => Action::Refuse,
         _ => Action::Pass,
     });
-    let answer = submit::handle(&without_queue.submit, interrupted.clone()).await.expect("an answer");
-    assert_eq!(answer.status_code, 503);
+    let refused = submit::handle(&without_queue.submit, interrupted.clone()).await.expect("an answer");
+    assert_eq!(refused.status_code, 503);
     pipeline.clock.advance(LEASE);
     request(interrupted).await;
     let job = canceled(pipeline).await;
     request(post("/jobs/{id}/retry", Some(job.to_string()), None, &Value::Null)).await;
     let batch = failed_batch(pipeline).await;
     request(post("/batches/{id}/retry", Some(batch), None, &Value::Null)).await;
+    vec![("PUT", url)]
+}
+
+/// A batch from a file that has ended, with a skipped line and a failed job.
+async fn ended_file_batch(pipeline: &Pipeline) -> String {
+    let order = json!({ "input": { "format": "txt" }, "on_bad_line": "skip" });
+    let id = started(pipeline, order, "nsfw\n{}\n").await;
+    step(pipeline, id).await;
+    paint(pipeline, id).await;
+    assert!(step(pipeline, id).await);
+    id.to_string()
 }
 
 /// All requests to `status`.
-async fn status_all(pipeline: &Pipeline, app: &status::App) {
+async fn status_all(pipeline: &Pipeline, app: &status::App) -> Vec<(&'static str, String)> {
     let request = async |event| assert!(status::handle(app, event).await.expect("an answer").status_code < 400);
     let overdue = abandoned(pipeline).await;
     pipeline.clock.advance(Duration::from_secs(2 * 86_400));
@@ -207,6 +241,20 @@ async fn status_all(pipeline: &Pipeline, app: &status::App) {
     }
     request(post("/jobs/{id}/cancel", Some(waiting), None, &Value::Null)).await;
     request(post("/batches/{id}/cancel", Some(batch), None, &Value::Null)).await;
+    let open = started(pipeline, json!({ "input": { "format": "txt" } }), "A heist\n").await;
+    step(pipeline, open).await;
+    for resource in ["/batches/{id}", "/batches/{id}/jobs"] {
+        request(get(resource, Some(open.to_string()))).await;
+    }
+    request(post("/batches/{id}/cancel", Some(open.to_string()), None, &Value::Null)).await;
+    let ended = ended_file_batch(pipeline).await;
+    let mut signed = Vec::new();
+    for resource in ["/batches/{id}/faults", "/batches/{id}/results"] {
+        let answer = status::handle(app, get(resource, Some(ended.clone()))).await.expect("an answer");
+        assert_eq!(answer.status_code, 302);
+        signed.push(("GET", answer.headers["location"].to_str().expect("a URL").to_owned()));
+    }
+    signed
 }
 
 /// All kinds of tickets for `worker`.
@@ -227,6 +275,31 @@ async fn worker_all(pipeline: &Pipeline, app: &worker::App) {
     work(delivery(&["not a ticket"], 1)).await;
 }
 
+/// All kinds of tickets for `batch`.
+async fn batch_all(pipeline: &Pipeline, app: &batch::App) {
+    let step = async |id| drop(batch::handle(app, batch_ticket(id)).await.expect("an answer"));
+    let ended: BatchId = ended_file_batch(pipeline).await.parse().expect("an id");
+    let order = json!({ "input": { "format": "ndjson" }, "on_bad_line": "skip" });
+    let id = started(pipeline, order.clone(), "{\"prompt\":\"A heist\"}\n{}\n").await;
+    step(id).await;
+    // Its worker was lost, and its time is over.
+    drop(pipeline.claim(JobId::in_batch(id, 0), LEASE).await);
+    pipeline.clock.advance(Duration::from_secs(2 * 86_400));
+    step(id).await;
+    let retried = record(pipeline, ended).await.retry(None, pipeline.clock.now(), LEASE, LEASE);
+    save(pipeline, &retried.expect("allowed").expect("new")).await;
+    step(ended).await;
+    // Faults and results that are too large for one PUT, and results that are abandoned because a job has not ended.
+    let faulty: String = (0..100).map(|i| format!(r#""unknown {i}":1,"#)).collect();
+    let file = format!("{{{faulty}\"prompt\":\"x\"}}\n").repeat(1200) + "{\"prompt\":\"A heist\"}\n";
+    let id = started(pipeline, order, &file).await;
+    step(id).await;
+    let batch = record(pipeline, id).await;
+    save(pipeline, &batch.looked(Progress { open_parts: Vec::new(), ..batch.progress.clone() })).await;
+    step(id).await;
+    drop(batch::handle(app, delivery(&["not a ticket"], 1)).await.expect("an answer"));
+}
+
 /// All kinds of tickets for `dead_letter`.
 async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
     let end = async |event| drop(dead_letter::handle(app, event).await.expect("an answer"));
@@ -245,18 +318,23 @@ async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
 async fn each_function_may_do_just_what_it_does() {
     let template = document();
     let functions = functions(&template);
-    assert_eq!(functions.len(), 4);
+    assert_eq!(functions.len(), 5);
     for (id, binary, function) in functions {
         let pipeline = Pipeline::without_event_sources().await;
         let (apps, used) = recorded(&pipeline);
+        let mut signed = Vec::new();
         match binary {
-            "submit" => submit_all(&pipeline, &apps.submit).await,
-            "status" => status_all(&pipeline, &apps.status).await,
+            "submit" => signed = submit_all(&pipeline, &apps.submit).await,
+            "status" => signed = status_all(&pipeline, &apps.status).await,
             "worker" => worker_all(&pipeline, &apps.worker).await,
             "dead_letter" => dead_letter_all(&pipeline, &apps.dead_letter).await,
+            "batch" => batch_all(&pipeline, &apps.batch).await,
             other => panic!("{other} is not known"),
         }
         let mut used = std::mem::take(&mut *used.lock().expect("no panic"));
+        for (method, url) in signed {
+            used.extend(of_object(method, &url.parse().expect("an address"), pipeline.ready()));
+        }
         used.extend(used_by_lambda(&template, function));
         assert_eq!(allowed(&template, function), used, "{id}: allowed, and used");
         pipeline.stack.stop().await;

@@ -32,7 +32,7 @@ fn a_message_stays_hidden_for_six_times_its_functions_timeout() {
             sources += 1;
         }
     }
-    assert_eq!(sources, 2);
+    assert_eq!(sources, 3);
 }
 
 #[test]
@@ -162,6 +162,7 @@ async fn each_function_reads_just_the_variables_that_it_is_given() {
             "worker" => worker::App::new(aws, clock, &lookup).map(drop),
             "status" => status::App::new(aws, clock, &lookup).map(drop),
             "dead_letter" => dead_letter::App::new(aws, clock, &lookup).map(drop),
+            "batch" => batch::App::new(aws, clock, &lookup).map(drop),
             other => panic!("{other} is a function that this test does not know"),
         };
         built.expect("the template sets what the function needs");
@@ -264,7 +265,7 @@ fn the_boundary_of_deploy_role_holds_all_that_the_roles_may_do() {
         }
         roles += 1;
     }
-    assert_eq!(roles, 6);
+    assert_eq!(roles, 7);
 }
 
 #[test]
