@@ -431,7 +431,7 @@ impl BatchView {
                 cancel: when(awaits_input || file.is_active(), "cancel"),
                 retry: when(can_retry, "retry"),
                 faults: when(file.has_faults(), "faults"),
-                results: when(file.has_results(), "results"),
+                results: when(file.complete_results().is_some(), "results"),
                 group: None,
                 this,
             },

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::batch::{Batch, BatchStatus, Counts, faults_of_defaults};
 use crate::batch_file::{Format, LineFault, Position};
@@ -152,6 +153,8 @@ pub struct Checked {
     pub faults: u64,
     /// The first [`FIRST_FAULTS`] of them.
     pub first_faults: Vec<LineFault>,
+    /// Whether one of them is a fault of the file as a whole: a repeated `custom_id`, too many lines, or another file.
+    pub is_of_file: bool,
 }
 
 impl Checked {
@@ -229,6 +232,8 @@ pub struct FileBatch {
     pub pass: Option<Pass>,
     /// The keys of the last requests to retry it.
     pub retry_keys: RetryKeys,
+    /// The name of the file of results. Each writer has one of its own, so that a slow one cannot replace newer results.
+    pub results: Option<Uuid>,
 }
 
 /// Why a batch cannot be started or retried.
@@ -260,6 +265,7 @@ impl FileBatch {
             progress: Progress::default(),
             pass: None,
             retry_keys: RetryKeys::default(),
+            results: None,
         }
     }
 
@@ -307,10 +313,11 @@ impl FileBatch {
         Self { checked: so_far, ..self.next() }
     }
 
-    /// Ends the check. Without jobs, or with a fault that may not be skipped, the batch is invalid.
+    /// Ends the check. Without jobs, or with a fault that may not be skipped, the batch is invalid. A line can be skipped
+    /// only for a fault of its own, which the admission finds again.
     pub fn checked(&self, checked: Checked) -> Self {
         let refused = checked.faults > 0 && self.input.on_bad_line == OnBadLine::Refuse;
-        let stage = if refused || checked.jobs == 0 { Stage::Invalid } else { Stage::Admitting };
+        let stage = if refused || checked.is_of_file || checked.jobs == 0 { Stage::Invalid } else { Stage::Admitting };
         let mut next = self.next();
         next.stage = stage;
         if stage == Stage::Admitting {
@@ -361,10 +368,10 @@ impl FileBatch {
         self.next().watched()
     }
 
-    /// Ends the batch, with the final counts.
-    pub fn end(&self, counts: Counts) -> Self {
+    /// Ends the batch, with the final counts and the name of its results.
+    pub fn end(&self, counts: Counts, results: Uuid) -> Self {
         let progress = Progress { open_parts: Vec::new(), ended: counts, counts };
-        Self { stage: Stage::Ended, progress, ..self.next() }
+        Self { stage: Stage::Ended, progress, results: Some(results), ..self.next() }
     }
 
     /// Cancels the jobs that have not started; `None` if there is nothing to cancel.
@@ -472,9 +479,9 @@ impl FileBatch {
         was_checked && self.checked.faults > 0
     }
 
-    /// Whether the file of results is complete.
-    pub fn has_results(&self) -> bool {
-        self.stage == Stage::Ended && self.batch.total > 0
+    /// The name of the file of results; `None` while it is not complete.
+    pub fn complete_results(&self) -> Option<Uuid> {
+        self.results.filter(|_| self.stage == Stage::Ended)
     }
 }
 
@@ -548,10 +555,14 @@ mod tests {
         batch = batch.admitted(Admitted { jobs: 2500, position: Position::default() }, true);
         assert_eq!((batch.status(now), &batch.progress.open_parts), (BatchStatus::InProgress, &vec![0, 1, 2]));
         assert_eq!([0, 2].map(|part| batch.jobs_of_part(part)), [0..1000, 2000..2500]);
-        assert_eq!(batch.end(counts(2500, 0)).status(now), BatchStatus::Completed);
-        assert_eq!(batch.end(counts(2499, 1)).status(now), BatchStatus::CompletedWithErrors);
+        assert_eq!(batch.end(counts(2500, 0), Uuid::nil()).status(now), BatchStatus::Completed);
+        assert_eq!(batch.end(counts(2499, 1), Uuid::nil()).status(now), BatchStatus::CompletedWithErrors);
         batch.checked.faults = 1;
-        assert_eq!(batch.end(counts(2500, 0)).status(now), BatchStatus::CompletedWithErrors, "a line was skipped");
+        assert_eq!(
+            batch.end(counts(2500, 0), Uuid::nil()).status(now),
+            BatchStatus::CompletedWithErrors,
+            "a line was skipped"
+        );
     }
 
     #[test]
@@ -562,6 +573,8 @@ mod tests {
         assert_eq!(batch.checked(checked.clone()).stage, Stage::Invalid);
         batch.input.on_bad_line = OnBadLine::Skip;
         assert_eq!(batch.checked(checked.clone()).stage, Stage::Admitting);
+        let of_file = Checked { is_of_file: true, ..checked.clone() };
+        assert_eq!(batch.checked(of_file).stage, Stage::Invalid, "no line is faulty by itself");
         assert_eq!(batch.checked(Checked { jobs: 0, ..checked }).stage, Stage::Invalid, "no job is left");
     }
 
@@ -578,21 +591,21 @@ mod tests {
         let now = Timestamp::from_ms(10);
         for batch in [awaiting(), started()] {
             let canceled = batch.cancel(now).expect("it has not ended");
-            assert_eq!((canceled.status(now), canceled.has_results()), (BatchStatus::Canceled, false));
+            assert_eq!((canceled.status(now), canceled.complete_results()), (BatchStatus::Canceled, None));
         }
         let admitting = checked(3).cancel(now).expect("it has not ended");
         let stopped = admitting.stop_admission(now);
         assert_eq!((stopped.stage, stopped.status_of_missing(now)), (Stage::InProgress, Status::Canceled));
         assert!(stopped.pass.is_some(), "what was admitted is canceled next");
         assert!(watched(3).cancel(now).expect("it has not ended").pass.is_some());
-        assert_eq!(watched(3).end(counts(3, 0)).cancel(now), None);
+        assert_eq!(watched(3).end(counts(3, 0), Uuid::nil()).cancel(now), None);
         assert_eq!(started().checked(Checked::default()).cancel(now), None);
     }
 
     #[test]
     fn a_retry_looks_at_every_job_again_and_is_done_once_for_each_key() {
         let (now, key) = (Timestamp::from_ms(10), "friday".parse().expect("a key"));
-        let ended = watched(1500).end(counts(1499, 1));
+        let ended = watched(1500).end(counts(1499, 1), Uuid::nil());
         let retried = ended.retry(Some(&key), now, HOUR, HOUR).expect("allowed").expect("for the first time");
         assert_eq!((retried.stage, retried.progress.open_parts.len()), (Stage::InProgress, 2));
         assert_eq!(retried.pass, Some(Pass { action: Action::Retry(retried.fence), next: 0 }));

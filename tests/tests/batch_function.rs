@@ -89,7 +89,11 @@ pub(crate) async fn paint(pipeline: &Pipeline, id: BatchId) {
 
 /// The lines of one of the batch's files.
 async fn document(pipeline: &Pipeline, id: BatchId, name: &str) -> Vec<Value> {
-    let get = pipeline.s3().get_object().bucket(&pipeline.ready().bucket).key(format!("batches/{id}/{name}"));
+    let name = match record(pipeline, id).await.complete_results() {
+        Some(results) if name == "results" => format!("results-{results}"),
+        _ => name.to_owned(),
+    };
+    let get = pipeline.s3().get_object().bucket(&pipeline.ready().bucket).key(format!("batches/{id}/{name}.ndjson"));
     let body = get.send().await.expect("it was written").body.collect().await.expect("S3 answers").into_bytes();
     let text = String::from_utf8(body.to_vec()).expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
@@ -115,7 +119,7 @@ async fn a_file_becomes_jobs_and_results() {
     assert!(step(&pipeline, id).await, "all has ended");
     let batch = record(&pipeline, id).await;
     assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed);
-    let results = document(&pipeline, id, "results.ndjson").await;
+    let results = document(&pipeline, id, "results").await;
     assert_eq!(results.iter().map(|line| &line["line"]).collect::<Vec<_>>(), [2, 4]);
     let (first, second) = (&results[0], &results[1]);
     assert_eq!((&first["custom_id"], &first["status"]), (&json!("one"), &json!("succeeded")));
@@ -138,7 +142,7 @@ async fn a_faulty_line_is_named_and_nothing_is_painted() {
     assert!(step(&pipeline, id).await, "nothing more is to be done");
     let batch = record(&pipeline, id).await;
     assert_eq!((batch.stage, batch.checked.faults, batch.batch.total), (Stage::Invalid, 3, 0));
-    let faults = document(&pipeline, id, "faults.ndjson").await;
+    let faults = document(&pipeline, id, "faults").await;
     let places: Vec<_> = faults.iter().map(|fault| (&fault["line"], fault["pointer"].as_str())).collect();
     assert_eq!(places, [(&json!(2), Some("/prompt")), (&json!(4), Some("")), (&json!(5), Some("/custom_id"))]);
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
@@ -162,10 +166,48 @@ async fn faulty_lines_may_be_skipped() {
     assert!(step(&pipeline, id).await);
     let batch = record(&pipeline, id).await;
     assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::CompletedWithErrors);
-    let results = document(&pipeline, id, "results.ndjson").await;
+    let results = document(&pipeline, id, "results").await;
     let statuses: Vec<_> = results.iter().map(|line| line["status"].as_str().expect("a status")).collect();
     assert_eq!(statuses, ["succeeded", "invalid", "succeeded"]);
     assert_eq!((&results[1]["job_id"], &results[1]["faults"][0]["pointer"]), (&Value::Null, &json!("/prompt")));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_fault_of_the_whole_file_is_not_skipped() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = json!({ "input": { "format": "csv" }, "on_bad_line": "skip" });
+    let id = started(&pipeline, order, "custom_id,prompt\n1,a\n1,b\n2,\n").await;
+    assert!(step(&pipeline, id).await);
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.stage, batch.checked.faults), (Stage::Invalid, 2));
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn results_that_come_late_replace_no_newer_ones() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(1)).await;
+    assert!(!step(&pipeline, id).await);
+    pipeline.model("filter=1");
+    paint(&pipeline, id).await;
+    pipeline.model("");
+    let (late, slow) =
+        pipeline.intercept(|call| if call.request.method() == "PUT" { Action::Hold } else { Action::Pass });
+    let meanwhile = async {
+        late.held().await;
+        assert!(step(&pipeline, id).await, "another invocation ends the batch");
+        let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
+        save(&pipeline, &retried.expect("allowed").expect("new")).await;
+        assert!(!step(&pipeline, id).await);
+        paint(&pipeline, id).await;
+        assert!(step(&pipeline, id).await);
+        late.resume();
+    };
+    let (answer, ()) = tokio::join!(batch::handle(&slow.batch, ticket(id)), meanwhile);
+    assert!(answer.expect("it answers").batch_item_failures.is_empty());
+    assert_eq!(document(&pipeline, id, "results").await[0]["status"], "succeeded");
     pipeline.stop().await;
 }
 
@@ -194,7 +236,7 @@ async fn a_canceled_batch_paints_no_more_and_says_so_for_each_line() {
     let batch = record(&pipeline, id).await;
     assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Canceled);
     assert_eq!((batch.progress.counts.succeeded, batch.progress.counts.canceled), (1, 11));
-    let results = document(&pipeline, id, "results.ndjson").await;
+    let results = document(&pipeline, id, "results").await;
     assert_eq!(results.iter().filter(|line| line["status"] == "canceled").count(), 11);
     assert_eq!(results[3]["status"], "succeeded");
     pipeline.stop().await;
@@ -210,7 +252,7 @@ async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
     assert!(step(&pipeline, id).await);
     let batch = record(&pipeline, id).await;
     assert_eq!(batch.progress.counts.failed, 5);
-    assert_eq!(document(&pipeline, id, "results.ndjson").await[0]["error"]["code"], "content_filtered");
+    assert_eq!(document(&pipeline, id, "results").await[0]["error"]["code"], "content_filtered");
     pipeline.model("");
     let key = "again".parse().expect("a key");
     let retried = batch.retry(Some(&key), pipeline.clock.now(), HOUR, 30 * DAY).expect("allowed").expect("new");
@@ -220,7 +262,7 @@ async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
     assert!(step(&pipeline, id).await);
     let batch = record(&pipeline, id).await;
     assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed);
-    assert!(document(&pipeline, id, "results.ndjson").await.iter().all(|line| line["status"] == "succeeded"));
+    assert!(document(&pipeline, id, "results").await.iter().all(|line| line["status"] == "succeeded"));
     pipeline.stop().await;
 }
 
@@ -232,7 +274,7 @@ async fn a_job_whose_ticket_was_lost_fails_at_the_deadline() {
     assert!(pipeline.work(JobId::in_batch(id, 0), 1).await);
     pipeline.clock.advance(2 * HOUR);
     assert!(step(&pipeline, id).await);
-    let results = document(&pipeline, id, "results.ndjson").await;
+    let results = document(&pipeline, id, "results").await;
     assert_eq!(results[1]["error"]["code"], "deadline_exceeded");
     assert_eq!(record(&pipeline, id).await.progress.counts.failed, 2);
     pipeline.stop().await;
@@ -258,7 +300,7 @@ async fn cancel_at(held: fn(&Call<'_>) -> bool) {
         }
     }
     assert_eq!(pipeline.stack.bedrock().stats().images, 0);
-    let results = document(&pipeline, id, "results.ndjson").await;
+    let results = document(&pipeline, id, "results").await;
     assert!(results.len() == 2 && results.iter().all(|line| line["status"] == "canceled"), "{results:?}");
     pipeline.stop().await;
 }
@@ -320,7 +362,7 @@ async fn a_batch_of_several_parts_is_admitted_counted_and_canceled_whole() {
     save(&pipeline, &batch.cancel(pipeline.clock.now()).expect("it has not ended")).await;
     assert!(step(&pipeline, id).await);
     assert_eq!(record(&pipeline, id).await.progress.counts.canceled, 1005);
-    assert_eq!(document(&pipeline, id, "results.ndjson").await.len(), 1005);
+    assert_eq!(document(&pipeline, id, "results").await.len(), 1005);
     pipeline.stop().await;
 }
 
@@ -347,7 +389,7 @@ async fn disturb(disturbance: Disturbance) {
         assert!(step(&pipeline, id).await, "call {number}: the batch never ends");
         let batch = record(&pipeline, id).await;
         assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed, "call {number}");
-        assert_eq!(document(&pipeline, id, "results.ndjson").await.len(), 3, "call {number}");
+        assert_eq!(document(&pipeline, id, "results").await.len(), 3, "call {number}");
         assert_eq!(pipeline.stack.bedrock().stats().images - before, 3, "call {number}: each is painted once");
         number += 1;
     }

@@ -300,7 +300,8 @@ async fn a_cancellation_is_noted_in_every_state() {
     assert_eq!(tickets(&pipeline).await, before + 1);
     assert_eq!(problem(steer(&pipeline, running, "retry").await).await, (409, "wrong_batch_state".to_owned()));
 
-    let ended = save(&pipeline, record(&pipeline, running).await.end(Counts::of([Status::Succeeded; 3]))).await;
+    let ended =
+        save(&pipeline, record(&pipeline, running).await.end(Counts::of([Status::Succeeded; 3]), Uuid::nil())).await;
     assert_eq!(steered(&pipeline, running, "cancel").await.status, BatchStatus::Completed);
     assert_eq!(record(&pipeline, running).await, ended);
     pipeline.stop().await;
@@ -334,7 +335,7 @@ async fn a_retry_is_noted_once_for_each_key() {
     let pipeline = Pipeline::without_event_sources().await;
     let batch = admitted(&pipeline, 2).await;
     let id = batch.batch.id;
-    let ended = save(&pipeline, batch.end(Counts::of([Status::Succeeded, Status::Failed]))).await;
+    let ended = save(&pipeline, batch.end(Counts::of([Status::Succeeded, Status::Failed]), Uuid::nil())).await;
     let shown = view(&pipeline, id).await;
     assert_eq!((shown.status, shown.counts.failed), (BatchStatus::CompletedWithErrors, 1));
     assert!(shown.links.retry.is_some() && shown.links.results.is_some() && shown.links.cancel.is_none());
@@ -350,7 +351,7 @@ async fn a_retry_is_noted_once_for_each_key() {
     assert_eq!(noted.pass, Some(Pass { action: PassAction::Retry(ended.fence + 1), next: 0 }));
     assert_eq!(retry().await, (true, BatchStatus::InProgress));
     assert_eq!((record(&pipeline, id).await, tickets(&pipeline).await), (noted.clone(), before + 2));
-    save(&pipeline, noted.end(Counts::of([Status::Succeeded; 2]))).await;
+    save(&pipeline, noted.end(Counts::of([Status::Succeeded; 2]), Uuid::nil())).await;
     assert_eq!(retry().await, (true, BatchStatus::Completed));
     assert_eq!(tickets(&pipeline).await, before + 2);
     pipeline.stop().await;
@@ -419,7 +420,7 @@ async fn faults_and_results_have_an_address_once_they_are_written() {
     let ended = admitted(&pipeline, 1).await;
     let id = ended.batch.id;
     assert_eq!(problem(get(id, "results").await).await, (409, "no_results".to_owned()));
-    save(&pipeline, ended.end(Counts::of([Status::Succeeded]))).await;
+    save(&pipeline, ended.end(Counts::of([Status::Succeeded]), Uuid::nil())).await;
     assert_eq!(get(id, "results").await.status(), StatusCode::FOUND);
     pipeline.stop().await;
 }

@@ -23,7 +23,8 @@ pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, Service
     let end = batch.batch.total.min(next + JOBS_PER_PART);
     let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
     for ids in ids.chunks(JOBS_AT_ONCE) {
-        let jobs = app.table.get_all(ids).await?.into_values();
+        let mut jobs = app.table.get_all(ids).await?;
+        let jobs = ids.iter().filter_map(|id| jobs.remove(id));
         match action {
             Action::Cancel => cancel(app, jobs).await?,
             Action::Retry(number) => retry(app, batch, jobs, *number).await?,

@@ -31,7 +31,7 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
     loop {
         match lines.next().await? {
             Next::Line(line) if line.number > MAX_LINES => {
-                check.fault(line.number, format!("is one too many: a file has at most {MAX_LINES} lines")).await?;
+                check.fault(line.number, "", format!("is one too many: a file has at most {MAX_LINES} lines")).await?;
                 break;
             }
             Next::Line(line) => {
@@ -43,7 +43,7 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
             }
             Next::End => break,
             Next::Replaced => {
-                check.fault(lines.position().lines + 1, REPLACED.to_owned()).await?;
+                check.fault(lines.position().lines + 1, "", REPLACED.to_owned()).await?;
                 break;
             }
         }
@@ -67,7 +67,7 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
     }
     check.checked.lines = lines.position().lines;
     if check.checked.jobs == 0 && check.checked.faults == 0 {
-        check.fault(1, "is missing: the file has no jobs".to_owned()).await?;
+        check.fault(1, "", "is missing: the file has no jobs".to_owned()).await?;
     }
     let checked = check.finish().await?;
     save(app, batch.checked(checked)).await
@@ -103,15 +103,16 @@ impl<'a> Check<'a> {
             && !self.seen.insert(self.hasher.hash_one(id))
         {
             let detail = "must be unique in the file, but an earlier line has the same".to_owned();
-            return self.faults(vec![LineFault { line, pointer: "/custom_id".to_owned(), detail }]).await;
+            return self.fault(line, "/custom_id", detail).await;
         }
         self.checked.jobs += 1;
         Ok(())
     }
 
-    /// Adds a fault of a whole line.
-    async fn fault(&mut self, line: u64, detail: String) -> Result<(), ServiceError> {
-        self.faults(vec![LineFault { line, pointer: String::new(), detail }]).await
+    /// Adds a fault of the file as a whole.
+    async fn fault(&mut self, line: u64, pointer: &str, detail: String) -> Result<(), ServiceError> {
+        self.checked.is_of_file = true;
+        self.faults(vec![LineFault { line, pointer: pointer.to_owned(), detail }]).await
     }
 
     async fn faults(&mut self, faults: Vec<LineFault>) -> Result<(), ServiceError> {

@@ -99,5 +99,5 @@ fn until_next_look(progress: &Progress, elapsed: Duration) -> Duration {
     let Counts { queued, running, total, .. } = progress.counts;
     let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);
     let left = elapsed.mul_f64(open / ended.max(1.0));
-    (left / 4).clamp(SHORTEST.max(elapsed / 100).min(LONGEST), LONGEST)
+    (left / 4).clamp(SHORTEST.max(elapsed / 50).min(LONGEST), LONGEST)
 }

@@ -13,6 +13,8 @@ use shared::label::CustomId;
 use shared::poster::Lettering;
 use shared::{FileBatch, JobId};
 
+use uuid::Uuid;
+
 use crate::App;
 use crate::lines::{Lines, Next};
 use crate::step::{Step, save};
@@ -67,7 +69,8 @@ enum Wanted {
 /// batch goes on.
 pub(crate) async fn write(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
     let mut lines = Some(Lines::from(app, batch, Position::default()));
-    let mut results = app.files.write(batch.batch.id, Document::Results);
+    let id = Uuid::new_v4();
+    let mut results = app.files.write(batch.batch.id, Document::Results(id));
     let (mut counts, mut index) = (Counts::default(), 0);
     loop {
         let wanted = next_lines(&mut lines, batch, &mut index).await?;
@@ -88,7 +91,7 @@ pub(crate) async fn write(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
         }
     }
     results.finish().await?;
-    save(app, batch.end(counts)).await
+    save(app, batch.end(counts, id)).await
 }
 
 /// The next lines of the file. If the file is gone, the rest of the jobs is written without it.

@@ -23,7 +23,7 @@ use shared::cursor::CursorKey;
 use shared::group::{BatchOrGroup, GroupCursor};
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, Job, JobState, Owner, Problem};
+use shared::{Clock, FileBatch, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
 use crate::list_jobs::{Filter, Listed};
@@ -111,8 +111,8 @@ async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
         ("POST", "/jobs/{id}/cancel") => cancel_job(app, request, owner).await,
         ("GET", "/batches/{id}") => get_batch(app, request, owner).await,
         ("GET", "/batches/{id}/jobs") => list_batch(app, request, owner).await,
-        ("GET", "/batches/{id}/faults") => get_document(app, request, owner, Document::Faults).await,
-        ("GET", "/batches/{id}/results") => get_document(app, request, owner, Document::Results).await,
+        ("GET", "/batches/{id}/faults") => get_document(app, request, owner, faults_of).await,
+        ("GET", "/batches/{id}/results") => get_document(app, request, owner, results_of).await,
         ("POST", "/batches/{id}/cancel") => cancel_batch(app, request, owner).await,
         (_, path) => Err(wrong_method(path)),
     }
@@ -194,18 +194,26 @@ async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer
     Ok(batch_answer(app, 200, BatchView::new(&batch, counts, app.clock.now(), &request.base_url())))
 }
 
+fn faults_of(batch: &FileBatch) -> Result<Document, Problem> {
+    if batch.has_faults() { Ok(Document::Faults) } else { Err(Problem::NoFaults) }
+}
+
+fn results_of(batch: &FileBatch) -> Result<Document, Problem> {
+    batch.complete_results().map(Document::Results).ok_or(Problem::NoResults)
+}
+
 /// Redirects to one of the files that the service writes about a batch from a file.
-async fn get_document(app: &App, request: &Request, owner: &Owner, document: Document) -> Result<Answer, Problem> {
+async fn get_document(
+    app: &App,
+    request: &Request,
+    owner: &Owner,
+    document_of: fn(&FileBatch) -> Result<Document, Problem>,
+) -> Result<Answer, Problem> {
     request.query(&[])?;
     let BatchOrGroup::File(file) = get_batch::get(app, request.id()?, owner).await? else {
         return Err(Problem::NotFromFile);
     };
-    match document {
-        Document::Faults if !file.has_faults() => return Err(Problem::NoFaults),
-        Document::Results if !file.has_results() => return Err(Problem::NoResults),
-        Document::Faults | Document::Results => {}
-    }
-    let id = file.batch.id;
+    let (id, document) = (file.batch.id, document_of(&file)?);
     let url = app.files.sign(id, document, app.clock.now(), app.url_life).await.map_err(log_failure(id))?;
     Ok(Answer::empty(302).header(header::LOCATION, url))
 }

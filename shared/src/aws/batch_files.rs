@@ -10,12 +10,12 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{Kind, ServiceError};
 use crate::file_batch::InputFile;
 use crate::id::BatchId;
 use crate::image::SignedUrl;
-use crate::spelled::spelled;
 use crate::time::Timestamp;
 
 const SERVICE: &str = "S3";
@@ -27,13 +27,30 @@ const BYTES_PER_READ: u64 = 4 * 1024 * 1024;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const BYTES_PER_PART: usize = 8 * 1024 * 1024;
 
-spelled! {
-    /// A file that the service writes about a batch, by its name in the bucket.
-    Document, "a file of a batch",
+/// A file that the service writes about a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
     /// The faults of the input file.
-    Faults = "faults.ndjson",
-    /// What became of each line.
-    Results = "results.ndjson",
+    Faults,
+    /// What became of each line, as [`FileBatch::results`](crate::FileBatch::results) names it.
+    Results(Uuid),
+}
+
+impl Document {
+    fn key(self, batch: BatchId) -> String {
+        match self {
+            Self::Faults => format!("batches/{batch}/faults.ndjson"),
+            Self::Results(id) => format!("batches/{batch}/results-{id}.ndjson"),
+        }
+    }
+
+    /// The name under which it is downloaded.
+    fn file_name(self, batch: BatchId) -> String {
+        match self {
+            Self::Faults => format!("{batch}-faults.ndjson"),
+            Self::Results(_) => format!("{batch}-results.ndjson"),
+        }
+    }
 }
 
 /// The files of batches.
@@ -63,10 +80,10 @@ impl BatchFiles {
         now: Timestamp,
         life: Duration,
     ) -> Result<String, ServiceError> {
-        let get = self.client.get_object().bucket(&self.bucket).key(key(batch, document));
+        let get = self.client.get_object().bucket(&self.bucket).key(document.key(batch));
         let get = get
             .response_content_type("application/x-ndjson")
-            .response_content_disposition(format!("attachment; filename=\"{batch}-{document}\""));
+            .response_content_disposition(format!("attachment; filename=\"{}\"", document.file_name(batch)));
         let get = get.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
         Ok(get.uri().to_owned())
     }
@@ -106,7 +123,7 @@ impl BatchFiles {
 
     /// Begins to write one of the service's own files.
     pub fn write(&self, batch: BatchId, document: Document) -> Writer {
-        Writer { files: self.clone(), key: key(batch, document), buffer: Vec::new(), upload: None, parts: Vec::new() }
+        Writer { files: self.clone(), key: document.key(batch), buffer: Vec::new(), upload: None, parts: Vec::new() }
     }
 }
 
@@ -170,10 +187,6 @@ impl Writer {
 
 fn input_key(batch: BatchId) -> String {
     format!("batches/{batch}/input")
-}
-
-fn key(batch: BatchId, document: Document) -> String {
-    format!("batches/{batch}/{document}")
 }
 
 fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {

@@ -12,8 +12,9 @@ use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{TryStreamExt, stream};
 use shared::aws::{Aws, Saved, ServiceError, Table};
+use shared::file_batch::Stage;
 use shared::job::Lease;
-use shared::ticket::Ticket;
+use shared::ticket::{BatchTicket, Ticket};
 use shared::{BatchId, JobId, Owner, Timestamp};
 
 use crate::Ready;
@@ -58,6 +59,10 @@ pub(crate) async fn requeue(
         }
     }
 
+    let batches = aws.queue(ready.batch_queue_url.clone());
+    for (batch, owner) in unfinished.file_batches {
+        batches.send_batch_ticket(&BatchTicket { batch }, &owner).await.map_err(RequeueError::Send)?;
+    }
     let sent = unfinished.jobs.len();
     let mut tickets: HashMap<Owner, Vec<Ticket>> = HashMap::new();
     for job in unfinished.jobs {
@@ -83,6 +88,8 @@ struct Unfinished {
     jobs: Vec<UnfinishedJob>,
     /// Batches whose submission did not finish.
     batches: Vec<BatchId>,
+    /// Batches from files that have not ended.
+    file_batches: Vec<(BatchId, Owner)>,
 }
 
 struct UnfinishedJob {
@@ -99,13 +106,18 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
     let items = client
         .scan()
         .table_name(&ready.table)
-        .projection_expression("pk, #owner, #status, created_at, queued_at, writing_until")
+        .projection_expression("pk, #owner, #status, created_at, queued_at, writing_until, batch_owner, #file.stage")
         .filter_expression(
             "#status IN (:queued, :running) OR attribute_type(held_until, :number) \
-             OR attribute_type(former_until, :number) OR attribute_type(writing_until, :number)",
+             OR attribute_type(former_until, :number) OR attribute_type(writing_until, :number) \
+             OR #file.stage IN (:checking, :admitting, :in_progress)",
         )
         .expression_attribute_names("#owner", "owner")
         .expression_attribute_names("#status", "status")
+        .expression_attribute_names("#file", "file")
+        .expression_attribute_values(":checking", AttributeValue::S(Stage::Checking.to_string()))
+        .expression_attribute_values(":admitting", AttributeValue::S(Stage::Admitting.to_string()))
+        .expression_attribute_values(":in_progress", AttributeValue::S(Stage::InProgress.to_string()))
         .expression_attribute_values(":queued", AttributeValue::S("queued".to_owned()))
         .expression_attribute_values(":running", AttributeValue::S("running".to_owned()))
         .expression_attribute_values(":number", AttributeValue::S("N".to_owned()))
@@ -116,7 +128,7 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
         .await
         .map_err(|error| RequeueError::Read(DisplayErrorContext(error).to_string()))?;
 
-    let mut unfinished = Unfinished { jobs: Vec::new(), batches: Vec::new() };
+    let mut unfinished = Unfinished { jobs: Vec::new(), batches: Vec::new(), file_batches: Vec::new() };
     for item in &items {
         let text = |name: &str| item.get(name)?.as_s().ok();
         let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
@@ -128,6 +140,10 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
                 let created_at = number("created_at").unwrap_or_default();
                 let queued_at = number("queued_at").map(Timestamp::from_ms);
                 unfinished.jobs.push(UnfinishedJob { id, owner: Owner::new(owner), running, created_at, queued_at });
+            }
+            _ if item.contains_key("file") => {
+                let (Ok(id), Some(owner)) = (id.parse(), text("batch_owner")) else { continue };
+                unfinished.file_batches.push((id, Owner::new(owner)));
             }
             _ => {
                 if let (Ok(id), Some(_)) = (id.parse(), number("writing_until")) {

@@ -303,6 +303,7 @@ pub(super) struct FileRow {
     /// The index of the next job to retry, and the number of the request.
     retry_from: Option<(usize, u64)>,
     retry_keys: RetryKeys,
+    results: Option<String>,
 }
 
 /// The attribute with the [`FileRow`].
@@ -335,6 +336,7 @@ pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
             Action::Retry(number) => Some((pass.next, number)),
         }),
         retry_keys: batch.retry_keys.clone(),
+        results: batch.results.map(|id| id.to_string()),
     };
     to_attribute_value(row).expect("a batch's row is always an attribute")
 }
@@ -347,8 +349,9 @@ pub(super) fn file_item_of(batch: &FileBatch) -> Item {
 
 /// Parses a batch from a file; `None` if the item is another batch.
 pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceError>> {
+    let corrupt = || ServiceError::corrupt(SERVICE);
     let row = item.get(FILE)?.clone();
-    Some(from_attribute_value(row).map_err(|_| ServiceError::corrupt(SERVICE)).and_then(|row: FileRow| {
+    Some(from_attribute_value(row).map_err(|_| corrupt()).and_then(|row: FileRow| {
         let cancel = row.cancel_from.map(|next| Pass { action: Action::Cancel, next });
         let retry = row.retry_from.map(|(next, number)| Pass { action: Action::Retry(number), next });
         Ok(FileBatch {
@@ -356,7 +359,7 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
             input: Input {
                 format: row.format,
                 on_bad_line: row.on_bad_line,
-                defaults: serde_json::from_str(&row.defaults).map_err(|_| ServiceError::corrupt(SERVICE))?,
+                defaults: serde_json::from_str(&row.defaults).map_err(|_| corrupt())?,
                 model: row.model,
             },
             base_url: row.base_url,
@@ -369,11 +372,14 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
                 jobs: row.checked_jobs,
                 faults: row.faults,
                 first_faults: row.first_faults,
+                // The check has ended, or begins anew.
+                is_of_file: false,
             },
             admitted: Admitted { jobs: row.admitted_jobs, position: row.position },
             progress: Progress { open_parts: row.open_parts, ended: row.ended, counts: row.counts },
             pass: cancel.or(retry),
             retry_keys: row.retry_keys,
+            results: row.results.map(|id| Uuid::try_parse(&id).map_err(|_| corrupt())).transpose()?,
         })
     }))
 }
@@ -547,7 +553,7 @@ mod tests {
             stage: Stage::InProgress,
             started_at: Some(now),
             file: Some(InputFile { etag: "\"a\"".to_owned(), bytes: 5 }),
-            checked: Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault] },
+            checked: Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault], is_of_file: false },
             admitted: Admitted {
                 jobs: 2,
                 position: Position { offset: 5, lines: 3, header: Some(vec!["prompt".to_owned()]) },
@@ -555,6 +561,7 @@ mod tests {
             progress: Progress { open_parts: vec![0, 5], ..Progress::default() },
             pass: Some(Pass { action: Action::Retry(6), next: 1000 }),
             retry_keys: RetryKeys::default().with_digest("0123456789abcdef"),
+            results: Some(Uuid::new_v4()),
             ..new.clone()
         };
         let canceling = FileBatch { pass: Some(Pass { action: Action::Cancel, next: 5 }), ..full.clone() };
