@@ -1,103 +1,145 @@
-//! The reader of a batch's file: NDJSON, CSV, or a prompt on each line.
+//! Reading the file of a batch, line by line.
 //!
-//! It takes the file in pieces, cut anywhere, and keeps no more than a line of it. It can go on from any line, so that
-//! the jobs of a large file are admitted in steps.
+//! The reader does no I/O. It takes the file in pieces of any size, and holds at most one line and one piece.
 
 mod csv;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use std::ops::ControlFlow;
 
+use memchr::{memchr2, memchr2_iter};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use self::csv::Row;
 use crate::batch::Entry;
-use crate::json;
+use crate::fault::FieldError;
+use crate::json::{self, Unreadable, kind};
 use crate::order::Model;
 use crate::spelled::spelled;
 
-use self::csv::{Columns, Quotes, separator};
-
-/// The longest line, in bytes. The longest job that the API accepts has a third of it.
+/// The maximum length of a line without its end, in bytes. A CSV row with line breaks in its cells counts as one line.
 pub const MAX_LINE_BYTES: usize = 1_000_000;
 
-/// The length of the longest line end, CRLF.
-const LINE_END: usize = 2;
-
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-const NOT_UTF_8: &str = "is not in UTF-8; save the file as UTF-8";
-
 spelled! {
-    /// The format of a batch's file.
-    Format, "a format of a file",
-    /// A job on each line, as a JSON object with the fields of `POST /jobs`.
+    /// The format of an input file. In each, the text is UTF-8 with or without a byte order mark, lines end in LF, CRLF or
+    /// CR, and empty lines are skipped.
+    Format, "a format of an input file",
+    /// A JSON object on each line: a job of `POST /jobs`. It may have `title` and `tagline`, or `poster.title` and
+    /// `poster.tagline`, in place of those in `poster`.
     Ndjson = "ndjson",
-    /// Comma-separated values, whose first line names the columns.
+    /// RFC 4180. The first row names the columns in upper or lower case: the fields of a job, such as `prompt`, `seed` and
+    /// `metadata.campaign`. An empty cell is a field that is not given.
     Csv = "csv",
     /// A prompt on each line.
     Text = "txt",
 }
 
-/// A place in a file, between two lines.
+/// A place between two lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// How many bytes come before it.
+    pub offset: u64,
+    /// How many line ends come before it.
+    pub lines: u64,
+}
+
+/// A place in a file from which it can be read on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The number of bytes before it.
+    /// How many bytes were read.
     pub offset: u64,
-    /// The number of lines before it, including empty ones.
+    /// How many lines were read, including empty ones and the header of a CSV file.
     pub lines: u64,
-    /// The columns of a CSV file, once they are known.
+    /// The columns of a CSV file, once its header was read. At most a hundred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<Vec<String>>,
 }
 
-/// A fault of a line.
+/// A line of a file that is not empty.
+#[derive(Debug, PartialEq)]
+pub struct Line {
+    /// The number of the line, from 1. A CSV row has the number of the line on which it begins.
+    pub number: u64,
+    /// The place after it. Before it, if it makes the rest of the file unreadable.
+    pub end: Place,
+    /// The job, an object as in `POST /jobs`, before defaults. Or why there is none: at least one fault.
+    pub job: Result<Value, Vec<LineFault>>,
+}
+
+/// A fault in a line of a file. As JSON, it is a line of the list of faults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineFault {
-    /// The number of the line, from one.
+    /// The number of the line, from 1.
     pub line: u64,
-    /// A JSON pointer to the field; empty for the whole line.
+    /// A JSON pointer (RFC 6901) to the field of the job; empty for the whole line.
     pub pointer: String,
     /// The violated rule, to be read after the field's name.
     pub detail: String,
 }
 
-/// A line that is not empty.
-#[derive(Debug)]
-pub struct Line {
-    /// The number of the line on which it begins, from one.
-    pub number: u64,
-    /// The job with the fields of `POST /jobs`, or what is wrong with the line.
-    pub job: Result<Value, String>,
-}
+impl LineFault {
+    /// A fault of the field that `error` names.
+    pub fn new(line: u64, error: FieldError) -> Self {
+        Self { line, pointer: error.pointer, detail: error.detail }
+    }
 
-impl Line {
-    /// The job, whose missing fields are taken from `defaults`, or all faults of the line.
-    pub fn entry(self, defaults: &Map<String, Value>, model: Model) -> Result<Entry, Vec<LineFault>> {
-        let line = self.number;
-        let job = self.job.map_err(|detail| vec![LineFault { line, pointer: String::new(), detail }])?;
-        Entry::parse(job, "", defaults, model).map_err(|faults| {
-            let fault =
-                |fault: crate::fault::FieldError| LineFault { line, pointer: fault.pointer, detail: fault.detail };
-            faults.into_iter().map(fault).collect()
-        })
+    fn of_line(line: u64, detail: impl Into<String>) -> Self {
+        Self { line, pointer: String::new(), detail: detail.into() }
     }
 }
 
-/// Reads a file line by line. Push the file's bytes, and take lines until there is none.
-#[derive(Debug)]
+impl Line {
+    /// Checks the job by the rules of `POST /jobs`. `defaults` supply the fields that it leaves out.
+    pub fn order(self, defaults: &Map<String, Value>, model: Model) -> Result<Entry, Vec<LineFault>> {
+        Entry::parse(self.job?, "", defaults, model)
+            .map_err(|errors| errors.into_iter().map(|error| LineFault::new(self.number, error)).collect())
+    }
+}
+
+/// Reads a file that is pushed into it in pieces.
+///
+/// ```
+/// use shared::batch_file::{Format, Reader};
+///
+/// let mut reader = Reader::new(Format::Text);
+/// reader.push(b"A heist on the moon\nA heist in Ven");
+/// assert_eq!(reader.next_line().unwrap().job.unwrap()["prompt"], "A heist on the moon");
+/// assert!(reader.next_line().is_none());
+/// reader.push(b"ice");
+/// reader.finish();
+/// assert_eq!(reader.next_line().unwrap().number, 2);
+/// ```
 pub struct Reader {
     format: Format,
-    position: Position,
-    /// Bytes of the file, those from `begin` on not read.
-    bytes: Vec<u8>,
-    begin: usize,
-    /// Where the search for the end of the line goes on.
-    searched: usize,
-    quotes: Quotes,
-    columns: Option<Columns>,
-    /// The bytes and line ends that were dropped of a line that is too long.
-    dropped: Option<(u64, u64)>,
-    /// No more bytes follow.
+    state: State,
+    /// The bytes that were pushed, except for those before an earlier `start`.
+    buffer: Vec<u8>,
+    /// Where in `buffer` the current line begins.
+    start: usize,
+    /// How many bytes of the current line are known not to end it.
+    seen: usize,
+    /// The place of `start` in the file.
+    place: Place,
+    /// Whether `buffer` has the end of the file.
     finished: bool,
-    /// Nothing more is read, because the file is not what it is said to be.
-    stopped: bool,
+    /// The place after the last line that was returned, or after the header.
+    done: Place,
+    /// The columns of a CSV file, once its header was read.
+    header: Option<Vec<String>>,
+    /// The current row of a CSV file.
+    row: Row,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// Nothing was read.
+    Beginning,
+    /// At a line, or within it.
+    Reading,
+    /// Within the line of this number, which is too long.
+    Skipping(u64),
+    /// The rest of the file is not read.
+    Unreadable,
 }
 
 impl Reader {
@@ -106,454 +148,362 @@ impl Reader {
         Self::resume(format, Position::default())
     }
 
-    /// Goes on at an earlier [`Reader::position`]. The bytes to push are those from its offset on.
+    /// Reads the rest of a file. The first byte to push is the one at `position.offset`.
     pub fn resume(format: Format, position: Position) -> Self {
+        let Position { offset, lines, header } = position;
+        let place = Place { offset, lines };
         Self {
             format,
-            columns: position.header.clone().map(Columns::new),
-            position,
-            bytes: Vec::new(),
-            begin: 0,
-            searched: 0,
-            quotes: Quotes::default(),
-            dropped: None,
+            state: if offset == 0 { State::Beginning } else { State::Reading },
+            buffer: Vec::new(),
+            start: 0,
+            seen: 0,
+            place,
             finished: false,
-            stopped: false,
+            done: place,
+            header,
+            row: Row::new(),
         }
     }
 
-    /// Adds the next bytes of the file.
+    /// Adds bytes of the file. Call [`Self::next_line`] until it returns `None` before the next push, because the reader
+    /// keeps all bytes that it did not get to.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.drain(..self.begin);
-        self.searched -= self.begin;
-        self.begin = 0;
-        self.bytes.extend_from_slice(bytes);
+        if matches!(self.state, State::Unreadable) {
+            return;
+        }
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.extend_from_slice(bytes);
     }
 
-    /// Says that the file has no more bytes.
+    /// Ends the file. What was pushed after the last line end is the last line.
     pub fn finish(&mut self) {
         self.finished = true;
     }
 
-    /// The position after the last line that was taken.
+    /// The place after the last line that was returned.
     pub fn position(&self) -> Position {
-        self.position.clone()
+        Position { offset: self.done.offset, lines: self.done.lines, header: self.header.clone() }
     }
 
-    /// The number of bytes before the position.
-    pub fn offset(&self) -> u64 {
-        self.position.offset
+    /// Whether the last line has a fault that makes the rest of the file unreadable, such as a wrong format, a bad header
+    /// or a quotation mark that is never closed. No line follows, and the position stays before this one.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self.state, State::Unreadable)
     }
 
-    /// The next line that is not empty. `None` asks for more bytes, or is the end after [`Reader::finish`].
+    /// The next line that is not empty. `None` if it is not complete or the file has ended.
     pub fn next_line(&mut self) -> Option<Line> {
-        while !self.stopped {
-            if self.position.offset == 0 && self.dropped.is_none() && !self.skip_byte_order_mark()? {
-                return Some(self.stop(1, "is in UTF-16; save the file as UTF-8"));
-            }
-            let Some(end) = self.end_of_line() else {
-                if self.bytes.len() - self.begin > MAX_LINE_BYTES + LINE_END {
-                    self.drop_line(self.bytes.len());
-                }
-                return None;
+        loop {
+            let step = match self.state {
+                State::Beginning => self.begin(),
+                State::Reading => self.read(),
+                State::Skipping(number) => self.skip(number),
+                State::Unreadable => return None,
             };
-            if self.dropped.is_some() || end - self.begin > MAX_LINE_BYTES + LINE_END {
-                return Some(self.end_dropped(end));
-            }
-            let line = self.take(end);
-            if line.is_some() {
+            if let ControlFlow::Break(line) = step {
                 return line;
             }
         }
-        None
     }
 
-    /// Skips a byte order mark of UTF-8 at the beginning. `None` asks for more bytes; false means another encoding.
-    fn skip_byte_order_mark(&mut self) -> Option<bool> {
-        let beginning = &self.bytes[self.begin..];
-        if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") {
-            return Some(false);
+    /// Looks at the first bytes of the file.
+    fn begin(&mut self) -> ControlFlow<Option<Line>> {
+        if self.buffer.len() < LONGEST_SIGNATURE && !self.finished {
+            return ControlFlow::Break(None);
         }
-        if beginning.len() < BYTE_ORDER_MARK.len() && !self.finished {
-            return None;
+        let signature = SIGNATURES.iter().find(|(bytes, _)| self.buffer.starts_with(bytes)).map(|(_, detail)| *detail);
+        let is_utf_16 = matches!(self.buffer[..], [0, _, ..] | [_, 0, ..]);
+        if let Some(detail) = signature.or(is_utf_16.then_some(UTF_16)) {
+            return self.stop(1, [LineFault::of_line(1, detail)]);
         }
-        if beginning.starts_with(BYTE_ORDER_MARK) {
-            self.begin += BYTE_ORDER_MARK.len();
-            self.searched = self.searched.max(self.begin);
-            self.position.offset += BYTE_ORDER_MARK.len() as u64;
+        if self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.advance(BYTE_ORDER_MARK.len(), 0);
         }
-        Some(true)
+        self.state = State::Reading;
+        ControlFlow::Continue(())
     }
 
-    /// The end of the next line, with its line end.
-    fn end_of_line(&mut self) -> Option<usize> {
-        let unsearched = &self.bytes[self.searched..];
-        let end = match self.format {
-            Format::Csv => self.quotes.end_of_row(unsearched, self.finished),
-            Format::Ndjson | Format::Text => {
-                memchr::memchr(b'\n', unsearched).map(|end| end + 1).ok_or(unsearched.len())
+    /// Reads a line.
+    fn read(&mut self) -> ControlFlow<Option<Line>> {
+        let number = self.place.lines + 1;
+        let length = match self.find() {
+            Found::More => return ControlFlow::Break(None),
+            Found::End(length) => length,
+            Found::TooLong => return self.start_skipping(number),
+            Found::OpenQuote(cell) => {
+                let line = number + line_ends(&self.buffer[self.start..self.start + cell]);
+                return self.stop(number, [LineFault::of_line(line, OPEN_QUOTE)]);
             }
         };
-        match end {
-            Ok(end) => {
-                self.searched += end;
-                Some(self.searched)
+        let content = self.content(number, length);
+        let (line, rest) = self.buffer[self.start..].split_at(length);
+        self.advance(length + end_of_line(rest), 1 + line_ends(line));
+        match content {
+            Content::Empty => ControlFlow::Continue(()),
+            Content::Header(header) => {
+                self.header = Some(header);
+                self.done = self.place;
+                ControlFlow::Continue(())
             }
-            Err(searched) => {
-                self.searched += searched;
-                let rest = self.begin < self.bytes.len() || self.dropped.is_some();
-                (self.finished && rest).then_some(self.bytes.len())
+            Content::Job(job) => self.found(number, job),
+            Content::Unreadable(faults) => self.stop(number, faults),
+        }
+    }
+
+    /// Starts to skip a line that is too long.
+    fn start_skipping(&mut self, number: u64) -> ControlFlow<Option<Line>> {
+        let bytes = &self.buffer[self.start..self.start + self.seen];
+        let is_csv = self.format == Format::Csv;
+        if self.is_first() {
+            let other = other_format(self.format, &String::from_utf8_lossy(first_line(bytes)));
+            if let Some(detail) = other.or(is_csv.then(|| NO_HEADER.to_owned())) {
+                return self.stop(number, [LineFault::of_line(number, detail)]);
+            }
+        }
+        if is_csv && let Some(cell) = self.row.end() {
+            // Where this row ends cannot be known.
+            let line = number + line_ends(&bytes[..cell]);
+            return self.stop(number, [LineFault::of_line(line, LONG_QUOTE)]);
+        }
+        self.advance(self.seen, line_ends(bytes));
+        self.state = State::Skipping(number);
+        ControlFlow::Continue(())
+    }
+
+    /// Skips the rest of the line with this number.
+    fn skip(&mut self, number: u64) -> ControlFlow<Option<Line>> {
+        let rest = &self.buffer[self.start..self.known()];
+        match memchr2(b'\n', b'\r', rest).or(self.finished.then_some(rest.len())) {
+            Some(length) => {
+                self.advance(length + end_of_line(&rest[length..]), 1);
+                self.state = State::Reading;
+                self.found(number, Err(vec![LineFault::of_line(number, TOO_LONG)]))
+            }
+            None => {
+                self.advance(rest.len(), 0);
+                ControlFlow::Break(None)
             }
         }
     }
 
-    /// Forgets the bytes of a line that is too long.
-    fn drop_line(&mut self, end: usize) {
-        // A carriage return may be half of a line end.
-        let end = if self.bytes[..end].ends_with(b"\r") { end - 1 } else { end };
-        let (bytes, lines) = self.dropped.unwrap_or_default();
-        let dropped = &self.bytes[self.begin..end];
-        self.dropped = Some((bytes + dropped.len() as u64, lines + self.line_ends(dropped)));
-        self.begin = end;
-        self.searched = self.searched.max(end);
+    /// The end of the bytes in `buffer` that can be judged. A CR that came last may be the first half of a CRLF.
+    fn known(&self) -> usize {
+        let end = self.buffer.len();
+        if !self.finished && self.buffer[self.start..].ends_with(b"\r") { end - 1 } else { end }
     }
 
-    fn too_long(&self) -> String {
-        let hint = if self.format == Format::Csv { "; is a quotation mark left open?" } else { "" };
-        format!("is longer than {MAX_LINE_BYTES} bytes{hint}")
+    /// Looks for the end of the current line.
+    fn find(&mut self) -> Found {
+        let line = &self.buffer[self.start..self.known()];
+        // Never further than the limit, so that a line is judged alike however the file is cut into pieces.
+        let limit = line.len().min(MAX_LINE_BYTES + 1);
+        let window = &line[self.seen..limit];
+        let seen = std::mem::replace(&mut self.seen, limit);
+        if self.format == Format::Csv && !matches!(line, [] | [b'\r' | b'\n', ..]) {
+            return self.row.find(seen, window, self.finished);
+        }
+        match memchr2(b'\n', b'\r', window) {
+            Some(length) => Found::End(seen + length),
+            None if limit > MAX_LINE_BYTES => Found::TooLong,
+            None if self.finished && limit > 0 => Found::End(limit),
+            None => Found::More,
+        }
     }
 
-    /// Ends a line of which bytes were dropped.
-    fn end_dropped(&mut self, end: usize) -> Line {
-        let number = self.position.lines + 1;
-        let (bytes, lines) = self.dropped.take().unwrap_or_default();
-        let rest = &self.bytes[self.begin..end];
-        self.position.offset += bytes + rest.len() as u64;
-        self.position.lines += lines + self.line_ends(rest) + u64::from(!is_ended(rest));
-        self.begin = end;
-        self.quotes = Quotes::default();
-        Line { number, job: Err(self.too_long()) }
+    /// Whether neither a line nor a header was read.
+    fn is_first(&self) -> bool {
+        self.done.offset == 0
     }
 
-    /// Takes the line that ends at `end`; `None` if it has no job: it is empty, or names the columns.
-    fn take(&mut self, end: usize) -> Option<Line> {
-        let number = self.position.lines + 1;
-        let line = self.begin..end;
-        let is_open = self.quotes.are_open();
-        self.begin = end;
-        self.quotes = Quotes::default();
-        let is_first = self.position.lines == 0;
-        let bytes = &self.bytes[line];
-        let lines = self.line_ends(bytes) + u64::from(!is_ended(bytes));
-        self.position.offset += bytes.len() as u64;
-        self.position.lines += lines;
-        let bytes = match bytes {
-            [bytes @ .., b'\r', b'\n'] | [bytes @ .., b'\n'] => bytes,
-            bytes => bytes,
-        };
+    /// What the current line says, which has `length` bytes.
+    fn content(&self, number: u64, length: usize) -> Content {
+        let bytes = &self.buffer[self.start..self.start + length];
+        let fault = |detail| vec![LineFault::of_line(number, detail)];
         if bytes.trim_ascii().is_empty() {
-            return None;
+            return Content::Empty;
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| NOT_UTF_8.to_owned());
-        if let (true, Ok(text)) = (is_first, &text)
-            && let Some(looks_like) = looks_like_another(self.format, text)
-        {
-            return Some(self.stop(number, &format!("looks like {looks_like}, but the format is {}", self.format)));
+        if self.is_first() {
+            let first = String::from_utf8_lossy(first_line(bytes));
+            if let Some(detail) = other_format(self.format, &first) {
+                return Content::Unreadable(fault(detail));
+            }
         }
         let job = match self.format {
-            _ if bytes.len() > MAX_LINE_BYTES => Err(self.too_long()),
-            _ if is_open => Err("has a quotation mark that is never closed".to_owned()),
-            Format::Ndjson => json::parse(bytes).map_err(|error| format!("is not JSON: {error}")),
-            Format::Text => text.and_then(|text| match json::parse(text.as_bytes()) {
-                Ok(Value::Object(_)) => Err("is a JSON object; the format is txt, a prompt on each line".to_owned()),
-                _ => Ok(serde_json::json!({ "prompt": text.trim() })),
-            }),
-            Format::Csv => match &mut self.columns {
-                Some(columns) => columns.job(bytes)?,
-                None => match Columns::parse(bytes) {
-                    Ok(columns) => {
-                        self.position.header = Some(columns.names().to_vec());
-                        self.columns = Some(columns);
-                        return None;
-                    }
-                    Err(rule) => return Some(self.stop(number, &rule)),
-                },
+            Format::Ndjson => object(bytes),
+            Format::Text => match std::str::from_utf8(bytes).map(str::trim) {
+                Ok("") => return Content::Empty,
+                Ok(prompt) => Ok(json!({ "prompt": prompt })),
+                Err(_) => Err(NOT_UTF_8.to_owned()),
+            },
+            Format::Csv if self.row.is_empty() => return Content::Empty,
+            Format::Csv => match &self.header {
+                Some(header) => self.row.job(header),
+                None => {
+                    return match self.row.header() {
+                        Ok(header) => Content::Header(header),
+                        Err(errors) => {
+                            Content::Unreadable(errors.into_iter().map(|error| LineFault::new(number, error)).collect())
+                        }
+                    };
+                }
             },
         };
-        Some(Line { number, job: job.and_then(with_poster) })
+        Content::Job(job.map_err(fault))
     }
 
-    /// The number of line ends: LF or CRLF, in CSV also CR, as some spreadsheets write it.
-    fn line_ends(&self, bytes: &[u8]) -> u64 {
-        let feeds = memchr::memchr_iter(b'\n', bytes).count();
-        let alone = |place: &usize| bytes.get(place + 1) != Some(&b'\n');
-        let returns = match self.format {
-            Format::Csv => memchr::memchr_iter(b'\r', bytes).filter(alone).count(),
-            Format::Ndjson | Format::Text => 0,
-        };
-        (feeds + returns) as u64
+    /// Goes on by `bytes` bytes and `lines` lines, to the beginning of a line or to the rest of a line to skip.
+    fn advance(&mut self, bytes: usize, lines: u64) {
+        self.start += bytes;
+        self.seen = 0;
+        self.place.offset += bytes as u64;
+        self.place.lines += lines;
+        self.row.clear();
     }
 
-    /// Reads nothing more, as every line would have the same fault.
-    fn stop(&mut self, number: u64, rule: &str) -> Line {
-        self.stopped = true;
-        Line { number, job: Err(rule.to_owned()) }
+    /// Returns the line that ends here.
+    fn found(&mut self, number: u64, job: Result<Value, Vec<LineFault>>) -> ControlFlow<Option<Line>> {
+        self.done = self.place;
+        ControlFlow::Break(Some(Line { number, end: self.done, job }))
     }
-}
 
-/// Whether the bytes end with a line end.
-fn is_ended(line: &[u8]) -> bool {
-    matches!(line, [.., b'\n' | b'\r'])
-}
-
-/// What a file looks like by its first line, if that is another format than it is said to have.
-fn looks_like_another(format: Format, line: &str) -> Option<&'static str> {
-    let line = line.trim_start();
-    match format {
-        Format::Ndjson if line.starts_with('[') => Some("a JSON array"),
-        Format::Ndjson if !line.starts_with('{') && separator(line).is_some() => Some("CSV"),
-        Format::Csv if line.starts_with('{') => Some("NDJSON"),
-        Format::Csv if line.starts_with('[') => Some("a JSON array"),
-        Format::Text if line.starts_with('{') && json::parse(line.as_bytes()).is_ok() => Some("NDJSON"),
-        Format::Text if line.trim_end() == "[" || line.starts_with("[{") => Some("a JSON array"),
-        Format::Text if separator(line).is_some() => Some("CSV"),
-        _ => None,
+    /// Returns a line after which nothing can be read.
+    fn stop(&mut self, number: u64, faults: impl Into<Vec<LineFault>>) -> ControlFlow<Option<Line>> {
+        self.state = State::Unreadable;
+        (self.buffer, self.start) = (Vec::new(), 0);
+        ControlFlow::Break(Some(Line { number, end: self.done, job: Err(faults.into()) }))
     }
 }
 
-/// Moves the fields `title` and `tagline`, or `poster.title` and `poster.tagline`, into `poster`, where `POST /jobs` has
-/// them.
-fn with_poster(mut job: Value) -> Result<Value, String> {
-    let Some(fields) = job.as_object_mut() else { return Ok(job) };
-    for name in ["title", "tagline"] {
-        for key in [name.to_owned(), format!("poster.{name}")] {
-            let Some(value) = fields.remove(&key) else { continue };
-            let poster = fields.entry("poster").or_insert_with(|| Value::Object(Map::new()));
-            let Some(poster) = poster.as_object_mut() else {
-                return Err(format!("has {key}, but poster is not an object"));
-            };
-            if poster.insert(name.to_owned(), value).is_some() {
-                return Err(format!("has both {name} and poster.{name}"));
-            }
+/// What was found in the search for the end of a line.
+enum Found {
+    /// The line has this many bytes.
+    End(usize),
+    /// It does not end in the bytes that are there.
+    More,
+    /// It has too many bytes.
+    TooLong,
+    /// The file ends inside a quoted cell that begins at this byte of the row.
+    OpenQuote(usize),
+}
+
+/// What a line says.
+enum Content {
+    /// Nothing.
+    Empty,
+    /// The columns of a CSV file.
+    Header(Vec<String>),
+    /// A job, or what is wrong with this line alone.
+    Job(Result<Value, Vec<LineFault>>),
+    /// Faults that make the rest of the file unreadable.
+    Unreadable(Vec<LineFault>),
+}
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+const TOO_LONG: &str = "must be at most 1,000,000 bytes long";
+const OPEN_QUOTE: &str = "has a quotation mark that is never closed";
+const LONG_QUOTE: &str = "must be at most 1,000,000 bytes long: is a quotation mark never closed?";
+const UTF_16: &str = "is UTF-16: save the file as UTF-8";
+const NOT_UTF_8: &str = "is not UTF-8: save the file as UTF-8";
+const NO_HEADER: &str = "must name the columns, one of them prompt";
+
+/// The first bytes of files that are not text, and what to say about them.
+const SIGNATURES: [(&[u8], &str); 4] = [
+    (b"\xff\xfe", UTF_16),
+    (b"\xfe\xff", UTF_16),
+    (b"PK\x03\x04", "is a ZIP file or a workbook: save it as a text file"),
+    (b"\x1f\x8b", "is compressed with gzip: upload the file itself"),
+];
+
+const LONGEST_SIGNATURE: usize = 4;
+
+/// The length of the line end at the beginning of `bytes`.
+fn end_of_line(bytes: &[u8]) -> usize {
+    match bytes {
+        [] => 0,
+        [b'\r', b'\n', ..] => 2,
+        [_, ..] => 1,
+    }
+}
+
+/// How many lines end in `bytes`.
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr2_iter(b'\n', b'\r', bytes).filter(|&at| at == 0 || bytes[at - 1..=at] != *b"\r\n").count() as u64
+}
+
+/// The bytes before the first line end.
+fn first_line(bytes: &[u8]) -> &[u8] {
+    &bytes[..memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len())]
+}
+
+/// What is wrong with the first line of a file of this format if it looks like the beginning of another.
+fn other_format(format: Format, line: &str) -> Option<String> {
+    let line = line.trim();
+    let separator = separator(line);
+    let is_array = line.strip_prefix('[').is_some_and(|rest| {
+        let rest = rest.trim_start();
+        rest.is_empty() || rest.starts_with(['{', '[', '"'])
+    });
+    let detail = match (format, separator) {
+        (Format::Ndjson, _) if is_array => {
+            "looks like a JSON array: write each job on its own line, without brackets and commas"
         }
+        (Format::Ndjson, _) if line == "{" => "looks like JSON that takes several lines: write each job on one line",
+        (Format::Ndjson, Some(_)) if !line.starts_with('{') => "looks like the header of a CSV file, not like NDJSON",
+        (Format::Text, Some(_)) => "looks like the header of a CSV file, not like a prompt",
+        (Format::Text, None) if is_array || line.starts_with('{') => "looks like JSON, not like a prompt",
+        (Format::Csv, None) if is_array || line.starts_with('{') => {
+            "looks like JSON, not like the header of a CSV file"
+        }
+        (Format::Csv, Some(separator)) if separator != "commas" => {
+            return Some(format!("has columns that are separated by {separator}: separate them by commas"));
+        }
+        _ => return None,
+    };
+    Some(detail.to_owned())
+}
+
+/// What separates the columns on this line. `None` if none of them is `prompt`.
+fn separator(line: &str) -> Option<&'static str> {
+    let is_prompt =
+        |name: &str| name.trim_matches(|c: char| c == '"' || c.is_whitespace()).eq_ignore_ascii_case("prompt");
+    let separators = [(',', "commas"), (';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")];
+    separators.iter().find(|(separator, _)| line.split(*separator).any(is_prompt)).map(|(_, name)| *name)
+}
+
+/// The job on a line of NDJSON.
+fn object(line: &[u8]) -> Result<Value, String> {
+    let mut job = json::parse(line).map_err(|error| match error {
+        // The JSON parser checks the encoding of strings, but has no words for it.
+        _ if std::str::from_utf8(line).is_err() => NOT_UTF_8.to_owned(),
+        Unreadable::NotJson(error) => format!("is not JSON: {}", error.replace(" at line 1 column ", " at column ")),
+        error @ Unreadable::TooManyValues => error.to_string(),
+    })?;
+    match &mut job {
+        Value::Object(fields) => move_lettering(fields)?,
+        other => return Err(format!("must be an object, not {}", kind(other))),
     }
     Ok(job)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    /// All lines of a file that is pushed in pieces of these sizes, over and over, and the position after each.
-    fn read(mut reader: Reader, mut bytes: &[u8], sizes: &[usize]) -> Vec<(u64, Result<Value, String>, Position)> {
-        let (mut lines, mut sizes) = (Vec::new(), sizes.iter().cycle());
-        loop {
-            while let Some(Line { number, job }) = reader.next_line() {
-                lines.push((number, job, reader.position()));
-            }
-            if bytes.is_empty() {
-                if reader.finished {
-                    return lines;
-                }
-                reader.finish();
-            }
-            let (piece, rest) = bytes.split_at(bytes.len().min(*sizes.next().expect("it is a cycle")));
-            reader.push(piece);
-            bytes = rest;
-        }
-    }
-
-    fn lines(format: Format, text: impl AsRef<[u8]>) -> Vec<(u64, Result<Value, String>)> {
-        let read = read(Reader::new(format), text.as_ref(), &[usize::MAX]);
-        read.into_iter().map(|(number, job, _)| (number, job)).collect()
-    }
-
-    fn prompts(format: Format, text: &str) -> Vec<(u64, String)> {
-        let prompt = |job: Value| job["prompt"].as_str().expect("a prompt").to_owned();
-        lines(format, text).into_iter().map(|(number, job)| (number, prompt(job.expect("a job")))).collect()
-    }
-
-    /// The number and the fault of the only line.
-    fn fault(format: Format, text: impl AsRef<[u8]>) -> (u64, String) {
-        let lines = lines(format, text);
-        match &lines[..] {
-            [(number, Err(rule))] => (*number, rule.clone()),
-            other => panic!("not one fault: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn empty_lines_are_counted_and_have_no_job() {
-        let found = |pairs: &[(u64, &str)]| pairs.iter().map(|(n, text)| (*n, (*text).to_owned())).collect::<Vec<_>>();
-        let two = found(&[(1, "a"), (4, "b")]);
-        assert_eq!(prompts(Format::Text, "a\n\n  \r\nb"), two);
-        assert_eq!(prompts(Format::Ndjson, "\u{feff}{\"prompt\":\"a\"}\r\n\n \n{\"prompt\":\"b\"}\n"), two);
-        let rows = found(&[(2, "a,\nb"), (6, "c\"")]);
-        for end in ["\n", "\r\n"] {
-            let text = format!("custom_id,Prompt{end}1,\"a,\nb\"{end}{end},{end}2,\"c\"\"\"{end}");
-            assert_eq!(prompts(Format::Csv, &text), rows, "{end:?}");
-        }
-        assert_eq!(prompts(Format::Csv, "prompt\ra\rb"), found(&[(2, "a"), (3, "b")]));
-        for format in [Format::Text, Format::Ndjson, Format::Csv] {
-            assert_eq!(lines(format, ""), []);
-            assert_eq!(lines(format, "\u{feff}"), []);
-        }
-    }
-
-    #[test]
-    fn columns_lead_into_objects() {
-        let text = "PROMPT,seed,metadata.Campaign,title,Poster.tagline,custom_id\nA,7,x,Heist,Go.,1\nB,x,,,,\n";
-        let jobs: Vec<_> = lines(Format::Csv, text).into_iter().map(|(_, job)| job.expect("a job")).collect();
-        let poster = json!({ "title": "Heist", "tagline": "Go." });
-        assert_eq!(
-            jobs,
-            [
-                json!({ "prompt": "A", "seed": 7, "metadata": { "Campaign": "x" }, "poster": poster, "custom_id": "1" }),
-                json!({ "prompt": "B", "seed": "x" }),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_file_in_another_format_is_one_fault_and_no_prompt() {
-        for (format, text, rule) in [
-            (Format::Ndjson, "[\n{}\n]", "a JSON array"),
-            (Format::Ndjson, "prompt,seed\na,1\n", "CSV"),
-            (Format::Ndjson, "prompt\na\n", "CSV"),
-            (Format::Csv, "{\"prompt\":\"a\"}\n{}", "NDJSON"),
-            (Format::Csv, "[{\"prompt\":\"a\"}]", "a JSON array"),
-            (Format::Csv, "prompt;seed\na;1\n", "semicolons"),
-            (Format::Csv, "prompt\tseed\na\t1\n", "tabs"),
-            (Format::Csv, "a heist\nb\n", "must name the columns"),
-            (Format::Csv, "prompt,seed,Seed\na,1,2\n", "seed twice"),
-            (Format::Text, "{\"prompt\":\"a\"}\nb", "NDJSON"),
-            (Format::Text, "[\n{}]", "a JSON array"),
-            (Format::Text, "custom_id,prompt\n1,b", "CSV"),
-            (Format::Text, "\u{feff}\"Prompt\"\nb", "CSV"),
-        ] {
-            let (number, found) = fault(format, text);
-            assert!(number == 1 && found.contains(rule), "{format} {text:?}: {found}");
-        }
-        for utf_16 in [b"\xff\xfea\0", b"\xfe\xff\0a"] {
-            assert!(fault(Format::Text, utf_16).1.contains("UTF-16"));
-        }
-    }
-
-    #[test]
-    fn a_faulty_line_is_named_and_the_next_one_is_read() {
-        for (format, before, bad, rule) in [
-            (Format::Text, "a", &b"caf\xe9"[..], "UTF-8"),
-            (Format::Text, "a", b"{\"prompt\":\"a\"}", "JSON object"),
-            (Format::Ndjson, "{}", b"{\"a\":\"\xe9\"}", "JSON"),
-            (Format::Ndjson, "{}", b"{\"a\":1,\"a\":1}", "repeated"),
-            (Format::Ndjson, "{}", b"prompt", "not JSON"),
-            (Format::Csv, "prompt,seed", b"caf\xe9,1", "UTF-8"),
-            (Format::Csv, "prompt,seed", b"a", "has 1 fields"),
-            (Format::Csv, "prompt,seed", b"a,1,2", "has 3 fields"),
-        ] {
-            let good = if format == Format::Csv { "a,1" } else { before };
-            let text = [before.as_bytes(), b"\n", bad, b"\n", good.as_bytes()].concat();
-            let mut found = lines(format, text);
-            if format != Format::Csv {
-                assert!(found.remove(0).1.is_ok());
-            }
-            let [(2, Err(fault)), (3, Ok(_))] = &found[..] else { panic!("{format}: {found:?}") };
-            assert!(fault.contains(rule), "{fault}");
-        }
-        let (number, rule) = fault(Format::Csv, "prompt\n\"a\nb\nc\n");
-        assert!(number == 2 && rule.contains("never closed"), "{rule}");
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_is_skipped_in_bounded_memory() {
-        for (format, first) in [(Format::Text, ""), (Format::Ndjson, ""), (Format::Csv, "prompt\n")] {
-            let good = if format == Format::Ndjson { "{\"prompt\":\"b\"}" } else { "b" };
-            let before = first.lines().count() as u64;
-            for length in [MAX_LINE_BYTES + 1, 3 * MAX_LINE_BYTES] {
-                let text = format!("{first}{}\n{good}", "a".repeat(length));
-                let mut reader = Reader::new(format);
-                let mut found = Vec::new();
-                for piece in text.as_bytes().chunks(4096) {
-                    reader.push(piece);
-                    found.extend(std::iter::from_fn(|| reader.next_line()));
-                    assert!(reader.bytes.len() <= MAX_LINE_BYTES + 2 * 4096);
-                }
-                reader.finish();
-                found.extend(std::iter::from_fn(|| reader.next_line()));
-                let found: Vec<_> = found.into_iter().map(|Line { number, job }| (number - before, job)).collect();
-                let [(1, Err(fault)), (2, Ok(job))] = &found[..] else { panic!("{format} {length}: {found:?}") };
-                assert!(fault.contains("longer") && job["prompt"] == "b");
-                assert_eq!(reader.offset(), text.len() as u64);
-            }
-            let longest = format!("{first}{}\r\n", "a".repeat(MAX_LINE_BYTES));
-            assert!(!lines(format, longest).iter().any(|(_, job)| matches!(job, Err(rule) if rule.contains("longer"))));
-        }
-        let open = format!("prompt\na\n\"{}", "b\n".repeat(MAX_LINE_BYTES));
-        let found = lines(Format::Csv, open);
-        let [(2, Ok(_)), (3, Err(fault))] = &found[..] else { panic!("{:?}", found.len()) };
-        assert!(fault.contains("left open"), "{fault}");
-    }
-
-    #[test]
-    fn faults_of_a_job_have_their_line() {
-        let line = Line { number: 7, job: Ok(json!({ "prompt": "", "sede": 1 })) };
-        let faults = line.entry(&Map::new(), Model::Core).expect_err("two faults");
-        let places: Vec<_> = faults.iter().map(|fault| (fault.line, fault.pointer.as_str())).collect();
-        assert_eq!(places, [(7, "/prompt"), (7, "/sede")]);
-    }
-
-    /// Text of the characters that matter.
-    fn text(characters: &'static [&'static str]) -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(characters), 0..40).prop_map(|parts| parts.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_and_pauses_do_not_change_what_is_read(
-            csv in text(&["a", "é", ",", "\"", "\n", "\r\n", "\r", " "]),
-            rows in text(&["{}", "{\"a\":1}", "x", "é", "\n", "\r\n", "\n\n", " "]),
-            mark: bool,
-            sizes in prop::collection::vec(1usize..7, 1..5),
-        ) {
-            let mark = if mark { "\u{feff}" } else { "" };
-            for (format, text) in [
-                (Format::Csv, format!("{mark}prompt,seed\n{csv}")),
-                (Format::Ndjson, format!("{mark}{rows}")),
-                (Format::Text, format!("{mark}{rows}")),
-            ] {
-                let whole = read(Reader::new(format), text.as_bytes(), &[usize::MAX]);
-                prop_assert_eq!(&read(Reader::new(format), text.as_bytes(), &sizes), &whole);
-                for (taken, (_, _, position)) in (1..).zip(&whole) {
-                    let rest = &text.as_bytes()[usize::try_from(position.offset).expect("it is in memory")..];
-                    let resumed = Reader::resume(format, position.clone());
-                    let rest = if whole[taken - 1].1.is_err() && whole.len() == taken { &[] } else { rest };
-                    prop_assert_eq!(&read(resumed, rest, &sizes), &whole[taken..]);
-                }
-            }
-        }
-
-        #[test]
-        fn rows_are_those_of_the_csv_crate(csv in text(&["a", "é", ",", "\"", "\n", "\r\n", "\r", "b"])) {
-            let text = format!("prompt,custom_id\n{csv}");
-            let mut theirs = ::csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
-            let mut theirs: Vec<_> = theirs.records().map(|row| row.expect("it is UTF-8")).collect();
-            theirs.retain(|row| row.iter().any(|field| !field.trim().is_empty()));
-            let mut ours = lines(Format::Csv, &text);
-            // The crate takes the rest of the file as the field that is not closed.
-            if ours.pop_if(|(_, job)| matches!(job, Err(rule) if rule.contains("never closed"))).is_some() {
-                theirs.truncate(ours.len());
-            }
-            prop_assert_eq!(ours.len(), theirs.len());
-            for ((_, job), row) in ours.iter().zip(&theirs) {
-                prop_assert_eq!(job.is_ok(), row.len() == 2, "{:?}", row);
-                let Ok(job) = job else { continue };
-                for (name, field) in ["prompt", "custom_id"].into_iter().zip(row) {
-                    let ours = job[name].as_str().unwrap_or_default();
-                    prop_assert!(ours == field || (ours.is_empty() && field.trim().is_empty()));
-                }
+/// Moves `title` and `tagline`, or `poster.title` and `poster.tagline`, into `poster`.
+fn move_lettering(job: &mut Map<String, Value>) -> Result<(), String> {
+    for (name, dotted) in [("title", "poster.title"), ("tagline", "poster.tagline")] {
+        for key in [name, dotted] {
+            let Some(value) = job.remove(key) else { continue };
+            let poster = job.entry("poster").or_insert_with(|| Value::Object(Map::new()));
+            let Some(poster) = poster.as_object_mut() else {
+                return Err(format!("has {key}, but poster is not an object"));
+            };
+            if poster.insert(name.to_owned(), value).is_some() {
+                return Err(format!("has both {name} and {dotted}"));
             }
         }
     }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

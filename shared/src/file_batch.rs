@@ -153,7 +153,8 @@ pub struct Checked {
     pub faults: u64,
     /// The first [`FIRST_FAULTS`] of them.
     pub first_faults: Vec<LineFault>,
-    /// Whether one of them is a fault of the file as a whole: a repeated `custom_id`, too many lines, or another file.
+    /// Whether one of them is a fault of the file as a whole: a repeated `custom_id`, too many lines, another format than
+    /// it is said to have, or another file.
     pub is_of_file: bool,
 }
 

@@ -31,10 +31,10 @@
 //! assert!(matches!(claimed.cancel(now).unwrap().state, JobState::Canceled { .. }));
 //! ```
 //!
-//! The rules of a request are in [`order`], [`poster`] and [`batch`], the wire formats of the API in [`api`] and
-//! [`problem`], and the model's in [`stability`]. None of these does I/O, but a new id or lease draws random numbers.
-//! The module `aws`, behind the feature of the same name, contains the adapters to DynamoDB, SQS, S3, Bedrock and API
-//! Gateway.
+//! The rules of a request are in [`order`], [`poster`] and [`batch`], those of a file of jobs in [`batch_file`], the wire
+//! formats of the API in [`api`] and [`problem`], and the model's in [`stability`]. None of these does I/O, but a new id or
+//! lease draws random numbers. The module `aws`, behind the feature of the same name, contains the adapters to DynamoDB,
+//! SQS, S3, Bedrock and API Gateway.
 
 #[cfg(feature = "aws")]
 pub mod aws;

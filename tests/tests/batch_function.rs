@@ -177,10 +177,14 @@ async fn faulty_lines_may_be_skipped() {
 async fn a_fault_of_the_whole_file_is_not_skipped() {
     let pipeline = Pipeline::without_event_sources().await;
     let order = json!({ "input": { "format": "csv" }, "on_bad_line": "skip" });
-    let id = started(&pipeline, order, "custom_id,prompt\n1,a\n1,b\n2,\n").await;
-    assert!(step(&pipeline, id).await);
-    let batch = record(&pipeline, id).await;
-    assert_eq!((batch.stage, batch.checked.faults), (Stage::Invalid, 2));
+    for (file, faults) in
+        [("custom_id,prompt\n1,a\n1,b\n2,\n", 2), ("prompt\na\n\"b\nc\n", 1), ("prompt;seed\na;1\n", 1)]
+    {
+        let id = started(&pipeline, order.clone(), file).await;
+        assert!(step(&pipeline, id).await);
+        let batch = record(&pipeline, id).await;
+        assert_eq!((batch.stage, batch.checked.faults), (Stage::Invalid, faults), "{file:?}");
+    }
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
     pipeline.stop().await;
 }

@@ -63,11 +63,14 @@ pub(crate) async fn admit(app: &App, batch: &FileBatch, end: Instant) -> Result<
 ///
 /// Faulty lines are passed over: the check has reported them.
 async fn next_entries(lines: &mut Lines<'_>, batch: &FileBatch) -> Result<Option<(Vec<Entry>, bool)>, ServiceError> {
-    let begin = lines.offset();
-    let mut entries = Vec::new();
-    while entries.len() < JOBS_PER_PART && lines.offset() - begin < BYTES_AT_ONCE {
+    let begin = lines.position().offset;
+    let (mut entries, mut end) = (Vec::new(), begin);
+    while entries.len() < JOBS_PER_PART && end - begin < BYTES_AT_ONCE {
         match lines.next().await? {
-            Next::Line(line) => entries.extend(line.entry(&batch.input.defaults, batch.input.model).ok()),
+            Next::Line(line) => {
+                end = line.end.offset;
+                entries.extend(line.order(&batch.input.defaults, batch.input.model).ok());
+            }
             Next::End => return Ok(Some((entries, true))),
             Next::Replaced => return Ok(None),
         }

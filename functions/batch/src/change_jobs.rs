@@ -24,7 +24,7 @@ pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, Service
     let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
     for ids in ids.chunks(JOBS_AT_ONCE) {
         let mut jobs = app.table.get_all(ids).await?;
-        let jobs = ids.iter().filter_map(|id| jobs.remove(id));
+        let jobs: Vec<_> = ids.iter().filter_map(|id| jobs.remove(id)).collect();
         match action {
             Action::Cancel => cancel(app, jobs).await?,
             Action::Retry(number) => retry(app, batch, jobs, *number).await?,
@@ -39,8 +39,8 @@ pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, Service
 }
 
 /// Cancels the queued jobs.
-async fn cancel(app: &App, jobs: impl Iterator<Item = Job>) -> Result<(), ServiceError> {
-    let queued = jobs.filter(|job| job.status() == Status::Queued);
+async fn cancel(app: &App, jobs: Vec<Job>) -> Result<(), ServiceError> {
+    let queued = jobs.into_iter().filter(|job| job.status() == Status::Queued);
     stream::iter(queued).map(|job| cancel_queued(app, job)).buffer_unordered(AT_ONCE).try_collect().await
 }
 
@@ -58,10 +58,10 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
 }
 
 /// Retries the failed jobs, and sends the tickets of those that this request has retried before.
-async fn retry(app: &App, batch: &FileBatch, jobs: impl Iterator<Item = Job>, number: u64) -> Result<(), ServiceError> {
+async fn retry(app: &App, batch: &FileBatch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
     let key: IdempotencyKey = format!("retry-{}-{number}", batch.batch.id).parse().expect("it is visible ASCII");
     let key = &key;
-    let chosen = jobs.filter(|job| job.status() == Status::Failed || job.retry_keys.contain(key));
+    let chosen = jobs.into_iter().filter(|job| job.status() == Status::Failed || job.retry_keys.contain(key));
     let retried: Vec<_> = stream::iter(chosen)
         .map(|job| requeue(&app.table, job, Some(key), app.clock.now(), app.deadline, app.retention))
         .buffer_unordered(AT_ONCE)

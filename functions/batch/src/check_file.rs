@@ -36,9 +36,12 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
             }
             Next::Line(line) => {
                 let number = line.number;
-                match line.entry(&input.defaults, input.model) {
+                match line.order(&input.defaults, input.model) {
                     Ok(entry) => check.job(number, &entry).await?,
-                    Err(faults) => check.faults(faults).await?,
+                    Err(faults) => {
+                        check.checked.is_of_file |= lines.are_unreadable();
+                        check.faults(faults).await?;
+                    }
                 }
             }
             Next::End => break,
@@ -47,9 +50,9 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
                 break;
             }
         }
-        check.checked.lines = lines.position().lines;
         if saved_at.elapsed() >= BETWEEN_SAVES {
             saved_at = Instant::now();
+            check.checked.lines = lines.position().lines;
             if saved_at + MARGIN >= end {
                 tracing::error!(batch.id = %batch.batch.id, "cannot check a file within one invocation");
                 return Ok(Step::Wait(OTHER_AT_WORK));

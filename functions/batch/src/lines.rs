@@ -64,9 +64,9 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The number of bytes before the position.
-    pub(crate) fn offset(&self) -> u64 {
-        self.reader.offset()
+    /// Whether the last line ended the reading, because the file is not what it is said to be.
+    pub(crate) fn are_unreadable(&self) -> bool {
+        self.reader.is_unreadable()
     }
 
     /// The position after the last line.

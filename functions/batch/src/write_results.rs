@@ -109,7 +109,7 @@ async fn next_lines(
         match next {
             Next::Line(line) => {
                 let number = line.number;
-                match line.entry(&batch.input.defaults, batch.input.model) {
+                match line.order(&batch.input.defaults, batch.input.model) {
                     Ok(entry) => {
                         wanted.push(Wanted::Job(*index, Some((number, entry))));
                         *index += 1;

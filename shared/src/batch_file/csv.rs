@@ -1,160 +1,190 @@
-//! The rows of CSV as RFC 4180 has them.
+//! The rows of a CSV file.
 
-use csv_core::ReadRecordResult;
-use serde_json::{Map, Value};
+use csv_core::{ReadFieldResult, Reader};
+use serde_json::{Map, Value, json};
 
-use super::NOT_UTF_8;
+use super::{Found, MAX_LINE_BYTES, NO_HEADER, NOT_UTF_8};
+use crate::batch::Entry;
+use crate::fault::FieldError;
+use crate::order::Model;
+use crate::text::cut;
 
-/// Finds the end of a row, which may contain line ends between quotation marks. It reads quotation marks as `csv_core`
-/// does.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Quotes {
-    /// At the beginning of a field, where a quotation mark opens it.
-    #[default]
-    Begin,
-    /// In a field that is not quoted, where quotation marks are text.
-    Unquoted,
-    /// In a quoted field.
-    Open,
-    /// After a quotation mark in a quoted field: its end, or the first of two that stand for one.
-    Closed,
+/// The maximum number of columns.
+const MAX_COLUMNS: usize = 100;
+
+/// A row that is being read.
+pub(super) struct Row {
+    csv: Reader,
+    /// The cells without their quotation marks, one after the other, and then unused bytes.
+    text: Vec<u8>,
+    /// How many bytes of `text` are used.
+    used: usize,
+    /// Where the cells end in `text`.
+    ends: Vec<usize>,
+    /// The byte of the row at which the current cell begins.
+    cell: usize,
 }
 
-impl Quotes {
-    /// The length of the rest of the row, with its line end; the error is how much was searched without finding it.
-    pub(super) fn end_of_row(&mut self, bytes: &[u8], finished: bool) -> Result<usize, usize> {
-        let mut place = 0;
-        while let Some(&byte) = bytes.get(place) {
-            *self = match (*self, byte) {
-                (Self::Open, b'"') => Self::Closed,
-                (Self::Open, _) => {
-                    place += memchr::memchr(b'"', &bytes[place..]).unwrap_or(bytes.len() - place);
-                    continue;
+impl Row {
+    pub(super) fn new() -> Self {
+        let mut csv = Reader::new();
+        // The reader skips a byte order mark unless it has read something. Only the beginning of a file has one, and a
+        // reader that begins elsewhere must not skip it.
+        csv.read_field(b"\n", &mut [0; 8]);
+        Self { csv, text: Vec::new(), used: 0, ends: Vec::new(), cell: 0 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+        self.ends.clear();
+        self.cell = 0;
+    }
+
+    /// Reads on in the row, of which `seen` bytes were read and `bytes` follow. `is_last` is whether the file ends there.
+    pub(super) fn find(&mut self, seen: usize, bytes: &[u8], is_last: bool) -> Found {
+        // No cell is longer than what it is read from.
+        let room = self.used + bytes.len() + 1;
+        if self.text.len() < room {
+            self.text.resize(room, 0);
+        }
+        let mut read = 0;
+        while read < bytes.len() {
+            let (result, bytes_in, bytes_out) = self.csv.read_field(&bytes[read..], &mut self.text[self.used..]);
+            read += bytes_in;
+            self.used += bytes_out;
+            if let ReadFieldResult::Field { record_end } = result {
+                self.ends.push(self.used);
+                self.cell = seen + read;
+                if record_end {
+                    return Found::End(seen + read - 1);
                 }
-                (Self::Begin | Self::Closed, b'"') => Self::Open,
-                (_, b',') => Self::Begin,
-                (_, b'\n') => return Ok(place + 1),
-                (_, b'\r') => match bytes.get(place + 1) {
-                    Some(b'\n') => return Ok(place + 2),
-                    None if !finished => return Err(place),
-                    _ => return Ok(place + 1),
-                },
-                _ => Self::Unquoted,
-            };
-            place += 1;
+            }
         }
-        Err(place)
+        let length = seen + read;
+        if length > MAX_LINE_BYTES {
+            return Found::TooLong;
+        }
+        if !is_last {
+            return Found::More;
+        }
+        self.end().map_or(Found::End(length), Found::OpenQuote)
     }
 
-    /// Whether a quoted field is not closed.
-    pub(super) fn are_open(self) -> bool {
-        matches!(self, Self::Open)
-    }
-}
-
-/// The columns of a file.
-#[derive(Debug)]
-pub(super) struct Columns {
-    names: Vec<String>,
-    reader: Box<csv_core::Reader>,
-}
-
-impl Columns {
-    pub(super) fn new(names: Vec<String>) -> Self {
-        Self { names, reader: Box::new(csv_core::Reader::new()) }
-    }
-
-    /// Reads the columns from the first row, which names them in upper or lower case.
-    pub(super) fn parse(row: &[u8]) -> Result<Self, String> {
-        let mut columns = Self::new(Vec::new());
-        for name in columns.fields(row) {
-            columns.names.push(column(std::str::from_utf8(&name).map_err(|_| NOT_UTF_8)?));
-        }
-        let names = &columns.names;
-        if !names.iter().any(|name| name == "prompt") {
-            return Err(match separator(&names.join(",")) {
-                Some(separator) => format!("has columns that are separated by {separator}; save the file with commas"),
-                None => "must name the columns, one of them prompt".to_owned(),
-            });
-        }
-        match names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
-            Some((_, twice)) => Err(format!("has the column {twice} twice")),
-            None => Ok(columns),
+    /// Ends the row. Returns where the current cell begins if it is quoted, so that a line end does not end it.
+    pub(super) fn end(&mut self) -> Option<usize> {
+        match self.csv.read_field(b"\n", &mut [0; 8]).0 {
+            ReadFieldResult::Field { .. } => {
+                self.ends.push(self.used);
+                None
+            }
+            _ => Some(self.cell),
         }
     }
 
-    pub(super) fn names(&self) -> &[String] {
-        &self.names
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.text.len()
     }
 
-    /// The job of a row; `None` if all its fields are empty. A dot in a column's name leads into an object, as in
-    /// `metadata.campaign`.
-    pub(super) fn job(&mut self, row: &[u8]) -> Option<Result<Value, String>> {
-        let fields = self.fields(row);
-        let is_empty = fields.iter().all(|field| field.trim_ascii().is_empty());
-        (!is_empty).then(|| self.job_of(&fields))
+    fn cells(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.text[start..*end])
     }
 
-    fn job_of(&self, fields: &[Vec<u8>]) -> Result<Value, String> {
-        if fields.len() != self.names.len() {
-            return Err(format!("has {} fields, but the first line names {}", fields.len(), self.names.len()));
+    /// Whether all cells are empty.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cells().all(|cell| cell.trim_ascii().is_empty())
+    }
+
+    /// The columns that this row names.
+    pub(super) fn header(&self) -> Result<Vec<String>, Vec<FieldError>> {
+        let fault = |detail: String| vec![FieldError::new("", detail)];
+        if self.ends.len() > MAX_COLUMNS {
+            return Err(fault(format!("must name at most {MAX_COLUMNS} columns, but names {}", self.ends.len())));
         }
-        let mut job = Map::new();
-        for (name, field) in self.names.iter().zip(fields) {
-            let field = std::str::from_utf8(field).map_err(|_| NOT_UTF_8)?;
-            if field.trim().is_empty() {
+        let names = self.cells().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>();
+        let columns: Vec<_> = names.map_err(|_| fault(NOT_UTF_8.to_owned()))?.into_iter().map(column).collect();
+        if !columns.iter().any(|column| column == "prompt") {
+            return Err(fault(NO_HEADER.to_owned()));
+        }
+        let mut errors = Vec::new();
+        for (index, column) in columns.iter().enumerate() {
+            // A file with a comma at the end of each line has a column without a name.
+            if column.is_empty() {
                 continue;
             }
-            // The seed is the only number; everything else is text.
-            let number = (name == "seed").then(|| field.trim().parse::<u64>().ok()).flatten();
-            let value = number.map_or_else(|| Value::from(field), Value::from);
-            let mut path: Vec<_> = name.split('.').collect();
-            let last = path.pop().unwrap_or_default();
-            let mut object = &mut job;
-            for step in path {
-                let inner = object.entry(step).or_insert_with(|| Value::Object(Map::new()));
-                object = inner.as_object_mut().ok_or_else(|| format!("has both {step} and {name}"))?;
+            let object = column.split_once('.').map(|(object, _)| object);
+            let before = &columns[..index];
+            if before.contains(column) {
+                errors.push(FieldError::new("", format!("must name the column {:?} once", cut(column))));
+            } else if let Some(object) = object.filter(|object| columns.iter().any(|column| column == object)) {
+                let detail = format!("must not name both the columns {object:?} and {:?}", cut(column));
+                errors.push(FieldError::new("", detail));
+            } else {
+                errors.extend(faults_of_column(column));
             }
-            object.insert(last.to_owned(), value);
+        }
+        if errors.is_empty() { Ok(columns) } else { Err(errors) }
+    }
+
+    /// The job that this row describes, with these columns.
+    pub(super) fn job(&self, columns: &[String]) -> Result<Value, String> {
+        if self.ends.len() != columns.len() {
+            let (all, named) = (self.ends.len(), columns.len());
+            return Err(format!("must have {named} cells, one for each column, but has {all}"));
+        }
+        let mut job = Map::new();
+        for (column, cell) in columns.iter().zip(self.cells()) {
+            let cell = std::str::from_utf8(cell).map_err(|_| NOT_UTF_8.to_owned())?;
+            if cell.trim().is_empty() {
+                continue;
+            }
+            if column.is_empty() {
+                return Err("must have nothing in a column without a name".to_owned());
+            }
+            // The seed is the only number. Everything else is text.
+            let number = (column == "seed").then(|| cell.trim().parse::<u64>().ok()).flatten();
+            set(&mut job, column, number.map_or_else(|| cell.into(), Value::from));
         }
         Ok(job.into())
     }
-
-    /// The fields of a row.
-    fn fields(&mut self, mut row: &[u8]) -> Vec<Vec<u8>> {
-        self.reader.reset();
-        let (mut text, mut ends) = (vec![0; row.len()], vec![0; row.len() + 1]);
-        let (mut written, mut fields) = (0, 0);
-        loop {
-            let (result, read, wrote, found) = self.reader.read_record(row, &mut text[written..], &mut ends[fields..]);
-            row = &row[read..];
-            written += wrote;
-            fields += found;
-            // An empty input ends the row.
-            if matches!(result, ReadRecordResult::Record | ReadRecordResult::End) {
-                break;
-            }
-        }
-        let begins = std::iter::once(&0).chain(&ends);
-        begins.zip(&ends[..fields]).map(|(&begin, &end)| text[begin..end].to_vec()).collect()
-    }
 }
 
-/// The name of a column, in lower case except for the caller's own keys in `metadata`.
+/// The field that a column of this name has: in lower case except for the caller's own keys in `metadata`.
 fn column(name: &str) -> String {
     let name = name.trim();
-    match name.split_at_checked("metadata.".len()) {
-        Some((object, key)) if object.eq_ignore_ascii_case("metadata.") => format!("metadata.{key}"),
-        _ => name.to_lowercase(),
+    if let Some((object, key)) = name.split_once('.')
+        && object.eq_ignore_ascii_case("metadata")
+    {
+        return format!("metadata.{key}");
+    }
+    match name.to_lowercase().as_str() {
+        name @ ("title" | "tagline") => format!("poster.{name}"),
+        name => name.to_owned(),
     }
 }
 
-/// What separates the columns on this line. `None` if none of them is `prompt`.
-pub(super) fn separator(line: &str) -> Option<&'static str> {
-    let others = [(';', "semicolons"), ('\t', "tabs"), ('|', "vertical bars")];
-    let is_prompt =
-        |name: &str| name.trim_matches(|c: char| c == '"' || c.is_whitespace()).eq_ignore_ascii_case("prompt");
-    let names_prompt = line.split([',', ';', '\t', '|']).any(is_prompt);
-    let other = others.iter().find(|(separator, _)| line.contains(*separator));
-    names_prompt.then(|| other.map_or("commas", |(_, word)| *word))
+/// Sets the field that the column names. A dot leads into an object.
+fn set(job: &mut Map<String, Value>, column: &str, value: Value) {
+    let (fields, name) = match column.split_once('.') {
+        None => (job, column),
+        Some((object, name)) => match job.entry(object).or_insert_with(|| json!({})) {
+            Value::Object(fields) => (fields, name),
+            _ => unreachable!("the header does not name both an object and its fields"),
+        },
+    };
+    fields.insert(name.to_owned(), value);
+}
+
+/// The faults that a column has whatever its cells say.
+fn faults_of_column(column: &str) -> Vec<FieldError> {
+    // A field that is null is not given, so a fault can only mean that there is no such field.
+    let mut job = Map::new();
+    set(&mut job, column, if column.starts_with("metadata.") { "x".into() } else { Value::Null });
+    // Without the required fields there would be other faults.
+    if let Some(Value::Object(poster)) = job.get_mut("poster") {
+        poster.insert("title".to_owned(), "x".into());
+    }
+    job.insert("prompt".to_owned(), "x".into());
+    Entry::parse(job.into(), "", &Map::new(), Model::Core).err().unwrap_or_default()
 }

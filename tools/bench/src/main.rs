@@ -5,6 +5,7 @@
 
 mod calls;
 mod decode;
+mod lines;
 mod local;
 mod money;
 mod plot;
@@ -46,6 +47,8 @@ struct Arguments {
 enum Part {
     /// Decoding the model's answer
     Decode,
+    /// Checking a file of jobs
+    Lines,
     /// Sizes and starts
     Start,
     /// First invocations over TLS
@@ -82,6 +85,13 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if wanted(Part::Decode) {
         // First, while this process is small and has nothing else to do.
         decode::measure(runs, &mut report)?;
+    }
+    if wanted(Part::Lines) {
+        lines::measure(runs, &mut report)?;
+    }
+    if !arguments.only.is_empty() && arguments.only.iter().all(|part| matches!(part, Part::Decode | Part::Lines)) {
+        // These need no products.
+        return report.print();
     }
     let products = Products::build().await?;
     report.section("machine", report::machine(&products.python_version)?);
