@@ -95,9 +95,42 @@ async fn end_overdue(app: &App, known: Vec<(JobId, Status)>) -> Result<Vec<(JobI
 
 /// When to look again: sooner as the end comes closer, but at most a few hundred times in the whole life of a batch, as
 /// SQS moves a ticket that was received a thousand times to the dead-letter queue.
+///
+/// An early look sees too few jobs to tell the pace, so no pause is longer than the time that has passed.
 fn until_next_look(progress: &Progress, elapsed: Duration) -> Duration {
     let Counts { queued, running, total, .. } = progress.counts;
     let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);
     let left = elapsed.mul_f64(open / ended.max(1.0));
-    (left / 4).clamp(SHORTEST.max(elapsed / 50).min(LONGEST), LONGEST)
+    (left / 4).min(elapsed).max(elapsed / 50).clamp(SHORTEST, LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often a batch of `total` jobs is looked at, and how late its end is noticed, if its jobs end evenly between
+    /// the seconds `first` and `last`.
+    fn looks(total: usize, first: u64, last: u64) -> (usize, Duration) {
+        let [first, last] = [first, last].map(Duration::from_secs);
+        let (mut elapsed, mut looks) = (Duration::from_secs(2), 1);
+        while elapsed < last {
+            let done = elapsed.saturating_sub(first).as_secs_f64() / (last - first).as_secs_f64();
+            let ended = (total as f64 * done) as usize;
+            let counts = Counts { total, queued: total - ended, succeeded: ended, ..Counts::default() };
+            elapsed += until_next_look(&Progress { counts, ..Progress::default() }, elapsed);
+            looks += 1;
+        }
+        (looks, elapsed - last)
+    }
+
+    #[test]
+    fn the_end_of_a_batch_is_noticed_soon_with_few_looks() {
+        for (total, first, last) in
+            [(1, 9, 10), (1_000, 1, 60), (1_000, 5, 60), (1_000, 60, 7_200), (1_000_000, 600, 4 * 86_400)]
+        {
+            let (looks, late) = looks(total, first, last);
+            let soon = SHORTEST.max(Duration::from_secs(last) / 50).min(LONGEST);
+            assert!(late <= soon && looks < 500, "{total} jobs in {last} s: {looks} looks, {late:?} late");
+        }
+    }
 }
