@@ -67,9 +67,13 @@ fn each_trouble_of_an_account_is_told_with_what_to_do() {
     ];
     let cases: [Case<'_>; 17] = [
         (&[], &[], "look   Nobody is notified of alarms"),
-        (&[("lambda get-account-settings", "10\t10")], &[], "look   Lambda runs 10 functions"),
+        (
+            &[("lambda get-account-settings", "10\t10")],
+            &[],
+            "look   Lambda runs 10 functions at once in this account, so 4 waiting callers",
+        ),
         (&[("lambda get-account-settings", "10\t10")], &["MaxWaitSeconds=0"], "ok     Lambda runs 10 functions"),
-        (&[("lambda get-account-settings", "10\t10")], &["MaximumConcurrency=8"], "stop   Lambda runs 10 functions"),
+        (&[("lambda get-account-settings", "10\t10")], &["MaximumConcurrency=6"], "stop   Lambda runs 10 functions"),
         (&[("lambda get-account-settings", "10\t10")], &["StatusReservedConcurrency=5"], "stop   5 of 10 executions"),
         (
             &[],
