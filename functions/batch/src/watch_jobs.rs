@@ -124,6 +124,18 @@ mod tests {
     }
 
     #[test]
+    fn the_ticket_of_a_batch_whose_last_job_lingers_stays_in_its_queue() {
+        let counts = Counts { total: 1_000_000, queued: 1, succeeded: 999_999, ..Counts::default() };
+        let progress = Progress { counts, ..Progress::default() };
+        let (mut elapsed, mut looks) = (Duration::ZERO, 0);
+        while elapsed < Duration::from_secs(96 * 3600) {
+            elapsed += until_next_look(&progress, elapsed);
+            looks += 1;
+        }
+        assert!(looks < 600, "{looks}");
+    }
+
+    #[test]
     fn the_end_of_a_batch_is_noticed_soon_with_few_looks() {
         for (total, first, last) in
             [(1, 9, 10), (1_000, 1, 60), (1_000, 5, 60), (1_000, 60, 7_200), (1_000_000, 600, 4 * 86_400)]
