@@ -16,6 +16,7 @@ use tests::events::{answer, post};
 use tests::interceptor::Action;
 use tests::pipeline::Pipeline;
 use tests::wire::{Disturbance, Wire};
+use uuid::Uuid;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -471,7 +472,7 @@ async fn the_jobs_of_all_parts_are_counted_and_listed() {
         path = format!("/batches/{id}/jobs?limit=100&cursor={cursor}");
     }
     assert_eq!(found, (0..2_400).map(|index| JobId::in_batch(id, index)).collect::<Vec<_>>());
-    save(&pipeline, batch.end(Counts { total: 2_500, canceled: 2_500, ..Counts::default() })).await;
+    save(&pipeline, batch.end(Counts { total: 2_500, canceled: 2_500, ..Counts::default() }, Uuid::nil())).await;
     assert_eq!(view(&pipeline, id).await.status, BatchStatus::Canceled);
     pipeline.stack.stop().await;
 }

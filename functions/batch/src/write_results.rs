@@ -11,7 +11,7 @@ use shared::image::ImageFacts;
 use shared::job::{JobError, JobState, Status};
 use shared::label::CustomId;
 use shared::poster::Lettering;
-use shared::{FileBatch, JobId};
+use shared::{FileBatch, Job, JobId};
 
 use uuid::Uuid;
 
@@ -159,7 +159,7 @@ async fn write_lines(
             },
             Wanted::Job(index, asked) => {
                 let job = jobs.remove(&JobId::in_batch(batch.batch.id, *index));
-                let status = job.as_ref().map_or(missing, |job| job.status());
+                let status = job.as_ref().map_or(missing, Job::status);
                 if status <= Status::Running {
                     return Ok(None);
                 }
