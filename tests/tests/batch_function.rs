@@ -146,7 +146,7 @@ async fn a_faulty_line_is_named_and_nothing_is_painted() {
     let places: Vec<_> = faults.iter().map(|fault| (&fault["line"], fault["pointer"].as_str())).collect();
     assert_eq!(places, [(&json!(2), Some("/prompt")), (&json!(4), Some("")), (&json!(5), Some("/custom_id"))]);
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
-    for (file, rule) in [("", "no jobs"), ("\n\n", "no jobs"), ("prompt,seed\na,1\n", "looks like CSV")] {
+    for (file, rule) in [("", "no jobs"), ("\n\n", "no jobs"), ("prompt,seed\na,1\n", "header of a CSV file")] {
         let id = started(&pipeline, order.clone(), file).await;
         assert!(step(&pipeline, id).await);
         let batch = record(&pipeline, id).await;
