@@ -14,7 +14,7 @@ use crate::order::{Model, Order, OutputFormat};
 
 /// The body of a request to the model.
 #[derive(Serialize)]
-struct Request<'a> {
+struct ModelRequest<'a> {
     prompt: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     negative_prompt: Option<&'a str>,
@@ -28,7 +28,7 @@ struct Request<'a> {
 /// The body of a request for this order.
 pub fn request(order: &Order) -> Vec<u8> {
     let unwanted = order.unwanted();
-    let request = Request {
+    let request = ModelRequest {
         prompt: order.prompt.as_str(),
         negative_prompt: unwanted.as_deref(),
         aspect_ratio: order.aspect_ratio.as_str(),

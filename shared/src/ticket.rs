@@ -52,7 +52,7 @@ pub enum TicketError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct TicketBody {
     v: u32,
     job: JobId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ struct Wire {
 }
 
 #[derive(Serialize, Deserialize)]
-struct BatchWire {
+struct BatchTicketBody {
     v: u32,
     batch: BatchId,
 }
@@ -88,8 +88,8 @@ impl Ticket {
     /// Serializes the ticket.
     pub fn to_body(&self) -> String {
         let queued_at = self.queued_at.map(Timestamp::ms);
-        let wire = Wire { v: VERSION, job: self.job, queued_at, trace: self.trace.clone() };
-        serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
+        let body = TicketBody { v: VERSION, job: self.job, queued_at, trace: self.trace.clone() };
+        serde_json::to_string(&body).expect("a ticket of strings and numbers is always JSON")
     }
 
     /// The ticket to send for a job that may have none; `None` if the job has ended.
@@ -103,7 +103,7 @@ impl Ticket {
 
 impl Message for Ticket {
     fn from_body(body: &str) -> Result<Self, TicketError> {
-        let Wire { job, queued_at, trace, .. } = parse(body)?;
+        let TicketBody { job, queued_at, trace, .. } = parse(body)?;
         Ok(Self { job, queued_at: queued_at.map(Timestamp::from_ms), trace })
     }
 
@@ -115,14 +115,14 @@ impl Message for Ticket {
 impl BatchTicket {
     /// Serializes the ticket.
     pub fn to_body(&self) -> String {
-        let wire = BatchWire { v: VERSION, batch: self.batch };
-        serde_json::to_string(&wire).expect("a ticket of strings and numbers is always JSON")
+        let body = BatchTicketBody { v: VERSION, batch: self.batch };
+        serde_json::to_string(&body).expect("a ticket of strings and numbers is always JSON")
     }
 }
 
 impl Message for BatchTicket {
     fn from_body(body: &str) -> Result<Self, TicketError> {
-        parse::<BatchWire>(body).map(|wire| Self { batch: wire.batch })
+        parse::<BatchTicketBody>(body).map(|body| Self { batch: body.batch })
     }
 
     fn batch(&self) -> Option<BatchId> {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ticket_is_told_from_what_is_too_new() {
+    fn a_malformed_ticket_is_distinguished_from_a_newer_one() {
         for body in ["", "null", "{}", r#"{"v":1}"#, r#"{"v":1,"job":"X"}"#, r#"{"v":0}"#, "not JSON"] {
             assert_eq!(Ticket::from_body(body), Err(TicketError::Malformed), "{body}");
         }

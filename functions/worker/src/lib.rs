@@ -1,8 +1,8 @@
 //! Has the model paint queued jobs, sets lettering, makes thumbnails, and stores the files.
 
 mod drawing;
+mod failure;
 mod paint_job;
-mod setback;
 mod thumbnail;
 mod typesetter;
 

@@ -14,7 +14,7 @@ use shared::{Job, JobState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::App;
-use crate::setback::Setback;
+use crate::failure::Failure;
 use crate::thumbnail::{NoThumbnail, thumbnail};
 use crate::typesetter::typeset;
 
@@ -61,38 +61,38 @@ pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result
     }
     match obtain_files(app, &claimed, end).await {
         Ok(files) => finish(app, claimed, files).await,
-        Err(setback) => set_back(app, claimed, setback, &delivery).await,
+        Err(failure) => fail_or_release(app, claimed, failure, &delivery).await,
     }
 }
 
 /// All files of the job, stored: those of an earlier attempt from the bucket, and the others newly made.
-async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Setback> {
-    if let Some(files) = look_before_paying(app, job).await.map_err(Setback::from_storage_error(Attempt::NeverBegan))? {
+async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Failure> {
+    if let Some(files) = look_before_paying(app, job).await.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
         let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
         return Ok(Files { thumbnail, ..files });
     }
     let Some(poster) = &job.order.poster else {
         let picture = paint_picture(app, job, end).await?;
         let image = store(app, job, Variant::Image, picture, end).await;
-        let File { facts, bytes } = image.map_err(Setback::from_storage_error(Attempt::Counts))?;
+        let File { facts, bytes } = image.map_err(Failure::from_storage_error(Attempt::Counts))?;
         let thumbnail = store_thumbnail(app, job, Some(bytes), end).await;
         return Ok(Files { image: facts, artwork: None, thumbnail });
     };
     // Store the artwork before the lettering is set, so that a crash does not cost another painting.
     let (artwork, attempt) =
-        match paid_artwork(app, job).await.map_err(Setback::from_storage_error(Attempt::NeverBegan))? {
+        match paid_artwork(app, job).await.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
             Some(artwork) => (artwork, Attempt::NeverBegan),
             None => {
                 let picture = paint_picture(app, job, end).await?;
                 let artwork = store(app, job, Variant::Artwork, picture, end).await;
-                (artwork.map_err(Setback::from_storage_error(Attempt::Counts))?, Attempt::Counts)
+                (artwork.map_err(Failure::from_storage_error(Attempt::Counts))?, Attempt::Counts)
             }
         };
     let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
     let set = typeset(&app.drawing, &job.order, poster, artwork).await;
-    let set = set.map_err(|error| Setback::from_typesetting_error(job, &error, attempt))?;
+    let set = set.map_err(|error| Failure::from_typesetting_error(job, &error, attempt))?;
     let set = marked(job, set, origin.with_lettering());
-    let image = store(app, job, Variant::Image, set, end).await.map_err(Setback::from_storage_error(attempt))?;
+    let image = store(app, job, Variant::Image, set, end).await.map_err(Failure::from_storage_error(attempt))?;
     let thumbnail = store_thumbnail(app, job, Some(image.bytes), end).await;
     Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
 }
@@ -128,18 +128,18 @@ fn may_paint_before(app: &App, end: Instant) -> bool {
 }
 
 /// Paints a picture. If storing one failed before, first checks that the bucket works, which costs nothing.
-async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, Setback> {
+async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, Failure> {
     let lost_one = job.last_error.as_ref().is_some_and(|last| last.code == ErrorCode::StorageUnavailable);
     if lost_one || app.images.is_failing() {
-        app.images.check().await.map_err(Setback::from_storage_error(Attempt::NeverBegan))?;
+        app.images.check().await.map_err(Failure::from_storage_error(Attempt::NeverBegan))?;
     }
     if !may_paint_before(app, end) {
-        return Err(Setback::out_of_time());
+        return Err(Failure::out_of_time());
     }
     match timeout_at(end - TIME_TO_STORE, app.painter.paint(&job.order)).await {
         Ok(Ok(picture)) => Ok(marked(job, picture.into(), Origin::Model)),
-        Ok(Err(error)) => Err(Setback::from_paint_error(&error, app.painter.has_answered(job.order.model))),
-        Err(_) => Err(Setback::model_error("The model did not answer in time.")),
+        Ok(Err(error)) => Err(Failure::from_paint_error(&error, app.painter.has_answered(job.order.model))),
+        Err(_) => Err(Failure::model_error("The model did not answer in time.")),
     }
 }
 
@@ -204,9 +204,14 @@ async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, Servic
 }
 
 /// Fails the job, or releases it for another attempt.
-async fn set_back(app: &App, job: Claimed, setback: Setback, delivery: &Delivery) -> Result<Verdict, ServiceError> {
+async fn fail_or_release(
+    app: &App,
+    job: Claimed,
+    failure: Failure,
+    delivery: &Delivery,
+) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
-    let Setback { code, message, attempt, then } = setback;
+    let Failure { code, message, attempt, then } = failure;
     // A picture may be stored despite the error. The next attempt will look for it.
     let exhausted =
         attempt == Attempt::Counts && job.attempts >= app.max_attempts && code != ErrorCode::StorageUnavailable;

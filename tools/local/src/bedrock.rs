@@ -169,7 +169,7 @@ impl Bedrock {
             return Err(Refusal::Denied);
         }
         let model = model.parse::<Model>().map_err(|_| Refusal::NoSuchModel)?;
-        let request = Request::parse(body, model)?;
+        let request = InvokeBody::parse(body, model)?;
         if strikes(faults.hang) {
             std::future::pending::<()>().await;
         }
@@ -211,7 +211,7 @@ fn axum_json(status: StatusCode, body: &impl Serialize) -> Response {
 /// The body of an InvokeModel call, by the model's own rules.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Request {
+struct InvokeBody {
     prompt: String,
     #[serde(default)]
     negative_prompt: String,
@@ -230,7 +230,7 @@ fn square() -> AspectRatio {
     AspectRatio::Square
 }
 
-impl Request {
+impl InvokeBody {
     fn parse(body: &[u8], model: Model) -> Result<Self, Refusal> {
         let request: Self = serde_json::from_slice(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
         let rule = |broken: bool, rule: &str| if broken { Err(Refusal::Invalid(rule.to_owned())) } else { Ok(()) };
@@ -252,7 +252,7 @@ fn is_unfit(prompt: &str) -> bool {
     prompt.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("nsfw"))
 }
 
-fn paint(request: &Request, seed: u32) -> Vec<u8> {
+fn paint(request: &InvokeBody, seed: u32) -> Vec<u8> {
     let (width, height) = size(request.aspect_ratio);
     let format = match request.output_format {
         OutputFormat::Png => artist::Format::Png,
@@ -265,7 +265,7 @@ fn paint(request: &Request, seed: u32) -> Vec<u8> {
 }
 
 /// A picture of the right size, in a color that depends on the seed.
-fn paint_plain(request: &Request, seed: u32) -> Vec<u8> {
+fn paint_plain(request: &InvokeBody, seed: u32) -> Vec<u8> {
     let (width, height) = size(request.aspect_ratio);
     artist::paint_plain(seed, width, height)
 }
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn requests_are_held_to_each_models_contract() {
-        let parse = |body: serde_json::Value, model| Request::parse(body.to_string().as_bytes(), model);
+        let parse = |body: serde_json::Value, model| InvokeBody::parse(body.to_string().as_bytes(), model);
         assert!(parse(json!({ "prompt": "x", "aspect_ratio": "2:3", "seed": 0 }), Model::Core).is_ok());
         assert!(parse(json!({ "prompt": "x", "mode": "text-to-image" }), Model::Ultra).is_ok());
         for body in [

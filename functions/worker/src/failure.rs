@@ -1,4 +1,4 @@
-//! What goes wrong with an attempt, and what that means for its job.
+//! What goes wrong after a claim, whether or not the attempt counts, and what that means for the job.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use shared::stability::NoPicture;
 
 use crate::typesetter::SetError;
 
-/// Why an attempt failed, and what happens to its job.
-pub(crate) struct Setback {
+/// Why a claim ended without an image, and what happens to its job. `attempt` says whether it counts.
+pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
     pub(crate) attempt: Attempt,
@@ -33,7 +33,7 @@ pub(crate) enum Then {
 }
 
 impl Then {
-    /// How long the job waits after `before` setbacks of the same kind; `None` if it fails.
+    /// How long the job waits after `before` earlier attempts, or claims without one; `None` if it fails.
     ///
     /// A model that failed once has often recovered soon after. One that failed twice may be in an incident. The waits
     /// have a minimum length so that three attempts are certain to outlast an incident of ten minutes.
@@ -50,7 +50,7 @@ impl Then {
     }
 }
 
-impl Setback {
+impl Failure {
     fn new(code: ErrorCode, attempt: Attempt, then: Then, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), attempt, then }
     }
