@@ -52,7 +52,7 @@ async function open({ api, s3 }, { path = "/", expected = [], ...options } = {})
   });
   page.on("request", (sent) => {
     const { origin, protocol } = new URL(sent.url());
-    if (!ours.includes(origin) && !["data:", "blob:"].includes(protocol)) troubles.push(`It speaks to ${origin}`);
+    if (!ours.includes(origin) && !["data:", "blob:"].includes(protocol)) troubles.push(`It contacts ${origin}`);
     if (origin === ours[1] && sent.headers()["x-api-key"]) troubles.push("It tells the key to the bucket");
   });
   await page.goto(api + path);
@@ -89,7 +89,7 @@ async function inspect(page, name, at = "body") {
 const api = async (path, options) => (await fetch(stack.api + path, options)).json();
 const headers = { "Content-Type": "application/json" };
 
-test("a poster is made, told of, hung, downloaded and asked for again", async () => {
+test("a poster is made, announced, hung on the wall, downloaded and made again", async () => {
   const page = await open(stack, { permissions: ["clipboard-read", "clipboard-write"] });
   await page.getByText("No posters yet.").waitFor();
   await inspect(page, "empty");
@@ -124,7 +124,7 @@ test("a poster is made, told of, hung, downloaded and asked for again", async ()
   assert.deepEqual([again.status, again.prompt, again.model], ["queued", job.prompt, job.model]);
 });
 
-test("what is wrong is shown at the field, and text is never markup", async () => {
+test("a fault is shown at its field, and text is never markup", async () => {
   const page = await open(stack, { expected: ["status of 400"] });
   await page.getByText("More", { exact: false }).first().click();
   await page.getByLabel("Seed").fill("many");
@@ -152,7 +152,7 @@ test("what is wrong is shown at the field, and text is never markup", async () =
   await inspect(page, "failed");
 });
 
-test("a title is set over the picture, and refused where the fonts cannot", async () => {
+test("a title is set over the picture, and refused if the fonts lack a character", async () => {
   const page = await open(stack, { expected: ["status of 400", "status of 422"] });
   await page.getByLabel("What is the film about?").fill("An astronaut on a moon of Saturn");
   await page.getByLabel("Tagline").fill("Nobody is listening");
@@ -187,7 +187,7 @@ async function loseFirstAnswer(page, meanwhile = async () => {}) {
   return keys;
 }
 
-test("a double click, and an answer that is lost on the way, make one job", async () => {
+test("a double click or a lost answer makes one job", async () => {
   const page = await open(stack, { expected: ["net::ERR_FAILED"] });
   const keys = await loseFirstAnswer(page);
   await page.getByLabel("What is the film about?").fill("A film that is asked for twice");
@@ -199,9 +199,9 @@ test("a double click, and an answer that is lost on the way, make one job", asyn
   assert.equal(jobs.filter(({ prompt }) => prompt === "A film that is asked for twice").length, 1);
 });
 
-test("a request that is sent again keeps its key, whatever was sent meanwhile", async () => {
+test("a repeated request keeps its key, whatever was sent meanwhile", async () => {
   const page = await open(stack, { expected: ["net::ERR_FAILED", "status of 404"] });
-  // Another button is pressed before anybody knows whether the request has arrived.
+  // Another button is pressed before it is known whether the request arrived.
   const cancel = () => page.evaluate(() => post("jobs/00000000-0000-4000-8000-000000000000/cancel").catch(() => {}));
   const keys = await loseFirstAnswer(page, cancel);
   await page.getByLabel("What is the film about?").fill("A film beside another request");
@@ -261,7 +261,7 @@ test("a batch of twelve is dropped as a file, counted while it runs, and hangs i
   await page.getByRole("link", { name: /Something nsfw/ }).click();
   await state(page, "failed", "#poster");
   await inspect(page, "dialog-failed");
-  // What the filter refuses it will refuse again.
+  // The filter would refuse the same prompt again.
   assert.equal(await page.locator("#poster").getByRole("button", { name: "Retry" }).count(), 0);
   await page.keyboard.press("Escape");
   assert.equal(await page.getByRole("button", { name: "Retry failed posters" }).count(), 0);
@@ -276,7 +276,7 @@ test("a batch of twelve is dropped as a file, counted while it runs, and hangs i
   await until("The whole wall", async () => (await page.locator("#posters li").count()) > 12);
 });
 
-test("a batch with faults says which line is at fault, and nothing is made of it", async () => {
+test("a batch with faults says which line is at fault, and nothing is submitted", async () => {
   const page = await open(stack, { expected: ["status of 400"] });
   await page.getByRole("radio", { name: "A batch" }).check();
   await page.getByLabel("Films").fill('{"prompt": "One"}\n\n{"prompt": "Two", "seed": -1}\n{"prompt": "Three", "colour": "red"}');
@@ -287,7 +287,7 @@ test("a batch with faults says which line is at fault, and nothing is made of it
   await inspect(page, "batch-faults");
 });
 
-test("the wall shows the newest first, and more of it when asked", async () => {
+test("the wall shows the newest posters first, and more on request", async () => {
   const batch = { defaults: { aspect_ratio: "1:1" }, jobs: Array.from({ length: 30 }, (_, index) => ({ prompt: `Film ${index}, nsfw` })) };
   const { id } = await api("/batches", { method: "POST", headers, body: JSON.stringify(batch) });
   await until("The end of the batch", async () => (await api(`/batches/${id}`)).status !== "in_progress");
@@ -308,7 +308,7 @@ test("the wall shows the newest first, and more of it when asked", async () => {
   await page.waitForFunction(() => [...document.querySelectorAll("#posters img")].some((image) => image.naturalWidth > 0));
 });
 
-test("one poster fails, is retried, is canceled, and comes out well in the end", async () => {
+test("a poster fails, is retried, is canceled, and succeeds in the end", async () => {
   const data = folder();
   cleanups.push(() => rmSync(data, { recursive: true }));
   const phase = async (...options) => {
@@ -325,7 +325,7 @@ test("one poster fails, is retried, is canceled, and comes out well in the end",
   await page.close();
   await broken.stop();
 
-  // A model that never answers keeps the job running for as long as the test needs.
+  // A model that never answers keeps the job running for as long as the test needs it.
   const stuck = await phase("--model-faults", "hang=1");
   page = await open(stuck);
   await state(page, "failed");
@@ -386,7 +386,7 @@ test("everything can be done with the keyboard", async () => {
   await until("The focus", () => card.evaluate((link) => link === document.activeElement));
 });
 
-test("a key is asked for, checked, kept in the tab, and told to the API alone", async () => {
+test("a key is requested, checked, kept in the tab, and sent only to the API", async () => {
   const guarded = await start("--api-key", "alice=alice-key");
   cleanups.push(guarded.stop);
   const page = await open(guarded, { expected: ["status of 403"] });
@@ -430,7 +430,7 @@ test("the page works below the path of a stage, with and without its slash", asy
   }
 });
 
-test("the wall shows what is made elsewhere, asks for what has changed alone, and for nothing in the background", async () => {
+test("the wall shows what is made elsewhere, requests only what has changed, and nothing in the background", async () => {
   const own = await start("--model-plain");
   cleanups.push(own.stop);
   const submit = (prompt) => fetch(`${own.api}/jobs`, { method: "POST", headers, body: JSON.stringify({ prompt }) });
@@ -451,14 +451,14 @@ test("the wall shows what is made elsewhere, asks for what has changed alone, an
   await turn(true);
   await submit("A film that is made unseen");
   const unseen = page.waitForRequest(() => true, { timeout: 10_000 }).then(() => "asked", () => "not asked");
-  // One look may be on its way when the tab goes into the background.
+  // One request may be in flight when the tab goes into the background.
   await until("The rest", async () => (await unseen) === "not asked" || (await page.waitForRequest(() => true, { timeout: 10_000 }).then(() => false, () => true)));
   assert.equal(await page.locator("#posters li").count(), 1);
   await turn(false);
   await page.locator("#posters li", { hasText: "made unseen" }).waitFor({ timeout: 3000 });
 });
 
-test("the page says when the service is gone, goes on when it is back, and says what was lost", async () => {
+test("the page says when the service is unreachable, resumes when it is back, and says what was lost", async () => {
   const data = folder();
   cleanups.push(() => rmSync(data, { recursive: true }));
   let stack = await start("--data", data, "--model-faults", "hang=1");
@@ -500,7 +500,7 @@ test("the page says when the service is gone, goes on when it is back, and says 
   assert.ok(!asked.some((url) => url.includes("health")), asked.join());
 });
 
-test("what is empty says why, and nothing old stands under a new filter", async () => {
+test("an empty list says why, and no old poster stays under a new filter", async () => {
   const page = await open(stack);
   await page.waitForSelector("#posters li");
   const held = [];
@@ -513,7 +513,7 @@ test("what is empty says why, and nothing old stands under a new filter", async 
   await page.getByText("No posters with this filter.").waitFor();
 });
 
-test("what is under way shows, a batch is not made twice unasked, and only what may fare better is retried", async () => {
+test("progress is shown, a batch is not submitted twice by accident, and only jobs that may succeed are retried", async () => {
   const own = await start("--model-plain", "--model-faults", "error=1", "--parameter", "MaxAttempts=1");
   cleanups.push(own.stop);
   const page = await open(own);
@@ -563,7 +563,7 @@ test("what is under way shows, a batch is not made twice unasked, and only what 
 
 const UTF16 = Buffer.from("\ufeffprompt,seed\nCaf\u00e9 noir,5\n", "utf16le");
 
-test("files are read for certain or refused by name, and what was read is shown before it is sent", async () => {
+test("a file is read unambiguously or refused with the reason, and its lines are shown before they are sent", async () => {
   const page = await open(stack);
   const posts = [];
   page.on("request", (sent) => { if (sent.method() === "POST") posts.push(sent.url()); });
@@ -634,7 +634,7 @@ test("files are read for certain or refused by name, and what was read is shown 
   });
   assert.deepEqual(stopped, [false, false], "text that is dragged belongs to the field");
 
-  // Much text is read once, and not at each key.
+  // A long text is read once, and not at each keystroke.
   const long = `prompt\n${`"${"x".repeat(3000)}"\n`.repeat(999)}${"y".repeat(1500)} "z" y\n`;
   await drop(page, ["long.csv", long]);
   await page.getByText("1,000 posters.").waitFor();
@@ -648,7 +648,7 @@ test("files are read for certain or refused by name, and what was read is shown 
   assert.ok(reading < 1000, `reading took ${reading} ms`);
 });
 
-test("names are cut and saved by whole characters", async () => {
+test("file names are cut at whole characters", async () => {
   const page = await open(stack);
   await ask(page, `${"x".repeat(59)}👩‍🚀🎬 and some more words behind it`);
   await page.locator("#posters li .thumb p", { hasText: /👩‍🚀…$/u }).waitFor();
@@ -680,7 +680,7 @@ test("all posters of a batch come in one ZIP file, in their order", async () => 
   await page.locator("#saved", { hasText: "Stopped." }).waitFor();
 });
 
-test("look, placement and credits are asked for, and a title that is too small is told", async () => {
+test("style, placement and credits are sent, and a title that is too small is reported", async () => {
   const page = await open(stack);
   await page.getByLabel("What is the film about?").fill("A lone astronaut");
   await page.getByLabel("Title").fill("The Last Signal");
@@ -705,14 +705,14 @@ test("look, placement and credits are asked for, and a title that is too small i
   await page.reload();
   await page.locator("#poster .news", { hasText: "The title is too small to read." }).waitFor();
 
-  // What was typed outlives a reload.
+  // The typed text survives a reload.
   await page.keyboard.press("Escape");
   await page.getByLabel("What is the film about?").fill("A half written");
   await page.reload();
   await until("The draft", async () => (await page.getByLabel("What is the film about?").inputValue()) === "A half written");
 });
 
-test("the dialog turns to the next poster, and nothing jumps when one is done", async () => {
+test("the dialog shows the next poster, and nothing jumps when one is ready", async () => {
   const page = await open(stack);
   await page.waitForSelector("#posters li:nth-child(3)");
   await page.locator("#posters li:nth-child(2) a").click();

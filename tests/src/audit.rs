@@ -1,6 +1,7 @@
-//! A look at every job that was accepted, when all is said to be done.
+//! A check of every accepted job after all jobs have ended.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use shared::aws::List;
 use shared::image::Variant;
@@ -12,6 +13,9 @@ use crate::pipeline::Pipeline;
 /// How many jobs one page of a list holds, see
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 const JOBS_PER_PAGE: usize = 100;
+
+/// How many violations a report lists.
+const SHOWN: usize = 20;
 
 /// A batch that was answered with 202.
 #[derive(Clone, Debug)]
@@ -29,11 +33,11 @@ pub struct Audit {
     pub jobs: Vec<Job>,
     /// How many jobs have their picture.
     pub succeeded: usize,
-    /// How many failed, by their reason.
+    /// How many failed, by error code.
     pub failed: BTreeMap<&'static str, usize>,
-    /// How many paintings have begun, by the records.
+    /// How many paintings have begun, according to the records.
     pub attempts: u64,
-    /// How many times the model was too busy to begin, as the records count them.
+    /// How many times the model was too busy to begin, according to the records.
     pub throttles: u64,
     /// How many jobs have no record, have not ended, or have succeeded without a picture.
     pub lost: usize,
@@ -41,7 +45,7 @@ pub struct Audit {
     pub violations: Vec<String>,
 }
 
-/// Looks at every accepted job's record and at every picture in the bucket.
+/// Checks every accepted job's record and every picture in the bucket.
 ///
 /// # Panics
 /// When the table or the bucket does not answer.
@@ -108,11 +112,23 @@ impl Audit {
         if thumbnail.is_some() != recorded {
             broken(format!("its record tells of a thumbnail: {recorded}; there is one: {}", thumbnail.is_some()));
         }
-        // Each claim raises the fence by one, and so does whatever ends that claim, if anything does. A second end would
-        // raise it further.
+        // Each claim raises the fence by one, and so does the transition that ends the claim, if there is one. A second
+        // end would raise it further.
         let claims = u64::from(job.attempts) + u64::from(job.setbacks);
         if job.finished_at().is_some() && job.fence > 2 * claims {
             broken(format!("its record was moved on {} times in {claims} claims", job.fence));
+        }
+    }
+
+    /// Whether the promise was kept.
+    pub fn is_good(&self) -> bool {
+        self.lost == 0 && self.violations.is_empty()
+    }
+
+    /// Adds a violation unless the two numbers are the same.
+    pub(crate) fn same(&mut self, what: &str, one: usize, other: usize) {
+        if one != other {
+            self.violations.push(format!("{what}: {one} is not {other}"));
         }
     }
 
@@ -124,6 +140,14 @@ impl Audit {
     /// How many records have this status.
     pub fn standing(&self, status: Status) -> usize {
         self.jobs.iter().filter(|job| job.status() == status).count()
+    }
+}
+
+/// The last lines of a report: what was lost, and the first violations.
+impl fmt::Display for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lost           {}\nviolations     {}", self.lost, self.violations.len())?;
+        self.violations.iter().take(SHOWN).try_for_each(|violation| write!(f, "\n  {violation}"))
     }
 }
 

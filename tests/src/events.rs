@@ -1,5 +1,4 @@
-//! Requests as API Gateway hands them to a function, and what a function answers. They come from the owner of a stack without
-//! keys.
+//! Requests as API Gateway passes them to a function, and a function's answers. The owner is that of a stack without keys.
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
@@ -8,7 +7,7 @@ use lambda_runtime::{Context, LambdaEvent};
 use local::EVERYONE;
 use serde_json::Value;
 
-/// A POST to a resource such as `/jobs/{id}/retry`, with this id in its path, key and JSON body where there are any.
+/// A POST to a resource such as `/jobs/{id}/retry`, with this id in its path, this key and this JSON body, if any.
 pub fn post(
     resource: &str,
     id: Option<String>,
@@ -26,7 +25,7 @@ pub fn post(
     LambdaEvent::new(request, Context::default())
 }
 
-/// A GET of a resource, with this id in its path where it has one.
+/// A GET of a resource, with this id in its path, if any.
 pub fn get(resource: &str, id: Option<String>) -> LambdaEvent<ApiGatewayProxyRequest> {
     LambdaEvent::new(request(Method::GET, resource, id), Context::default())
 }

@@ -1,4 +1,4 @@
-//! What a test puts before a service: something that changes its answers, and something that speaks TLS.
+//! Proxies that a test puts in front of a service: one that changes its answers, and one that speaks TLS.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, version};
 
-/// Serves this on a port of its own, for as long as the test lasts. Gives the address.
+/// Serves this on a free port, for as long as the test lasts. Returns the address.
 ///
 /// # Panics
 /// When there is no free port.
@@ -28,7 +28,7 @@ pub async fn serve(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// Passes requests on to `upstream`, and its answers back once `change` has had its way with them. Gives the address.
+/// Forwards requests to `upstream`, and returns its answers after `change` has changed them. Returns the address.
 pub async fn changing(
     upstream: &str,
     change: impl Fn(&mut HeaderMap, &mut Value) + Clone + Send + Sync + 'static,
@@ -55,14 +55,14 @@ pub async fn changing(
     serve(Router::new().fallback(pass_on)).await
 }
 
-/// Speaks TLS before the service at `upstream`, with a certificate of an authority whose own is written to `authority`.
-/// Gives the address.
+/// Speaks TLS in front of the service at `upstream`. The certificate of the authority that signed its certificate is
+/// written to `authority`. Returns the address.
 ///
 /// # Panics
 /// When there is no free port, or the file cannot be written.
 pub async fn secure(upstream: &str, authority: &Path) -> String {
     let mut params = CertificateParams::default();
-    // Clients take a certificate with its issuer's name for a self-signed one.
+    // Clients would consider a certificate that has its issuer's name to be self-signed.
     params.distinguished_name.push(DnType::CommonName, "The authority of a test");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let new_key = || KeyPair::generate().expect("a key");
@@ -83,7 +83,7 @@ pub async fn secure(upstream: &str, authority: &Path) -> String {
         while let Ok((client, _)) = listener.accept().await {
             let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
             tokio::spawn(async move {
-                // A connection that breaks is its client's to notice.
+                // The client notices a broken connection itself.
                 if let (Ok(mut client), Ok(mut server)) =
                     (acceptor.accept(client).await, TcpStream::connect(upstream).await)
                 {

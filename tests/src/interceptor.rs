@@ -32,7 +32,7 @@ pub enum Action {
     Answer(u16, String),
     /// The connection fails before anything was sent.
     Refuse,
-    /// The call is answered as the first such call was, as an eventually consistent read may be.
+    /// The call gets the answer of the first such call again, as an eventually consistent read may.
     Stale,
 }
 

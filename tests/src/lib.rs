@@ -1,5 +1,5 @@
-//! What the tests of the whole service share: a pipeline of their own each, ways to disturb their calls of services, what
-//! stands before a service, and a stand-in for Lambda's runtime API.
+//! What the tests of the whole service share: a pipeline for each test, ways to disturb calls to services, proxies in
+//! front of a service, and a stand-in for Lambda's runtime API.
 
 pub mod audit;
 pub mod events;

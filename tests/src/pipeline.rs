@@ -1,4 +1,4 @@
-//! A pipeline of a test's own, and what a test does with it.
+//! A pipeline for one test, and what the test does with it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use shared::job::{Claimed, Lease};
 use shared::ticket::Ticket;
 use shared::{BatchId, Clock, Job, JobId};
 
-/// Few tests look at a picture, so most do not wait for one to be painted.
+/// Few tests look at a picture, so most use plain colors, which take no time to paint.
 const PLAIN: Behavior = Behavior { latency: Duration::ZERO, faults: Faults::NONE, plain: true };
 
 /// A running pipeline.
@@ -33,12 +33,12 @@ impl Pipeline {
         Self::with(Options::default()).await
     }
 
-    /// A pipeline whose messages a test delivers itself.
+    /// A pipeline whose messages the test delivers itself.
     pub async fn without_event_sources() -> Self {
         Self::with(Options { event_sources: false, ..Options::default() }).await
     }
 
-    /// A pipeline with posters in place of plain color.
+    /// A pipeline whose model paints pictures instead of plain colors.
     pub async fn with_artist() -> Self {
         let pipeline = Self::start().await;
         pipeline.stack.bedrock().behave(Behavior::default());
@@ -53,7 +53,7 @@ impl Pipeline {
         Self { stack, clock, http: Client::new() }
     }
 
-    /// Where everything answers.
+    /// The addresses of the services.
     pub fn ready(&self) -> &Ready {
         self.stack.ready()
     }
@@ -76,7 +76,7 @@ impl Pipeline {
         response.json().await.expect("the answer is a job")
     }
 
-    /// Submits a batch, with a key of its own.
+    /// Submits a batch with a new key.
     pub async fn submit_batch(&self, body: &Value) -> BatchView {
         let post = self.http.post(format!("{}/batches", self.ready().api)).json(body);
         let response =
@@ -85,7 +85,7 @@ impl Pipeline {
         response.json().await.expect("the answer is a batch")
     }
 
-    /// The batch once it is as `wanted`.
+    /// Waits until `wanted` is true for the batch.
     pub async fn batch_when(&self, id: BatchId, wanted: impl Fn(&BatchView) -> bool) -> BatchView {
         let patience = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
@@ -105,12 +105,12 @@ impl Pipeline {
         response.json().await.expect("the answer is a job")
     }
 
-    /// The job once it has ended.
+    /// Waits until the job has ended.
     pub async fn ended(&self, id: JobId) -> JobView {
         self.job_when(id, |job| job.finished_at.is_some()).await
     }
 
-    /// The job once it is as `wanted`.
+    /// Waits until `wanted` is true for the job.
     pub async fn job_when(&self, id: JobId, wanted: impl Fn(&JobView) -> bool) -> JobView {
         let patience = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
@@ -139,7 +139,7 @@ impl Pipeline {
         answer.expect("the worker answers").batch_item_failures.is_empty()
     }
 
-    /// Claims the job for `lease`, as a worker does that then does nothing more.
+    /// Claims the job for `lease`, like a worker that then does nothing more.
     pub async fn claim(&self, id: JobId, lease: Duration) -> Claimed {
         let now = self.clock.now();
         let claimed = self.record(id).await.claim(Lease::new(now + lease), 3, now).expect("the job can be claimed");
@@ -190,7 +190,7 @@ impl Pipeline {
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// Stops the pipeline, after a look that no job was left unfinished.
+    /// Stops the pipeline, after a check that every job has ended.
     pub async fn stop(self) {
         let scanned = self
             .dynamodb()

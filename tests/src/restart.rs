@@ -1,7 +1,7 @@
 //! Restarts: the local stack's own binary, killed again and again while a batch is painted.
 //!
-//! The model stands outside the process that is killed, as it does when the service is deployed. So every painting is
-//! counted, also one whose worker died over it, and each for its own job.
+//! The model runs outside the process that is killed, as it does when the service is deployed. So every painting is
+//! counted for its job, even if its worker died during it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,18 +31,17 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::audit::{Accepted, Audit, audit};
 use crate::pipeline::Pipeline;
 use crate::runtime_api::binary;
-use crate::soak::write_violations;
 
-/// How many times a job may be painted: often enough that no job is given up because the same one is killed each time.
+/// How many times a job may be painted: so often that no job fails because it is interrupted each time.
 const MAX_ATTEMPTS: u32 = 10;
 
-/// How long anything may take that a living stack does soon.
+/// The longest wait for something that a running stack does soon.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a stack that starts lives at most when it is killed over its start.
+/// The latest time after its start at which a stack is killed while it starts.
 const START: u64 = 400;
 
-/// How long a stack lives at most after it has painted as much as it was to.
+/// The latest time at which a stack is killed after it has begun the planned number of paintings.
 const AFTERWARDS: u64 = 100;
 
 /// How often a condition is polled.
@@ -60,7 +59,7 @@ pub struct Plan {
     pub kills: usize,
     /// How long the model takes for a picture.
     pub latency: Duration,
-    /// What the moments of the kills follow from.
+    /// The seed of the moments of the kills.
     pub seed: u64,
 }
 
@@ -69,18 +68,18 @@ pub struct Plan {
 enum Moment {
     /// While it starts.
     Starting(Duration),
-    /// While it takes the batch in.
+    /// While it writes the batch.
     Submitting(Duration),
-    /// So long after the model has begun so many paintings.
+    /// This long after the model has begun this many paintings.
     Painting(usize, Duration),
 }
 
-/// How the stack fared.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What it was put through.
+    /// The plan of the run.
     pub plan: Plan,
-    /// How many kills came while the process started, while it took the batch in, and while it painted.
+    /// How many kills came while the process started, while it wrote the batch, and while it painted.
     pub kills: [usize; 3],
     /// How many paintings the model began.
     pub paintings: usize,
@@ -90,16 +89,16 @@ pub struct Report {
     pub interrupted: u64,
     /// The longest that a process took from its start until everything answered.
     pub slowest_start: Duration,
-    /// How long all of it took.
+    /// How long the run took.
     pub took: Duration,
     /// The outcome of the jobs.
     pub audit: Audit,
 }
 
-/// Kills the local stack over a batch as `plan` says, lets it finish, and looks at every job.
+/// Kills the local stack during a batch as `plan` says, lets it finish the batch, and checks every job.
 ///
 /// # Panics
-/// When the stack does not start, or does not go on.
+/// When the stack does not start, or makes no progress.
 pub async fn restart(plan: Plan) -> Report {
     let binary = binary("local");
     let start = Instant::now();
@@ -176,7 +175,7 @@ pub async fn restart(plan: Plan) -> Report {
     }
 }
 
-/// The moments of the kills: the first over the submission, some over a start, and the others spread over the paintings.
+/// The moments of the kills: the first during the submission, some during a start, the others spread over the paintings.
 fn moments(plan: &Plan) -> Vec<Moment> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let mut after = |most: u64| Duration::from_millis(random.u64(..most));
@@ -211,29 +210,26 @@ impl Audit {
         self.jobs.iter().map(|job| u64::from(job.attempts.saturating_sub(1))).sum()
     }
 
-    /// Holds the records against what the model painted. `at_once` is how many paintings one process has under way.
+    /// Compares the records with what the model painted. `at_once` is how many paintings one process runs at once.
     fn compare_paintings(&mut self, plan: &Plan, paintings: &HashMap<String, usize>, at_once: u64) {
-        let mut broken = Vec::new();
-        if self.succeeded != plan.jobs {
-            broken.push(format!("{} of {} jobs succeeded", self.succeeded, plan.jobs));
-        }
+        self.same("jobs and jobs that succeeded", plan.jobs, self.succeeded);
         for job in &self.jobs {
             let painted = paintings.get(job.order.prompt.as_str()).copied().unwrap_or_default();
             // A painting is counted before it begins, and only after a kill is a job claimed again.
             if painted == 0 || painted > job.attempts as usize {
-                broken.push(format!("job {} was painted {painted} times in {} attempts", job.id, job.attempts));
+                self.violations
+                    .push(format!("job {} was painted {painted} times in {} attempts", job.id, job.attempts));
             }
         }
         let most = at_once * plan.kills as u64;
         let interrupted = self.interrupted();
         if interrupted > most {
-            broken.push(format!("{interrupted} paintings were begun again, and the kills explain {most}"));
+            self.violations.push(format!("{interrupted} paintings were begun again, and the kills explain {most}"));
         }
-        self.violations.append(&mut broken);
     }
 }
 
-/// The model, which outlives its callers.
+/// The model, which keeps running when its callers are killed.
 struct Model {
     address: String,
     paintings: Arc<Mutex<HashMap<String, usize>>>,
@@ -259,7 +255,7 @@ impl Model {
         Self { address, paintings, begun }
     }
 
-    /// Resolves when so many paintings have begun.
+    /// Resolves when this many paintings have begun.
     async fn begins(&self, paintings: usize) {
         let mut begun = self.begun.clone();
         let reached = begun.wait_for(|&begun| begun >= paintings);
@@ -268,7 +264,7 @@ impl Model {
     }
 }
 
-/// Counts the painting, and goes on with it whatever becomes of the caller: it is paid for.
+/// Counts the painting, and continues it even if the caller dies, because it is paid for.
 async fn count(State(counter): State<Counter>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body): Result<Bytes, _> = to_bytes(body, usize::MAX).await else {
@@ -282,7 +278,7 @@ async fn count(State(counter): State<Counter>, request: Request, next: Next) -> 
     painting.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-/// The local stack's binary, on data of its own.
+/// The local stack's binary, with a data directory of its own.
 struct Local {
     binary: PathBuf,
     directory: PathBuf,
@@ -313,7 +309,7 @@ impl Local {
     }
 
     fn spawn(&self) -> Life {
-        // What an earlier process wrote says nothing of this one.
+        // The file of an earlier process says nothing about this one.
         let _ = std::fs::remove_file(self.ready_file());
         let process = Command::new(&self.binary)
             .args(["--port", "0", "--bedrock", "aws", "--parameter", &format!("MaxAttempts={MAX_ATTEMPTS}")])
@@ -332,7 +328,7 @@ impl Local {
         Life { process, since: Instant::now() }
     }
 
-    /// Where everything answers, once it does.
+    /// The addresses of the services, once they answer.
     async fn ready(&mut self, life: &mut Life) -> Ready {
         loop {
             // The file is written in one step.
@@ -347,14 +343,14 @@ impl Local {
         }
     }
 
-    /// Submits the batch, which is the same one each time.
+    /// Submits the batch, which is the same each time.
     async fn submit(&self, ready: &Ready, body: &Value) -> Accepted {
         let post = || self.http.post(format!("{}/batches", ready.api)).header("Idempotency-Key", KEY).json(body);
         let batch: BatchView = answer(post, StatusCode::ACCEPTED).await;
         Accepted { batch: batch.id, jobs: batch.jobs.unwrap_or_default().into_iter().map(|job| job.id).collect() }
     }
 
-    /// Waits until every job has ended and no ticket is left, for as long as things move on.
+    /// Waits until every job has ended and no ticket is left. Fails when there is no progress.
     async fn finish(&self, ready: &Ready, accepted: &Accepted) {
         let mut last = None;
         let mut end = Instant::now() + PATIENCE;
@@ -377,7 +373,7 @@ impl Local {
         }
     }
 
-    /// Fetches every picture as the owner of its job would, and says which are not as they should be.
+    /// Downloads every picture like the owner of its job, and returns which are wrong.
     async fn unfit_pictures(&self, ready: &Ready, accepted: &Accepted) -> Vec<String> {
         let mut unfit = Vec::new();
         let mut page = format!("{}/batches/{}/jobs?limit=100", ready.api, accepted.batch);
@@ -420,13 +416,6 @@ async fn answer<T: DeserializeOwned>(request: impl Fn() -> RequestBuilder, wante
     }
 }
 
-impl Report {
-    /// Whether the promise was kept.
-    pub fn is_good(&self) -> bool {
-        self.audit.lost == 0 && self.audit.violations.is_empty()
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, audit, .. } = self;
@@ -443,7 +432,6 @@ impl fmt::Display for Report {
         writeln!(f, "failed         {:?}", audit.failed)?;
         writeln!(f, "paintings      {}, of which {} repeated", self.paintings, self.repeated)?;
         writeln!(f, "interrupted    {} attempts", self.interrupted)?;
-        writeln!(f, "lost           {}", audit.lost)?;
-        write_violations(f, &audit.violations)
+        write!(f, "{audit}")
     }
 }

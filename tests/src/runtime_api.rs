@@ -1,4 +1,4 @@
-//! The programs of the workspace, and the functions' own binaries behind a stand-in for Lambda's runtime API.
+//! The programs of the workspace, and the functions' binaries with a stand-in for Lambda's runtime API.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ pub struct Run {
     pub answer: Value,
     /// What the binary wrote to its standard output, which is its log.
     pub log: String,
-    /// The most memory that the binary had in use, in bytes, where the operating system says it.
+    /// The peak memory of the binary in bytes, if the operating system reports it.
     pub peak: Option<u64>,
 }
 
 /// Runs the binary of the function `name` with these environment variables, and invokes it with one event.
 ///
 /// # Panics
-/// When the binary does not start, the invocation fails, or nothing is answered within two minutes.
+/// When the binary does not start, the invocation fails, or there is no answer within two minutes.
 pub async fn invoke(name: &str, variables: &BTreeMap<String, String>, event: &Value) -> Run {
     let mut function =
         Function::start(command(name).envs(variables).stdout(Stdio::piped())).await.expect("the function starts");
@@ -57,10 +57,10 @@ pub fn program(name: &str) -> Command {
 /// package, so that Cargo builds it before the tests.
 ///
 /// # Panics
-/// When it is not there.
+/// When it does not exist.
 pub fn binary(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("the program knows its path");
-    // A test is in target/<profile>/deps, and a program in the directory above.
+    // A test is in target/<profile>/deps, a program in the directory above.
     let directory = this.ancestors().skip(1).find(|directory| !directory.ends_with("deps")).expect("it is in target");
     let path = directory.join(format!("tested-{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(path.exists(), "there is no {}; `cargo build -p tests --bins` builds it", path.display());

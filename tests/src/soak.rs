@@ -1,4 +1,4 @@
-//! Load: many jobs at once through a pipeline whose model is slow and goes wrong.
+//! Load: many jobs at once in a pipeline whose model is slow and fails.
 //!
 //! A job waits longer with each setback, up to fifteen minutes when the model is too busy, and for ten to fifteen minutes
 //! when it fails a second time. With the rates of [`Load::default`] few jobs meet more than three faults, hardly one meets
@@ -23,30 +23,27 @@ use tokio::time::{Instant, sleep};
 use crate::audit::{Accepted, Audit, audit};
 use crate::pipeline::Pipeline;
 
-/// How long a caller waits for an answer: as long as API Gateway does, see
+/// How long a caller waits for an answer: as long as API Gateway, see
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
 const ANSWER: Duration = Duration::from_secs(29);
 
-/// How often a batch's counts are asked for.
+/// How often a batch's counts are requested.
 const POLL: Duration = Duration::from_millis(500);
-
-/// How many violations a report spells out.
-const SHOWN: usize = 20;
 
 /// The load on a pipeline.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// How many jobs.
     pub jobs: usize,
-    /// How many of them one request carries.
+    /// How many of them one request contains.
     pub per_batch: usize,
     /// How the model behaves.
     pub model: Behavior,
     /// How many worker invocations run at once.
     pub invocations: usize,
-    /// How many pictures one invocation has painted at once.
+    /// How many pictures one invocation paints at once.
     pub in_flight: usize,
-    /// How long nothing may happen before the jobs that have not ended count as lost.
+    /// After this time without progress, the jobs that have not ended count as lost.
     pub patience: Duration,
 }
 
@@ -64,28 +61,28 @@ impl Default for Load {
     }
 }
 
-/// How the pipeline fared.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What it was put under.
+    /// The load of the run.
     pub load: Load,
-    /// How long it took to take all jobs in.
+    /// How long the submission of all jobs took.
     pub submission: Duration,
-    /// The longest that one batch took to be taken in.
+    /// The longest submission of one batch.
     pub slowest_batch: Duration,
-    /// How many requests were refused for now, by their status, and made again.
+    /// How many requests were refused with a status that allows a repetition, by status.
     pub refused: BTreeMap<u16, usize>,
     /// How long it took until every job had ended, from the first request on.
     pub took: Duration,
     /// What the model did.
     pub model: Stats,
-    /// The peak memory of this process in kilobytes, where the operating system says it.
+    /// The peak memory of this process in kilobytes, if the operating system reports it.
     pub peak_kb: Option<u64>,
     /// The outcome of the jobs.
     pub audit: Audit,
 }
 
-/// Puts a pipeline of its own under `load`, and looks at every job afterwards.
+/// Puts a new pipeline under `load`, and checks every job afterwards.
 ///
 /// # Panics
 /// When the pipeline does not start or does not answer at all.
@@ -136,7 +133,7 @@ pub async fn soak(load: Load) -> Report {
     let max_attempts = &pipeline.stack.deployment().functions["worker"].environment["MAX_ATTEMPTS"];
     audit.compare_totals(&totals, &model, &load.model.faults, max_attempts.parse().expect("a number"));
     pipeline.stack.stop().await;
-    Report { load, submission, slowest_batch, refused, took, model, peak_kb: peak_kb(), audit }
+    Report { load, submission, slowest_batch, refused, took, model, peak_kb: peak_kb("self"), audit }
 }
 
 fn batch(numbers: std::ops::Range<usize>) -> Value {
@@ -145,10 +142,10 @@ fn batch(numbers: std::ops::Range<usize>) -> Value {
     json!({ "jobs": numbers.map(job).collect::<Vec<_>>() })
 }
 
-/// Submits a batch as a careful caller does: with a key, and again for as long as it is refused for now.
+/// Submits a batch like a careful caller: with a key, and again while the service refuses it with 503.
 ///
 /// # Errors
-/// Why it was refused for good, or the last reason when `patience` ends.
+/// Why it was refused finally, or the last reason when `patience` ends.
 pub async fn submit(
     pipeline: &Pipeline,
     body: &Value,
@@ -184,13 +181,13 @@ pub async fn submit(
     }
 }
 
-/// The batch's counts once all its jobs have ended, or as they stand when nothing has happened for as long as `patience`.
+/// The batch's counts once all its jobs have ended, or once there has been no progress for `patience`.
 async fn ended(pipeline: &Pipeline, batch: BatchId, patience: Duration) -> Result<Counts, Counts> {
     let mut last = Counts::default();
     let mut end = Instant::now() + patience;
     loop {
         let answer = pipeline.get(&format!("/batches/{batch}")).await;
-        // While the pipeline is too busy to count, nothing is known.
+        // The pipeline may be too busy to count.
         if let Ok(view) = answer.json::<BatchView>().await {
             if view.status != BatchStatus::InProgress {
                 return Ok(view.counts);
@@ -214,7 +211,7 @@ async fn no_tickets(pipeline: &Pipeline, patience: Duration) {
     }
 }
 
-/// What the API says of all batches together.
+/// The sum of the counts of all batches.
 #[derive(Debug, Default)]
 struct Totals {
     succeeded: usize,
@@ -229,19 +226,13 @@ impl Totals {
 }
 
 impl Audit {
-    /// Holds the records against what the API says and against what the model did.
+    /// Compares the records with the API's answers and with what the model did.
     fn compare_totals(&mut self, totals: &Totals, model: &Stats, faults: &Faults, max_attempts: u32) {
-        let mut broken = Vec::new();
-        let mut same = |what: &str, one: usize, other: usize| {
-            if one != other {
-                broken.push(format!("{what}: {one} is not {other}"));
-            }
-        };
-        same("succeeded by the API and by the records", totals.succeeded, self.standing(Status::Succeeded));
-        same("failed by the API and by the records", totals.failed, self.standing(Status::Failed));
-        // Nothing here kills a worker, so there is no excuse for a second picture.
-        same("pictures painted and jobs that succeeded", model.images as usize, self.succeeded);
-        same(
+        self.same("succeeded by the API and by the records", totals.succeeded, self.standing(Status::Succeeded));
+        self.same("failed by the API and by the records", totals.failed, self.standing(Status::Failed));
+        // Nothing here kills a worker, so there is no reason for a second picture.
+        self.same("pictures painted and jobs that succeeded", model.images as usize, self.succeeded);
+        self.same(
             "prompts refused and jobs that failed by it",
             model.filtered as usize,
             self.failed_as(ErrorCode::ContentFiltered),
@@ -253,28 +244,21 @@ impl Audit {
                 _ => false,
             };
             if !explained {
-                broken.push(format!("{count} jobs failed as {code}, which no fault explains"));
+                self.violations.push(format!("{count} jobs failed as {code}, which no fault explains"));
             }
         }
         let given_up = self.jobs.iter().filter(|job| {
             let shared::JobState::Failed { error, .. } = &job.state else { return false };
             error.code == ErrorCode::ModelError && job.attempts != max_attempts
         });
-        broken.extend(given_up.map(|job| format!("job {} was given up after {} attempts", job.id, job.attempts)));
-        // A painting is counted before it is begun, so the model may have seen fewer, and never more. What was turned away
+        self.violations
+            .extend(given_up.map(|job| format!("job {} was given up after {} attempts", job.id, job.attempts)));
+        // A painting is counted before it begins, so the model may have begun fewer, but never more. What was throttled
         // or filtered was not begun.
         let begun = model.invocations - model.throttled - model.filtered;
         if begun > self.attempts {
-            broken.push(format!("the model began {begun} paintings, and the records count {}", self.attempts));
+            self.violations.push(format!("the model began {begun} paintings, and the records count {}", self.attempts));
         }
-        self.violations.append(&mut broken);
-    }
-}
-
-impl Report {
-    /// Whether the promise was kept.
-    pub fn is_good(&self) -> bool {
-        self.audit.lost == 0 && self.audit.violations.is_empty()
     }
 }
 
@@ -320,22 +304,12 @@ impl fmt::Display for Report {
             model.throttled, model.errors, model.filtered
         )?;
         writeln!(f, "attempts       {} counted, {} throttled", audit.attempts, audit.throttles)?;
-        writeln!(f, "lost           {}", audit.lost)?;
-        write_violations(f, &audit.violations)
+        write!(f, "{audit}")
     }
 }
 
-/// Writes the first violations out.
-pub(crate) fn write_violations(f: &mut fmt::Formatter<'_>, violations: &[String]) -> fmt::Result {
-    write!(f, "violations     {}", violations.len())?;
-    for violation in violations.iter().take(SHOWN) {
-        write!(f, "\n  {violation}")?;
-    }
-    Ok(())
-}
-
-/// The peak memory of this process in kilobytes, on Linux.
-fn peak_kb() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+/// The peak memory of a process, by its number or `self`, in kilobytes, on Linux.
+pub(crate) fn peak_kb(process: impl fmt::Display) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! Volume: the command `poster` with a file of many prompts, killed on the way, over a network that loses answers.
+//! Volume: the command `poster` with a file of many prompts, killed several times, over a network that loses answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,15 +26,15 @@ use tokio::time::{Instant, sleep};
 use crate::audit::{Accepted, Audit, audit};
 use crate::pipeline::Pipeline;
 use crate::runtime_api::binary;
-use crate::soak::write_violations;
+use crate::soak::peak_kb;
 
 /// How often a condition is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Every so many prompts, one that the model's filter refuses.
+/// One in this many prompts is refused by the model's filter.
 const UNFIT: usize = 1000;
 
-/// How many worker invocations run at once, and how many pictures each has painted at once.
+/// How many worker invocations run at once, and how many pictures each paints at once.
 const WORKERS: [usize; 2] = [4, 5];
 
 /// What happens to the command.
@@ -42,30 +42,30 @@ const WORKERS: [usize; 2] = [4, 5];
 pub struct Plan {
     /// How many prompts the file has.
     pub jobs: usize,
-    /// How many jobs one request carries.
+    /// How many jobs one request contains.
     pub chunk: usize,
-    /// Whether a group has room for two requests only.
+    /// Whether a group has room for only two requests.
     pub small_groups: bool,
-    /// How many times the command is killed: first over the submission, then over the downloads.
+    /// How many times the command is killed: first during the submission, then during the downloads.
     pub kills: usize,
     /// How long the model takes for a picture.
     pub latency: Duration,
-    /// What share of the requests is answered with 503 in place of being served, and what share of the answers is lost.
+    /// The share of the requests that get a 503 instead of being served, and the share of the answers that are lost.
     pub busy: f64,
     /// How long one run of the command may take.
     pub patience: Duration,
 }
 
-/// How the command fared.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What it was put through.
+    /// The plan of the run.
     pub plan: Plan,
     /// How many parts were submitted, and how many pictures saved, at each kill.
     pub killed_at: Vec<(usize, usize)>,
     /// How long all runs took together.
     pub took: Duration,
-    /// The peak memory of a run of the command in kilobytes, where the operating system says it.
+    /// The peak memory of the command in kilobytes, if the operating system reports it.
     pub peak_kb: Option<u64>,
     /// How many requests were made, by method and path.
     pub requests: BTreeMap<String, usize>,
@@ -83,10 +83,10 @@ pub struct Report {
     pub audit: Audit,
 }
 
-/// Runs the command over a file of prompts as `plan` says, and looks at everything afterwards.
+/// Runs the command with a file of prompts as `plan` says, and checks everything afterwards.
 ///
 /// # Panics
-/// When the pipeline does not start, or the command does not get on.
+/// When the pipeline does not start, or the command makes no progress.
 pub async fn volume(plan: Plan) -> Report {
     let binary = binary(if plan.small_groups { "small_groups" } else { "poster" });
     let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
@@ -103,7 +103,7 @@ pub async fn volume(plan: Plan) -> Report {
     std::fs::write(command.input(), prompts(plan.jobs)).expect("the prompts are written");
 
     let start = Instant::now();
-    let mut peak_kb = None;
+    let mut peak = None;
     let mut killed_at = Vec::new();
     for kill in 0..plan.kills {
         let mut child = command.spawn(&[]);
@@ -118,20 +118,20 @@ pub async fn volume(plan: Plan) -> Report {
             assert!(Instant::now() < end, "it does not get as far as kill {kill}: {:?}", command.standing());
             sleep(POLL).await;
         }
-        peak_kb = peak_kb.max(peak_of(&child));
+        peak = peak.max(child.id().and_then(peak_kb));
         // This is SIGKILL.
         child.kill().await.expect("it can be killed");
         killed_at.push(command.standing());
     }
-    let (status, last_peak_kb) = command.finish(&[]).await;
+    let (status, last_peak) = command.finish(&[]).await;
     let took = start.elapsed();
-    peak_kb = peak_kb.max(last_peak_kb);
+    peak = peak.max(last_peak);
 
     let accepted = command.accepted();
     let mut audit = audit(&pipeline, &accepted).await;
     let model = pipeline.stack.bedrock().stats();
     let (saved, failed) = command.compare(&mut audit, &accepted, &model, status);
-    // The same command once more has nothing to do, and the failed lines are ready to be fed again.
+    // The same command has nothing left to do, and the failed lines can be submitted again.
     let requests = network.seen().requests;
     let pictures = command.pictures_as_they_lie();
     let (again, _) = command.finish(&["--no-sheet"]).await;
@@ -144,7 +144,7 @@ pub async fn volume(plan: Plan) -> Report {
     }
     let Seen { refused, lost, .. } = network.seen();
     pipeline.stop().await;
-    Report { plan, killed_at, took, peak_kb, requests, refused, lost_answers: lost, model, saved, failed, audit }
+    Report { plan, killed_at, took, peak_kb: peak, requests, refused, lost_answers: lost, model, saved, failed, audit }
 }
 
 fn prompts(jobs: usize) -> String {
@@ -171,7 +171,7 @@ struct Saved {
     job: JobId,
 }
 
-/// What the command says of a part in its state file.
+/// What the command's state file says about a part.
 #[derive(Deserialize)]
 struct Part {
     part: Option<Submitted>,
@@ -216,18 +216,18 @@ impl Poster {
     async fn finish(&self, more: &[&str]) -> (ExitStatus, Option<u64>) {
         let mut child = self.spawn(more);
         let end = Instant::now() + self.plan.patience;
-        let mut peak_kb = None;
+        let mut peak = None;
         loop {
-            peak_kb = peak_kb.max(peak_of(&child));
+            peak = peak.max(child.id().and_then(peak_kb));
             if let Some(status) = child.try_wait().expect("it can be asked") {
-                return (status, peak_kb);
+                return (status, peak);
             }
             assert!(Instant::now() < end, "it does not end: {:?}", self.standing());
             sleep(POLL).await;
         }
     }
 
-    /// How many parts are submitted, and how many pictures saved, as its files say.
+    /// How many parts are submitted, and how many pictures are saved, according to its files.
     fn standing(&self) -> (usize, usize) {
         let lines = |path: &Path| std::fs::read(path).unwrap_or_default().split(|&byte| byte == b'\n').count();
         let state = lines(&self.directory.join("prompts.ndjson.poster-state"));
@@ -244,14 +244,8 @@ impl Poster {
         accepted.collect()
     }
 
-    /// Holds the command's files against the records and against what the model did.
+    /// Compares the command's files with the records and with what the model did.
     fn compare(&self, audit: &mut Audit, accepted: &[Accepted], model: &Stats, status: ExitStatus) -> (usize, usize) {
-        let mut broken = Vec::new();
-        let mut same = |what: &str, one: usize, other: usize| {
-            if one != other {
-                broken.push(format!("{what}: {one} is not {other}"));
-            }
-        };
         let manifest = std::fs::read_to_string(self.pictures().join("posters.ndjson")).expect("a manifest");
         let saved: Vec<Saved> = manifest.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let failed = std::fs::read_to_string(self.directory.join("prompts.ndjson.failed.ndjson")).unwrap_or_default();
@@ -260,37 +254,34 @@ impl Poster {
             let size = std::fs::metadata(self.pictures().join(&saved.file)).map(|metadata| metadata.len());
             size.is_ok_and(|size| size == saved.bytes)
         });
-        same("prompts and jobs that were submitted", self.plan.jobs, accepted.iter().map(|part| part.jobs.len()).sum());
-        same("prompts and records", self.plan.jobs, audit.jobs.len());
-        let prompts: BTreeSet<_> = audit.jobs.iter().map(|job| job.order.prompt.as_str()).collect();
-        same("prompts and prompts of records", self.plan.jobs, prompts.len());
-        same("pictures that are saved and whole, and lines about them", whole.count(), saved.len());
+        audit.same(
+            "prompts and jobs that were submitted",
+            self.plan.jobs,
+            accepted.iter().map(|part| part.jobs.len()).sum(),
+        );
+        audit.same("prompts and records", self.plan.jobs, audit.jobs.len());
+        let prompts = audit.jobs.iter().map(|job| job.order.prompt.as_str()).collect::<BTreeSet<_>>().len();
+        audit.same("prompts and prompts of records", self.plan.jobs, prompts);
+        audit.same("pictures that are saved and whole, and lines about them", whole.count(), saved.len());
         let jobs: BTreeSet<_> = saved.iter().map(|saved| saved.job).collect();
-        same("pictures that were downloaded, and jobs that they are of", saved.len(), jobs.len());
-        same("pictures that are saved, and jobs that succeeded", saved.len(), audit.succeeded);
-        same("pictures that were painted, and jobs that succeeded", model.images as usize, audit.succeeded);
-        same("calls of the model, and jobs", model.invocations as usize, self.plan.jobs);
-        same("lines in the file of failed ones, and jobs that failed", failed.len(), audit.failed.values().sum());
+        audit.same("pictures that were downloaded, and jobs that they are of", saved.len(), jobs.len());
+        audit.same("pictures that are saved, and jobs that succeeded", saved.len(), audit.succeeded);
+        audit.same("pictures that were painted, and jobs that succeeded", model.images as usize, audit.succeeded);
+        audit.same("calls of the model, and jobs", model.invocations as usize, self.plan.jobs);
+        audit.same("lines in the file of failed ones, and jobs that failed", failed.len(), audit.failed.values().sum());
         let unfit = (0..self.plan.jobs).filter(|number| number % UNFIT == UNFIT / 2).count();
-        same("prompts that are unfit, and failed lines", unfit, failed.len());
-        same("exit code", usize::from(unfit > 0), status.code().map_or(usize::MAX, |code| code as usize));
+        audit.same("prompts that are unfit, and failed lines", unfit, failed.len());
+        audit.same("exit code", usize::from(unfit > 0), status.code().map_or(usize::MAX, |code| code as usize));
         if failed.iter().any(|line| !line["prompt"].as_str().is_some_and(|prompt| prompt.contains("nsfw"))) {
-            broken.push("a line is among the failed ones that is fit".to_owned());
+            audit.violations.push("a line that the filter accepts is among the failed lines".to_owned());
         }
         for name in ["contact-sheet.png", "index.html"] {
             if !self.pictures().join(name).exists() {
-                broken.push(format!("there is no {name}"));
+                audit.violations.push(format!("there is no {name}"));
             }
         }
-        audit.violations.append(&mut broken);
         (saved.len(), failed.len())
     }
-}
-
-/// The peak memory of a process in kilobytes, on Linux.
-fn peak_of(child: &Child) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()?)).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
 }
 
 /// A proxy of the API that counts requests, refuses some, and loses some answers.
@@ -361,13 +352,6 @@ async fn forward(State(way): State<Way>, request: Request) -> Response {
     response
 }
 
-impl Report {
-    /// Whether every prompt has ended once, with its picture saved or with a reason.
-    pub fn is_good(&self) -> bool {
-        self.audit.lost == 0 && self.audit.violations.is_empty()
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, audit, model, .. } = self;
@@ -389,7 +373,6 @@ impl fmt::Display for Report {
         writeln!(f, "model calls    {}, pictures {}", model.invocations, model.images)?;
         writeln!(f, "saved          {}", self.saved)?;
         writeln!(f, "failed         {} {:?}", self.failed, audit.failed)?;
-        writeln!(f, "lost           {}", audit.lost)?;
-        write_violations(f, &audit.violations)
+        write!(f, "{audit}")
     }
 }

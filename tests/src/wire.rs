@@ -1,4 +1,4 @@
-//! A wire between the SDK's clients and the services on which a single call can be disturbed.
+//! An HTTP client between the SDK's clients and the services that disturbs a single call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,15 +16,15 @@ use tokio::sync::Notify;
 pub enum Disturbance {
     /// The caller dies before the call is made.
     CrashBefore,
-    /// The caller dies after the call took effect and before it hears of it.
+    /// The caller dies after the call took effect and before it gets the answer.
     CrashAfter,
     /// The call takes effect, but its answer is lost.
     AnswerLost,
-    /// The call is not made before the test says so.
+    /// The call is not made until the test resumes it.
     Pause,
 }
 
-/// A wire on which the call with a certain number is disturbed.
+/// An HTTP client that disturbs the call with a certain number.
 #[derive(Clone, Debug)]
 pub struct Wire {
     inner: SharedHttpClient,
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl Wire {
-    /// A wire on which call number `disturbed`, counted from zero, meets `disturbance`.
+    /// Disturbs call number `disturbed`, counted from zero, with `disturbance`.
     pub fn new(inner: SharedHttpClient, disturbed: usize, disturbance: Disturbance) -> Self {
         let [crash, paused, resume] = [Notify::new(), Notify::new(), Notify::new()];
         let state = State { calls: AtomicUsize::new(0), disturbed, disturbance, crash, paused, resume };
@@ -54,17 +54,17 @@ impl Wire {
         self.state.calls.load(Ordering::SeqCst)
     }
 
-    /// Resolves when the call that is to be paused has come.
+    /// Resolves when the call is paused.
     pub async fn paused(&self) {
         self.state.paused.notified().await;
     }
 
-    /// Lets the paused call go on.
+    /// Resumes the paused call.
     pub fn resume(&self) {
         self.state.resume.notify_one();
     }
 
-    /// Runs `work` until it ends, or until a disturbance crashes it: then it is dropped.
+    /// Runs `work` until it ends, or drops it when the disturbance crashes it.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             result = work => Some(result),

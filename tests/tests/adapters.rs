@@ -1,4 +1,4 @@
-//! Each adapter against the embedded service that it speaks to.
+//! Each adapter against the embedded service that it calls.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn picture(seed: u32) -> File {
     File { facts, bytes: vec![7; 1000].into() }
 }
 
-/// The bucket and the queues over this rule.
+/// The bucket and the queues, whose calls this rule decides about.
 fn over(pipeline: &Pipeline, rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 'static) -> Aws {
     let config = pipeline.stack.config().to_builder().http_client(Interceptor::new(pipeline, rule)).build();
     let (s3, sqs) = (Some(pipeline.ready().s3.clone()), Some(pipeline.ready().sqs.clone()));
@@ -37,7 +37,7 @@ fn over(pipeline: &Pipeline, rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 
 }
 
 #[tokio::test]
-async fn the_table_lets_only_the_next_version_in() {
+async fn the_table_accepts_only_the_next_version() {
     let pipeline = Pipeline::without_event_sources().await;
     let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
     let now = pipeline.clock.now();
@@ -104,7 +104,7 @@ async fn the_first_picture_stays_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn only_a_picture_that_is_there_counts_as_stored() {
+async fn only_a_picture_in_the_bucket_counts_as_stored() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = job(pipeline.clock.now());
     for (status, code, kind) in [
@@ -139,7 +139,7 @@ async fn a_url_ends_with_the_credentials_that_signed_it() {
 }
 
 #[tokio::test]
-async fn the_files_of_a_poster_lie_side_by_side_and_tell_how_they_were_made() {
+async fn the_files_of_a_poster_are_stored_side_by_side_and_say_how_they_were_made() {
     let pipeline = Pipeline::without_event_sources().await;
     let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
     let now = pipeline.clock.now();
@@ -200,12 +200,12 @@ async fn the_model_answers_as_its_contract_says() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_no_picture() {
+async fn an_answer_that_breaks_off_is_not_a_picture() {
     let pipeline = Pipeline::without_event_sources().await;
     let order = job(pipeline.clock.now()).order;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    // A length that no answer of the model has is not believed before its bytes have come.
+    // A length that no answer of the model can have allocates no memory before its bytes have arrived.
     for length in [1_000_000, u64::MAX / 2] {
         let server = async {
             let (mut stream, _) = listener.accept().await.expect("a call");
@@ -232,16 +232,16 @@ async fn an_answer_that_breaks_off_is_no_picture() {
 /// How a request without an answer ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// The connection is reset after the request has come, and before it was read.
+    /// The connection is reset after the request has arrived, before it was read.
     BeforeReading,
-    /// It is reset after the request was read.
+    /// The connection is reset after the request was read.
     AfterReading,
-    /// It is reset in place of a TLS handshake.
+    /// The connection is reset instead of a TLS handshake.
     InHandshake,
 }
 
 #[tokio::test]
-async fn only_a_request_that_was_surely_not_sent_counts_as_unsent() {
+async fn a_request_counts_as_unsent_only_if_it_cannot_have_been_sent() {
     let pipeline = Pipeline::without_event_sources().await;
     let order = job(pipeline.clock.now()).order;
     let config = pipeline.stack.config();
@@ -250,7 +250,7 @@ async fn only_a_request_that_was_surely_not_sent_counts_as_unsent() {
         Aws::new(config.clone(), endpoints).painter("us-west-2".to_owned(), Duration::from_secs(5))
     };
 
-    // A port that is bound, and on which nobody listens, refuses each connection.
+    // A port that is bound but has no listener refuses each connection.
     let closed = TcpSocket::new_v4().expect("a socket");
     closed.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = closed.local_addr().expect("it is bound");
@@ -317,7 +317,7 @@ async fn a_ticket_is_sent_with_its_owners_group_and_trace() {
     pipeline.stop().await;
 }
 
-/// The bodies of the calls that `work` makes of a queue, each of which is answered as if it had been done.
+/// The bodies of the calls to a queue that `work` makes. Each is answered as if it had succeeded.
 async fn said(pipeline: &Pipeline, work: impl AsyncFnOnce(shared::aws::Queue)) -> Vec<Value> {
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = said.clone();

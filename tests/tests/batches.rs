@@ -46,7 +46,7 @@ async fn a_batch_is_painted_and_counted() {
 }
 
 #[tokio::test]
-async fn a_batch_with_a_fault_is_refused_whole() {
+async fn a_batch_with_one_fault_is_refused_as_a_whole() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut faulty = batch(30);
     faulty["jobs"][7]["prompt"] = json!("");
@@ -61,7 +61,7 @@ async fn a_batch_with_a_fault_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_batch_of_a_thousand_is_taken_in_at_once() {
+async fn one_request_submits_a_batch_of_a_thousand() {
     let pipeline = Pipeline::without_event_sources().await;
     let submitted = pipeline.submit_batch(&batch(1000)).await;
     assert_eq!(submitted.jobs.map(|jobs| jobs.len()), Some(1000));
@@ -79,7 +79,7 @@ async fn a_batch_of_a_thousand_is_taken_in_at_once() {
 }
 
 #[tokio::test]
-async fn only_what_failed_is_retried_and_only_what_waits_is_canceled() {
+async fn only_failed_jobs_are_retried_and_only_waiting_ones_are_canceled() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut mixed = batch(4);
     mixed["jobs"][0]["prompt"] = json!("nsfw");
@@ -104,7 +104,7 @@ async fn only_what_failed_is_retried_and_only_what_waits_is_canceled() {
 }
 
 #[tokio::test]
-async fn the_retry_of_a_batch_sends_the_tickets_of_what_failed() {
+async fn the_retry_of_a_batch_sends_the_tickets_of_its_failed_jobs() {
     let pipeline = Pipeline::without_event_sources().await;
     let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "nsfw" }, { "prompt": "A heist" }] })).await;
     for job in batch.jobs.expect("names") {
@@ -136,7 +136,7 @@ async fn a_job_whose_record_is_gone_does_not_keep_its_batch_open() {
     let ids: Vec<_> = submitted.jobs.expect("names").into_iter().map(|job| job.id).collect();
     assert!(pipeline.work(ids[0], 1).await);
     pipeline.clock.advance(std::time::Duration::from_secs(2 * 3600));
-    // The index still has it.
+    // The index still has the job.
     let gone = ids[1].to_string();
     let (_, apps) = pipeline.intercept(move |call| match call.operation {
         "GetItem" if call.text().contains(&gone) => Action::Answer(200, "{}".to_owned()),
@@ -150,7 +150,7 @@ async fn a_job_whose_record_is_gone_does_not_keep_its_batch_open() {
 }
 
 #[tokio::test]
-async fn identical_batches_at_once_are_one_batch() {
+async fn identical_simultaneous_requests_make_one_batch() {
     let pipeline = Pipeline::start().await;
     let post = || {
         let post = pipeline.http.post(format!("{}/batches", pipeline.ready().api)).header("Idempotency-Key", "friday");
@@ -174,12 +174,12 @@ async fn identical_batches_at_once_are_one_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_whose_submission_died_is_finished_by_the_same_request() {
+async fn the_same_request_completes_a_batch_whose_submission_died() {
     let pipeline = Pipeline::without_event_sources().await;
     let submit = |app: std::sync::Arc<submit::App>| async move {
         submit::handle(&app, post("/batches", None, Some("friday"), &batch(60))).await
     };
-    // The record, three writes of jobs, six sends of tickets and the record again: the submission dies in each of them.
+    // The batch's record, three jobs, six sends of tickets and the batch's record again: the submission dies in each.
     for call in [1, 3, 5, 9, 10] {
         let http = pipeline.stack.config().http_client().expect("the stack has a client");
         let wire = Wire::new(http, call, Disturbance::CrashAfter);
@@ -197,7 +197,7 @@ async fn a_batch_whose_submission_died_is_finished_by_the_same_request() {
         pipeline.sqs().purge_queue().queue_url(&pipeline.ready().queue_url).send().await.ok();
         pipeline.post(&format!("/batches/{id}/cancel"), &json!(null)).await;
         assert_eq!(pipeline.batch_when(id, |_| true).await.counts.canceled, 60, "call {call}");
-        // The next round begins with an empty table, as the key belongs to this batch.
+        // The key belongs to this batch, so the next round needs an empty table.
         pipeline.clock.advance(std::time::Duration::from_secs(31 * 86_400));
     }
     pipeline.stop().await;

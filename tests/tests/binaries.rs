@@ -34,7 +34,7 @@ async fn answer(pipeline: &Pipeline, function: &str, event: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn the_deployed_binaries_take_a_prompt_to_a_picture() {
+async fn the_deployed_binaries_turn_a_prompt_into_a_picture() {
     let pipeline = Pipeline::without_event_sources().await;
     let post = request("POST", "/jobs", None, &[], Some(r#"{"prompt":"A heist on the moon"}"#));
     let submitted = answer(&pipeline, "submit", &post).await;
@@ -86,7 +86,7 @@ async fn a_function_with_missing_settings_does_not_start_and_names_them_all() {
 }
 
 #[tokio::test]
-async fn a_function_that_would_know_no_owner_does_not_start() {
+async fn a_function_with_an_unknown_source_of_owners_does_not_start() {
     for function in ["submit", "status"] {
         let mut command = command(function);
         command
@@ -102,7 +102,7 @@ async fn a_function_that_would_know_no_owner_does_not_start() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_worst_of_bodies_fit_the_memory_of_the_function() {
+async fn the_most_demanding_bodies_fit_in_the_functions_memory() {
     let pipeline = Pipeline::without_event_sources().await;
     let variables = variables(&pipeline, "submit");
     let fields = (0..300_000).map(|i| format!(r#","a{i}":1"#)).collect::<String>();

@@ -24,9 +24,9 @@ pub(crate) struct Told {
     pub(crate) code: Option<i32>,
     /// Standard error.
     pub(crate) words: String,
-    /// The part of standard output for people.
+    /// The lines of standard output that are not JSON.
     pub(crate) shown: String,
-    /// The part of standard output for programs.
+    /// The lines of standard output that are JSON.
     pub(crate) data: Vec<Value>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn files(directory: &Path, ending: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_title_that_is_too_small_to_read_is_warned_of() {
+async fn a_title_too_small_to_read_gets_a_warning() {
     let desk = Desk::new(Pipeline::start().await).await;
     let warning = "warning: the title is too small to read";
     let long = "W".repeat(80);
@@ -118,7 +118,7 @@ async fn a_title_that_is_too_small_to_read_is_warned_of() {
 }
 
 #[tokio::test]
-async fn one_poster_is_made_and_looked_at_in_every_way() {
+async fn a_poster_is_made_listed_shown_and_watched() {
     let desk = Desk::new(Pipeline::start().await).await;
     let made = desk.poster(&["make", "A heist", "on the moon", "--seed", "7", "--title", "Moonfall", "--json"]).await;
     assert_eq!(made.code, Some(0), "{}", made.words);
@@ -133,13 +133,13 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
 
     let listed = desk.poster(&["list", "--status", "succeeded", "--json"]).await;
     assert_eq!((listed.data.len(), &listed.data[0]["id"], &*listed.shown), (1, &Value::from(id), ""));
-    // What was asked for goes where the next program reads it.
+    // The result goes to standard output, where the next program reads it.
     let listed = desk.poster(&["list"]).await;
     assert!(listed.shown.contains(id) && listed.shown.ends_with("A heist on the moon"), "{}", listed.shown);
     let got = desk.poster(&["get", &id.to_uppercase()]).await;
     assert!(got.code == Some(0) && got.shown.contains("A heist on the moon"), "{}", got.shown);
     assert_eq!(desk.poster(&["watch", id]).await.code, Some(0));
-    // It has succeeded, and so there is nothing to cancel or to retry.
+    // It has succeeded, so it can be neither canceled nor retried.
     for action in ["cancel", "retry"] {
         let refused = desk.poster(&[action, id]).await;
         assert!(refused.code == Some(1) && refused.words.contains("succeeded"), "{action}: {}", refused.words);
@@ -152,7 +152,7 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
     assert_eq!(desk.poster(&["sheet", "posters"]).await.code, Some(0));
     assert!(desk.path("posters/contact-sheet.png").exists() && desk.path("posters/index.html").exists());
 
-    // The reader of the list has closed the pipe.
+    // Whoever reads the list has closed the pipe.
     let mut unread =
         desk.command(&["list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     drop(unread.stdout.take());
@@ -175,7 +175,7 @@ async fn one_poster_is_made_and_looked_at_in_every_way() {
 }
 
 #[tokio::test]
-async fn bad_lines_are_told_before_anything_is_submitted() {
+async fn bad_lines_are_reported_before_anything_is_submitted() {
     let desk = Desk::new(Pipeline::start().await).await;
     desk.write("a.ndjson", "{\"prompt\":\"One\"}\n{\"prompt\":\"\"}\nnonsense\n{\"prompt\":\"Two\",\"sede\":1}\n");
     let refused = desk.poster(&["batch", "a.ndjson", "--json"]).await;
@@ -184,7 +184,7 @@ async fn bad_lines_are_told_before_anything_is_submitted() {
     assert_eq!(lines, [Some(2), Some(3), Some(4)]);
     assert!(refused.words.contains("line 4: sede is not a field of this request"), "{}", refused.words);
     assert_eq!((desk.jobs().await, desk.path("a.ndjson.poster-state").exists()), (0, false));
-    // A person is shown the first, a program all.
+    // Text shows the first faults, JSON shows all.
     desk.write("many.ndjson", &"{}\n".repeat(25));
     let refused = desk.poster(&["batch", "many.ndjson", "--check", "--json"]).await;
     assert_eq!((refused.code, refused.data.len()), (Some(2), 25), "{}", refused.words);
@@ -200,7 +200,7 @@ async fn bad_lines_are_told_before_anything_is_submitted() {
 }
 
 #[tokio::test]
-async fn every_format_is_submitted_and_saved_by_lines() {
+async fn every_format_is_submitted_and_saved_line_by_line() {
     let desk = Desk::new(Pipeline::start().await).await;
     desk.write("a.csv", "prompt,custom_id,metadata.campaign\n\"One, two\",first,winter\nThree,,\n");
     desk.write("b.json", "{\"defaults\":{\"seed\":5},\"jobs\":[{\"prompt\":\"One\"},\n{\"prompt\":\"Two\"}]}");
@@ -221,7 +221,7 @@ async fn every_format_is_submitted_and_saved_by_lines() {
     assert_eq!(job("One, two", None)["metadata"]["campaign"], "winter");
     assert_eq!(job("Two", Some(5))["status"], "succeeded");
 
-    // Standard input that is the same again finds its own state.
+    // The same standard input finds its state file again.
     for round in 0..2 {
         let mut child = desk.command(&["batch", "-", "--no-sheet", "--json"]);
         let mut child =
@@ -238,7 +238,7 @@ async fn every_format_is_submitted_and_saved_by_lines() {
 }
 
 #[tokio::test]
-async fn what_failed_can_be_fed_or_queued_again() {
+async fn failed_lines_can_be_submitted_again_or_retried() {
     let desk = Desk::new(Pipeline::start().await).await;
     desk.pipeline.model("filter=1");
     desk.write("a.txt", "One\nTwo\nThree\n");
@@ -277,7 +277,7 @@ async fn what_failed_can_be_fed_or_queued_again() {
 }
 
 #[tokio::test]
-async fn no_picture_is_saved_over_another_jobs() {
+async fn no_picture_overwrites_that_of_another_job() {
     let desk = Desk::new(Pipeline::start().await).await;
     for (file, prompts) in [("a.txt", "A heist\nA spy\n"), ("b.txt", "A heist\nA spy!\n")] {
         desk.write(file, prompts);
@@ -286,7 +286,7 @@ async fn no_picture_is_saved_over_another_jobs() {
     }
     let names = ["000001-a-heist.png", "000001-a-heist.png", "000002-a-spy.png", "000002-a-spy.png"];
     assert_eq!(files(&desk.path("friday"), ".png"), names);
-    // Neither is downloaded again, however the first file and the directory are written.
+    // Neither is downloaded again, however the paths of the file and the directory are spelled.
     let file = desk.path("a.txt").display().to_string();
     let out = desk.path("./friday").display().to_string();
     for out in ["friday", "./friday/", &out] {
@@ -300,7 +300,7 @@ async fn no_picture_is_saved_over_another_jobs() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_prose_is_not_painted() {
+async fn structured_input_is_not_painted_as_text() {
     let desk = Desk::new(Pipeline::start().await).await;
     for (input, lines) in [
         ("prompt,seed,custom_id\nA heist,7,moon\n", 1),
@@ -337,7 +337,7 @@ async fn what_only_looks_like_prose_is_not_painted() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_stopped_command_leaves_no_half_copy_of_its_input() {
+async fn a_stopped_command_leaves_no_partial_copy_of_its_input() {
     let desk = Desk::new(Pipeline::start().await).await;
     let mut command = desk.command(&["batch", "-"]).stdin(Stdio::piped()).spawn().expect("it runs");
     let _input = command.stdin.take().expect("its input, which does not end");
@@ -365,9 +365,9 @@ async fn nothing_is_painted_that_cannot_be_saved() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn half_a_picture_is_not_left_behind_and_the_whole_one_can_be_had_later() {
+async fn a_partial_picture_is_removed_and_the_whole_one_can_be_saved_later() {
     let desk = Desk::new(Pipeline::start().await).await;
-    // Files may have a kilobyte here, as on a disk that is nearly full.
+    // Files are limited to one kilobyte, as on a disk that is nearly full.
     let mut bash = Command::new("bash");
     bash.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]).arg(&desk.binary).args(["make", "A heist"]);
     bash.current_dir(desk.directory.path()).env("POSTER_API", &desk.pipeline.ready().api).stdin(Stdio::null());
@@ -376,7 +376,7 @@ async fn half_a_picture_is_not_left_behind_and_the_whole_one_can_be_had_later() 
     let left =
         std::fs::read_dir(desk.path("posters")).expect("a directory").map(|file| file.expect("a file").file_name());
     assert_eq!(left.collect::<Vec<_>>(), ["posters.ndjson"]);
-    // It is paid for, so what is said leads to it.
+    // The picture is paid for, so the message says how to get it.
     let (_, way_on) = unsaved.words.split_once('`').expect("a command");
     let (way_on, _) = way_on.split_once('`').expect("its end");
     let arguments: Vec<_> = way_on.split_whitespace().skip(1).collect();
@@ -388,7 +388,7 @@ async fn half_a_picture_is_not_left_behind_and_the_whole_one_can_be_had_later() 
 }
 
 #[tokio::test]
-async fn a_poster_is_set_as_the_command_line_says() {
+async fn the_options_of_the_command_set_the_lettering() {
     let desk = Desk::new(Pipeline::start().await).await;
     let credits = ["--credit", "directed by: Ada Marlowe", "--credit", "Somebody"];
     let set = ["make", "A heist", "--title", "Moonfall", "--style", "retro", "--placement", "top", "--json"];
@@ -409,7 +409,7 @@ async fn a_poster_is_set_as_the_command_line_says() {
 }
 
 #[tokio::test]
-async fn what_is_in_vain_is_told_at_once() {
+async fn a_request_that_cannot_succeed_fails_at_once() {
     let desk = Desk::new(Pipeline::start().await).await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
     let nowhere = format!("http://{closed}");
@@ -419,7 +419,7 @@ async fn what_is_in_vain_is_told_at_once() {
     let refused = desk.poster(&["list", "--api", "http://nowhere.invalid"]).await;
     assert!(refused.code == Some(3) && refused.words.contains("is the URL right?"), "{}", refused.words);
     assert!(!refused.words.contains("next try"), "{}", refused.words);
-    // A batch may wait for its service, and says so at once.
+    // A batch may wait for the service, and says so at once.
     desk.write("a.txt", "A heist\n");
     let mut command = desk.command(&["batch", "a.txt", "--api", &nowhere]);
     let mut waiting = command.stderr(Stdio::piped()).spawn().expect("it runs");
@@ -429,7 +429,7 @@ async fn what_is_in_vain_is_told_at_once() {
         told += &words.next_line().await.expect("it can be read").expect("it goes on asking");
     }
     waiting.kill().await.expect("it is stopped");
-    // TLS fails alike at each try.
+    // TLS fails in the same way at each try.
     let secure = desk.pipeline.ready().api.replace("http:", "https:");
     let refused = desk.poster(&["list", "--api", &secure]).await;
     assert!(refused.code == Some(3) && !refused.words.contains("next try"), "{}", refused.words);
@@ -447,7 +447,7 @@ async fn proxy(answer: &'static str) -> (std::net::SocketAddr, tokio::sync::mpsc
             while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {}
             let _ = heads.send(String::from_utf8_lossy(&head).to_lowercase());
             let _ = stream.write_all(answer.as_bytes()).await;
-            // A connection that is closed with something unread takes its answer along.
+            // Closing a connection with unread bytes would reset it and lose the answer.
             tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
         }
     });
@@ -455,7 +455,7 @@ async fn proxy(answer: &'static str) -> (std::net::SocketAddr, tokio::sync::mpsc
 }
 
 #[tokio::test]
-async fn the_proxies_of_the_environment_are_used() {
+async fn the_environments_proxies_are_used() {
     let desk = Desk::new(Pipeline::start().await).await;
     let list = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 33\r\n\r\n{\"jobs\":[],   \"next_cursor\":null}";
     let (address, mut heads) = proxy(list).await;
@@ -466,7 +466,7 @@ async fn the_proxies_of_the_environment_are_used() {
     assert!(head.starts_with("get http://service.invalid/v1/jobs?limit=20 http/1.1"), "{head}");
     assert!(head.contains("proxy-authorization: basic bwu6c2vjcmv0"), "{head}");
 
-    // Over https the proxy is asked for a tunnel, and what is no TLS behind it is told at once.
+    // For https the proxy is asked for a tunnel. If what is behind it does not speak TLS, the command says so at once.
     let (address, mut heads) = proxy("HTTP/1.1 200 OK\r\n\r\nthis is not TLS").await;
     let mut command = desk.command(&["list", "--api", "https://service.invalid/v1"]);
     let listed = told(command.env("HTTPS_PROXY", format!("http://{address}")).output().await.expect("it runs"));
@@ -481,9 +481,9 @@ async fn the_proxies_of_the_environment_are_used() {
 }
 
 #[tokio::test]
-async fn reasons_are_told_even_when_the_file_has_changed_meanwhile() {
+async fn reasons_are_reported_even_if_the_file_has_changed() {
     let desk = Desk::new(Pipeline::start().await).await;
-    // It takes up no job until the file has changed.
+    // The service starts no job until the file has changed.
     desk.pipeline.model("throttle=1");
     desk.write("a.txt", "One\nTwo\n");
     let command = desk.command(&["batch", "a.txt", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -551,7 +551,7 @@ async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
 }
 
 #[tokio::test]
-async fn the_key_opens_the_service_and_is_shown_nowhere() {
+async fn the_key_is_sent_to_the_service_and_shown_nowhere() {
     const KEY: &str = "a-key-of-alice";
     let api_keys = [(KEY.to_owned(), "alice".to_owned()), ("a-key-of-bob".to_owned(), "bob".to_owned())].into();
     let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;

@@ -8,7 +8,7 @@ use shared::job::Status;
 use shared::problem::type_of;
 use tests::pipeline::Pipeline;
 
-/// Posts a body as it is, with a content type if there is one, and gives back the status and the problem.
+/// Posts a body as it is, with a content type if there is one, and returns the status and the problem.
 async fn refused(pipeline: &Pipeline, kind: Option<&str>, body: impl Into<reqwest::Body>) -> (u16, Value) {
     let mut post = pipeline.http.post(format!("{}/jobs", pipeline.ready().api)).body(body);
     if let Some(kind) = kind {
@@ -24,7 +24,7 @@ async fn refused(pipeline: &Pipeline, kind: Option<&str>, body: impl Into<reqwes
 }
 
 #[tokio::test]
-async fn bad_requests_are_told_the_field_and_the_rule() {
+async fn problems_name_the_field_and_the_rule() {
     let pipeline = Pipeline::start().await;
     let json = Some("application/json");
     let long = json!({ "prompt": "x".repeat(10_001) }).to_string();
@@ -62,11 +62,11 @@ async fn bad_requests_are_told_the_field_and_the_rule() {
 }
 
 #[tokio::test]
-async fn a_body_is_as_large_as_it_is_in_the_event_of_a_function() {
+async fn the_size_of_a_body_is_its_size_in_the_functions_event() {
     let pipeline = Pipeline::start().await;
     let json = Some("application/json");
     let body = |text: &str, bytes: usize| format!(r#"{{"prompt":"{}"}}"#, text.repeat(bytes / text.len()));
-    // Each of the two bytes \" and \n is two bytes in the event, and each byte of raw white space is as well.
+    // A quote, a line feed and other raw white space each take two bytes in the event.
     for large in
         [body("x", 5_500_000), body(r#"\""#, 2_750_000), body(r"\n", 3_700_000), "\t".repeat(2_750_000) + &body("x", 1)]
     {
@@ -94,7 +94,7 @@ async fn a_body_is_as_large_as_it_is_in_the_event_of_a_function() {
 }
 
 #[tokio::test]
-async fn however_many_faults_a_body_has_the_answer_is_small() {
+async fn a_body_with_many_faults_gets_a_small_answer() {
     let pipeline = Pipeline::without_event_sources().await;
     let fields = |count: usize| (0..count).map(|i| format!(r#","a{i}":1"#)).collect::<String>();
     let (name, twice) = ("n".repeat(5_400_000), "\u{200b}".repeat(400_000));
@@ -134,7 +134,7 @@ async fn however_many_faults_a_body_has_the_answer_is_small() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_404_and_a_wrong_method_is_405() {
+async fn an_unknown_path_is_404_and_a_wrong_method_is_405() {
     let pipeline = Pipeline::start().await;
     let unknown = JobId::new().to_string();
     let mut bodies = Vec::new();
@@ -161,7 +161,7 @@ async fn what_is_not_there_is_404_and_a_wrong_method_is_405() {
 }
 
 #[tokio::test]
-async fn an_accepted_job_tells_where_it_lives_and_when_to_look() {
+async fn an_accepted_job_says_where_it_is_and_when_to_poll() {
     let pipeline = Pipeline::start().await;
     let response = pipeline.post("/jobs", &json!({ "prompt": "A heist on the moon", "seed": 7 })).await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -179,7 +179,7 @@ async fn an_accepted_job_tells_where_it_lives_and_when_to_look() {
 }
 
 #[tokio::test]
-async fn the_same_key_is_one_job_however_often_it_is_sent() {
+async fn a_repeated_key_always_means_the_same_job() {
     let pipeline = Pipeline::start().await;
     let post = |prompt: &str| {
         let post = pipeline.http.post(format!("{}/jobs", pipeline.ready().api));
@@ -207,7 +207,7 @@ async fn the_same_key_is_one_job_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_request_is_the_same_however_its_lines_end() {
+async fn line_endings_do_not_change_a_request() {
     let pipeline = Pipeline::start().await;
     for (path, id) in [("jobs", "/id"), ("batches", "/jobs/0/id")] {
         let mut ids = Vec::new();

@@ -1,4 +1,4 @@
-//! A worker that dies between any two steps, and one whose calls take effect although their answers are lost.
+//! A worker that dies between any two steps, and a worker whose calls take effect but whose answers are lost.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use shared::ticket::Ticket;
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::wire::{Disturbance, Wire};
 
-/// More calls than a worker makes for one job, so that the last numbers disturb nothing.
+/// More calls than a worker makes for one job, so the last numbers disturb nothing.
 const CALLS: usize = 9;
 
 /// The lease of a worker that died lasts until its invocation would have ended, and a little longer.
@@ -93,7 +93,7 @@ async fn a_job_that_kills_each_worker_fails_and_costs_its_neighbor_one_more_deli
     let (poison, neighbor) = (pipeline.submit("A heist on the moon").await, pipeline.submit("A heist on Mars").await);
     let body = |job| Ticket { job, queued_at: None, trace: None }.to_body();
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
-    // A worker reads the poison's record and claims it, and dies while the model paints; with it its neighbor's work.
+    // A worker reads and claims the poison's record and dies while the model paints. Its neighbor's work dies with it.
     for receives in 1..=3 {
         let wire = Wire::new(http.clone(), if receives == 1 { 2 } else { 3 }, Disturbance::CrashAfter);
         let apps = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");

@@ -1,4 +1,4 @@
-//! Tickets that are delivered twice, late, malformed, or for the last time.
+//! Tickets that are duplicate, late or malformed, or that are delivered for the last time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn a_ticket_delivered_many_times_at_once_is_painted_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_ticket_is_parked_and_its_neighbors_are_unharmed() {
+async fn a_message_that_is_not_a_ticket_is_parked_and_its_neighbors_are_processed() {
     let pipeline = Pipeline::without_event_sources().await;
     let (one, two) = (pipeline.submit("One").await, pipeline.submit("Two").await);
     let bodies = [body(one.id), "not a ticket".to_owned(), String::new(), r#"{"v":9}"#.to_owned(), body(two.id)];
@@ -79,7 +79,7 @@ async fn a_message_that_cannot_be_parked_comes_back() {
 }
 
 #[tokio::test]
-async fn a_ticket_whose_work_panics_comes_back_and_its_neighbor_is_done_with() {
+async fn a_ticket_whose_work_panics_comes_back_and_its_neighbor_does_not() {
     let pipeline = Pipeline::without_event_sources().await;
     let (poison, neighbor) = (pipeline.submit("One").await, pipeline.submit("Two").await);
     let id = poison.id.to_string();
@@ -116,7 +116,7 @@ async fn a_ticket_whose_job_cannot_be_read_comes_back() {
     pipeline.stop().await;
 }
 
-/// For how many seconds each of these jobs' tickets is hidden that comes back when it is delivered for the first time.
+/// For how many seconds the tickets of these jobs are hidden after their first delivery.
 async fn hidden(
     pipeline: &Pipeline,
     jobs: &[JobId],
@@ -144,7 +144,7 @@ async fn hidden(
 #[tokio::test]
 async fn a_ticket_that_comes_back_for_the_first_time_is_hidden_for_seconds() {
     let pipeline = Pipeline::without_event_sources().await;
-    // The waits are random below their limit, so it takes many to see that there is one.
+    // The waits are random up to a limit, so it takes many of them to see the limit.
     let jobs: Vec<_> = (0..40).map(|i| json!({ "prompt": format!("The heist, part {i}") })).collect();
     let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await;
     let jobs: Vec<_> = batch.jobs.expect("names").into_iter().map(|job| job.id).collect();
@@ -176,7 +176,7 @@ async fn a_ticket_that_comes_before_its_record_waits_for_it() {
 }
 
 #[tokio::test]
-async fn the_reply_is_the_one_that_lambda_reads() {
+async fn the_reply_has_the_form_that_lambda_reads() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     let worker = &pipeline.stack.apps().worker;
@@ -201,7 +201,7 @@ async fn the_ticket_of_a_job_that_has_no_record_is_dropped() {
 }
 
 #[tokio::test]
-async fn what_has_too_little_time_left_is_not_started() {
+async fn a_painting_with_too_little_time_left_is_not_started() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     let LambdaEvent { payload, mut context, .. } = ticket(job.id, 1);
@@ -219,7 +219,7 @@ async fn nothing_is_painted_when_a_slow_table_has_used_up_the_time_for_it() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     let LambdaEvent { payload, mut context, .. } = ticket(job.id, 1);
-    // Of the worker's 90 seconds, 80 must be left when a painting begins. Here 81.5 are at first.
+    // Of the worker's 90 seconds, 80 must be left when a painting begins. Here 81.5 are left at first.
     context.deadline -= 8_500;
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
     let wire = Wire::new(http, 1, Disturbance::Pause);

@@ -37,7 +37,7 @@ struct Way {
     change: Arc<Change>,
 }
 
-/// What becomes of the answer to a request, after these others.
+/// Changes the answer to a request, given the requests before it.
 type Change = dyn Fn(&str, &[String], &mut Answer) + Send + Sync;
 
 impl Way {
@@ -87,7 +87,7 @@ fn not_found(answer: &mut Answer) {
 }
 
 #[tokio::test]
-async fn each_batch_is_looked_at_as_often_as_the_service_says() {
+async fn each_batch_is_polled_as_often_as_the_service_says() {
     let desk = Desk::new(Pipeline::without_event_sources().await).await;
     let batch = json!({ "jobs": [{ "prompt": "A heist" }] });
     let [quick, slow] = [desk.pipeline.submit_batch(&batch).await.id, desk.pipeline.submit_batch(&batch).await.id];
@@ -109,7 +109,7 @@ async fn each_batch_is_looked_at_as_often_as_the_service_says() {
 }
 
 #[tokio::test]
-async fn a_job_is_looked_at_in_good_time_where_no_answer_is_held() {
+async fn a_job_is_polled_in_time_where_no_answer_is_held() {
     let parameters = BTreeMap::from([("MaxWaitSeconds".to_owned(), "0".to_owned())]);
     let options = Options { parameters, event_sources: false, ..Options::default() };
     let desk = Desk::new(Pipeline::with(options).await).await;
@@ -132,7 +132,7 @@ async fn a_job_is_looked_at_in_good_time_where_no_answer_is_held() {
 }
 
 #[tokio::test]
-async fn a_group_that_the_service_has_no_more_keeps_no_other_from_going_on() {
+async fn a_missing_group_does_not_stop_the_others() {
     let desk = Desk::with("small_groups", Pipeline::start().await).await;
     let gone = Arc::new(Mutex::new(None::<String>));
     let is_gone = gone.clone();
@@ -157,7 +157,7 @@ async fn a_group_that_the_service_has_no_more_keeps_no_other_from_going_on() {
     let end = rest.data.last().expect("an end");
     assert_eq!((&end["saved"], &end["failed"]), (&3.into(), &2.into()), "{end}");
     assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 3);
-    // The two that are there are dealt with all the same.
+    // The two groups that exist are processed nevertheless.
     for (arguments, data) in [
         (&["get", "a.txt.poster-state"][..], 2),
         (&["watch", "a.txt.poster-state"], 2),
@@ -172,7 +172,7 @@ async fn a_group_that_the_service_has_no_more_keeps_no_other_from_going_on() {
 }
 
 #[tokio::test]
-async fn jobs_that_no_list_shows_are_asked_for_one_by_one() {
+async fn jobs_that_no_list_shows_are_requested_one_by_one() {
     let desk = Desk::new(Pipeline::start().await).await;
     let is_list = |request: &str| request.starts_with("GET /batches/") && request.ends_with("/jobs");
     let is_job = |request: &str| request.starts_with("GET /jobs/");

@@ -9,12 +9,12 @@ use tests::pipeline::Pipeline;
 
 use crate::cli::{Desk, Told, told};
 
-/// The steps that were told, with what was found: `true` where all is well.
+/// The reported steps, each with `true` if it passed.
 fn steps(told: &Told) -> Vec<(&str, Option<bool>)> {
     told.data.iter().map(|step| (step["step"].as_str().expect("a name"), step["ok"].as_bool())).collect()
 }
 
-/// The address that is asked, variables, the step that must fail, what must be said to it, and the exit code.
+/// The address, environment variables, the step that must fail, what its message must contain, and the exit code.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, i32);
 
 /// The URL of a port without a listener.
@@ -24,7 +24,7 @@ fn nowhere() -> String {
 }
 
 #[tokio::test]
-async fn a_service_that_is_all_right_is_told_so_and_nothing_is_saved() {
+async fn a_working_service_passes_and_nothing_is_saved() {
     let api_keys = [("a-key".to_owned(), "me".to_owned())].into();
     let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;
     let doctor = async |arguments: &[&str]| {
@@ -49,7 +49,7 @@ async fn a_service_that_is_all_right_is_told_so_and_nothing_is_saved() {
 }
 
 #[tokio::test]
-async fn a_service_out_of_reach_is_told_with_the_step_that_fails() {
+async fn an_unreachable_service_is_reported_with_the_step_that_fails() {
     let api_keys = [("a-key".to_owned(), "me".to_owned())].into();
     let desk = Desk::new(Pipeline::with(Options { api_keys, ..Options::default() }).await).await;
     let api = desk.pipeline.ready().api.clone();
@@ -88,7 +88,7 @@ async fn a_service_out_of_reach_is_told_with_the_step_that_fails() {
         let shown = doctor(&[]).await.shown;
         let line = shown.lines().find(|line| line.starts_with("FAIL")).expect("a line");
         assert!(line.split_whitespace().nth(1) == Some(step) && shown.contains(words), "{address}: {shown}");
-        // A wrong clock is told, and keeps nothing from being looked at.
+        // A wrong clock is reported, and the other steps still run.
         assert_eq!(shown.contains("ok    key"), step == "clock", "{shown}");
     }
     let mut trusting = desk.command(&["doctor", "--api", &secure]);
@@ -98,7 +98,7 @@ async fn a_service_out_of_reach_is_told_with_the_step_that_fails() {
 }
 
 #[tokio::test]
-async fn a_picture_that_does_not_come_is_told_with_what_to_do() {
+async fn a_missing_picture_is_reported_with_what_to_do() {
     let desk = Desk::new(Pipeline::start().await).await;
     let api = desk.pipeline.ready().api.clone();
     let image = |change: fn(&mut Value, &str)| {
@@ -132,7 +132,7 @@ async fn a_picture_that_does_not_come_is_told_with_what_to_do() {
         assert_eq!((ill.code, line.split_whitespace().nth(1)), (Some(1), Some(step)), "{}", ill.shown);
         assert!(ill.shown.contains(words), "{words}: {}", ill.shown);
     }
-    // The job that nobody waits for any longer was canceled, so nothing is left to be painted.
+    // The job was canceled when the command stopped waiting for it, so nothing is painted.
     desk.pipeline.model("");
     let canceled = desk.poster(&["list", "--status", "canceled", "--json"]).await;
     assert_eq!(canceled.data.len(), 1);
@@ -140,7 +140,7 @@ async fn a_picture_that_does_not_come_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_bucket_by_https_hands_pictures_to_whoever_asked_an_api_by_http() {
+async fn pictures_are_fetched_over_https_even_if_the_api_is_not() {
     let desk = Desk::new(Pipeline::start().await).await;
     let job = desk.pipeline.submit("A heist").await;
     let image = desk.pipeline.ended(job.id).await.image.expect("a picture");
@@ -159,7 +159,7 @@ async fn a_bucket_by_https_hands_pictures_to_whoever_asked_an_api_by_http() {
     let mut command = desk.command(&["download", &id, "--api", &api]);
     let saved = told(command.env("SSL_CERT_FILE", &authority).output().await.expect("it runs"));
     assert!(saved.code == Some(0) && saved.words.contains("1 picture saved"), "{}", saved.words);
-    // Without its root of trust every try would come to the same.
+    // Without a trusted root every try would fail in the same way.
     let refused = desk.poster(&["download", &id, "--api", &api, "--out", "again"]).await;
     assert!(refused.code == Some(3) && refused.words.contains("UnknownIssuer"), "{}", refused.words);
     desk.pipeline.stop().await;

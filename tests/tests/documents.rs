@@ -1,4 +1,4 @@
-//! The documents and the code state one contract.
+//! The documents against the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ async fn openapi_the_template_and_the_code_name_the_same_routes() {
         .flat_map(|function| function.routes.iter().map(|route| (route.method.to_uppercase(), route.path.clone())))
         .collect();
     let (others, named): (Routes, Routes) = deployed.into_iter().partition(|(method, _)| method == "ANY");
-    // What needs no key needs none for HEAD either; elsewhere the route for any method answers it.
+    // A route without a key needs none for HEAD either. For other paths the route for any method answers HEAD.
     let (heads, named): (Routes, Routes) = named.into_iter().partition(|(method, _)| method == "HEAD");
     let mut open: Vec<_> = functions.flat_map(|function| &function.routes).collect();
     open.retain(|route| !route.auth.api_key_required && route.method != "HEAD");
@@ -67,7 +67,7 @@ fn openapi() -> Value {
     serde_yaml_ng::from_str(&read("api/openapi.yaml")).expect("it is YAML")
 }
 
-/// Whether the service takes a job, and a batch of it, with this in place of what it usually has.
+/// Whether the service accepts a job, and a batch of this one job, with these fields in place of the usual ones.
 fn is_taken(fields: Value) -> bool {
     let mut job = json!({ "prompt": "A heist", "poster": { "title": "Heist" } });
     let Value::Object(fields) = fields else { panic!("fields") };
@@ -159,7 +159,7 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
 }
 
 #[test]
-fn the_guide_tells_the_limits_that_no_schema_has() {
+fn the_guide_states_the_limits_that_no_schema_has() {
     let guide = read("docs/api.md");
     for (limit, told) in [
         (MAX_BODY_BYTES, "| a body | {} bytes, where"),
@@ -176,7 +176,7 @@ fn grouped(number: usize) -> String {
 }
 
 #[test]
-fn each_problem_in_the_openapi_document_stands_at_its_status() {
+fn the_openapi_document_lists_each_problem_under_its_status() {
     let document = openapi();
     let mut places: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
     let paths = document["paths"].as_object().expect("it has paths").values();
@@ -194,7 +194,7 @@ fn each_problem_in_the_openapi_document_stands_at_its_status() {
     for ((code, status), places) in &places {
         assert!(places.contains(status), "{code} has the status {status}, and stands at {places:?}");
     }
-    // These are answered to requests that no operation describes.
+    // These answer requests that no operation describes.
     let others =
         ["bad_request", "foreign_host", "foreign_origin", "invalid_host", "method_not_allowed", "no_such_route"];
     let codes = document["components"]["schemas"]["ProblemCode"]["enum"].as_array().expect("codes");
@@ -210,9 +210,9 @@ fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     }
 }
 
-/// Client generators read a part of JSON Schema. What they do not read they drop, and with it fields or whole answers.
+/// Client generators read only a part of JSON Schema. They drop the rest, and with it fields or whole answers.
 #[test]
-fn the_openapi_document_keeps_to_what_client_generators_read() {
+fn the_openapi_document_uses_only_what_client_generators_read() {
     let document = openapi();
     let schemas = document["components"]["schemas"].as_object().expect("schemas");
     for (name, schema) in schemas {
@@ -223,7 +223,7 @@ fn the_openapi_document_keeps_to_what_client_generators_read() {
                 !(has("properties") && (has("anyOf") || has("oneOf"))),
                 "{name} has alternatives beside its properties"
             );
-            // One that is sent in place of the batch's defaults, or of the deployment's model, asks for something else.
+            // A default that a client sends by itself would override the batch's defaults or the deployment's model.
             assert!(!has("default"), "{name} has a default");
             let is_wide = part["maximum"].as_u64().is_some_and(|most| most > i32::MAX as u64);
             assert!(!is_wide || part["format"] == "int64", "{name} has a number beyond 32 bits");
@@ -265,7 +265,7 @@ fn the_postman_collection_calls_every_route() {
     }
 }
 
-/// Gathers the method and the path of every request below an item.
+/// Collects the method and the path of every request below an item.
 fn requests(item: &Value, called: &mut BTreeSet<(String, Vec<String>)>) {
     for item in item["item"].as_array().into_iter().flatten() {
         requests(item, called);
@@ -329,7 +329,7 @@ fn assert_alike(printed: &Value, answered: &Value, place: &str) {
 }
 
 #[test]
-fn each_block_of_the_deployment_guide_brings_what_it_uses() {
+fn each_block_of_the_deployment_guide_defines_what_it_uses() {
     let guide = read("docs/deploy.md");
     let mut blocks = 0;
     for block in guide.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```").map(|(block, _)| block)) {
@@ -362,12 +362,12 @@ async fn every_example_of_the_api_guide_works_and_answers_as_printed() {
     pipeline.stack.stop().await;
 }
 
-/// Blocks of README and command guide that are not run here, by what stands in them, and why.
+/// Blocks of the README and the command guide that are not run here, by a text in them, and why.
 const NOT_RUN: [(&str, &str); 1] = [("sam deploy", "it deploys to an account")];
 
 #[tokio::test]
 async fn every_block_of_the_readme_and_the_command_guide_works_as_printed() {
-    // What is built already stands in for cargo, and a refusal by the API is a failure.
+    // The programs that are already built replace cargo, and an error answer of the API is a failure.
     const SHELL: &str = r#"
         cargo() {
             case "$*" in

@@ -41,7 +41,7 @@ async fn the_commands_of_the_banner_work_as_printed() {
 }
 
 #[tokio::test]
-async fn one_poster_needs_no_quotes_and_names_nothing_that_is_gone() {
+async fn a_prompt_needs_no_quotes_and_the_output_names_no_stopped_service() {
     let directory = tempfile::tempdir().expect("a directory");
     let local = binary("local");
     let run = async |arguments: &[&str]| {

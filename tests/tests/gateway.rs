@@ -1,4 +1,4 @@
-//! What holds for all requests: paths, links, HEAD, compression, and who may call.
+//! Rules for every request: paths, links, HEAD, compression, and who may call.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_slash_at_the_end_or_an_escape_changes_neither_the_answer_nor_its_links() {
+async fn a_trailing_slash_or_an_escape_changes_neither_the_answer_nor_its_links() {
     let pipeline = Pipeline::start().await;
     let api = &pipeline.ready().api;
     let submitted = pipeline.post("/jobs/", &json!({ "prompt": "A heist on the moon" })).await;
@@ -47,7 +47,7 @@ async fn a_slash_at_the_end_or_an_escape_changes_neither_the_answer_nor_its_link
 }
 
 #[tokio::test]
-async fn links_name_the_address_that_the_operator_has_set() {
+async fn links_use_the_address_that_the_operator_has_set() {
     let parameters = [("PublicUrl".to_owned(), "https://posters.example.com/make".to_owned())].into();
     let pipeline = Pipeline::with(Options { parameters, ..Options::default() }).await;
     let job = pipeline.submit("A heist on the moon").await;
@@ -99,7 +99,7 @@ async fn head_is_answered_like_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn only_get_waits_for_news() {
+async fn only_get_waits_for_a_change() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     let address = format!("{}/jobs/{}", pipeline.ready().api, job.id);
@@ -112,7 +112,7 @@ async fn only_get_waits_for_news() {
 }
 
 #[tokio::test]
-async fn no_port_answers_under_a_name_that_is_not_this_machines() {
+async fn no_port_answers_under_the_name_of_another_host() {
     let pipeline = Pipeline::start().await;
     let ready = pipeline.ready();
     let job = pipeline.ended(pipeline.submit("A heist on the moon").await.id).await;
@@ -183,7 +183,7 @@ async fn a_page_of_another_site_changes_nothing() {
     pipeline.stop().await;
 }
 
-/// The names in a header that is a list, in lower case.
+/// The names in a header whose value is a list, in lower case.
 fn listed(response: &Response, name: HeaderName) -> Vec<String> {
     let list = response.headers().get(&name).map(|value| value.to_str().expect("text").to_lowercase());
     list.unwrap_or_default().split(',').map(|part| part.trim().to_owned()).collect()
@@ -207,7 +207,7 @@ fn allowing(origin: &str) -> Options {
 const APP: &str = "https://app.example.com";
 
 #[tokio::test]
-async fn a_page_of_the_allowed_origin_may_ask_everything() {
+async fn a_page_of_the_allowed_origin_may_send_every_request() {
     let pipeline = Pipeline::with(allowing(APP)).await;
     for (path, methods) in ROUTES {
         let answer = preflight(&pipeline, &path.replace("{id}", "x"), APP).await;
@@ -258,7 +258,7 @@ async fn a_page_of_the_allowed_origin_may_read_every_answer_and_its_headers() {
     ] {
         answers.push((status, request.send().await.expect("the API answers")));
     }
-    // What a page may read in any case (Fetch, "CORS-safelisted response-header name"), and what no page needs.
+    // Headers that a page may always read (Fetch, "CORS-safelisted response-header name"), and headers that no page needs.
     let safe = ["cache-control", "content-length", "content-type", "access-control-allow-origin"];
     let unneeded = ["access-control-expose-headers", "content-security-policy", "date", "referrer-policy", "vary"];
     let unneeded = [&unneeded[..], &["x-content-type-options"]].concat();
@@ -290,7 +290,7 @@ async fn a_page_of_the_allowed_origin_may_read_every_answer_and_its_headers() {
 }
 
 #[tokio::test]
-async fn where_no_origin_is_allowed_no_answer_speaks_of_one() {
+async fn without_an_allowed_origin_no_answer_names_one() {
     let pipeline = Pipeline::with(Options { parameters: [].into(), ..allowing("") }).await;
     for (path, _) in ROUTES {
         let address = format!("{}{}", pipeline.ready().api, path.replace("{id}", "x"));
@@ -311,7 +311,7 @@ async fn where_no_origin_is_allowed_no_answer_speaks_of_one() {
 }
 
 #[tokio::test]
-async fn large_answers_are_compressed_for_those_who_take_it() {
+async fn large_answers_are_compressed_for_clients_that_accept_it() {
     let pipeline = Pipeline::without_event_sources().await;
     let jobs: Vec<_> = (0..100).map(|number| json!({ "prompt": format!("The heist, part {number}") })).collect();
     let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await.id;
@@ -340,7 +340,7 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     }
     let small = ask(Method::GET, "/health", Some("gzip")).await.expect("it answers");
     assert!(!small.headers().contains_key(CONTENT_ENCODING));
-    // The page may be kept by caches, who must not give it compressed to those who cannot read it.
+    // Caches may keep the page, and must not send a compressed copy to clients that cannot read it.
     let page = ask(Method::GET, "/", None).await.expect("it answers");
     assert_eq!(page.headers()[VARY], "Accept-Encoding");
     assert!(page.headers()[ETAG].as_bytes().starts_with(b"W/"), "one tag is for two forms of the page");
@@ -354,7 +354,7 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_keeps_no_released_job_and_no_picture() {
+async fn a_clock_that_is_set_back_delays_no_released_job_and_extends_no_url() {
     let pipeline = Pipeline::without_event_sources().await;
     let worker = &pipeline.stack.apps().worker;
     let hour = Duration::from_secs(3_600);
@@ -376,11 +376,11 @@ async fn a_clock_that_is_set_back_keeps_no_released_job_and_no_picture() {
 }
 
 #[tokio::test]
-async fn one_odd_job_spoils_no_estimate() {
+async fn one_odd_job_does_not_spoil_the_estimate() {
     let pipeline = Pipeline::without_event_sources().await;
     let worker = &pipeline.stack.apps().worker;
     let seconds = |job: &JobView| job.finished_at.expect("an end").since(job.started_at.expect("a start")).as_secs();
-    // A painting during which the clock moves on, as when a laptop sleeps, and many looks at what came of it.
+    // The clock jumps during a painting, as when a laptop sleeps, and the job is read many times.
     for jump in [3_600, 80] {
         let job = pipeline.submit("A heist on the moon").await;
         pipeline.stack.bedrock().behave(Behavior {
@@ -421,7 +421,7 @@ async fn one_odd_job_spoils_no_estimate() {
 }
 
 #[tokio::test]
-async fn a_painting_that_is_under_way_is_awaited_by_the_stop() {
+async fn a_stop_waits_for_a_painting_in_progress() {
     let data = tempfile::tempdir().expect("a directory");
     let options = || Options { data: Some(data.path().to_owned()), ..Options::default() };
     let pipeline = Pipeline::with(options()).await;

@@ -95,7 +95,7 @@ async fn a_batchs_jobs_are_listed_in_the_order_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_page_is_sent_again_only_once_a_job_on_it_has_changed() {
+async fn a_page_is_sent_again_only_after_a_job_on_it_has_changed() {
     let pipeline = Pipeline::without_event_sources().await;
     let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "One" }, { "prompt": "Two" }] })).await;
     let [all, of_batch] = ["/jobs".to_owned(), format!("/batches/{}/jobs", batch.id)];
@@ -128,7 +128,7 @@ async fn a_page_is_sent_again_only_once_a_job_on_it_has_changed() {
 /// The largest answer of a function that Lambda allows, in bytes.
 const LARGEST_ANSWER: usize = 6_291_556;
 
-/// The pages of a list, each with the largest limit, as the function hands them to API Gateway.
+/// The pages of a list, each with the largest limit, as the function returns them to API Gateway.
 async fn pages(pipeline: &Pipeline, resource: &str, id: Option<String>) -> Vec<JobsView> {
     let mut pages: Vec<JobsView> = Vec::new();
     loop {
@@ -151,7 +151,7 @@ async fn pages(pipeline: &Pipeline, resource: &str, id: Option<String>) -> Vec<J
 }
 
 #[tokio::test]
-async fn a_page_of_the_largest_jobs_is_an_answer_that_lambda_takes() {
+async fn a_page_of_the_largest_jobs_is_small_enough_for_lambda() {
     let pipeline = Pipeline::without_event_sources().await;
     let notes = |text: &str| (0..16).map(|i| (format!("{i:064}"), text.repeat(512))).collect::<HashMap<_, _>>();
     let credit = json!({ "role": "\"".repeat(32), "name": "\"".repeat(48) });
@@ -192,7 +192,7 @@ async fn a_page_of_the_largest_jobs_is_an_answer_that_lambda_takes() {
 }
 
 #[tokio::test]
-async fn a_page_of_what_passes_a_filter_is_no_longer_than_its_limit() {
+async fn a_filtered_page_is_no_longer_than_its_limit() {
     let pipeline = Pipeline::without_event_sources().await;
     let prompts = ["nsfw", "nsfw", "nsfw", "nsfw", "A heist on the moon", "A heist on Mars", "nsfw"];
     let jobs: Vec<_> = prompts.iter().map(|prompt| json!({ "prompt": prompt })).collect();
@@ -215,7 +215,7 @@ async fn a_page_of_what_passes_a_filter_is_no_longer_than_its_limit() {
 }
 
 #[tokio::test]
-async fn a_query_that_breaks_a_rule_is_told_which() {
+async fn an_invalid_query_is_told_which_rule_it_breaks() {
     let pipeline = Pipeline::without_event_sources().await;
     for (query, pointers) in [
         ("limit=0", vec!["?limit"]),
@@ -235,7 +235,7 @@ async fn a_query_that_breaks_a_rule_is_told_which() {
 }
 
 #[tokio::test]
-async fn a_filter_that_few_jobs_pass_finds_them_in_few_pages() {
+async fn a_filter_that_few_jobs_pass_needs_few_pages() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut canceled = Vec::new();
     for number in 0..60 {
@@ -259,7 +259,7 @@ async fn a_filter_that_few_jobs_pass_finds_them_in_few_pages() {
     }
     assert_eq!(found, canceled, "each once, newest first");
     assert!(pages <= 3, "it took {pages} pages");
-    // Pages of a list without a filter go on just where they ended.
+    // Without a filter, each page begins exactly where the one before ended.
     let mut all = std::collections::BTreeSet::new();
     let mut path = "/jobs?limit=7".to_owned();
     loop {

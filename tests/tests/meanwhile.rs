@@ -1,4 +1,4 @@
-//! Changes of a job or batch by somebody else between two calls of a function that changes it too.
+//! Changes to a job or batch by others between two calls of a function that changes it as well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use tests::wire::{Disturbance, Wire};
 /// Longer than an invocation of the worker and so than the lease of a job.
 const LEASE: Duration = Duration::from_secs(96);
 
-/// The longest wait for a call that is to be held.
+/// How long to wait at most until a call is held.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn act(pipeline: &Pipeline, job: JobId, action: &str) -> u16 {
@@ -36,7 +36,7 @@ fn some_picture() -> shared::aws::File {
     shared::aws::File { facts, bytes: vec![7].into() }
 }
 
-/// Does `work`, and `then` just before the first of its calls that is `held`.
+/// Runs `work`, and runs `then` just before the first of its calls for which `held` is true.
 async fn meanwhile<T>(
     pipeline: &Pipeline,
     held: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static,
@@ -59,7 +59,7 @@ async fn meanwhile<T>(
 }
 
 #[tokio::test]
-async fn who_loses_the_race_to_end_a_job_tells_how_it_ended() {
+async fn the_loser_of_a_race_to_end_a_job_reports_how_it_ended() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     pipeline.clock.advance(Duration::from_secs(2 * 86_400));
@@ -73,7 +73,7 @@ async fn who_loses_the_race_to_end_a_job_tells_how_it_ended() {
 }
 
 #[tokio::test]
-async fn a_cancellation_that_meets_a_claim_is_made_all_the_same() {
+async fn a_cancellation_that_meets_a_claim_still_takes_effect() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     let event = post("/jobs/{id}/cancel", Some(job.to_string()), None, &Value::Null);
@@ -109,7 +109,7 @@ async fn the_ticket_of_a_canceled_job_stays_while_its_worker_may_be_alive() {
     let claimed = pipeline.claim(job, LEASE).await;
     assert_eq!(act(&pipeline, job, "cancel").await, 200);
     assert!(!pipeline.work(job, 2).await, "its worker may store the picture yet");
-    // It does so, and dies.
+    // It claims the job, and dies.
     let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
     images.put(&claimed, Variant::Image, &some_picture()).await.expect("the bucket answers");
     assert!(!pipeline.work(job, 3).await);
@@ -121,7 +121,7 @@ async fn the_ticket_of_a_canceled_job_stays_while_its_worker_may_be_alive() {
 }
 
 #[tokio::test]
-async fn a_picture_that_was_there_and_is_there_no_longer_is_stored_anew() {
+async fn a_picture_that_was_deleted_meanwhile_is_stored_again() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     let once = AtomicBool::new(false);
@@ -143,7 +143,7 @@ async fn a_picture_that_was_there_and_is_there_no_longer_is_stored_anew() {
 }
 
 #[tokio::test]
-async fn a_request_to_store_that_arrives_after_the_cancellation_leaves_nothing_behind() {
+async fn a_put_that_arrives_after_the_cancellation_leaves_nothing_behind() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     let running = async |apps: &Apps| worker::handle(&apps.worker, ticket(job, 1)).await.expect("the worker answers");
@@ -160,7 +160,7 @@ async fn a_request_to_store_that_arrives_after_the_cancellation_leaves_nothing_b
     .await;
     assert_eq!(answer.batch_item_failures.len(), 1, "the ticket comes back when the lease has ended");
     assert_eq!(pipeline.pictures().await, Vec::<String>::new());
-    // The SDK had sent the request twice, because the first one was not answered.
+    // The SDK had sent the request twice, because the first was not answered.
     let images = pipeline.stack.aws().images(pipeline.ready().bucket.clone());
     let picture = claimed.take().expect("it was read");
     images.put(&picture, Variant::Image, &some_picture()).await.expect("the bucket answers");
@@ -171,7 +171,7 @@ async fn a_request_to_store_that_arrives_after_the_cancellation_leaves_nothing_b
 }
 
 #[tokio::test]
-async fn a_late_deletion_does_not_meet_the_picture_of_a_retry() {
+async fn a_late_deletion_spares_the_picture_of_a_retry() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     // The worker is held when it records its picture, and again when it deletes that of a canceled job.
@@ -196,7 +196,7 @@ async fn a_late_deletion_does_not_meet_the_picture_of_a_retry() {
 }
 
 #[tokio::test]
-async fn of_two_who_would_finish_a_batch_one_does() {
+async fn of_two_requests_that_would_complete_a_batch_one_does() {
     let pipeline = Pipeline::without_event_sources().await;
     let order = json!({ "jobs": [{ "prompt": "A heist on the moon" }] });
     let submission = || post("/batches", None, Some("friday"), &order);
@@ -206,7 +206,7 @@ async fn of_two_who_would_finish_a_batch_one_does() {
     assert!(wire.run(submit::handle(&doomed.submit, submission())).await.is_none(), "the submission dies");
     pipeline.clock.advance(Duration::from_secs(60));
 
-    // Both have seen that the batch is nobody's. The first takes it over and is held when it sends its tickets.
+    // Both have read that nobody has the batch's lease. The first takes the batch over and is held at its tickets.
     let (first, first_apps) = pipeline.intercept(|call| match call.operation {
         "SendMessageBatch" => Action::Hold,
         _ => Action::Pass,
@@ -224,7 +224,7 @@ async fn of_two_who_would_finish_a_batch_one_does() {
         let let_go = async {
             first.held().await;
             second.resume();
-            // Long enough for the second one to break the rule.
+            // This gives the second one enough time to break the rule.
             tokio::time::sleep(Duration::from_millis(500)).await;
             first.resume();
         };

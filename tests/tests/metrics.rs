@@ -32,7 +32,7 @@ impl Write for Kept {
 }
 
 impl Kept {
-    /// The lines, of which each is a document of its own.
+    /// The lines, each parsed as JSON.
     fn take(&self) -> Vec<Value> {
         let bytes = std::mem::take(&mut *self.0.lock().expect("no one panicked"));
         let lines = String::from_utf8(bytes).expect("it is text");
@@ -48,7 +48,7 @@ fn overheard(pipeline: &Pipeline, function: &str) -> (Kept, Aws, BTreeMap<String
 }
 
 #[tokio::test]
-async fn each_job_that_ends_is_told_of_once() {
+async fn each_job_that_ends_writes_its_metrics_once() {
     let pipeline = Pipeline::without_event_sources().await;
     let (kept, aws, settings) = overheard(&pipeline, "worker");
     let worker =
@@ -85,7 +85,7 @@ async fn each_job_that_ends_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn a_job_that_its_submission_cancels_is_told_of_as_well() {
+async fn a_job_that_its_submission_cancels_writes_metrics_too() {
     let pipeline = Pipeline::without_event_sources().await;
     let (kept, aws, settings) = overheard(&pipeline, "submit");
     let app =
@@ -121,7 +121,7 @@ fn reasons(filter: &str) -> Vec<String> {
 
 /// A job that waits because its request was refused as invalid may wait for the operator.
 #[test]
-fn the_alarms_listen_for_reasons_that_there_are() {
+fn the_alarms_count_reasons_that_exist() {
     for (filter, heard) in [
         (
             "ModelRefusals",
@@ -134,7 +134,7 @@ fn the_alarms_listen_for_reasons_that_there_are() {
 }
 
 #[tokio::test]
-async fn the_deployed_worker_writes_metrics_and_the_reasons_that_alarms_listen_for() {
+async fn the_deployed_worker_writes_metrics_and_the_reasons_that_alarms_count() {
     let pipeline = Pipeline::without_event_sources().await;
     let variables = variables(&pipeline, "worker");
     for (faults, filter) in [

@@ -1,4 +1,4 @@
-//! The mark of origin in the files of pictures. `.ci/origin` has another program read the files that these tests keep.
+//! The mark of origin in the files. `.ci/origin` has another program read the files that these tests keep.
 
 use img_parts::png::{Png, PngChunk};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ async fn files_of(pipeline: &Pipeline, picture: &[u8], request: Value) -> (File,
     files(pipeline, job).await
 }
 
-/// Checks a file's mark, and keeps the file under a name that says which mark it has.
+/// Checks a file's mark, and keeps the file under a name that contains the mark.
 fn check(file: &File, origin: Origin, request: &Value) {
     assert_eq!(Origin::of(file), Some(origin), "{request}");
     let picture = Raster::decode(file).expect("a picture");
@@ -70,7 +70,7 @@ fn painted(format: Format) -> (Raster, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn what_the_offline_artist_paints_says_that_no_model_did() {
+async fn a_picture_of_the_offline_artist_says_that_no_model_painted_it() {
     let pipeline = Pipeline::with_artist().await;
     for format in FORMATS {
         for request in [bare(format), lettered(format)] {
@@ -87,7 +87,7 @@ async fn what_the_offline_artist_paints_says_that_no_model_did() {
 }
 
 #[tokio::test]
-async fn what_a_model_paints_says_so_and_keeps_its_pixels() {
+async fn a_picture_of_a_model_says_so_and_keeps_its_pixels() {
     let pipeline = Pipeline::without_event_sources().await;
     for format in FORMATS {
         let (_, sent) = painted(format);
@@ -105,7 +105,7 @@ async fn what_a_model_paints_says_so_and_keeps_its_pixels() {
 }
 
 #[tokio::test]
-async fn a_manifest_of_the_model_stays_and_nothing_is_written_beside_it() {
+async fn a_models_own_manifest_is_kept_and_nothing_is_added_to_it() {
     let pipeline = Pipeline::without_event_sources().await;
     let (_, plain) = painted(Format::Png);
     let mut png = Png::from_bytes(plain.into()).expect("a picture");
@@ -113,7 +113,7 @@ async fn a_manifest_of_the_model_stays_and_nothing_is_written_beside_it() {
     let sent = png.encoder().bytes();
     let (image, _) = files_of(&pipeline, &sent, bare(Format::Png)).await;
     assert_eq!(image, sent);
-    // The poster is another file, of which the manifest says nothing.
+    // The manifest describes the picture and not the poster, which is a new file.
     let (poster, artwork) = files_of(&pipeline, &sent, lettered(Format::Png)).await;
     assert_eq!((artwork, Origin::of(&poster)), (Some(sent), Some(Origin::LetteredModel)));
     pipeline.stop().await;

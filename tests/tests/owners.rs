@@ -24,7 +24,7 @@ async fn call(pipeline: &Pipeline, key: &str, method: Method, path: &str, body: 
 }
 
 #[tokio::test]
-async fn without_a_key_nothing_but_the_page_and_the_health_is_told() {
+async fn without_a_key_only_the_page_and_the_health_are_answered() {
     let pipeline = with_keys().await;
     for (method, path) in [(Method::POST, "/jobs"), (Method::GET, "/jobs"), (Method::DELETE, "/jobs")] {
         for key in ["", "mallory-key"] {
@@ -40,7 +40,7 @@ async fn without_a_key_nothing_but_the_page_and_the_health_is_told() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_somebody_else_is_as_good_as_not_there() {
+async fn what_belongs_to_another_owner_seems_not_to_exist() {
     let pipeline = with_keys().await;
     let order = json!({ "prompt": "A heist on the moon" });
     let job: JobView = call(&pipeline, "alice-key", Method::POST, "/jobs", &order).await.json().await.expect("a job");
@@ -97,7 +97,7 @@ async fn the_same_key_of_two_owners_is_two_jobs() {
 
 type Event = LambdaEvent<ApiGatewayProxyRequest>;
 
-/// The event of a caller of whom API Gateway tells these members of `identity`, and this of its authorizer.
+/// The event of a caller for whom API Gateway reports these members of `identity` and this result of the authorizer.
 fn called_by(mut event: Event, (identity, authorizer): &(Value, Value)) -> Event {
     let context = &mut event.payload.request_context;
     context.identity = serde_json::from_value(identity.clone()).expect("an identity");
@@ -106,14 +106,14 @@ fn called_by(mut event: Event, (identity, authorizer): &(Value, Value)) -> Event
 }
 
 #[tokio::test]
-async fn whoever_an_authorizer_knows_has_jobs_of_their_own_and_all_others_have_none() {
+async fn each_caller_that_an_authorizer_names_has_its_own_jobs_and_others_have_none() {
     let pipeline = Pipeline::without_event_sources().await;
     let key = json!({ "apiKeyId": "k3y1d" });
     let iam = |arn: &str| json!({ "apiKeyId": "k3y1d", "userArn": arn, "caller": "AROAIDPPEZS35WEXAMPLE:ada" });
     let claims = |sub: &str| json!({ "claims": { "sub": sub, "cognito:username": "same" } });
     let role = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Designers_0123456789abcdef";
     let other_role = "arn:aws:sts::123456789012:assumed-role/Painters/ada";
-    // The same owner twice, another one, and a caller of whom the selected part is missing. All have the same key.
+    // The same owner twice, another owner, and a caller without the selected member. All have the same key.
     for (source, own, again, other, nobody) in [
         (
             "ApiKey",

@@ -1,4 +1,4 @@
-//! The web page as an answer of the API. `.ci/page` tests in a browser what it does.
+//! The web page as an answer of the API. `.ci/page` tests its behavior in a browser.
 
 use local::Options;
 use reqwest::header::{
@@ -10,7 +10,7 @@ use shared::aws::{Aws, Endpoints};
 use tests::pipeline::Pipeline;
 
 #[tokio::test]
-async fn the_page_may_speak_to_its_api_and_to_the_bucket_alone() {
+async fn the_page_may_contact_only_its_api_and_the_bucket() {
     let pipeline = Pipeline::start().await;
     let page = pipeline.get("/?from=elsewhere").await;
     assert_eq!(page.status(), StatusCode::OK);
@@ -36,9 +36,9 @@ async fn the_page_may_speak_to_its_api_and_to_the_bucket_alone() {
 }
 
 #[tokio::test]
-async fn deployed_the_pictures_come_from_the_buckets_own_host() {
+async fn when_deployed_the_pictures_come_from_the_buckets_own_host() {
     let pipeline = Pipeline::without_event_sources().await;
-    // With no address that stands in for S3 the SDK signs for the real one, which it need not reach for that.
+    // Without another endpoint for S3 the SDK signs for the real one, which does not require a connection.
     let aws = Aws::new(pipeline.stack.config().clone(), Endpoints::default());
     let origin = aws.images("movieposterdesign01".to_owned()).origin().await;
     assert_eq!(origin.expect("an origin"), "https://movieposterdesign01.s3.us-west-2.amazonaws.com");
@@ -46,7 +46,7 @@ async fn deployed_the_pictures_come_from_the_buckets_own_host() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_known_is_not_sent_again() {
+async fn an_unchanged_page_is_not_sent_again() {
     let pipeline = Pipeline::start().await;
     let etag = pipeline.get("/").await.headers()[ETAG].clone();
     let again = pipeline.http.get(&pipeline.ready().api).header(IF_NONE_MATCH, &etag).send().await.expect("it answers");
@@ -57,7 +57,7 @@ async fn a_page_that_is_known_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn where_the_page_is_switched_off_there_is_no_such_path() {
+async fn a_page_that_is_turned_off_is_not_found() {
     let parameters = [("Page".to_owned(), "false".to_owned())].into();
     let pipeline = Pipeline::with(Options { parameters, event_sources: false, ..Options::default() }).await;
     for method in [Method::GET, Method::POST] {

@@ -47,7 +47,7 @@ async fn a_prompt_becomes_a_picture_behind_a_url_that_cannot_be_tampered_with() 
 }
 
 #[tokio::test]
-async fn every_aspect_ratio_and_format_comes_out_as_promised() {
+async fn every_aspect_ratio_and_format_is_painted_as_requested() {
     let pipeline = Pipeline::with_artist().await;
     let mut jobs = Vec::new();
     for (i, ratio) in AspectRatio::ALL.iter().enumerate() {
@@ -84,7 +84,7 @@ async fn a_filtered_prompt_fails_at_once_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_unfinished_job_says_what_it_waits_for_and_ends_when_that_passes() {
+async fn a_waiting_job_says_why_it_waits_and_then_succeeds() {
     for (faults, code) in [
         ("throttle=1", ErrorCode::Throttled),
         ("deny=1", ErrorCode::ModelAccessDenied),
@@ -108,7 +108,7 @@ async fn an_unfinished_job_says_what_it_waits_for_and_ends_when_that_passes() {
 }
 
 #[tokio::test]
-async fn a_model_that_always_fails_is_asked_as_often_as_allowed() {
+async fn a_model_that_always_fails_is_called_as_often_as_allowed() {
     let pipeline = Pipeline::without_event_sources().await;
     pipeline.model("error=1");
     let job = pipeline.submit("A heist on the moon").await;
@@ -124,7 +124,7 @@ async fn a_model_that_always_fails_is_asked_as_often_as_allowed() {
 }
 
 #[tokio::test]
-async fn a_job_without_a_ticket_fails_at_its_deadline_when_somebody_looks() {
+async fn a_job_without_a_ticket_fails_when_it_is_read_after_its_deadline() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     pipeline.clock.advance(Duration::from_secs(23 * 3600));
@@ -138,7 +138,7 @@ async fn a_job_without_a_ticket_fails_at_its_deadline_when_somebody_looks() {
 }
 
 #[tokio::test]
-async fn a_url_is_signed_anew_when_half_of_its_life_is_over() {
+async fn a_url_is_signed_again_after_half_of_its_life() {
     let pipeline = Pipeline::start().await;
     let job = pipeline.submit("A heist on the moon").await;
     let saved = pipeline.ended(job.id).await.image.expect("a picture");

@@ -50,7 +50,7 @@ async fn work_disturbed(pipeline: &Pipeline, job: &JobView, call: usize, disturb
     answer.is_some_and(|answer| answer.expect("the worker answers").batch_item_failures.is_empty())
 }
 
-/// Has a worker that nothing happens to take up a job after the lease of the one before; whether the ticket is done with.
+/// Has an undisturbed worker process a job after the lease of the worker before. Returns whether the ticket is deleted.
 async fn work_again(pipeline: &Pipeline, job: &JobView) -> bool {
     pipeline.clock.advance(LEASE);
     let answer = worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 2)).await;
@@ -58,7 +58,7 @@ async fn work_again(pipeline: &Pipeline, job: &JobView) -> bool {
 }
 
 #[tokio::test]
-async fn a_poster_comes_with_the_picture_beneath_it() {
+async fn a_poster_comes_with_its_artwork() {
     let pipeline = Pipeline::with_artist().await;
     let bare = json!({ "prompt": "A heist on the moon", "seed": 7, "negative_prompt": NO_LETTERING });
     let bare = submit(&pipeline, &bare).await;
@@ -104,7 +104,7 @@ async fn a_poster_comes_with_the_picture_beneath_it() {
 }
 
 #[tokio::test]
-async fn a_poster_is_of_the_format_that_was_asked_for() {
+async fn a_poster_has_the_requested_format() {
     let pipeline = Pipeline::with_artist().await;
     for (format, ratio) in [("jpeg", "16:9"), ("webp", "1:1")] {
         let job = json!({
@@ -125,7 +125,7 @@ async fn a_poster_is_of_the_format_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_contrast_that_is_told_is_that_of_the_pixels() {
+async fn the_reported_contrast_is_that_of_the_pixels() {
     let pipeline = Pipeline::start().await;
     // The plain model paints the color that the seed spells: white, sky blue, sand, night.
     for seed in [0x00ff_ffff_u32, 0x00eb_ce87, 0x006e_b0e0, 0x0020_1008] {
@@ -161,7 +161,7 @@ async fn a_picture_is_paid_for_once_whatever_happens_between_it_and_its_poster()
     for call in STORE_ARTWORK..=RECORD {
         for disturbance in [Disturbance::CrashBefore, Disturbance::CrashAfter, Disturbance::AnswerLost] {
             if (call, disturbance) == (STORE_ARTWORK, Disturbance::CrashBefore) {
-                // Nothing is left of a picture that its worker took with it.
+                // The picture is lost with the worker that had it in memory.
                 continue;
             }
             let job = submit(&pipeline, &heist()).await;
@@ -188,7 +188,7 @@ async fn a_picture_is_paid_for_once_whatever_happens_between_it_and_its_poster()
 #[tokio::test]
 async fn a_canceled_poster_leaves_no_file() {
     let pipeline = Pipeline::without_event_sources().await;
-    // The worker is at it when the job is canceled.
+    // The job is canceled while the worker paints.
     for call in STORE_ARTWORK..=RECORD {
         let job = submit(&pipeline, &heist()).await;
         let http = pipeline.stack.config().http_client().expect("the stack has a client");
@@ -205,7 +205,7 @@ async fn a_canceled_poster_leaves_no_file() {
         assert_eq!(back, 1, "until the lease has ended a request to store may be on its way");
         assert_eq!(pipeline.pictures().await, Vec::<String>::new(), "call {call}");
     }
-    // The worker has died when the job is canceled, and so it is the ticket that has the files deleted.
+    // The worker had died before the job was canceled, so the next delivery of the ticket deletes the files.
     for (call, left) in [(STORE_POSTER, 1), (STORE_THUMBNAIL, 2), (RECORD, 3)] {
         let job = submit(&pipeline, &heist()).await;
         assert!(!work_disturbed(&pipeline, &job, call, Disturbance::CrashBefore).await);
@@ -218,7 +218,7 @@ async fn a_canceled_poster_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn a_picture_that_cannot_be_set_fails_its_job_and_is_not_kept() {
+async fn a_picture_that_cannot_be_decoded_for_lettering_fails_its_job_and_is_not_kept() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = submit(&pipeline, &heist()).await;
     assert!(!work_disturbed(&pipeline, &job, STORE_POSTER, Disturbance::CrashBefore).await);
@@ -294,7 +294,7 @@ async fn a_poster_that_is_given_up_leaves_no_artwork() {
     assert_eq!(failed.error.map(|error| error.code), Some(ErrorCode::AttemptsExhausted));
     assert_eq!(pipeline.pictures().await, Vec::<String>::new());
 
-    // A poster that was stored and not recorded is another matter: it is what the job is about.
+    // A poster that was stored but not recorded is what the job asked for, so the job adopts it.
     let job = submit(&pipeline, &heist()).await;
     assert!(!work_disturbed(&pipeline, &job, RECORD, Disturbance::CrashBefore).await);
     assert!(work_again(&pipeline, &job).await);
@@ -306,7 +306,7 @@ async fn a_poster_that_is_given_up_leaves_no_artwork() {
 }
 
 #[tokio::test]
-async fn all_urls_are_signed_anew_before_they_end() {
+async fn all_urls_are_signed_again_before_they_expire() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = submit(&pipeline, &heist()).await;
     worker::handle(&pipeline.stack.apps().worker, ticket(job.id, 1)).await.expect("the worker answers");
@@ -323,7 +323,7 @@ async fn all_urls_are_signed_anew_before_they_end() {
 }
 
 #[tokio::test]
-async fn lettering_is_part_of_what_an_idempotency_key_stands_for() {
+async fn lettering_is_part_of_what_an_idempotency_key_identifies() {
     let pipeline = Pipeline::start().await;
     let post = async |path: &str, body: &Value| {
         let request = pipeline.http.post(format!("{}{path}", pipeline.ready().api)).header("Idempotency-Key", "k");
@@ -339,7 +339,7 @@ async fn lettering_is_part_of_what_an_idempotency_key_stands_for() {
     assert_eq!(post("/batches", &batch(&heist())).await, (202, false));
     assert_eq!(post("/batches", &batch(&heist())).await, (202, true));
     assert_eq!(post("/batches", &batch(&other)).await, (422, false));
-    // What is left out is the same as its default.
+    // A missing field means its default.
     let mut spelled_out = heist();
     spelled_out["poster"]["style"] = json!("auto");
     spelled_out["poster"]["credits"] = json!([]);
@@ -348,7 +348,7 @@ async fn lettering_is_part_of_what_an_idempotency_key_stands_for() {
 }
 
 #[tokio::test]
-async fn bad_lettering_is_told_the_place_and_the_rule() {
+async fn problems_with_lettering_name_the_place_and_the_rule() {
     let pipeline = Pipeline::without_event_sources().await;
     let credits = |count: usize| json!(vec![json!({ "name": "A" }); count]);
     for (poster, pointer, rule) in [
@@ -387,7 +387,7 @@ async fn bad_lettering_is_told_the_place_and_the_rule() {
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
         assert!(problem["errors"][0]["detail"].as_str().is_some_and(|detail| detail.contains(rule)), "{problem}");
     }
-    // Both negative prompts, the caller's and ours, must fit into what the model takes.
+    // The caller's negative prompt and ours together must not exceed the model's limit.
     let long =
         |chars: usize| json!({ "prompt": "x", "negative_prompt": "y".repeat(chars), "poster": { "title": "A" } });
     let most = 10_000 - ", ".len() - NO_LETTERING.len();
@@ -424,7 +424,7 @@ async fn a_character_that_the_fonts_lack_is_named() {
     let batch = json!({ "jobs": [{ "prompt": "x" }], "defaults": { "poster": { "title": "ไทย" } } });
     let (status, problem) = refused(&pipeline, "/batches", &batch).await;
     assert_eq!((status, told(&problem)[0].0.as_str()), (422, Some("/defaults/poster/title")), "{problem}");
-    // A request that breaks a rule besides is one that breaks a rule.
+    // If the request breaks a rule as well, the problem is about that rule.
     let (status, problem) = refused(&pipeline, "/jobs", &json!({ "prompt": "", "poster": { "title": "七" } })).await;
     assert_eq!((status, told(&problem).len()), (400, 2), "{problem}");
     pipeline.stop().await;

@@ -1,11 +1,11 @@
-//! The script `preflight`, in accounts of different kinds. What the AWS CLI would say stands in for it; `.ci/deploy` runs the
-//! script with the CLI itself against an emulator.
+//! The script `preflight`, in accounts of different kinds. A stub that prints fixed answers replaces the AWS CLI;
+//! `.ci/deploy` runs the script with the real CLI against an emulator.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// An account in which all is well.
+/// The calls of an account without problems.
 const GOOD: [(&str, &str); 11] = [
     ("sts get-caller-identity", "123456789012\tarn:aws:iam::123456789012:user/me"),
     ("cloudformation describe-stacks", "!Stack with id movie-poster does not exist"),
@@ -20,14 +20,14 @@ const GOOD: [(&str, &str); 11] = [
     ("iam get-role", "a-role"),
 ];
 
-/// A call, and its answer.
+/// A call and its answer.
 type Answers<'a> = &'a [(&'a str, &'a str)];
 
-/// What is unlike [`GOOD`], the arguments, and a line that must be told.
+/// The calls that differ from [`GOOD`], the arguments, and a line that must be printed.
 type Case<'a> = (Answers<'a>, &'a [&'a str], &'a str);
 
-/// Runs the script where the AWS CLI gives the answers of [`GOOD`] but for `others`. An answer that begins with `!` is an
-/// error. Gives what is told, and whether all is well.
+/// Runs the script with a stub of the AWS CLI that answers as in [`GOOD`], except for `others`. An answer that begins
+/// with `!` is an error. Returns the output, and whether the script succeeded.
 fn preflight(others: Answers<'_>, arguments: &[&str]) -> (String, bool) {
     let folder = tempfile::tempdir().expect("a directory");
     let mut stub = "#!/usr/bin/env bash\nasked=\"$* \"\n".to_owned();
@@ -49,7 +49,7 @@ fn preflight(others: Answers<'_>, arguments: &[&str]) -> (String, bool) {
 }
 
 #[test]
-fn an_account_in_which_all_is_well_is_told_so() {
+fn an_account_without_problems_passes() {
     let (told, good) = preflight(&[], &["AlarmEmail=me@example.com", "BucketName=posters-of-mine"]);
     assert!(good, "{told}");
     assert!(told.lines().all(|line| line.starts_with("ok ")), "{told}");
@@ -57,7 +57,7 @@ fn an_account_in_which_all_is_well_is_told_so() {
 }
 
 #[test]
-fn each_trouble_of_an_account_is_told_with_what_to_do() {
+fn each_problem_of_an_account_is_reported_with_what_to_do() {
     let role = ("apigateway get-account ", "arn:aws:iam::123456789012:role/logs");
     let pending = [
         ("--query Stacks[0].StackStatus", "CREATE_COMPLETE"),

@@ -1,4 +1,4 @@
-//! Requests and writes that arrive late, reads that are behind, and services that answer some calls and not others.
+//! Requests and writes that arrive late, reads that lag behind, and services that answer some calls and not others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than the lease of a worker.
 const LEASE: Duration = Duration::from_secs(96);
 
-/// Longer than a writer's claim on a batch.
+/// Longer than the lease of a batch's writer.
 const WRITING: Duration = Duration::from_secs(46);
 
 const DENIED: &str = "<Error><Code>AccessDenied</Code></Error>";
@@ -33,7 +33,7 @@ async fn work(pipeline: &Pipeline, job: JobId, receives: u32) -> bool {
     answer.expect("the worker answers").batch_item_failures.is_empty()
 }
 
-/// A worker takes the job and dies before its call with this number.
+/// A worker claims the job and dies before its call with this number.
 async fn dying_worker(pipeline: &Pipeline, job: JobId, call: usize) {
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
     let wire = Wire::new(http, call, Disturbance::CrashBefore);
@@ -86,7 +86,7 @@ async fn twin_requests_in_one_millisecond_paint_a_job_once() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_used_again_overwrites_no_job_that_is_kept() {
+async fn a_reused_key_overwrites_no_job_that_is_kept() {
     let pipeline = Pipeline::without_event_sources().await;
     let order = json!({ "jobs": [{ "prompt": "one" }, { "prompt": "two" }] });
     let app = pipeline.stack.apps().submit.clone();
@@ -116,14 +116,14 @@ async fn a_key_that_is_used_again_overwrites_no_job_that_is_kept() {
     let before = [stands(&kept).await, stands(other_kept).await];
     assert_eq!([&before[0][0], &before[1][0]], ["succeeded", "succeeded"]);
 
-    // The same request gets the job that is kept, and a new one for the other.
+    // The same request gets the job that is kept, and a new job in place of the other.
     let (code, again) = submit(&app, "k", &order).await;
     assert_eq!((code, &again["id"], &again["jobs"]), (202, &batches[0]["id"], &batches[0]["jobs"]));
     assert_eq!([&again["counts"]["succeeded"], &again["counts"]["queued"]], [1, 1]);
     assert!(work(&pipeline, expired.parse().expect("an id"), 1).await);
     assert_eq!(pipeline.stack.bedrock().stats().images, 3);
 
-    // Another one is refused, and nothing of it is painted.
+    // A different request is refused, and nothing is painted for it.
     let other = json!({ "jobs": [{ "prompt": "three" }, { "prompt": "four" }] });
     for _ in 0..2 {
         let (code, problem) = submit(&app, "l", &other).await;
@@ -137,12 +137,12 @@ async fn a_key_that_is_used_again_overwrites_no_job_that_is_kept() {
 }
 
 #[tokio::test]
-async fn a_list_of_one_status_holds_jobs_of_that_status_alone() {
+async fn a_list_of_one_status_holds_only_jobs_of_that_status() {
     let pipeline = Pipeline::without_event_sources().await;
     let first = pipeline.submit("one").await.id;
     let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "two" }] })).await;
     let second = batch.jobs.expect("names")[0].id;
-    // Both are past their deadline, which only the look at them finds.
+    // Both are past their deadline, and only a read of them ends them.
     pipeline.clock.advance(2 * DAY);
     let lists = ["/jobs".to_owned(), format!("/batches/{}/jobs", batch.id)];
     for (list, ids) in lists.iter().zip([vec![second, first], vec![second]]) {
@@ -244,7 +244,7 @@ async fn a_retry_leaves_no_picture_of_an_earlier_life() {
 async fn the_ticket_of_a_retried_job_waits_for_the_worker_of_an_earlier_life() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("one").await;
-    // The worker is still about to store its picture when the job is canceled, retried and painted by another one.
+    // Before the worker stores its picture, the job is canceled, retried and painted by another worker.
     let (late, slow) =
         pipeline.intercept(|call| if call.request.method() == "PUT" { Action::Hold } else { Action::Pass });
     let old_life = worker::handle(&slow.worker, ticket(job.id, 1));
@@ -257,7 +257,7 @@ async fn the_ticket_of_a_retried_job_waits_for_the_worker_of_an_earlier_life() {
         assert!(!work(&pipeline, job.id, 1).await, "the ticket comes back to clean up");
         assert_eq!(pipeline.job(job.id).await.status, Status::Succeeded);
     };
-    // The picture is stored, and its worker dies before it hears of it.
+    // The picture is stored, and its worker dies before it gets the answer.
     tokio::select! {
         _ = old_life => panic!("the worker is held"),
         () = new_life => {}
@@ -276,7 +276,7 @@ async fn the_ticket_of_a_retried_job_waits_for_the_worker_of_an_earlier_life() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_takes_no_pictures_costs_one_painting() {
+async fn a_bucket_that_refuses_pictures_costs_one_painting() {
     let pipeline = Pipeline::without_event_sources().await;
     let (_, denied) = pipeline.intercept(|call| {
         if call.request.method() == "PUT" { Action::Answer(403, DENIED.to_owned()) } else { Action::Pass }
@@ -288,7 +288,7 @@ async fn a_bucket_that_takes_no_pictures_costs_one_painting() {
     }
     assert_eq!(pipeline.stack.bedrock().stats().images, 1);
     assert_eq!(pipeline.job(job.id).await.status, Status::Running, "it waits for the bucket");
-    // The process knows of it now, and has no other job painted in vain either.
+    // The process has seen the failure, and pays for no further picture either.
     let other = pipeline.submit("two").await;
     worker::handle(&denied.worker, ticket(other.id, 1)).await.expect("an answer");
     assert_eq!(pipeline.stack.bedrock().stats().images, 1);
@@ -343,7 +343,7 @@ async fn a_retry_that_arrives_again_retries_nothing() {
         work(&pipeline, job, 1).await;
     }
     assert_eq!(retry_job(None).await.1["status"], "queued");
-    // One that found the job queued was accepted as well.
+    // A retry that found the job queued was accepted as well.
     assert_eq!(retry_job(Some("c")).await.1["status"], "queued");
     work(&pipeline, job, 1).await;
     assert_eq!(retry_batch(Some("d")).await.1["counts"]["queued"], 1);
@@ -378,7 +378,7 @@ async fn a_retry_that_ended_before_its_ticket_was_sent_sends_it_when_it_is_repea
         let event = || post(path, Some(id.clone()), key, &Value::Null);
         let first = answer(submit::handle(&no_queue.submit, event()).await.expect("an answer"));
         assert_eq!(first.0, 503, "{path}");
-        // A worker takes the job up by a ticket from before the retry, and gives it back.
+        // A worker claims the job because of a ticket from before the retry, and releases it.
         worker::handle(&no_model.worker, ticket(job, 1)).await.expect("an answer");
         assert_eq!(pipeline.job(job).await.status, Status::Running, "{path}");
         let before = pipeline.messages(&pipeline.ready().queue_url).await;
@@ -400,7 +400,7 @@ async fn the_key_of_a_retry_from_before_there_were_several_still_counts() {
         async |key| retry(&pipeline, "/jobs/{id}/retry", job.to_string(), Some(key)).await.1["status"].clone();
     assert_eq!(retry_job("a").await, "queued");
     work(&pipeline, job, 1).await;
-    // So was it recorded: the first half of the SHA-256 of "a".
+    // Older versions stored this: the first half of the SHA-256 of "a".
     let digest = "ca978112ca1bbdcafac231b39a23dc4d".to_owned();
     let update = pipeline.dynamodb().update_item().table_name(&pipeline.ready().table);
     let update = update.key("pk", AttributeValue::S(format!("JOB#{job}")));
@@ -431,7 +431,7 @@ async fn canceled_meanwhile(
     let group = BatchId::of_group(&Owner::new(EVERYONE), &"g".to_owned().try_into().expect("a name"));
     let cancel = async {
         late.held().await;
-        // The writes beside the one that is held come to their end.
+        // The writes in parallel with the one that is held must end first.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let answer = pipeline.post(&format!("/batches/{group}/cancel"), &Value::Null).await;
         late.resume();

@@ -9,7 +9,7 @@ use tests::events::{answer, get, post};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, ticket};
 
-/// Whether the call reads items and may be a moment behind, see
+/// Whether the call is an eventually consistent read of items, see
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html>.
 fn may_lag(call: &Call<'_>) -> bool {
     matches!(call.operation, "GetItem" | "BatchGetItem") && !call.text().contains(r#""ConsistentRead":true"#)
@@ -75,7 +75,7 @@ async fn a_part_whose_record_was_not_there_a_moment_ago_counts() {
     pipeline.stack.stop().await;
 }
 
-/// Has every look into the index of a batch show its jobs in this state, or none where there is none.
+/// Lets every read of a batch's index return its jobs in this state, or no jobs for `None`.
 fn index_shows(jobs: &[JobId], status: Option<Status>) -> impl Fn(&Call<'_>) -> Action + Send + Sync + use<> {
     let item = |job: &JobId| Some(json!({ "pk": { "S": format!("JOB#{job}") }, "status": { "S": status?.as_str() } }));
     let items: Vec<_> = jobs.iter().filter_map(item).collect();
@@ -117,7 +117,7 @@ async fn a_batch_is_retried_and_canceled_whatever_its_index_shows() {
 }
 
 #[tokio::test]
-async fn what_a_read_leaves_out_is_asked_for_again() {
+async fn what_a_read_leaves_out_is_read_again() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     let once = AtomicBool::new(false);

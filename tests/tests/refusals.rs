@@ -54,7 +54,7 @@ async fn a_fault_of_the_operator_fails_no_job() {
 
 #[tokio::test]
 async fn a_request_is_blamed_only_once_the_model_has_answered_another() {
-    // A prompt that the filter refuses is answered as well as one that is painted.
+    // A prompt that the filter refuses is an answer of the model too.
     for (good, ends) in [("A heist on Mars", Status::Succeeded), ("nsfw", Status::Failed)] {
         let pipeline = Pipeline::without_event_sources().await;
         let (_, apps) = pipeline.intercept(|call| match call.is_to_model() && call.text().contains("moon") {
@@ -95,7 +95,7 @@ async fn a_model_that_is_away_costs_no_attempt() {
         let waits = pipeline.job(job).await;
         assert_eq!((waits.status, waits.attempts), (Status::Running, 0));
         assert_eq!(waits.last_error.expect("it says why it waits").code, ErrorCode::ModelUnavailable);
-        // Should its deadline pass now, nothing can have been paid for it.
+        // If its deadline passed now, nothing could have been paid for it.
         pipeline.clock.advance(Duration::from_secs(25 * 3600));
         let ended = pipeline.job(job).await;
         let error = ended.error.expect("it says why");
@@ -120,13 +120,13 @@ async fn a_failure_is_billed_if_any_of_its_attempts_may_have_been() {
     pipeline.stop().await;
 }
 
-/// The times for which tickets are hidden, in seconds, as the queue is told of them.
+/// The visibility timeouts, in seconds, that the worker sets.
 fn hidden(call: &Call<'_>) -> Option<u64> {
     (call.operation == "ChangeMessageVisibility").then(|| call.json()["VisibilityTimeout"].as_u64()).flatten()
 }
 
 #[tokio::test]
-async fn a_job_waits_by_its_own_setbacks_however_often_its_ticket_came() {
+async fn a_jobs_wait_follows_its_own_setbacks_and_not_the_receive_count() {
     let pipeline = Pipeline::without_event_sources().await;
     let waits = Arc::new(Mutex::new(Vec::new()));
     let seen = waits.clone();
@@ -134,7 +134,7 @@ async fn a_job_waits_by_its_own_setbacks_however_often_its_ticket_came() {
         seen.lock().expect("no panic").extend(hidden(call));
         if call.is_to_model() { Action::Answer(503, refusal("ServiceUnavailableException", "")) } else { Action::Pass }
     });
-    // A ticket that was bounced a hundred times waits as a fresh one does.
+    // A ticket that was received a hundred times waits no longer than a new one.
     let mut longest = [0; 12];
     for _ in 0..10 {
         let job = pipeline.submit("A heist on the moon").await.id;

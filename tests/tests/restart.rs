@@ -10,7 +10,7 @@ async fn a_stack_that_is_killed_twenty_times_loses_no_job_and_paints_none_twice_
     // Other moments: `cargo run -p tests --bin soak -- --kills 20 --jobs 500 --latency 50`.
     let plan = Plan { jobs: 500, kills: 20, latency: Duration::from_millis(50), seed: 4 };
     let report = restart(plan).await;
-    assert!(report.is_good(), "{report}");
+    assert!(report.audit.is_good(), "{report}");
     assert!(report.interrupted > 0, "no kill met a painting: {report}");
 }
 

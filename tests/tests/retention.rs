@@ -1,4 +1,4 @@
-//! Records whose retention has ended, which DynamoDB may take days to delete, and the new life of a job or batch.
+//! Records whose retention has ended, which DynamoDB may delete days later, and jobs and batches that reuse their ids.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn a_record_gives_way_to_a_new_job_as_soon_as_it_is_no_longer_shown_and_no
 }
 
 #[tokio::test]
-async fn what_has_expired_is_neither_shown_nor_listed_nor_moved_on() {
+async fn what_has_expired_is_neither_shown_nor_listed_nor_changed() {
     let pipeline = Pipeline::without_event_sources().await;
     let done = pipeline.submit("A heist on the moon").await.id;
     assert!(pipeline.work(done, 1).await);
@@ -95,7 +95,7 @@ async fn a_retry_has_a_deadline_and_a_retention_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_former_life_of_a_batch_is_not_taken_for_this_one() {
+async fn the_former_life_of_a_batch_is_not_mistaken_for_the_present_one() {
     let pipeline = Pipeline::without_event_sources().await;
     let order = json!({ "jobs": [{ "prompt": "A heist on the moon" }] });
     let submission = || post("/batches", None, Some("friday"), &order);

@@ -17,7 +17,7 @@ use tests::pipeline::{Pipeline, delivery, ticket};
 use crate::batch_function::{paint, record, save, started, step, ticket as batch_ticket};
 use crate::template::{document, functions};
 
-/// Actions with their resources, which a function may use or does use.
+/// Actions with the resources on which a function may use them or does use them.
 type Rights = BTreeSet<(String, String)>;
 
 fn right(action: &str, resource: &str) -> (String, String) {
@@ -25,7 +25,7 @@ fn right(action: &str, resource: &str) -> (String, String) {
 }
 
 /// The text of a resource in a policy: `JobsTable/index/by_owner` for an ARN made from a resource of the template, else
-/// what stands behind the ARN's account.
+/// the part of the ARN after the account.
 fn resource(value: &Value) -> String {
     match value {
         Value::Object(map) if map.contains_key("Fn::GetAtt") => {
@@ -315,7 +315,7 @@ async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
 }
 
 #[tokio::test]
-async fn each_function_may_do_just_what_it_does() {
+async fn each_role_allows_exactly_what_its_function_does() {
     let template = document();
     let functions = functions(&template);
     assert_eq!(functions.len(), 5);

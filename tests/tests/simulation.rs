@@ -1,4 +1,4 @@
-//! Thousands of small worlds in which everything fails that can.
+//! Small simulated worlds in which everything fails that can fail, and the planted bugs that they must notice.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tests::simulation::{Ailment, Bug, Tally, Universe};
 
-/// How many worlds happen in each run of the tests; `POSTER_WORLDS` asks for another number or for a range of seeds, such
-/// as `1000..2000`, and `POSTER_SEED` for the one world of that seed, with which a failure is found again.
+/// How many worlds each run of the tests has. `POSTER_WORLDS` sets another number or a range of seeds, such as
+/// `1000..2000`. `POSTER_SEED` runs the one world of that seed, which repeats a failure.
 const WORLDS: u64 = 200;
 
 /// The number of worlds within which each planted bug must be noticed.
 const PATIENCE: u64 = 200;
 
-/// How many universes there are side by side, each with a thread of its own.
+/// How many universes run in parallel, each on a thread of its own.
 const UNIVERSES: u64 = 2;
 
 fn seeds() -> Range<u64> {
@@ -42,14 +42,14 @@ fn in_universe<T: Send>(work: impl AsyncFnOnce(&Universe) -> T + Send) -> T {
     })
 }
 
-/// Runs the worlds of these seeds. Returns what happened to them, and the violations.
+/// Runs the worlds of these seeds. Returns their tally and the violations.
 async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>) -> (Tally, Vec<String>) {
     let (mut tally, mut violations) = (Tally::default(), Vec::new());
     for seed in seeds {
         match universe.world(seed, None).await {
             Ok(world) => tally.add(&world),
             Err(happened) => {
-                // With thousands of worlds, the first violation should not have to wait for the last world.
+                // With thousands of worlds, the first violation is printed before the last world ends.
                 eprintln!("{}", happened.lines().next().unwrap_or_default());
                 violations.push(happened);
             }
@@ -88,7 +88,7 @@ fn six_hours_without_the_model_lose_no_job_and_paint_each_once() {
     assert!(outage.refusals > 20 * 20, "the jobs were tried again and again: {outage}");
 }
 
-/// Three attempts are what the template allows by default.
+/// The template allows three attempts by default.
 #[test]
 fn ten_minutes_of_any_ailment_of_the_model_fail_no_job_and_cost_no_second_picture() {
     // The full form has 1000 jobs: `cargo run -p tests --bin soak -- --outage 10m --ailment unavailable --jobs 1000`.
@@ -116,7 +116,7 @@ fn is_asked_for(bug: &Bug) -> bool {
 }
 
 #[test]
-fn every_rule_that_is_left_out_is_missed() {
+fn every_rule_that_is_left_out_is_noticed() {
     let search = async |universe: &Universe, bug| {
         for seed in 0..PATIENCE {
             if let Err(violations) = universe.world(seed, Some(bug)).await {
@@ -127,7 +127,7 @@ fn every_rule_that_is_left_out_is_missed() {
         }
         false
     };
-    // Some bugs take many more worlds than others, so each universe takes the next bug when it is done with one.
+    // Some bugs take many more worlds than others, so each universe takes the next bug when it has finished one.
     let bugs = Mutex::new(Bug::ALL.iter().filter(|bug| is_asked_for(bug)));
     let next = || bugs.lock().expect("no one panicked").next();
     let part = || {

@@ -1,5 +1,5 @@
-//! What callers, terminals and operators read, as a whole. After a change of words, accept the new ones with
-//! `INSTA_UPDATE=always cargo test snapshots`, and read the difference.
+//! The full text that callers, terminals and operators read. After a change of words, accept the new text with
+//! `INSTA_UPDATE=always cargo test snapshots`, and read the diff.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use tests::runtime_api::{invoke, program};
 use crate::binaries::variables;
 use crate::cli::Desk;
 
-/// The text with masks for what differs between runs: ids, times, ports, signatures, and paths of temporary data.
+/// The text with masks in place of what differs between runs: ids, times, ports, signatures, and temporary paths.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut rest = text;

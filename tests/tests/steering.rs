@@ -1,4 +1,4 @@
-//! What an owner does with a job: waiting at the right pace, canceling, retrying, following its picture.
+//! What an owner does with a job: polling it, canceling it, retrying it, and following the link to its picture.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ async fn a_job_that_is_canceled_between_any_two_steps_leaves_no_picture_or_has_s
                 canceled += 1;
                 answer
             }
-            // A worker makes fewer calls than this, so nothing is left to pause.
+            // The worker made fewer calls than this, so there was no call to pause.
             () = tokio::time::sleep(Duration::from_secs(5)) => break,
         };
         answer.expect("the worker answers");
@@ -121,7 +121,7 @@ async fn a_failed_job_is_painted_again_only_after_a_retry() {
 }
 
 #[tokio::test]
-async fn an_answer_is_held_until_there_is_news() {
+async fn an_answer_is_held_until_the_job_changes() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;
     let address = format!("{}/jobs/{}", pipeline.ready().api, job.id);
@@ -185,7 +185,7 @@ async fn a_version_that_the_caller_has_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_queued_job_is_told_how_far_it_has_to_go() {
+async fn a_queued_job_shows_how_many_are_ahead_and_when_it_may_start() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut jobs = Vec::new();
     for number in 0..30 {
@@ -207,7 +207,7 @@ async fn a_queued_job_is_told_how_far_it_has_to_go() {
     pipeline.stop().await;
 }
 
-/// A pipeline whose clock moves only when the test moves it, and stands at a full hour.
+/// A pipeline whose clock stands at a full hour and moves only when the test moves it.
 async fn at_a_full_hour() -> Pipeline {
     let clock = Clock::still(Timestamp::from_ms(1_795_500_000_000).round_down(Duration::from_secs(3600)));
     Pipeline::with(Options { event_sources: false, clock, ..Options::default() }).await
@@ -219,7 +219,7 @@ async fn next_look(pipeline: &Pipeline, job: JobId) -> u64 {
     response.headers()[RETRY_AFTER].to_str().expect("text").parse().expect("a number")
 }
 
-/// A job that was painted in this time, and that somebody has looked at since.
+/// A job that was painted in this time, and was read afterwards.
 async fn painted_in(pipeline: &Pipeline, took: Duration) {
     let job = pipeline.submit("A heist on the moon").await.id;
     let claimed = pipeline.claim(job, Duration::from_secs(90)).await;
@@ -234,7 +234,7 @@ async fn painted_in(pipeline: &Pipeline, took: Duration) {
 }
 
 #[tokio::test]
-async fn an_estimate_is_a_whole_painting_at_least_and_no_odd_one_misleads_it() {
+async fn an_estimate_is_at_least_one_painting_and_ignores_odd_ones() {
     let pipeline = at_a_full_hour().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     assert_eq!(next_look(&pipeline, job).await, 5, "nobody is ahead of it, but it has to be painted itself");
@@ -252,7 +252,7 @@ async fn an_estimate_is_a_whole_painting_at_least_and_no_odd_one_misleads_it() {
 }
 
 #[tokio::test]
-async fn the_depth_of_the_queue_is_no_older_than_seconds() {
+async fn the_queues_depth_is_at_most_seconds_old() {
     let pipeline = Pipeline::without_event_sources().await;
     let waiting = async || pipeline.get("/health").await.json::<HealthView>().await.expect("health").queue.waiting;
     assert_eq!(waiting().await, 0);
@@ -266,7 +266,7 @@ async fn the_depth_of_the_queue_is_no_older_than_seconds() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_signed_anew_stays_the_same_for_a_while() {
+async fn a_newly_signed_url_stays_the_same_for_a_while() {
     let pipeline = at_a_full_hour().await;
     let job = pipeline.submit("A heist on the moon").await.id;
     assert!(pipeline.work(job, 1).await);

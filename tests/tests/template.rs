@@ -1,4 +1,4 @@
-//! The template's numbers against each other, and its variables against what the functions read.
+//! The template's numbers against each other, and its variables against those that the functions read.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,14 +44,14 @@ fn the_worker_has_half_a_minute_beyond_its_slowest_model() {
 }
 
 #[test]
-fn no_painting_is_believed_to_last_longer_than_the_worker_may_run() {
+fn no_painting_is_estimated_to_last_longer_than_the_worker_may_run() {
     assert_eq!(status::LONGEST_PAINTING.as_secs(), deployment().functions["worker"].timeout);
 }
 
 #[test]
-fn what_api_gateway_answers_by_itself_is_a_problem_too() {
+fn api_gateways_own_answers_are_problems_too() {
     let responses = deployment().gateway_responses;
-    // What DEFAULT_4XX would answer with 400, and callers must tell apart.
+    // DEFAULT_4XX would answer these with 400, but callers must be able to distinguish them.
     let refusals = ["UNAUTHORIZED", "INVALID_SIGNATURE", "EXPIRED_TOKEN", "ACCESS_DENIED", "WAF_FILTERED"];
     let others = ["DEFAULT_4XX", "DEFAULT_5XX", "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT"];
     for kind in refusals.into_iter().chain(others) {
@@ -60,7 +60,7 @@ fn what_api_gateway_answers_by_itself_is_a_problem_too() {
     // AWS: "Customizing the 413 REQUEST_TOO_LARGE default gateway response is currently not supported".
     assert!(!responses.contains_key("REQUEST_TOO_LARGE"));
     for (kind, response) in responses {
-        // API Gateway puts its own words there, as a JSON string.
+        // API Gateway inserts its own message there, as a JSON string.
         let body = response.body.replace("$context.error.messageString", "\"its words\"");
         let problem: ProblemDetails = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(problem.status, response.status, "{kind}");
@@ -70,7 +70,7 @@ fn what_api_gateway_answers_by_itself_is_a_problem_too() {
         assert_eq!(response.headers["Cache-Control"], "no-store", "{kind}");
         let may_pass = response.status >= 500 || kind == "THROTTLED";
         assert_eq!(response.headers.contains_key("Retry-After"), may_pass, "{kind}");
-        // What a function refuses as well is told in the same words.
+        // The functions refuse this in the same words.
         let same = match kind.as_str() {
             "MISSING_AUTHENTICATION_TOKEN" => Problem::NoSuchRoute.details(),
             "UNSUPPORTED_MEDIA_TYPE" => Problem::UnsupportedMediaType.details(),
@@ -87,7 +87,7 @@ fn says_cors(response: &GatewayResponse) -> bool {
 }
 
 #[test]
-fn what_api_gateway_answers_by_itself_is_for_pages_of_the_allowed_origin_too() {
+fn pages_of_the_allowed_origin_may_read_api_gateways_own_answers() {
     let none = deployment();
     assert!(none.preflights.is_empty(), "anybody may call a method that nobody needs");
     assert!(!none.gateway_responses.values().any(says_cors));
@@ -104,7 +104,7 @@ fn what_api_gateway_answers_by_itself_is_for_pages_of_the_allowed_origin_too() {
 }
 
 #[test]
-fn what_needs_no_key_is_limited_to_a_few_requests_a_second() {
+fn routes_without_a_key_are_limited_to_a_few_requests_a_second() {
     let template = document();
     let api = &template["Resources"]["Api"]["Properties"];
     assert_eq!(api["Auth"]["AddApiKeyRequiredToCorsPreflight"], false);
@@ -117,7 +117,7 @@ fn what_needs_no_key_is_limited_to_a_few_requests_a_second() {
         let path = setting["ResourcePath"].as_str().expect("a path").replacen('/', "", 1).replace("~1", "/");
         let path = if path.is_empty() { "/".to_owned() } else { path };
         let method = setting["HttpMethod"].as_str().expect("a method").to_owned();
-        // API Gateway refuses settings of a method that is not there.
+        // API Gateway refuses settings for a method that does not exist.
         assert_eq!(condition, (method == "OPTIONS").then_some("AllowsOrigin"), "{method} {path}");
         assert!(setting["MetricsEnabled"] == false && setting["DataTraceEnabled"] == false, "{method} {path}");
         if method != "*" {
@@ -134,11 +134,11 @@ fn what_needs_no_key_is_limited_to_a_few_requests_a_second() {
 }
 
 #[test]
-fn what_a_parameter_changes_of_the_api_is_deployed() {
+fn a_parameter_that_changes_the_api_deploys_it() {
     let template = document();
-    // Otherwise SAM makes a deployment only when the template's text has changed.
+    // Otherwise SAM creates a deployment only if the template's text has changed.
     assert_eq!(template["Resources"]["Api"]["Properties"]["AlwaysDeploy"], true);
-    // With MergeDefinitions, SAM writes such an event into the definition as "any", which is no method to API Gateway.
+    // With MergeDefinitions, SAM writes such an event into the definition as "any", which API Gateway does not accept.
     for (id, _, function) in functions(&template) {
         for (name, event) in function["Properties"]["Events"].as_object().into_iter().flatten() {
             assert_ne!(event["Properties"]["Method"], "ANY", "{id}: {name}");
@@ -147,7 +147,7 @@ fn what_a_parameter_changes_of_the_api_is_deployed() {
 }
 
 #[tokio::test]
-async fn each_function_reads_just_the_variables_that_it_is_given() {
+async fn each_function_reads_exactly_the_variables_that_it_gets() {
     let pipeline = Pipeline::without_event_sources().await;
     let (aws, deployment) = (pipeline.stack.aws(), pipeline.stack.deployment());
     for (name, function) in &deployment.functions {
@@ -232,7 +232,7 @@ fn a_parameter_that_changes_a_function_publishes_a_version_of_it() {
     }
 }
 
-/// The texts of an IAM list, which may be a single one.
+/// The texts of an IAM list, which may be a single text.
 fn texts(value: &Value) -> Vec<&str> {
     value
         .as_array()
@@ -240,7 +240,7 @@ fn texts(value: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_boundary_of_deploy_role_holds_all_that_the_roles_may_do() {
+fn the_boundary_of_the_deploy_role_includes_all_rights_of_the_roles() {
     let (template, deploy) = (document(), deploy_role());
     let statements =
         deploy["Resources"]["Boundary"]["Properties"]["PolicyDocument"]["Statement"].as_array().expect("a list");
@@ -269,7 +269,7 @@ fn the_boundary_of_deploy_role_holds_all_that_the_roles_may_do() {
 }
 
 #[test]
-fn the_role_that_deploys_may_make_every_kind_of_thing_that_the_stack_holds() {
+fn the_deploy_role_may_create_every_kind_of_resource_in_the_stack() {
     let (template, deploy) = (document(), deploy_role());
     let policy = &deploy["Resources"]["ServiceRole"]["Properties"]["Policies"][0]["PolicyDocument"];
     let statements = policy["Statement"].as_array().expect("statements");
@@ -284,7 +284,7 @@ fn the_role_that_deploys_may_make_every_kind_of_thing_that_the_stack_holds() {
         };
         assert!(services.contains(service.as_str()), "{kind}");
     }
-    // Without these a role could be made that is more than its maker.
+    // Without these the deploy role could create a role with more rights than its own.
     for statement in statements {
         let actions = texts(&statement["Action"]);
         let makes =
@@ -305,7 +305,7 @@ fn deploy_role() -> Value {
 }
 
 #[test]
-fn an_authorizer_stands_before_every_method_but_the_open_ones() {
+fn an_authorizer_guards_every_method_except_the_open_ones() {
     let template = document();
     let paths = &template["Resources"]["Api"]["Properties"]["DefinitionBody"]["paths"];
     let guarded = json!([{ "Fn::If": ["HasAuthorizer", { "caller": [] }, { "Ref": "AWS::NoValue" }] }]);
@@ -391,7 +391,7 @@ fn parameters_that_make_no_sense_together_are_refused() {
 }
 
 #[test]
-fn each_source_of_owners_that_the_template_takes_is_known_to_the_functions() {
+fn the_functions_accept_each_source_of_owners_that_the_template_accepts() {
     let template = document();
     let pattern = template["Parameters"]["OwnerFrom"]["AllowedPattern"].as_str().expect("a pattern");
     for source in pattern.split('|') {
@@ -401,14 +401,14 @@ fn each_source_of_owners_that_the_template_takes_is_known_to_the_functions() {
 }
 
 #[test]
-fn the_configuration_that_is_shipped_sets_no_parameter() {
+fn samconfig_sets_no_parameter() {
     let lines = include_str!("../../samconfig.toml").lines();
-    // It would be set anew with every deployment, and undo what was changed in between.
+    // Every deployment would set it again, and undo what was changed in between.
     assert!(lines.filter(|line| !line.starts_with('#')).all(|line| !line.contains("parameter_overrides")));
 }
 
 #[test]
-fn each_check_that_is_passed_over_says_why() {
+fn each_suppressed_check_says_why() {
     let (template, deploy) = (document(), deploy_role());
     let mut reasons = 0;
     let resources = [&template, &deploy].map(|template| template["Resources"].as_object().expect("resources"));
@@ -424,7 +424,7 @@ fn each_check_that_is_passed_over_says_why() {
 }
 
 #[test]
-fn a_failed_first_deployment_leaves_nothing_that_hinders_the_next() {
+fn a_failed_first_deployment_leaves_nothing_that_blocks_the_next() {
     let template = document();
     let mut kept = BTreeMap::new();
     for (id, resource) in template["Resources"].as_object().expect("resources") {
@@ -476,7 +476,7 @@ fn alarms_read_every_index_and_no_more_metrics_than_cloudwatch_allows() {
 }
 
 #[test]
-fn nothing_is_told_over_plain_http_or_old_tls() {
+fn nothing_is_served_over_plain_http_or_old_tls() {
     let template = document();
     let resources = template["Resources"].as_object().expect("resources");
     for id in ["Api", "Domain"] {
@@ -518,10 +518,10 @@ fn the_dashboard_is_json() {
 }
 
 #[test]
-fn a_panic_unwinds_in_what_is_deployed() {
+fn a_panic_unwinds_in_the_deployed_functions() {
     let manifest = include_str!("../../Cargo.toml");
     let release = manifest.split("[profile.release]\n").nth(1).expect("there is a release profile");
     let release = release.split("\n[").next().expect("a section");
-    // cargo-lambda builds with `panic = "abort"` where nothing is said, and one bad ticket would end its neighbors too.
+    // cargo-lambda builds with `panic = "abort"` by default, and then one bad ticket would end its neighbors too.
     assert!(release.contains("panic = \"unwind\""), "{release}");
 }

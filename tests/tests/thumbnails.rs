@@ -29,7 +29,7 @@ fn stores_thumbnail(call: &Call<'_>) -> bool {
     call.request.method() == "PUT" && call.request.uri().contains("-thumbnail")
 }
 
-/// A model's answer with this picture.
+/// An answer of the model that contains this picture.
 fn answer_with(picture: &[u8]) -> String {
     let image = base64_simd::STANDARD.encode_to_string(picture);
     json!({ "seeds": [1], "finish_reasons": [null], "images": [image] }).to_string()
@@ -90,7 +90,7 @@ async fn every_picture_and_every_poster_has_a_thumbnail() {
         let image = image(&pipeline, job).await;
         let small = check(&pipeline, &image, Origin::Algorithm).await;
         assert_eq!(small.width, 400, "it is easy to compress");
-        // It is the same picture: the poster where there is one.
+        // It shows the job's image: the poster if there is one.
         let whole = pipeline.http.get(&image.url).send().await.expect("S3 answers").bytes().await.expect("a file");
         let whole = Raster::decode(&whole).expect("a picture").scaled(small.width, small.height);
         let off: u64 = whole.pixels.iter().zip(&small.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
@@ -108,7 +108,7 @@ async fn every_picture_and_every_poster_has_a_thumbnail() {
 }
 
 #[tokio::test]
-async fn what_a_model_paints_has_a_thumbnail_however_hard_it_is_to_compress() {
+async fn a_picture_that_hardly_compresses_has_a_thumbnail() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut state = 7_u32;
     let mut noise = || {
@@ -144,7 +144,7 @@ async fn a_service_can_do_without_thumbnails() {
 }
 
 #[tokio::test]
-async fn the_address_of_a_thumbnail_stays() {
+async fn the_permanent_address_of_a_thumbnail_redirects_to_it() {
     let pipeline = Pipeline::start().await;
     let job = submit(&pipeline, &json!({ "prompt": "A heist" })).await;
     let image = image(&pipeline, job).await;
@@ -202,7 +202,7 @@ async fn a_job_succeeds_without_a_thumbnail_of_what_cannot_be_decoded() {
 }
 
 #[tokio::test]
-async fn the_next_worker_makes_the_thumbnail_that_a_dead_one_did_not() {
+async fn the_next_worker_makes_the_thumbnail_that_a_dead_one_did_not_make() {
     let pipeline = Pipeline::without_event_sources().await;
     for poster in [Value::Null, json!({ "title": "The Heist" })] {
         let job = submit(&pipeline, &json!({ "prompt": "A heist", "poster": poster })).await;

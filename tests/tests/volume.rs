@@ -1,4 +1,4 @@
-//! A file of many prompts, in its short form. The long one is `cargo run -p tests --bin soak -- --volume`.
+//! A file of many prompts, in its short form. The long form is `cargo run -p tests --bin soak -- --volume`.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ const PLAN: Plan = Plan {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_killed_three_times_submits_and_downloads_nothing_twice() {
     let report = volume(PLAN).await;
-    assert!(report.is_good(), "{report}");
+    assert!(report.audit.is_good(), "{report}");
     assert_eq!((report.saved, report.failed), (599, 1), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_many_groups_is_submitted_and_downloaded_once_too() {
     let report = volume(Plan { jobs: 140, chunk: 10, small_groups: true, ..PLAN }).await;
-    assert!(report.is_good(), "{report}");
+    assert!(report.audit.is_good(), "{report}");
     assert_eq!((report.saved, report.failed), (140, 0), "{report}");
 }

@@ -1,4 +1,4 @@
-//! Puts the pipeline under load, kills it again and again, or takes its model away for hours, and looks at every job
+//! Puts the pipeline under load, kills it again and again, or makes its model unavailable for hours, and checks every job
 //! afterwards.
 
 use std::io::Write;
@@ -12,8 +12,8 @@ use tests::simulation::{Ailment, Universe};
 use tests::soak::{Load, soak};
 use tests::volume::{Plan as Volume, volume};
 
-/// Puts the pipeline under load on this machine and looks at every job afterwards. Ends with an error when a job was
-/// lost, was painted without need, or anything else breaks the promise.
+/// Puts the pipeline under load on this machine and checks every job afterwards. Ends with an error if a job was lost or
+/// painted without need, or if anything else breaks the promise.
 #[derive(Debug, Parser)]
 #[command(name = "soak", max_term_width = 100)]
 struct Arguments {
@@ -21,15 +21,15 @@ struct Arguments {
     #[arg(long, default_value_t = 20_000, value_parser = whole)]
     jobs: usize,
 
-    /// How many jobs one request carries
+    /// How many jobs one request contains
     #[arg(long, default_value_t = 1000, value_parser = whole)]
     per_batch: usize,
 
-    /// How long the model takes over a picture, in milliseconds
+    /// How long the model takes for a picture, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 200)]
     latency: u64,
 
-    /// How often the model goes wrong; greater rates make longer tails, as tickets back off for up to 15 minutes
+    /// How often the model fails; greater rates make longer tails, because tickets back off for up to 15 minutes
     #[arg(
         long,
         value_name = "NAME=RATE,...",
@@ -41,20 +41,20 @@ struct Arguments {
     #[arg(long, default_value_t = 10, value_parser = whole)]
     invocations: usize,
 
-    /// How many pictures one invocation has painted at once, at most 10
+    /// How many pictures one invocation paints at once, at most 10
     #[arg(long, default_value_t = 10, value_parser = whole)]
     in_flight: usize,
 
-    /// Instead of load with faults, kill the local stack's binary so many times over one batch of at most 1000 jobs
+    /// Instead of load with faults, kill the local stack's binary this many times during one batch of at most 1000 jobs
     #[arg(long, value_name = "TIMES", value_parser = whole)]
     kills: Option<usize>,
 
-    /// Instead of load with faults, take the model away from a batch of at most 1000 jobs for so long by a simulated
+    /// Instead of load with faults, make the model unavailable to a batch of at most 1000 jobs for this long by a simulated
     /// clock, such as 10m or 6h
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "kills")]
     outage: Option<Duration>,
 
-    /// What ails the model in the outage
+    /// How the model fails in the outage
     #[arg(long, value_enum, default_value_t = Ailment::Throttled, requires = "outage")]
     ailment: Ailment,
 
@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["kills", "outage"])]
     volume: bool,
 
-    /// What the moments of the kills follow from [default: a random one]
+    /// The seed of the moments of the kills [default: a random one]
     #[arg(long, requires = "kills")]
     seed: Option<u64>,
 }
@@ -118,7 +118,7 @@ async fn main() -> std::io::Result<ExitCode> {
                 patience: Duration::from_secs(3600),
             };
             let report = volume(plan).await;
-            (report.to_string(), report.is_good())
+            (report.to_string(), report.audit.is_good())
         }
         (_, Some(lasts)) => {
             let universe = Universe::with_attempts(3).await;
@@ -129,7 +129,7 @@ async fn main() -> std::io::Result<ExitCode> {
         (Some(kills), None) => {
             let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
             let report = restart(Plan { jobs: arguments.jobs, kills, latency, seed }).await;
-            (report.to_string(), report.is_good())
+            (report.to_string(), report.audit.is_good())
         }
         (None, None) => {
             let load = Load {
@@ -141,7 +141,7 @@ async fn main() -> std::io::Result<ExitCode> {
                 ..Load::default()
             };
             let report = soak(load).await;
-            (report.to_string(), report.is_good())
+            (report.to_string(), report.audit.is_good())
         }
     };
     writeln!(std::io::stdout(), "{report}")?;

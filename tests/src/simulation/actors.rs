@@ -1,4 +1,5 @@
-//! Those who act: submitters, steersmen, workers and the function of dead letters, each over a gate of its own.
+//! The actors: callers that submit, cancel, retry and read, workers, and the dead-letter function, each with a gate of its
+//! own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,22 +30,22 @@ use crate::events;
 pub(super) enum News {
     /// It wants to make a call.
     Call { actor: usize, fate: oneshot::Sender<Fate> },
-    /// It has died of a call's fate.
+    /// It has died at one of its calls.
     Died { actor: usize },
-    /// It has come to its end.
+    /// It has ended.
     Done { actor: usize, outcome: Outcome },
 }
 
-/// What an actor has come to.
+/// The result of an actor's work.
 pub(super) enum Outcome {
-    /// The status of an answer over HTTP, and the body.
+    /// The status and the body of an HTTP answer.
     Answer(u16, Value),
     /// The positions of the tickets that come back.
     ComeBack(BTreeSet<usize>),
 }
 
-/// What the clients know of time: nothing. A call may wait at its gate for as long as the scheduler likes, and no timeout of
-/// the machine's clock, which may be a busy one, has a say in it.
+/// A sleep that never ends, for the clients. A call may wait at its gate for as long as the scheduler likes, and no
+/// timeout by the clock of a busy machine may interrupt it.
 #[derive(Debug)]
 struct Timeless;
 
@@ -56,15 +57,15 @@ impl AsyncSleep for Timeless {
 
 /// Who acts.
 pub(super) enum Role {
-    /// Somebody who submits the jobs of the order with this number.
+    /// A caller that submits the jobs of the order with this number.
     Submitter { order: usize },
-    /// Somebody who cancels or retries these jobs.
+    /// A caller that cancels or retries these jobs.
     Steersman { jobs: Vec<JobId>, action: &'static str },
-    /// Somebody who looks.
+    /// A caller that reads.
     Observer(Sight),
-    /// Somebody whose request means nothing.
+    /// A caller whose request is invalid.
     Nobody,
-    /// A worker, or the function of dead letters, with these tickets.
+    /// A worker, or the dead-letter function, with these tickets.
     Worker { tickets: Vec<usize>, began: Timestamp },
 }
 
@@ -75,8 +76,7 @@ pub(super) struct Actor {
     process: Process,
 }
 
-/// The functions as one machine runs them, with a clock of its own. They serve one actor after another, and are frozen
-/// between two of them.
+/// The functions on one machine, with a clock of its own. They serve one actor after another, and are frozen in between.
 pub(super) struct Process {
     pub(super) apps: Apps,
     pub(super) clock: Clock,
@@ -84,14 +84,14 @@ pub(super) struct Process {
 }
 
 impl World<'_> {
-    /// Lets the waiting calls be made, and those that follow from them.
+    /// Makes the waiting calls, and those that follow from them.
     pub(super) async fn release_all(&mut self) {
         while self.actors.values().any(|actor| actor.waiting.is_some()) {
             self.release(Fate::Made).await;
         }
     }
 
-    /// Lets one of the waiting calls have its fate.
+    /// Gives one of the waiting calls this fate.
     pub(super) async fn release(&mut self, fate: Fate) {
         let waiting: Vec<_> =
             self.actors.iter().filter(|(_, actor)| actor.waiting.is_some()).map(|(&id, _)| id).collect();
@@ -102,9 +102,9 @@ impl World<'_> {
         self.release_one(id, fate).await;
     }
 
-    /// Lets the waiting call of an actor have its fate.
+    /// Gives the waiting call of an actor this fate.
     pub(super) async fn release_one(&mut self, id: usize, fate: Fate) {
-        // A call takes its time, so that no two lives of a job begin in one moment.
+        // A call takes some time, so that no two lives of a job begin at the same moment.
         self.advance(Duration::from_millis(1)).await;
         if let Some(told) = self.actors.get_mut(&id).and_then(|actor| actor.waiting.take()) {
             let _ = told.send(fate);
@@ -112,7 +112,7 @@ impl World<'_> {
         }
     }
 
-    /// Lets somebody act, by functions that were frozen or new ones.
+    /// Starts an actor, on functions that were frozen or on new ones.
     pub(super) async fn act<F>(&mut self, role: Role, work: impl FnOnce(Apps) -> F)
     where
         F: Future<Output = Outcome> + Send + 'static,
@@ -133,7 +133,7 @@ impl World<'_> {
         self.listen().await;
     }
 
-    /// Waits until the one actor that is not waiting itself has something to tell.
+    /// Waits until the one running actor reports something.
     pub(super) async fn listen(&mut self) {
         loop {
             match self.news.recv().await.expect("the world holds a sender itself") {
@@ -182,7 +182,7 @@ impl World<'_> {
             (Role::Submitter { order }, Outcome::Answer(202, _)) => {
                 self.orders[order].accepted = true;
                 for job in self.orders[order].jobs.clone() {
-                    // Of a batch whose record lives on, a job's may have been deleted.
+                    // The record of a job may be deleted before that of its batch.
                     let ledger = &mut *self.scene();
                     let ledger = ledger.ledger(&job.to_string());
                     ledger.accepted = ledger.status.is_some() || !ledger.aged;
@@ -226,7 +226,7 @@ impl World<'_> {
         self.scene().forget(id);
     }
 
-    /// Functions that serve nobody: some that were frozen, or new ones.
+    /// Functions that serve no actor: frozen ones, or new ones.
     fn process(&mut self) -> Process {
         if !self.frozen.is_empty() && self.pick(3) > 0 {
             let index = self.pick(self.frozen.len());
@@ -251,7 +251,7 @@ impl World<'_> {
         Process { apps, clock, actor }
     }
 
-    /// Sets a clock so much fast or slow as clocks are.
+    /// Sets a clock fast or slow, within the difference that clocks may have.
     fn set_off(&self, clock: &Clock) {
         let off = Duration::from_secs(self.pick(5) as u64);
         if self.scene().calm {
@@ -262,7 +262,7 @@ impl World<'_> {
         self.scene().fault("clock that is off");
     }
 
-    /// Lets time pass for everybody, and late calls take effect whose time has come.
+    /// Advances the time for all, and lets the late calls that are due take effect.
     pub(super) async fn advance(&mut self, span: Duration) {
         let until = self.universe.clock.now() + span;
         self.arrive(until).await;
@@ -272,7 +272,7 @@ impl World<'_> {
         }
     }
 
-    /// A clock steps, back most times, as clocks do that are set anew.
+    /// A clock steps, usually back, as when it is corrected.
     pub(super) fn step_a_clock(&mut self) {
         let now = self.universe.clock.now();
         let clocks: Vec<_> = self.actors.values().map(|actor| &actor.process).chain(&self.frozen).collect();
@@ -287,7 +287,7 @@ impl World<'_> {
         self.scene().fault("clock that steps");
     }
 
-    /// Late calls take effect that are due by then.
+    /// Lets the late calls that are due by then take effect.
     pub(super) async fn arrive(&mut self, until: Timestamp) {
         loop {
             let late = {

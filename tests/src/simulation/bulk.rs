@@ -1,4 +1,4 @@
-//! What is large: jobs of which Lambda takes no whole page, and requests of which it takes no event.
+//! Large data: jobs whose full page exceeds Lambda's largest answer, and requests that exceed its largest event.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use super::actors::{Outcome, Role, http};
 use super::world::World;
 use super::{Bug, DAY, RETENTION};
 
-/// The most that Lambda takes for an event and for an answer, see
+/// The largest event and the largest answer that Lambda accepts, see
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 pub(super) const MOST_BYTES: usize = 6_291_556;
 
-/// How many large jobs some owners have. Together they are more than one answer holds.
+/// How many large jobs some owners have. Together they exceed one answer.
 const LARGE_JOBS: usize = 64;
 
-/// How large an answer is as a function gives it to Lambda.
+/// The size of an answer as a function returns it to Lambda.
 pub(super) fn size_of(answer: &ApiGatewayProxyResponse) -> usize {
     serde_json::to_vec(answer).map_or(0, |answer| answer.len())
 }
 
-/// The pages that a list would have if it were read whole up to its limit.
+/// The pages that a list would have if only its limit ended them.
 #[derive(Default)]
 pub(super) struct WholePage {
     jobs: usize,
@@ -35,7 +35,7 @@ pub(super) struct WholePage {
 }
 
 impl WholePage {
-    /// Adds a page with so many jobs; the answer is whether one that holds `limit` of them is too large.
+    /// Adds a page with this many jobs. Returns whether a page with `limit` of them is too large.
     pub(super) fn is_too_large_with(&mut self, jobs: usize, bytes: usize, limit: usize) -> bool {
         if self.jobs >= limit {
             *self = Self::default();
@@ -47,7 +47,7 @@ impl WholePage {
 }
 
 impl World<'_> {
-    /// The owner has had large jobs, which have ended.
+    /// Gives the owner large jobs that have ended.
     pub(super) async fn fill_lists(&mut self) {
         let text = |characters| "\u{1f3ac}".repeat(characters);
         let notes: serde_json::Map<_, _> = (0..16).map(|i| (format!("{i:064}"), text(512).into())).collect();
@@ -65,7 +65,7 @@ impl World<'_> {
         self.scene().fault("lists larger than an answer");
     }
 
-    /// Somebody sends a request that is large and means nothing.
+    /// A caller sends a large and invalid request.
     pub(super) async fn send_too_much(&mut self) {
         // A quote counts twice in the body, and four times in the event.
         let (text, most) = [("x", 7_000_000), ("\u{5f71}", 2_400_000), ("\"", 2_000_000)][self.pick(3)];
@@ -74,7 +74,7 @@ impl World<'_> {
         let event = serde_json::to_vec(&request).map_or(0, |event| event.len());
         let body = request.body.as_deref().map_or(0, |body| shared::json::escaped_len(body.as_bytes()));
         if event > MOST_BYTES {
-            // API Gateway answers by itself.
+            // API Gateway answers this itself.
             self.scene().fault("request larger than an event");
             if body <= shared::api::MAX_BODY_BYTES {
                 self.scene().violation(format!("a body of {body} bytes makes an event of {event}"));
@@ -97,7 +97,7 @@ impl World<'_> {
         self.act(Role::Nobody, work).await;
     }
 
-    /// Holds the answer to a request that means nothing against the rules.
+    /// Checks the answer to an invalid request.
     pub(super) fn told_nobody(&self, status: u16, body: &Value) {
         if !matches!(status, 400 | 413) {
             self.scene().violation(format!("a large request was answered with {status}: {body:.200}"));
@@ -106,7 +106,7 @@ impl World<'_> {
 }
 
 impl Outcome {
-    /// What a caller gets in place of an answer that Lambda does not take.
+    /// What a caller gets instead of an answer that Lambda does not accept.
     pub(super) fn too_large() -> Self {
         Self::Answer(502, json!({ "message": "Internal server error" }))
     }

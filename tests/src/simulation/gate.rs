@@ -28,9 +28,9 @@ use crate::interceptor::refuse;
 pub(super) struct Gate {
     /// Who acts: a function serves one actor after another.
     pub(super) actor: Arc<AtomicUsize>,
-    /// Whose turn it is of the calls that an actor makes at once: one at a time goes through.
+    /// Lets only one of an actor's parallel calls through at a time.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-    /// Which version the functions are of.
+    /// The version of the functions.
     pub(super) version: Version,
     pub(super) inner: SharedHttpClient,
     pub(super) news: mpsc::UnboundedSender<News>,
@@ -47,14 +47,14 @@ pub(super) struct Late {
 }
 
 impl Late {
-    /// The job whose file it is that is stored or deleted, and whether it is deleted.
+    /// The job whose file the call stores or deletes, and whether it deletes it.
     pub(super) fn file(&self) -> Option<(JobId, bool)> {
         let (_, key) = name(&self.request).split_once("/images/")?;
         let job = key.split('/').next()?.parse().ok()?;
         Some((job, self.request.method() == "DELETE"))
     }
 
-    /// It takes effect now.
+    /// The call takes effect now.
     pub(super) async fn arrive(self) {
         let Self { actor, gate, inner, request, .. } = self;
         gate.scene().history.push(format!(
@@ -115,12 +115,12 @@ impl Gate {
         let actor = self.actor.load(Ordering::Relaxed);
         let mut fate = self.ask(actor).await;
         let to_model = request.uri().contains("/model/");
-        // What becomes of a message after its work is the delivery's affair, and a panic there is the invocation's end.
+        // After its work, a message belongs to the delivery, and a panic there ends the invocation.
         if fate == Fate::Panic && (name(&request).starts_with("AmazonSQS") || !self.scene().alive.contains_key(&actor))
         {
             fate = Fate::CrashAfter;
         }
-        // A painting that nobody waits for any longer is none that anybody could come to have.
+        // A painting or a read that takes effect when nobody waits for it has no effect that could be seen.
         if fate == Fate::Late && (to_model || request.method() == "GET" || request.method() == "HEAD") {
             fate = Fate::AnswerLost;
         }
@@ -135,8 +135,8 @@ impl Gate {
             Fate::CrashBefore => return self.die(actor).await,
             Fate::Late => {
                 let mut scene = self.scene();
-                // A file that comes after its worker's lease would outlive the job that it was painted for; a request that
-                // is signed is not taken long after.
+                // A file that arrives after its worker's lease could remain after the job was canceled; a request that
+                // is signed is not accepted long afterwards.
                 let most = if request.method() == "PUT" { CLOCKS_DIFFER.as_secs() - 1 } else { 600 };
                 let due = scene.clock.now() + Duration::from_secs(scene.random.u64(0..most));
                 scene.late.push(Late { due, actor, gate: self.clone(), inner: inner.clone(), request });
@@ -154,7 +154,7 @@ impl Gate {
             Fate::AnswerLost => Err(ConnectorError::io("the answer was lost".into())),
             Fate::Panic => {
                 self.scene().panic(actor);
-                // It unwinds as any panic does, but is not printed.
+                // It unwinds like any panic, but is not printed.
                 std::panic::resume_unwind(Box::new("the work of a ticket panics"))
             }
             _ => response,
@@ -163,7 +163,7 @@ impl Gate {
 
     async fn ask(&self, actor: usize) -> Fate {
         let (fate, told) = oneshot::channel();
-        // The scheduler is there as long as the actors are.
+        // The scheduler lives as long as the actors.
         let _ = self.news.send(News::Call { actor, fate });
         told.await.unwrap_or(Fate::CrashBefore)
     }
@@ -173,7 +173,7 @@ impl Gate {
         std::future::pending().await
     }
 
-    /// Makes the call: plays the queue and the model, and watches the table and the bucket.
+    /// Makes the call: simulates the queue and the model, and observes the table and the bucket.
     pub(super) async fn make(
         &self,
         actor: usize,
@@ -217,7 +217,7 @@ impl Gate {
         }
     }
 
-    /// Watches what is stored.
+    /// Observes what is stored.
     fn stored(&self, actor: usize, item: Value) {
         let mut scene = self.scene();
         if let Some(job) = item["pk"]["S"].as_str().and_then(|pk| pk.strip_prefix("JOB#")) {
@@ -287,7 +287,7 @@ impl Gate {
             body["UpdateExpression"] =
                 format!("{} REMOVE {NEWER}", body["UpdateExpression"].as_str().unwrap_or_default()).into();
         }
-        // The functions ask for nothing back; the world wants to know what is stored now.
+        // The functions request no attributes in return, but the world must know what is stored now.
         body["ReturnValues"] = "ALL_NEW".into();
         replace_body(&mut request, &body);
         let response = inner.call(request).await?;
@@ -314,7 +314,7 @@ impl Gate {
         let path = name(&request).to_owned();
         let response = inner.call(request).await?;
         let Some((job, queued_at)) = path.split_once("/images/").and_then(|(_, key)| key.split_once('/')) else {
-            // It is the bucket that is asked after, and no file.
+            // The call is about the bucket, not about a file.
             return Ok(response);
         };
         if method != "GET" && method != "HEAD" && response.status().is_success() {
@@ -338,7 +338,7 @@ pub(super) fn strip_condition(request: &mut HttpRequest, body: &mut Value) {
     if let Some(body) = body.as_object_mut() {
         body.remove("ConditionExpression");
         body.remove("ReturnValuesOnConditionCheckFailure");
-        // A value that no expression names is refused.
+        // DynamoDB refuses a value that no expression names.
         let values = body.get_mut("ExpressionAttributeValues").and_then(Value::as_object_mut);
         if let Some(values) = values {
             values.remove(":before");

@@ -1,12 +1,12 @@
-//! Small worlds in which everything goes wrong that can, in an order that a seed decides.
+//! Small simulated worlds in which everything fails that can fail, in an order that a seed decides.
 //!
 //! The functions' own handlers run over the embedded table and bucket. Every call that they make to AWS stops at a gate,
 //! and a scheduler decides what happens next: which of the waiting calls is made, whether its answer is lost, whether its
 //! caller dies before or after it, whether a ticket is delivered late, twice or out of order, whether somebody cancels or
-//! retries a job, or how far the clock jumps. One call is under way at a time, so a seed always makes the same history.
+//! retries a job, or how far the clock jumps. Only one call is made at a time, so a seed always makes the same history.
 //!
-//! The queue and the model are played at the gate: the queue because its time must be the world's and not the machine's,
-//! the model because its pictures are to be counted, not looked at.
+//! The gate simulates the queue and the model: the queue because it must use the world's time and not the machine's, the
+//! model because its pictures are only counted.
 
 mod actors;
 mod bulk;
@@ -32,10 +32,10 @@ use self::world::World;
 /// The most attempts of a job: few, so that jobs reach the limit.
 const MAX_ATTEMPTS: u32 = 2;
 
-/// The longest invocation of the worker, and so the longest time that its calls can be outstanding.
+/// The longest invocation of the worker, and so the longest time for which its calls can be outstanding.
 const INVOCATION: Duration = Duration::from_secs(90);
 
-/// How long the model's bad times last.
+/// How long an outage of the model lasts.
 const SPELL: Duration = Duration::from_secs(600);
 
 /// The default visibility timeout of a ticket.
@@ -46,10 +46,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How long records are kept, as the template has it.
 const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
-/// How many steps of disorder a world has before everything settles.
+/// How many random steps a world has before its faults stop.
 const STEPS: usize = 85;
 
-/// A rule that the code under test might have left out. Each is left out at the gate, and each must be noticed.
+/// A rule that is left out at the gate, as if the code under test lacked it. The worlds must notice each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// A claim is written even if another worker has the job.
@@ -60,48 +60,48 @@ pub enum Bug {
     CreateWithoutCondition,
     /// Attempts are not counted when they begin.
     AttemptsUncounted,
-    /// A second painting is begun without a look for the first one's picture.
+    /// A second painting begins without a check for the picture of the first.
     NoLookBeforePaying,
     /// The late picture of a canceled job is kept.
     LatePictureKept,
     /// A job is accepted whose ticket was not sent.
     TicketNotSent,
-    /// The ticket of a job that somebody holds is deleted.
+    /// The ticket of a job that another worker holds is deleted.
     BusyTicketDeleted,
-    /// Entries that a batch of messages left out are not sent again.
+    /// Entries of a batch of messages that failed are not sent again.
     PartialFailureIgnored,
-    /// An attempt counts in which the model never began.
+    /// An attempt counts although the model never began.
     EverySetbackCounts,
-    /// The tickets of a delivery are deleted in which the work of one has panicked.
+    /// All tickets of a delivery are deleted although the work on one has panicked.
     PanickedTicketDeleted,
     /// Consistent reads are made as eventually consistent ones.
     ReadsBehind,
-    /// Keys that a batch of reads left out are not asked for again.
+    /// Keys that a batch of reads left out are not read again.
     UnprocessedKeysIgnored,
-    /// A lease is shorter than its worker may be at it.
+    /// A lease is shorter than its worker may work.
     LeaseTooShort,
     /// A job is canceled even after it has moved on.
     CancelWithoutCondition,
     /// A batch has as many jobs as the index shows.
     TotalFromIndex,
-    /// The function of dead letters takes no notice of a worker's lease.
+    /// The dead-letter function ignores a worker's lease.
     DeadLetterTakesAll,
-    /// Records are shown whose time is over and that are not deleted yet.
+    /// Records that have expired but are not deleted yet are shown.
     ExpiredShown,
-    /// Attributes of a newer version go when a job is moved on.
+    /// A transition of a job removes the attributes of a newer version.
     NewerAttributesDropped,
-    /// A dead letter ends a job that was retried since its ticket was sent.
+    /// A dead letter ends a job that was retried after its ticket was sent.
     DeadLetterIgnoresRetry,
     /// A lease has no margin for clocks that differ.
     LeaseWithoutMargin,
-    /// A page of a list has as many jobs as were asked for, however large they are.
+    /// A page of a list has as many jobs as were requested, however large they are.
     PageWithoutEnd,
-    /// An error answer repeats all of the request.
+    /// A problem repeats all of the request.
     FaultsToldWhole,
 }
 
 impl Bug {
-    /// All of them.
+    /// All bugs.
     pub const ALL: &[Self] = &[
         Self::ClaimWithoutCondition,
         Self::FinishWithoutCondition,
@@ -129,18 +129,18 @@ impl Bug {
     ];
 }
 
-/// What happened to the worlds, for the reports.
+/// What happened in the worlds, for the reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Worlds.
     pub worlds: usize,
     /// Jobs that were accepted.
     pub jobs: usize,
-    /// Calls of AWS services.
+    /// Calls to AWS services.
     pub calls: usize,
     /// Pictures painted.
     pub pictures: usize,
-    /// What went wrong, by its kind.
+    /// The faults, by kind.
     pub faults: BTreeMap<&'static str, usize>,
 }
 
@@ -165,7 +165,8 @@ impl fmt::Display for Tally {
         f.write_str(&faults.join(", "))
     }
 }
-/// A stack in which many worlds come and go. Worlds share its table and bucket, and nothing in them.
+
+/// A stack for many worlds. Worlds share its table and bucket, but nothing in them.
 pub struct Universe {
     stack: Stack,
     clock: Clock,
@@ -178,7 +179,7 @@ impl Universe {
         Self::with_attempts(MAX_ATTEMPTS).await
     }
 
-    /// The same, with so many paintings allowed of each job.
+    /// The same, with this many paintings allowed for each job.
     pub async fn with_attempts(max_attempts: u32) -> Self {
         let clock = Clock::still(Timestamp::from_ms(1_795_500_000_000));
         let parameters = [("MaxAttempts", max_attempts.to_string()), ("PostersInFlight", "1".to_owned())];
@@ -191,10 +192,10 @@ impl Universe {
         Self { stack: Stack::start(options).await.expect("the stack starts"), clock, max_attempts }
     }
 
-    /// Lets the world of a seed happen, with one rule left out or none.
+    /// Runs the world of a seed, with one rule left out or none.
     ///
     /// # Errors
-    /// What happened that must not, each with the seed.
+    /// The violations, with the seed and the history.
     pub async fn world(&self, seed: u64, bug: Option<Bug>) -> Result<Tally, String> {
         let world = self.happen(seed, bug).await;
         let scene = world.scene();
@@ -205,7 +206,7 @@ impl Universe {
         }
     }
 
-    /// What happens in the world of a seed, line by line.
+    /// The history of the world of a seed, line by line.
     pub async fn history(&self, seed: u64) -> Vec<String> {
         let world = self.happen(seed, None).await;
         let scene = world.scene();

@@ -1,4 +1,4 @@
-//! Those who look: at a job, at a batch, at lists page by page; and what they must not see.
+//! The observers, who read a job, a batch, or a list page by page, and the rules for what they see.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,13 +20,13 @@ use super::world::World;
 /// How many jobs of a list are on a page.
 const LIMIT: usize = 2;
 
-/// How many are on a page of large ones: as many as may be.
+/// How many are on a page of large ones: the largest limit.
 const MOST: usize = 100;
 
-/// What an observer looks at, and what it knew before.
+/// What an observer reads, and what was known before.
 pub(super) struct Sight {
     what: What,
-    /// The jobs that had been seen to end, how, and with which deadline, which a retry moves.
+    /// The jobs that had been seen to end, with their status and their deadline, which a retry changes.
     ended: BTreeMap<JobId, (Status, Timestamp)>,
     /// The jobs that had been accepted.
     accepted: BTreeSet<JobId>,
@@ -37,12 +37,12 @@ enum What {
     Job(JobId),
     Batch(Vec<JobId>),
     List(Option<Status>),
-    /// The list of all jobs, when nothing goes wrong any more.
+    /// The list of all jobs, after the faults have stopped.
     Everything,
 }
 
 impl World<'_> {
-    /// Somebody looks at something.
+    /// An observer reads something.
     pub(super) async fn observe(&mut self) {
         let (jobs, batches) = (self.jobs(), self.batches());
         match self.pick(4) {
@@ -61,12 +61,12 @@ impl World<'_> {
         }
     }
 
-    /// Somebody looks at a job.
+    /// An observer reads a job.
     pub(super) async fn look(&mut self, id: JobId) {
         self.look_at(What::Job(id), "/jobs/{id}", Some(id.to_string())).await;
     }
 
-    /// Somebody reads the list of all jobs.
+    /// An observer reads the list of all jobs.
     pub(super) async fn read_list(&mut self) {
         self.look_at(What::Everything, "/jobs", None).await;
     }
@@ -112,7 +112,7 @@ impl World<'_> {
         self.act(Role::Observer(Sight { what, ended, accepted, began: self.universe.clock.now() }), work).await;
     }
 
-    /// Holds what somebody saw against the rules.
+    /// Checks what an observer saw against the rules.
     pub(super) fn seen(&mut self, sight: Sight, status: u16, body: Value) {
         let Sight { what, ended, accepted, began } = &sight;
         match (what, status) {
@@ -133,7 +133,7 @@ impl World<'_> {
                 let view: BatchView = serde_json::from_value(body).expect("it is a batch");
                 let mut scene = self.scene();
                 let states: Vec<_> = jobs.iter().filter_map(|id| scene.ledger(&id.to_string()).status).collect();
-                // Of a batch that was canceled in time no job need be written.
+                // The jobs of a batch that was canceled early need not be written.
                 let none = states.is_empty() && view.status != BatchStatus::Canceled;
                 let over = !none && states.iter().all(|status| *status > Status::Running);
                 let retried = jobs.iter().any(|id| scene.ledger(&id.to_string()).retries > 0);
@@ -164,7 +164,7 @@ impl World<'_> {
         }
     }
 
-    /// Who has seen a job end does not see it otherwise afterwards, unless it was retried.
+    /// A caller that has seen a job end sees the same end afterwards, unless the job was retried.
     fn seen_job(&self, ended: &BTreeMap<JobId, (Status, Timestamp)>, began: Timestamp, view: &JobView) {
         let mut scene = self.scene();
         let expires_at = scene.ledger(&view.id.to_string()).expires_at;

@@ -14,23 +14,23 @@ use super::scene::{Scene, answer};
 use super::world::World;
 use crate::interceptor::refuse;
 
-/// What ails the model.
+/// How the model fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Ailment {
-    /// It is too busy: 429.
+    /// The model is too busy: 429.
     Throttled,
     /// Bedrock has no capacity for it: 503.
     Unavailable,
-    /// No connection comes about.
+    /// The connection is refused.
     Refused,
-    /// It fails: 500.
+    /// The model fails: 500.
     Failed,
-    /// It does not answer in time.
+    /// The model does not answer in time.
     Slow,
 }
 
 impl Ailment {
-    /// What becomes of a call.
+    /// The answer to a call.
     pub(super) async fn answer(
         self,
         inner: &SharedHttpConnector,
@@ -48,7 +48,7 @@ impl Ailment {
 }
 
 impl Scene {
-    /// What ails the model at present, which is counted as a call that came to nothing.
+    /// How the model fails now, if it does. Counts the failed call.
     pub(super) fn ailment(&mut self, body: &Value) -> Option<Ailment> {
         let (ailment, until) = self.outage?;
         let ails = self.clock.now() < until;
@@ -62,10 +62,10 @@ impl Scene {
     }
 }
 
-/// How a batch of jobs fared in an outage of the model.
+/// The result of a batch of jobs during an outage of the model.
 #[derive(Debug)]
 pub struct Outage {
-    /// What ailed the model.
+    /// How the model failed.
     pub ailment: Ailment,
     /// How many jobs there were.
     pub jobs: usize,
@@ -73,18 +73,18 @@ pub struct Outage {
     pub lasted: Duration,
     /// How long after the model's return the last job ended.
     pub tail: Duration,
-    /// How many times a ticket was received, for the job that took the most.
+    /// The highest receive count of a ticket.
     pub most_receives: u32,
-    /// How many calls of the model failed.
+    /// How many calls to the model failed.
     pub refusals: usize,
     /// How many pictures were painted.
     pub pictures: usize,
-    /// What happened that must not.
+    /// The violations.
     pub violations: Vec<String>,
 }
 
 impl Outage {
-    /// Whether each job was painted once and nothing else happened.
+    /// Whether each job was painted once and no rule was broken.
     pub fn is_good(&self) -> bool {
         self.violations.is_empty() && self.pictures == self.jobs
     }
@@ -105,8 +105,7 @@ impl fmt::Display for Outage {
 }
 
 impl Universe {
-    /// Takes in a batch of `jobs`, at most 1000, just when the model begins to ail for so long, and sees them all to their
-    /// end.
+    /// Submits a batch of `jobs`, at most 1000, at the moment when the outage begins, and runs until all have ended.
     pub async fn outage(&self, jobs: usize, ailment: Ailment, lasts: Duration) -> Outage {
         // Each ailment has a world of its own, so that one universe can have them all.
         let mut world = World::new(self, u64::MAX - ailment as u64, None);

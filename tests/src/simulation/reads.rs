@@ -1,4 +1,4 @@
-//! Reads of the table that are behind: eventually consistent ones, and those of the indexes.
+//! Reads of the table that lag behind: eventually consistent reads, and reads of the indexes.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use super::Bug;
 use super::gate::{Gate, body_of, replace_body};
 use super::scene::{Scene, answer};
 
-/// For how long after a write a read may be behind it.
+/// How long a read may lag behind a write.
 const LAG: Duration = Duration::from_secs(5);
 
 impl Scene {
-    /// Remembers what is now stored under a key; null when nothing is.
+    /// Records what is now stored under a key, or null.
     pub(super) fn stored(&mut self, item: Value) {
         let pk = item["pk"]["S"].as_str().unwrap_or_default().to_owned();
         let now = self.clock.now();
@@ -25,7 +25,7 @@ impl Scene {
         *versions = (std::mem::take(&mut versions.1), item, now);
     }
 
-    /// What a read that may be behind shows of a key, if it is behind: what was stored before, or null.
+    /// What a read that lags behind returns for a key: the item before the last write, or null. `None` if it is up to date.
     fn behind(&mut self, pk: &str, share: f64) -> Option<Value> {
         let (before, _, written_at) = self.versions.get(pk)?.clone();
         (self.clock.now().since(written_at) < LAG && self.chance(share)).then_some(before)
@@ -56,7 +56,7 @@ impl Gate {
         Ok(answer(200, &found))
     }
 
-    /// Makes of an item that is read what the code under test would make of it, had it that bug, or were it older.
+    /// Changes an item that is read as the planted bug or the older version of the functions would.
     fn doctor(&self, bug: Option<Bug>, item: &mut Value) {
         if item.is_null() {
             return;
@@ -98,7 +98,7 @@ impl Gate {
         let behind = self.may_be_behind(wanted);
         let mut unprocessed = json!({});
         let keys = wanted["Keys"].as_array().map_or(0, Vec::len);
-        // This happens to the last reader of all as well, who wants to see every job.
+        // This also affects the last reader, who must see every job.
         if keys > 1 && self.scene().random.f64() < 0.2 {
             self.scene().fault("unprocessed keys");
             let left = wanted["Keys"].as_array_mut().expect("counted above").split_off(keys / 2);
@@ -128,7 +128,7 @@ impl Gate {
         Ok(answer(200, &found))
     }
 
-    /// An index may lack what was written lately, or show the state before.
+    /// An index may lack a new item, or show an old state.
     pub(super) async fn query(
         &self,
         inner: &SharedHttpConnector,

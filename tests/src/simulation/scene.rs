@@ -1,4 +1,4 @@
-//! What the gate and the scheduler share: the queue, which is played, and what was seen of the jobs.
+//! What the gate and the scheduler share: the simulated queue, and what was observed of the jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,30 +13,30 @@ use super::gate::Late;
 use super::versions::Version;
 use super::{Ailment, Bug, INVOCATION, Tally};
 
-/// The largest difference of the clocks of two machines.
+/// The largest difference between the clocks of two machines.
 pub(super) const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is made.
+    /// The call is made.
     Made,
-    /// It is made, and its answer is lost.
+    /// The call is made, and its answer is lost.
     AnswerLost,
-    /// It is not made.
+    /// The call is not made.
     Refused,
-    /// Its caller dies before it.
+    /// The caller dies before the call.
     CrashBefore,
-    /// It is made, and its caller dies.
+    /// The call is made, and the caller dies.
     CrashAfter,
-    /// It is made, and the work of the one ticket that it was made for panics.
+    /// The call is made, and the work on its ticket panics.
     Panic,
     /// Its connection breaks off, and it takes effect later, when its caller may have ended: it lay in the network, or in
     /// a function that was frozen.
     Late,
 }
 
-/// What goes wrong with the calls of any service: how often in a thousand, what, and its name in the reports.
+/// The faults of calls to any service: how often in a thousand, what happens, and the name in the reports.
 const FATES: &[(u32, Fate, &str)] = &[
     (30, Fate::AnswerLost, "answer lost"),
     (30, Fate::Refused, "no answer"),
@@ -56,51 +56,51 @@ pub(super) struct Message {
     pub(super) dead: bool,
 }
 
-/// What the world knows of a job by watching the wire.
+/// What the world knows about a job from the calls that it observed.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// The state that was written last.
+    /// The status that was written last.
     pub(super) status: Option<Status>,
     /// When the record may be deleted.
     pub(super) expires_at: Option<Timestamp>,
     /// Pictures painted.
     pub(super) pictures: u32,
-    /// Pictures that were painted once too often for a good reason.
+    /// Extra pictures that were painted for an accepted reason.
     pub(super) excused: u32,
     /// Attempts that may have been paid for, or whose worker was lost.
     pub(super) counted: u32,
-    /// When the job was queued, by which the files of its lives are told apart.
+    /// When the job was queued, which distinguishes the files of its lives.
     pub(super) queued_at: i64,
     /// Whether a file of this life is in the bucket, and whether one was when a worker last took the job up.
     pub(super) stored: bool,
     pub(super) was_stored: bool,
-    /// Whether an attempt is under way that is not among them.
+    /// Whether an attempt is in progress that is not counted yet.
     pub(super) under_way: bool,
-    /// Who holds the job, as far as the writes tell.
+    /// Who holds the job, according to the writes.
     pub(super) holder: Option<usize>,
     /// The worker whose attempt counts only because the worker was lost. A write of it that takes effect later says what
     /// came of the attempt after all.
     pub(super) lost: Option<usize>,
-    /// How many times somebody has retried it, which begins the count anew.
+    /// How many times the job was retried, which resets the counts.
     pub(super) retries: u32,
-    /// Whether a ticket of this life of it has gone to the dead-letter queue.
+    /// Whether a ticket of this life has reached the dead-letter queue.
     pub(super) given_up: bool,
-    /// Whether one has that does not say of which life it is, as those of the version before, and may end any.
+    /// Whether a ticket without `queued_at`, as the version before sent, has reached it. Such a ticket may end any life.
     pub(super) given_up_blindly: bool,
     pub(super) accepted: bool,
-    /// Whether the time has come to delete its record and its files, which may have been.
+    /// Whether the retention has ended, so that the record and the files may be deleted.
     pub(super) aged: bool,
 }
 
 impl Ledger {
-    /// A file of the life that was queued then was stored or deleted.
+    /// A file of the life with this `queued_at` was stored or deleted.
     pub(super) fn file(&mut self, queued_at: &str, stored: bool) {
         if queued_at.trim_end_matches("-artwork") == self.queued_at.to_string() {
             self.stored = stored;
         }
     }
 
-    /// The attempt that is under way may have been paid for, or its worker is lost.
+    /// The attempt in progress may have been paid for, or its worker is lost.
     pub(super) fn count(&mut self) {
         self.counted += u32::from(std::mem::take(&mut self.under_way));
     }
@@ -112,29 +112,29 @@ pub(super) struct Scene {
     pub(super) clock: Clock,
     pub(super) bug: Option<Bug>,
     pub(super) calm: bool,
-    /// How many times the most received ticket was.
+    /// The highest receive count of a ticket.
     pub(super) most_receives: u32,
-    /// What ails the model, and until when.
+    /// How the model fails in an outage of a whole world, and until when.
     pub(super) outage: Option<(Ailment, Timestamp)>,
-    /// What each call of the model comes to, and until when.
+    /// The fault of each call to the model, by its index, and until when.
     pub(super) spell: Option<(usize, Timestamp)>,
     /// How many of the next writes to the table are throttled.
     pub(super) throttled_writes: u32,
-    /// What lay under each key of the table before the last write and lies there since, and when that was.
+    /// For each key of the table, the item before the last write, the item since, and the time of the write.
     pub(super) versions: BTreeMap<String, (Value, Value, Timestamp)>,
     /// Calls that take effect later.
     pub(super) late: Vec<Late>,
-    /// Workers whose invocations are under way, and since when.
+    /// Workers whose invocations are running, and since when.
     pub(super) alive: BTreeMap<usize, Timestamp>,
-    /// Those of them that are the function of dead letters.
+    /// Those of them that are the dead-letter function.
     pub(super) dead_letters: BTreeSet<usize>,
-    /// Workers in which the work of a ticket has panicked.
+    /// Workers in which the work on a ticket has panicked.
     pub(super) panicked: BTreeSet<usize>,
     pub(super) queue: Vec<Option<Message>>,
     pub(super) jobs: BTreeMap<String, Ledger>,
-    /// The jobs that were seen to end, how, and with which deadline, which a retry moves.
+    /// The jobs that were seen to end, with their status and their deadline, which a retry changes.
     pub(super) ended: BTreeMap<String, (Status, Timestamp)>,
-    /// Pictures that an actor has been given and has not stored.
+    /// Pictures that an actor has received and not stored yet.
     pub(super) in_hand: BTreeMap<usize, String>,
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) violations: Vec<String>,
@@ -156,7 +156,7 @@ impl Scene {
         self.violations.push(what);
     }
 
-    /// An actor is gone; a picture that it had in its hand was paid for in vain.
+    /// An actor is gone. If it had a picture, the picture was paid for and lost.
     pub(super) fn forget(&mut self, actor: usize) {
         self.forget_picture(actor);
         self.alive.remove(&actor);
@@ -179,8 +179,8 @@ impl Scene {
         self.jobs.entry(job.to_owned()).or_default()
     }
 
-    /// Watches a job's record being written: nobody may move a job on that has ended, but by a retry, and nobody but its
-    /// owner may take a job from a worker that is at it.
+    /// Observes a write of a job's record: only a retry may change a job that has ended, and only the job's
+    /// owner may take a job from a worker that is working on it.
     pub(super) fn written(&mut self, actor: usize, job: &str, item: &Value) {
         let Some(status) = item["status"]["S"].as_str().and_then(|text| text.parse().ok()) else { return };
         let now = self.clock.now();
@@ -197,7 +197,7 @@ impl Scene {
             (Some(before), Status::Queued) if number(&item["fence"]) == 0 => {
                 let ledger = self.ledger(job);
                 let alive = ledger.expires_at.is_some_and(|end| end > now);
-                // A write whose answer was lost is made again, which is harmless while nobody has moved the job on.
+                // A write whose answer was lost is repeated, which is harmless as long as nobody else has changed the job.
                 if alive && !(before == Status::Queued && ledger.retries == 0) {
                     self.violation(format!("job {job} was {before} and was overwritten"));
                 }
@@ -219,7 +219,7 @@ impl Scene {
             _ => {}
         }
         self.history.push(format!("{actor}: job {job} becomes {status}"));
-        // A claim brings a lease of its own; who releases the job leaves the lease's name.
+        // A claim writes a new lease; a release keeps the lease's id.
         let lease = |item: &Value| item["lease"]["M"]["id"].clone();
         let known = self.versions.get(&format!("JOB#{job}")).map(|(_, now, _)| lease(now)).unwrap_or_default();
         let held = status == Status::Running && lease(item) != known;
@@ -227,7 +227,7 @@ impl Scene {
         let panicked = before.is_some_and(|holder| self.panicked.contains(&holder));
         let ledger = self.ledger(job);
         if before.is_some() {
-            // The worker before was slower than its lease allows; what it paints is paid for in vain.
+            // The worker before was slower than its lease allows, so what it paints is paid for and lost.
             ledger.excused += u32::from(held && !panicked);
             ledger.count();
         }
@@ -272,7 +272,7 @@ impl Scene {
         throttled
     }
 
-    /// The work of one ticket that an actor has panics; what it had painted is lost, and what it holds is held by nobody.
+    /// The work on one of an actor's tickets panics. Its picture is lost, and nobody holds its job any more.
     pub(super) fn panic(&mut self, actor: usize) {
         self.forget_picture(actor);
         for ledger in self.jobs.values_mut().filter(|ledger| ledger.holder == Some(actor)) {
@@ -281,7 +281,7 @@ impl Scene {
         self.panicked.insert(actor);
     }
 
-    /// A call of the model came to what may have been paid for, as far as its caller knows.
+    /// As far as its caller knows, a call to the model may have been paid for.
     pub(super) fn may_be_paid(&mut self, body: &Value) {
         let job = body["prompt"].as_str().and_then(|prompt| self.prompts.get(prompt)).cloned();
         if let Some(job) = job {

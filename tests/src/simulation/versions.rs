@@ -1,4 +1,4 @@
-//! Functions of another version: half of a deployment is older or newer than the rest, and so are records and tickets.
+//! Functions of another version: during a deployment some functions, records and tickets are older or newer than others.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ const FORMER: &[&str] = &[
 /// An attribute that only a newer version knows.
 pub(super) const NEWER: &str = "priority";
 
-/// Which version a function is of.
+/// The version of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     /// It neither reads nor writes attributes that the version before did not know.
@@ -46,7 +46,7 @@ impl Version {
         self != Self::Former || !job || FORMER.contains(&name)
     }
 
-    /// What this version makes of an item that it reads.
+    /// An item as this version reads it.
     pub(super) fn read(self, item: &mut Value) {
         let known = item.as_object().map(|names| names.keys().filter(|name| self.knows(item, name)).cloned().collect());
         let known: Vec<String> = known.unwrap_or_default();
@@ -63,7 +63,7 @@ impl Version {
         }
     }
 
-    /// How this version moves a job on: it leaves the attributes alone that it does not know.
+    /// How this version updates a job: it leaves alone the attributes that it does not know.
     pub(super) fn update(self, body: &mut Value) {
         let job = json!({ "pk": body["Key"]["pk"] });
         let expression = body["UpdateExpression"].as_str().unwrap_or_default().to_owned();

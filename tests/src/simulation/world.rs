@@ -1,4 +1,4 @@
-//! One world: what happens in it in disorder, how it settles, and the rules that it must keep.
+//! One world: its random steps, how it comes to an end, and the rules that it must keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use super::actors::{Actor, News, Outcome, Process, Role, http};
 use super::scene::{CLOCKS_DIFFER, Fate, Ledger, Message, Scene};
 use super::{Bug, DAY, INVOCATION, RETENTION, Tally, Universe, VISIBILITY};
 
-/// How many times tickets come due before a world counts as one that never ends.
+/// After this many deliveries a world counts as one that never ends.
 const MOST_DELIVERIES: usize = 100_000;
 
 pub(super) struct World<'a> {
@@ -30,16 +30,16 @@ pub(super) struct World<'a> {
     pub(super) news: mpsc::UnboundedReceiver<News>,
     pub(super) sender: mpsc::UnboundedSender<News>,
     pub(super) actors: BTreeMap<usize, Actor>,
-    /// Functions that serve nobody at the moment.
+    /// Functions that serve no actor at the moment.
     pub(super) frozen: Vec<Process>,
     pub(super) next_actor: usize,
-    /// Whether the owner's jobs are more than one answer holds.
+    /// Whether the owner's jobs exceed one answer.
     pub(super) large: bool,
     /// The orders, in the order of their submission.
     pub(super) orders: Vec<Ordered>,
-    /// Whether the time has come in which records are deleted.
+    /// Whether the retention has passed, so that records may be deleted.
     pub(super) aged: bool,
-    /// Jobs of which a retry was not answered, which may have queued them and sent no ticket.
+    /// Jobs with a retry that was not answered, and that may have queued them without sending a ticket.
     pub(super) unanswered: BTreeSet<JobId>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Ordered {
 
 impl<'a> World<'a> {
     pub(super) fn new(universe: &'a Universe, seed: u64, bug: Option<Bug>) -> Self {
-        // Each world begins at a full second, so that what is counted in seconds comes to the same each time.
+        // Each world begins at a full second, so that times in whole seconds are the same in each run.
         let now = universe.clock.now();
         universe.clock.advance(now.whole_secs().since(now));
         let (sender, news) = mpsc::unbounded_channel();
@@ -80,9 +80,9 @@ impl<'a> World<'a> {
             history: Vec::new(),
             tally: Tally::default(),
         };
-        // The functions' own jitter follows the seed as well: everything of a world happens on this thread.
+        // The functions' own jitter follows the seed too, because all of a world runs on this thread.
         fastrand::seed(seed);
-        // A seed may be run in one universe with a bug and without.
+        // The same seed may run in one universe with a bug and without.
         let owner = Owner::new(format!("world {seed} of {bug:?}"));
         let scene = Arc::new(Mutex::new(scene));
         Self {
@@ -110,7 +110,7 @@ impl<'a> World<'a> {
         self.scene().random.usize(..below)
     }
 
-    /// One step after another, of whatever kind the seed says.
+    /// Takes this many random steps.
     pub(super) async fn disorder(&mut self, steps: usize) {
         self.scene().calm = false;
         for _ in 0..steps {
@@ -139,8 +139,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The time comes to delete what has ended: DynamoDB does so a day early or days late, the bucket before the table or
-    /// after it, each record and each file for itself.
+    /// The retention passes: DynamoDB deletes records up to a day early or days late, and the bucket deletes files before
+    /// or after that, each on its own.
     pub(super) async fn age(&mut self) {
         let stack = &self.universe.stack;
         let images = stack.aws().images(stack.ready().bucket.clone());
@@ -183,7 +183,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Deletes a record as DynamoDB does whose time to live is over.
+    /// Deletes a record as DynamoDB does after its time to live.
     async fn delete(&self, key: &str) {
         let stack = &self.universe.stack;
         let config = aws_sdk_dynamodb::config::Builder::from(stack.config()).endpoint_url(&stack.ready().dynamodb);
@@ -192,7 +192,7 @@ impl<'a> World<'a> {
         client.delete_item().table_name(&stack.ready().table).key("pk", key).send().await.expect("the table answers");
     }
 
-    /// Nothing goes wrong any more, and everything comes to its end.
+    /// Stops the faults, and lets everything come to its end.
     pub(super) async fn settle(&mut self) {
         {
             let mut scene = self.scene();
@@ -201,7 +201,7 @@ impl<'a> World<'a> {
         }
         self.release_all().await;
         self.arrive(Timestamp::from_ms(i64::MAX)).await;
-        // Whoever got no answer asks again, once a writer that died can no longer be at it.
+        // A caller without an answer repeats its request, after the lease of a writer that died.
         self.advance(Duration::from_secs(60)).await;
         for order in 0..self.orders.len() {
             if !self.orders[order].accepted {
@@ -209,7 +209,7 @@ impl<'a> World<'a> {
                 self.release_all().await;
             }
         }
-        // So does one who retried a job, or else leaves it to its deadline.
+        // So does a caller whose retry got no answer, or else the job is left until its deadline.
         for job in self.unanswered.clone() {
             if self.pick(2) == 0 {
                 self.unanswered.remove(&job);
@@ -222,7 +222,7 @@ impl<'a> World<'a> {
         self.release_all().await;
     }
 
-    /// Lets time pass until no ticket is left, which are delivered so many at once.
+    /// Advances the time until no ticket is left, and delivers up to `at_once` tickets together.
     pub(super) async fn work_off(&mut self, at_once: usize) {
         for _ in 0..MOST_DELIVERIES {
             let mut due: Vec<_> = self.scene().queue.iter().flatten().map(|message| message.visible_at).collect();
@@ -234,7 +234,7 @@ impl<'a> World<'a> {
         self.scene().violation("tickets are left that nobody is done with".to_owned());
     }
 
-    /// Holds the world against the rules.
+    /// Checks the world against the rules.
     pub(super) async fn check(&mut self) {
         let images = self.universe.stack.aws().images(self.universe.stack.ready().bucket.clone());
         let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
@@ -242,7 +242,7 @@ impl<'a> World<'a> {
             let mut job = table.get(id).await.expect("the table answers");
             if let Some(left) = job.as_ref().filter(|job| self.unanswered.contains(&id) && job.finished_at().is_none())
             {
-                // The clocks of those who look may be slow.
+                // The reader's clock may be slow.
                 self.advance(left.deadline_at.since(self.universe.clock.now()) + CLOCKS_DIFFER).await;
                 self.look(id).await;
                 self.release_all().await;
@@ -278,7 +278,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Holds what was seen of a job against the rules, and its record against what was seen.
+    /// Checks what was observed of a job against the rules, and its record against what was observed.
     fn check_ledger(&self, id: JobId, job: Option<Job>) -> Option<Job> {
         let most = self.universe.max_attempts;
         let mut scene = self.scene();
@@ -355,7 +355,7 @@ impl<'a> World<'a> {
             let unfit = if self.pick(10) == 0 && !self.scene().calm { " nsfw" } else { "" };
             let prompt = format!("{job}{unfit}");
             self.scene().prompts.insert(prompt.clone(), job.to_string());
-            // More than a third of the jobs are posters; which ones follows from their names, and takes nothing from chance.
+            // More than a third of the jobs are posters. Their ids decide which, so that no random number is used up.
             let poster = job.to_string().ends_with(['0', '3', '6', '9', 'c', 'f']).then(|| json!({ "title": "Heist" }));
             prompts.push(json!({ "prompt": prompt, "poster": poster }));
         }
@@ -366,10 +366,10 @@ impl<'a> World<'a> {
         self.submit(self.orders.len() - 1).await;
     }
 
-    /// Sends a request again that was sent before, whether or not it was answered.
+    /// Repeats an earlier request, whether or not it was answered.
     async fn submit_again(&mut self) {
         let order = self.pick(self.orders.len());
-        // A second request for a batch waits for the first one by the machine's clock, so there are few of them.
+        // A second request for a batch waits for the first by the machine's clock, so it is made rarely.
         if self.orders[order].jobs.len() == 1 || self.pick(10) == 0 {
             self.scene().fault("request sent again");
             self.submit(order).await;
@@ -390,7 +390,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// While a file of a job is being stored or deleted late, somebody cancels or retries the job, without trouble.
+    /// While a late call stores or deletes a file of a job, its owner cancels or retries the job, without faults.
     async fn steer_meanwhile(&mut self) {
         let file = self.scene().late.last().and_then(super::gate::Late::file);
         if let Some((job, deleted)) = file {
@@ -403,7 +403,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Somebody cancels or retries a whole batch.
+    /// The owner cancels or retries a whole batch.
     async fn steer_batch(&mut self) {
         let batches = self.batches();
         if !batches.is_empty() {
@@ -426,9 +426,9 @@ impl<'a> World<'a> {
         self.act(Role::Steersman { jobs, action }, work).await;
     }
 
-    /// Delivers one or two tickets, whose time may not have come, to a worker, or one to the function of dead letters.
+    /// Delivers one or two tickets, possibly before they are visible, to a worker or to the dead-letter function.
     async fn deliver(&mut self) {
-        // A message may be delivered more than once, and before its time.
+        // SQS may deliver a message more than once, and before it is visible again.
         let twice = self.scene().chance(0.15);
         let now = self.universe.clock.now();
         let choice = self.tickets(|message| twice || message.visible_at <= now);
@@ -444,7 +444,7 @@ impl<'a> World<'a> {
         self.deliver_these(tickets).await;
     }
 
-    /// Delivers the tickets whose time has come, so many at once.
+    /// Delivers the visible tickets, up to `at_once` together.
     async fn deliver_all(&mut self, at_once: usize) {
         let now = self.universe.clock.now();
         let due = self.tickets(|message| message.visible_at <= now);
@@ -454,7 +454,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The tickets of the queue that are as `wanted`.
+    /// The tickets of the queue for which `wanted` is true.
     fn tickets(&self, wanted: impl Fn(&Message) -> bool) -> Vec<usize> {
         let scene = self.scene();
         let there = scene.queue.iter().enumerate().filter(|(_, message)| message.as_ref().is_some_and(&wanted));
@@ -488,7 +488,7 @@ impl<'a> World<'a> {
                 record.attributes.insert("ApproximateReceiveCount".to_owned(), message.receives.to_string());
                 record.attributes.insert("SentTimestamp".to_owned(), message.sent_at.ms().to_string());
                 let mut ticket: Value = serde_json::from_str(&message.body).unwrap_or_default();
-                // Half of a deployment writes tickets that the other half cannot read yet.
+                // During a deployment, newer functions send tickets that older ones cannot read yet.
                 record.body =
                     Some(if newer { message.body.replace("\"v\":1", "\"v\":2") } else { message.body.clone() });
                 if newer {
@@ -535,7 +535,7 @@ impl<'a> World<'a> {
         self.act(role, work).await;
     }
 
-    /// Somebody has the messages of the dead-letter queue moved back that are not hidden. They count as new ones.
+    /// The operator moves the visible messages of the dead-letter queue back. They count as new messages.
     fn redrive(&mut self) {
         let mut scene = self.scene();
         let now = scene.clock.now();
@@ -548,12 +548,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Time passes: a little, or more than a lease lasts. Lambda stops an invocation whose time is over, most times.
+    /// Advances the time: a little, or longer than a lease. Lambda usually stops an invocation at its timeout.
     async fn pass_time(&mut self) {
         let kind = self.pick(20);
         let secs = match kind {
             0..11 => self.pick(10),
-            // A worker that is still at it, while the clock of another one says that its time is over.
+            // A worker still works while another one's clock says that its lease is over.
             11..13 => INVOCATION.as_secs() as usize - 1 - self.pick(3),
             13..18 => 97 + self.pick(600),
             _ => 7_200,
@@ -582,8 +582,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The ticket of a worker whose time is almost over is delivered to another one, or to the function of dead letters,
-    /// which looks at the job at once.
+    /// The ticket of a worker whose time is almost over is delivered to another worker or to the dead-letter function,
+    /// which reads the job at once.
     async fn deliver_to_another(&mut self) {
         let now = self.universe.clock.now();
         let held = self.actors.values().find_map(|actor| match &actor.role {
