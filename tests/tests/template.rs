@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::http::Method;
 use local::template::{Deployment, GatewayResponse, Route, Surroundings, TEMPLATE, TemplateError};
 use serde_json::{Value, json};
 use shared::api::ROUTES;
@@ -101,6 +102,23 @@ fn pages_of_the_allowed_origin_may_read_api_gateways_own_answers() {
     }
     let paths: BTreeSet<_> = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
     assert_eq!(allowing.preflights.keys().cloned().collect::<BTreeSet<_>>(), paths);
+}
+
+#[tokio::test]
+async fn a_page_may_send_the_bucket_the_same_requests_deployed_and_local() {
+    let template = document();
+    let rules = &template["Resources"]["ImageBucket"]["Properties"]["CorsConfiguration"]["CorsRules"];
+    let [rule] = rules.as_array().expect("rules").as_slice() else { panic!("{rules}") };
+    assert_eq!((&rule["AllowedOrigins"], &rule["AllowedHeaders"]), (&json!(["*"]), &json!(["*"])));
+    let pipeline = Pipeline::without_event_sources().await;
+    let address = format!("{}/{}/batches/1/input", pipeline.ready().s3, pipeline.ready().bucket);
+    let ask = pipeline.http.request(Method::OPTIONS, address).header("origin", "https://app.example.com");
+    let ask = ask.header("access-control-request-method", "PUT").send().await.expect("the bucket answers");
+    assert_eq!(ask.status(), 204);
+    assert_eq!(ask.headers()["access-control-allow-origin"], "*");
+    let allowed = ask.headers()["access-control-allow-methods"].to_str().expect("methods");
+    assert_eq!(json!(allowed.split(", ").collect::<Vec<_>>()), rule["AllowedMethods"]);
+    pipeline.stack.stop().await;
 }
 
 #[test]

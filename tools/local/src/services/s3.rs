@@ -162,7 +162,7 @@ fn take_back_unfinished(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers one request. Pages of any origin may read the answer, because a presigned URL works for everybody.
+/// Answers one request. Pages of any origin may send it and read the answer, because a presigned URL works for everybody.
 async fn answer(State(buckets): State<Buckets>, request: Request) -> Response {
     let from_browser = request.headers().contains_key(ORIGIN);
     let preflight =
@@ -173,7 +173,7 @@ async fn answer(State(buckets): State<Buckets>, request: Request) -> Response {
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, any.clone());
         if preflight {
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, PUT"));
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, any);
         } else {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Content-Disposition, ETag"));
