@@ -36,12 +36,14 @@ pub(crate) struct EventSource {
     pub(crate) maximum_concurrency: usize,
     /// The function's timeout.
     pub(crate) timeout: Duration,
+    /// Whether an invocation may be cut off, because whatever it did is repeated at no cost.
+    pub(crate) interruptible: bool,
     /// The function.
     pub(crate) handler: Handler,
 }
 
 impl EventSource {
-    /// Invokes the function until `stop` turns true, and then waits for running invocations.
+    /// Invokes the function until `stop` turns true, and then waits for running invocations or cuts them off.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(self.maximum_concurrency));
         let mut invocations = JoinSet::new();
@@ -63,8 +65,12 @@ impl EventSource {
                 });
             }
         }
-        // They end by the function's timeout. A painting that is cut off would be paid for again.
-        invocations.join_all().await;
+        if self.interruptible {
+            invocations.shutdown().await;
+        } else {
+            // They end by the function's timeout. A painting that is cut off would be paid for again.
+            invocations.join_all().await;
+        }
     }
 
     async fn receive(&self) -> Vec<Message> {
@@ -143,5 +149,65 @@ impl EventSource {
         record.event_source = Some("aws:sqs".to_owned());
         record.event_source_arn = Some(self.queue_arn.clone());
         record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::FutureExt;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::services::Sqs;
+    use crate::services::testing::Running;
+
+    /// Stops an event source while its function works. Returns whether the function finished; `go` lets it.
+    async fn finishes(interruptible: bool, go: Arc<Notify>) -> bool {
+        let sqs = Sqs::new("us-west-2", "000000000000");
+        let sqs = Running::start(|listener, signal| sqs.serve(listener, signal)).await;
+        let client = Client::new(&sqs.sdk_config());
+        let queue = client.create_queue().queue_name("queue").send().await.expect("a queue");
+        let queue_url = queue.queue_url.expect("its URL");
+        client.send_message().queue_url(&queue_url).message_body("work").send().await.expect("sent");
+
+        let (begun, finished) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let (begins, work) = (begun.clone(), finished.clone());
+        let handler: Handler = Arc::new(move |_| {
+            let (begins, go, work) = (begins.clone(), go.clone(), work.clone());
+            async move {
+                begins.notify_one();
+                go.notified().await;
+                work.store(true, Ordering::Relaxed);
+                Ok(SqsBatchResponse::default())
+            }
+            .boxed()
+        });
+        let source = EventSource {
+            client,
+            queue_url,
+            queue_arn: "arn:aws:sqs:us-west-2:000000000000:queue".to_owned(),
+            batch_size: 1,
+            maximum_concurrency: 1,
+            timeout: Duration::from_secs(900),
+            interruptible,
+            handler,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let source = tokio::spawn(source.run(stopped));
+        begun.notified().await;
+        stop.send_replace(true);
+        source.await.expect("it does not panic");
+        sqs.stop().await;
+        finished.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_stop_cuts_off_only_what_may_be_interrupted() {
+        assert!(!finishes(true, Arc::new(Notify::new())).await);
+        let go = Arc::new(Notify::new());
+        go.notify_one();
+        assert!(finishes(false, go).await);
     }
 }

@@ -123,6 +123,8 @@ impl Apps {
                     batch_size: source.batch_size,
                     maximum_concurrency: source.scaling.maximum_concurrency,
                     timeout: Duration::from_secs(function.timeout),
+                    // It works for up to a quarter of an hour, in steps that it can repeat.
+                    interruptible: name == "batch",
                     handler: self.queue_handler(name)?,
                 });
             }

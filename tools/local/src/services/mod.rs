@@ -84,7 +84,7 @@ async fn drain(server: impl Future<Output = Result<(), Error>>, shutdown: Shutdo
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     //! What the tests of the three services share: a service on its own port, and the SDK's settings to reach it.
 
     use std::future::Future;
@@ -99,15 +99,15 @@ mod testing {
     use super::Error;
 
     /// A service that runs for one test.
-    pub(super) struct Running {
-        pub(super) address: SocketAddr,
+    pub(crate) struct Running {
+        pub(crate) address: SocketAddr,
         stop: oneshot::Sender<()>,
         task: JoinHandle<Result<(), Error>>,
     }
 
     impl Running {
         /// Binds a port and starts the service on it.
-        pub(super) async fn start<F>(serve: impl FnOnce(TcpListener, BoxedSignal) -> F) -> Self
+        pub(crate) async fn start<F>(serve: impl FnOnce(TcpListener, BoxedSignal) -> F) -> Self
         where
             F: Future<Output = Result<(), Error>> + Send + 'static,
         {
@@ -122,12 +122,12 @@ mod testing {
         }
 
         /// The SDK's settings for this service.
-        pub(super) fn sdk_config(&self) -> SdkConfig {
+        pub(crate) fn sdk_config(&self) -> SdkConfig {
             self.sdk_config_as(Credentials::new("key", "secret", None, None, "test"))
         }
 
         /// The SDK's settings for this service, with other credentials.
-        pub(super) fn sdk_config_as(&self, credentials: Credentials) -> SdkConfig {
+        pub(crate) fn sdk_config_as(&self, credentials: Credentials) -> SdkConfig {
             SdkConfig::builder()
                 .behavior_version(BehaviorVersion::latest())
                 .http_client(aws_smithy_http_client::Builder::new().build_http())
@@ -138,12 +138,12 @@ mod testing {
         }
 
         /// Stops the service.
-        pub(super) async fn stop(self) {
+        pub(crate) async fn stop(self) {
             self.stop.send(()).expect("the service still runs");
             self.task.await.expect("the service does not panic").expect("the service ends well");
         }
     }
 
     /// A shutdown signal of a nameable type.
-    pub(super) type BoxedSignal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+    pub(crate) type BoxedSignal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 }
