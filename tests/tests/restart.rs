@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use local::{Options, Stack, StartError};
+use serde_json::{Value, json};
+use shared::api::BatchView;
+use shared::batch::BatchStatus;
+use tests::pipeline::Pipeline;
 use tests::restart::{Plan, restart};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,4 +27,35 @@ async fn two_stacks_never_share_their_data() {
     assert!(matches!(second, Err(StartError::DataInUse(path)) if path == data.path()));
     first.stop().await;
     Stack::start(options()).await.expect("the data is free again").stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_from_a_file_goes_on_after_a_restart() {
+    let data = tempfile::tempdir().expect("a directory");
+    let options = |event_sources| Options { data: Some(data.path().to_owned()), event_sources, ..Options::default() };
+    let before = Pipeline::with(options(false)).await;
+    let mut ids = Vec::new();
+    for start in [true, false] {
+        let batch = before.post("/batches", &json!({ "input": { "format": "txt" } })).await;
+        let batch: BatchView = batch.json().await.expect("a batch");
+        let url = &batch.upload.as_ref().expect("where to upload the file").url;
+        let put = before.http.put(url).body("A heist\nA wedding\n").send().await.expect("the bucket answers");
+        assert!(put.status().is_success());
+        if start {
+            let started = before.post(&format!("/batches/{}/start", batch.id), &Value::Null).await;
+            assert_eq!(started.status(), 202);
+        }
+        ids.push(batch.id);
+    }
+    before.stack.stop().await;
+
+    let after = Pipeline::with(options(true)).await;
+    let ended = after.batch_when(ids[0], |batch| !batch.status.is_active()).await;
+    assert_eq!((ended.status, ended.counts.succeeded), (BatchStatus::Completed, 2));
+    let results = after.get(&format!("/batches/{}/results", ids[0])).await;
+    let results = results.text().await.expect("the results");
+    assert_eq!(results.matches(r#""status":"succeeded""#).count(), 2, "{results}");
+    let waiting = after.batch_when(ids[1], |_| true).await;
+    assert_eq!(waiting.status, BatchStatus::AwaitingInput, "nobody has started it");
+    after.stack.stop().await;
 }
