@@ -219,8 +219,8 @@ async fn submit_all(pipeline: &Pipeline, app: &submit::App) -> Vec<(&'static str
 
 /// A batch from a file that has ended, with a skipped line and a failed job.
 async fn ended_file_batch(pipeline: &Pipeline) -> String {
-    let order = json!({ "input": { "format": "txt" }, "on_bad_line": "skip" });
-    let id = started(pipeline, order, "nsfw\n{}\n").await;
+    let order = json!({ "input": { "format": "ndjson" }, "on_bad_line": "skip" });
+    let id = started(pipeline, order, "{\"prompt\":\"nsfw\"}\n{}\n").await;
     step(pipeline, id).await;
     paint(pipeline, id).await;
     assert!(step(pipeline, id).await);
