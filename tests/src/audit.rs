@@ -73,7 +73,7 @@ pub async fn audit(pipeline: &Pipeline, accepted: &[Accepted]) -> Audit {
         audit.violations.push(format!("{key} is in the bucket and belongs to no job that succeeded"));
     }
     let ready = pipeline.ready();
-    for url in [&ready.queue_url, &ready.dead_letter_queue_url, &ready.parked_queue_url] {
+    for url in [&ready.queue_url, &ready.dead_letter_queue_url, &ready.parked_queue_url, &ready.batch_queue_url] {
         let left = pipeline.messages(url).await;
         if left > 0 {
             audit.violations.push(format!("{left} messages are left in {url}"));
@@ -169,7 +169,8 @@ async fn records(pipeline: &Pipeline, batch: BatchId) -> HashMap<JobId, Job> {
 
 /// The sizes of all pictures in the bucket, by their keys.
 async fn pictures(pipeline: &Pipeline) -> HashMap<String, i64> {
-    let mut pages = pipeline.s3().list_objects_v2().bucket(&pipeline.ready().bucket).into_paginator().send();
+    let pages = pipeline.s3().list_objects_v2().bucket(&pipeline.ready().bucket).prefix("images/");
+    let mut pages = pages.into_paginator().send();
     let mut pictures = HashMap::new();
     while let Some(page) = pages.next().await {
         let page = page.expect("the bucket answers");

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use shared::api::{BatchView, HealthView, JobsView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
+use shared::{BatchId, JobId};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -50,6 +51,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// The idempotency key of the batch.
 const KEY: &str = "restart";
 
+/// How many jobs of a file a batch admits before it records how far it is.
+const PART: usize = shared::file_batch::JOBS_PER_PART;
+
 /// What happens to a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -61,6 +65,36 @@ pub struct Plan {
     pub latency: Duration,
     /// The seed of the moments of the kills.
     pub seed: u64,
+}
+
+/// What happens to a stack that paints the lines of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FilePlan {
+    /// How many lines the file has.
+    pub lines: usize,
+    /// How long the model takes for a picture.
+    pub latency: Duration,
+    /// How long the batch may take.
+    pub patience: Duration,
+}
+
+/// How the batch from a file fared.
+#[derive(Debug)]
+pub struct FileReport {
+    /// What it was put through.
+    pub plan: FilePlan,
+    /// The status of the batch at each kill, and how many lines were checked, jobs admitted, and paintings begun.
+    pub killed_at: Vec<(BatchStatus, u64, usize, usize)>,
+    /// How many lines the results have.
+    pub results: usize,
+    /// How many paintings the model began.
+    pub paintings: usize,
+    /// The longest that a process took from its start until everything answered.
+    pub slowest_start: Duration,
+    /// How long all of it took.
+    pub took: Duration,
+    /// The outcome of the jobs.
+    pub audit: Audit,
 }
 
 /// When a process is killed.
@@ -175,6 +209,88 @@ pub async fn restart(plan: Plan) -> Report {
     }
 }
 
+/// Kills the local stack three times over a batch from a file: as soon as it is started, while its jobs are admitted, and
+/// while they are painted. Lets it finish, and looks at every line.
+///
+/// # Panics
+/// When the stack does not start, or does not go on.
+pub async fn restart_with_file(plan: FilePlan) -> FileReport {
+    let binary = binary("local");
+    let start = Instant::now();
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = Model::start(plan.latency).await;
+    let mut stack = Local {
+        binary,
+        directory: directory.path().to_owned(),
+        model: model.address.clone(),
+        http: Client::new(),
+        slowest_start: Duration::ZERO,
+    };
+    let mut killed_at = Vec::new();
+    let mut id = None;
+    for kill in 0..3 {
+        let mut life = stack.spawn();
+        let ready = stack.ready(&mut life).await;
+        let batch = match id {
+            Some(id) => id,
+            None => stack.start_file(&ready, plan.lines).await,
+        };
+        id = Some(batch);
+        let view = match kill {
+            0 => stack.file_when(&ready, batch, plan.patience, |_| true).await,
+            1 => {
+                let admitted = plan.lines.min(PART);
+                let reached = |view: &BatchView| {
+                    view.progress.as_ref().is_some_and(|progress| progress.admitted_jobs >= admitted)
+                };
+                stack.file_when(&ready, batch, plan.patience, reached).await
+            }
+            _ => {
+                model.begins(plan.lines / 2).await;
+                stack.file_when(&ready, batch, plan.patience, |_| true).await
+            }
+        };
+        // This is SIGKILL.
+        life.kill().await.expect("the process can be killed");
+        let (lines, jobs) =
+            view.progress.map(|progress| (progress.checked_lines, progress.admitted_jobs)).unwrap_or_default();
+        killed_at.push((view.status, lines, jobs, *model.begun.borrow()));
+    }
+    let id = id.expect("the batch was started");
+
+    let mut life = stack.spawn();
+    let ready = stack.ready(&mut life).await;
+    let ended = |view: &BatchView| view.links.results.is_some();
+    let view = stack.file_when(&ready, id, plan.patience, ended).await;
+    let results = stack.results(&view).await;
+    stack.finish(&ready, &Accepted { batch: id, jobs: Vec::new() }).await;
+    life.kill().await.expect("the process can be killed");
+
+    let options = Options { data: Some(stack.data()), event_sources: false, ..Options::default() };
+    let pipeline = Pipeline::with(options).await;
+    let jobs = (0..plan.lines).map(|index| JobId::in_batch(id, index)).collect();
+    let mut audit = audit(&pipeline, &[Accepted { batch: id, jobs }]).await;
+    let environment = &pipeline.stack.deployment().functions["worker"].environment;
+    let in_flight: u64 = environment["POSTERS_IN_FLIGHT"].parse().expect("a number");
+    let source = &pipeline.stack.deployment().functions["worker"].sources[0];
+    let at_once = in_flight * source.scaling.maximum_concurrency as u64;
+    pipeline.stop().await;
+
+    let paintings = model.paintings.lock().expect("no one panicked").clone();
+    let same = Plan { jobs: plan.lines, kills: killed_at.len(), latency: plan.latency, seed: 0 };
+    audit.compare_paintings(&same, &paintings, at_once);
+    audit.compare_results(&view, &results);
+    FileReport {
+        plan,
+        killed_at,
+        results: results.len(),
+        paintings: paintings.values().sum(),
+        slowest_start: stack.slowest_start,
+        took: start.elapsed(),
+        audit,
+    }
+}
+
 /// The moments of the kills: the first during the submission, some during a start, the others spread over the paintings.
 fn moments(plan: &Plan) -> Vec<Moment> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
@@ -205,6 +321,28 @@ fn prompt(number: usize) -> String {
 }
 
 impl Audit {
+    /// Holds the results of a batch from a file against the records and the batch.
+    fn compare_results(&mut self, view: &BatchView, results: &[Value]) {
+        let mut broken = Vec::new();
+        if view.status != BatchStatus::Completed || view.counts.succeeded != results.len() {
+            broken.push(format!("the batch is {} with {:?}, of {} results", view.status, view.counts, results.len()));
+        }
+        let jobs: HashMap<_, _> = self.jobs.iter().map(|job| (job.id.to_string(), job)).collect();
+        for (number, line) in results.iter().enumerate() {
+            let job = line["job_id"].as_str().and_then(|id| jobs.get(id));
+            let good = job.is_some_and(|job| {
+                job.order.prompt.as_str() == prompt(number) && line["status"] == json!(job.status().as_str())
+            });
+            if !good || line["line"] != json!(number + 1) {
+                broken.push(format!("line {} of the results is {line}", number + 1));
+            }
+        }
+        if results.len() != self.jobs.len() {
+            broken.push(format!("{} results of {} jobs", results.len(), self.jobs.len()));
+        }
+        self.violations.append(&mut broken);
+    }
+
     /// How many times a job was claimed again. Only kills disturb this pipeline.
     fn interrupted(&self) -> u64 {
         self.jobs.iter().map(|job| u64::from(job.attempts.saturating_sub(1))).sum()
@@ -350,6 +488,44 @@ impl Local {
         Accepted { batch: batch.id, jobs: batch.jobs.unwrap_or_default().into_iter().map(|job| job.id).collect() }
     }
 
+    /// Submits a batch, uploads its file, and starts it.
+    async fn start_file(&self, ready: &Ready, lines: usize) -> BatchId {
+        let order = json!({ "input": { "format": "ndjson" } });
+        let post = || self.http.post(format!("{}/batches", ready.api)).header("Idempotency-Key", KEY).json(&order);
+        let batch: BatchView = answer(post, StatusCode::ACCEPTED).await;
+        let file: String = (0..lines).map(|number| format!("{}\n", json!({ "prompt": prompt(number) }))).collect();
+        let put = self.http.put(batch.upload.expect("it awaits its file").url).body(file);
+        assert_eq!(put.send().await.expect("the bucket answers").status(), StatusCode::OK);
+        let start = || self.http.post(format!("{}/batches/{}/start", ready.api, batch.id));
+        answer::<BatchView>(start, StatusCode::ACCEPTED).await.id
+    }
+
+    /// The batch once it is as `wanted`.
+    async fn file_when(
+        &self,
+        ready: &Ready,
+        id: BatchId,
+        patience: Duration,
+        wanted: impl Fn(&BatchView) -> bool,
+    ) -> BatchView {
+        let end = Instant::now() + patience;
+        loop {
+            let batch: BatchView = self.get(&format!("{}/batches/{id}", ready.api)).await;
+            if wanted(&batch) {
+                return batch;
+            }
+            assert!(Instant::now() < end, "the batch stays as it is: {batch:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// The results of a batch that has ended.
+    async fn results(&self, batch: &BatchView) -> Vec<Value> {
+        let url = batch.links.results.as_ref().expect("it has results");
+        let text = self.http.get(url).send().await.expect("the API answers").text().await.expect("a file");
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
+    }
+
     /// Waits until every job has ended and no ticket is left. Fails when there is no progress.
     async fn finish(&self, ready: &Ready, accepted: &Accepted) {
         let mut last = None;
@@ -413,6 +589,26 @@ async fn answer<T: DeserializeOwned>(request: impl Fn() -> RequestBuilder, wante
         let for_now = status.is_server_error() && Instant::now() < end;
         assert!(for_now, "{status}: {}", answer.text().await.unwrap_or_default());
         sleep(POLL * 100).await;
+    }
+}
+
+impl fmt::Display for FileReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, audit, .. } = self;
+        writeln!(f, "lines          {} in one file, model {:?}", plan.lines, plan.latency)?;
+        for (status, lines, jobs, paintings) in &self.killed_at {
+            writeln!(
+                f,
+                "killed         {status}: {lines} lines checked, {jobs} jobs admitted, {paintings} paintings begun"
+            )?;
+        }
+        let (took, slowest) = (self.took.as_secs_f64(), self.slowest_start.as_secs_f64());
+        writeln!(f, "time           {took:.1} s, slowest start {slowest:.2} s")?;
+        writeln!(f, "results        {} lines", self.results)?;
+        writeln!(f, "succeeded      {}", audit.succeeded)?;
+        writeln!(f, "failed         {:?}", audit.failed)?;
+        writeln!(f, "paintings      {}, {} attempts interrupted", self.paintings, audit.interrupted())?;
+        write!(f, "{audit}")
     }
 }
 

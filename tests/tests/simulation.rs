@@ -1,11 +1,12 @@
 //! Small simulated worlds in which everything fails that can fail, and the planted bugs that they must notice.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use tests::simulation::{Ailment, Bug, Tally, Universe};
+use tests::simulation::{Ailment, Bug, FileBug, Tally, Universe};
 
 /// How many worlds each run of the tests has. `POSTER_WORLDS` sets another number or a range of seeds, such as
 /// `1000..2000`. `POSTER_SEED` runs the one world of that seed, which repeats a failure.
@@ -14,16 +15,19 @@ const WORLDS: u64 = 200;
 /// The number of worlds within which each planted bug must be noticed.
 const PATIENCE: u64 = 200;
 
+/// The number of worlds of files in each run of the tests, unless `POSTER_WORLDS` or `POSTER_SEED` says otherwise.
+const FILE_WORLDS: u64 = 60;
+
 /// How many universes run in parallel, each on a thread of its own.
 const UNIVERSES: u64 = 2;
 
-fn seeds() -> Range<u64> {
+fn seeds(worlds: u64) -> Range<u64> {
     let number = |text: &str| text.parse().expect("a number");
     if let Ok(seed) = std::env::var("POSTER_SEED") {
         return number(&seed)..number(&seed) + 1;
     }
     match std::env::var("POSTER_WORLDS") {
-        Err(_) => 0..WORLDS,
+        Err(_) => 0..worlds,
         Ok(worlds) => match worlds.split_once("..") {
             None => 0..number(&worlds),
             Some((from, to)) => number(from)..number(to),
@@ -42,11 +46,22 @@ fn in_universe<T: Send>(work: impl AsyncFnOnce(&Universe) -> T + Send) -> T {
     })
 }
 
-/// Runs the worlds of these seeds. Returns their tally and the violations.
-async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>) -> (Tally, Vec<String>) {
+/// Where the jobs of worlds come from.
+#[derive(Clone, Copy)]
+enum Jobs {
+    FromRequests,
+    FromFiles,
+}
+
+/// Runs the worlds of these seeds. Returns what happened to them, and the violations.
+async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>, jobs: Jobs) -> (Tally, Vec<String>) {
     let (mut tally, mut violations) = (Tally::default(), Vec::new());
     for seed in seeds {
-        match universe.world(seed, None).await {
+        let world = match jobs {
+            Jobs::FromRequests => universe.world(seed, None).await,
+            Jobs::FromFiles => universe.file_world(seed, None).await,
+        };
+        match world {
             Ok(world) => tally.add(&world),
             Err(happened) => {
                 // With thousands of worlds, the first violation is printed before the last world ends.
@@ -58,12 +73,13 @@ async fn worlds(universe: &Universe, seeds: impl Iterator<Item = u64>) -> (Tally
     (tally, violations)
 }
 
-#[test]
-fn no_disorder_loses_a_job_or_pays_for_it_twice_without_a_reason() {
+/// Runs the worlds of these seeds in all universes. Returns what happened to them.
+fn all_worlds(seeds: &Range<u64>, jobs: Jobs) -> Tally {
     let (mut tally, mut violations) = (Tally::default(), Vec::new());
     std::thread::scope(|scope| {
-        let part = |part: u64| seeds().filter(move |seed| seed % UNIVERSES == part);
-        let start = |number| scope.spawn(move || in_universe(async |universe| worlds(universe, part(number)).await));
+        let part = |part: u64| seeds.clone().filter(move |seed| seed % UNIVERSES == part);
+        let start =
+            |number| scope.spawn(move || in_universe(async |universe| worlds(universe, part(number), jobs).await));
         let started: Vec<_> = (0..UNIVERSES).map(start).collect();
         for universe in started {
             let (part, happened) = universe.join().expect("a universe does not panic");
@@ -75,8 +91,44 @@ fn no_disorder_loses_a_job_or_pays_for_it_twice_without_a_reason() {
         let seeds: Vec<_> = violations.iter().filter_map(|violation| violation.lines().next()).collect();
         panic!("{first}\n{} worlds broke a rule:\n{}", seeds.len(), seeds.join("\n"));
     }
+    tally
+}
+
+#[test]
+fn no_disorder_loses_a_job_or_pays_for_it_twice_without_a_reason() {
+    let tally = all_worlds(&seeds(WORLDS), Jobs::FromRequests);
     assert!(tally.worlds < 100 || tally.faults.len() >= 35, "every kind of fault has happened: {:?}", tally.faults);
     eprintln!("simulation: {tally}, lost = 0");
+}
+
+#[test]
+fn no_disorder_loses_a_line_of_a_file() {
+    let tally = all_worlds(&seeds(FILE_WORLDS), Jobs::FromFiles);
+    assert!(tally.worlds < 60 || tally.jobs > tally.worlds, "few jobs were accepted: {tally}");
+    eprintln!("simulation of files: {tally}, lost = 0");
+}
+
+#[test]
+fn every_rule_about_files_that_is_left_out_is_missed() {
+    let unnoticed = in_universe(async |universe| {
+        let mut unnoticed = Vec::new();
+        for &bug in FileBug::ALL.iter().filter(|bug| is_asked_for(*bug)) {
+            let mut noticed = false;
+            for seed in 0..FILE_WORLDS {
+                if let Err(violations) = universe.file_world(seed, Some(bug)).await {
+                    let violation = violations.lines().next().unwrap_or_default();
+                    eprintln!("simulation: {bug:?} is noticed after {} worlds: {violation:.200}", seed + 1);
+                    noticed = true;
+                    break;
+                }
+            }
+            if !noticed {
+                unnoticed.push(bug);
+            }
+        }
+        unnoticed
+    });
+    assert!(unnoticed.is_empty(), "not noticed in {FILE_WORLDS} worlds: {unnoticed:?}");
 }
 
 #[test]
@@ -111,7 +163,7 @@ fn a_seed_always_makes_the_same_history() {
 }
 
 /// Whether to search for a planted bug: for all, unless `POSTER_BUG` names one.
-fn is_asked_for(bug: &Bug) -> bool {
+fn is_asked_for(bug: &impl Debug) -> bool {
     std::env::var("POSTER_BUG").map_or(true, |name| name == format!("{bug:?}"))
 }
 
@@ -127,8 +179,8 @@ fn every_rule_that_is_left_out_is_noticed() {
         }
         false
     };
-    // Some bugs take many more worlds than others, so each universe takes the next bug when it has finished one.
-    let bugs = Mutex::new(Bug::ALL.iter().filter(|bug| is_asked_for(bug)));
+    // Some bugs take many more worlds than others, so each universe takes the next bug when it is done with one.
+    let bugs = Mutex::new(Bug::ALL.iter().filter(|bug| is_asked_for(*bug)));
     let next = || bugs.lock().expect("no one panicked").next();
     let part = || {
         in_universe(async |universe| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use local::bedrock::{Behavior, Faults};
-use tests::restart::{Plan, restart};
+use tests::restart::{FilePlan, Plan, restart, restart_with_file};
 use tests::simulation::{Ailment, Universe};
 use tests::soak::{Load, soak};
 use tests::volume::{Plan as Volume, volume};
@@ -62,6 +62,11 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["kills", "outage"])]
     volume: bool,
 
+    /// Instead of load with faults, upload a file with a line for each job, and kill the local stack's binary three times
+    /// over its batch
+    #[arg(long, conflicts_with_all = ["kills", "outage", "volume"])]
+    file: bool,
+
     /// The seed of the moments of the kills [default: a random one]
     #[arg(long, requires = "kills")]
     seed: Option<u64>,
@@ -102,7 +107,7 @@ fn build_programs() {
 #[tokio::main]
 async fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::parse();
-    if arguments.volume || arguments.kills.is_some() {
+    if arguments.volume || arguments.file || arguments.kills.is_some() {
         build_programs();
     }
     let latency = Duration::from_millis(arguments.latency);
@@ -118,6 +123,11 @@ async fn main() -> std::io::Result<ExitCode> {
                 patience: Duration::from_secs(3600),
             };
             let report = volume(plan).await;
+            (report.to_string(), report.audit.is_good())
+        }
+        _ if arguments.file => {
+            let plan = FilePlan { lines: arguments.jobs, latency, patience: Duration::from_secs(3600) };
+            let report = restart_with_file(plan).await;
             (report.to_string(), report.audit.is_good())
         }
         (_, Some(lasts)) => {

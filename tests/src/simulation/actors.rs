@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
+use aws_lambda_events::sqs::SqsBatchResponse;
 use aws_sdk_sqs::config::{AsyncSleep, Sleep};
 use lambda_runtime::Error;
 use local::Apps;
@@ -67,6 +68,10 @@ pub(super) enum Role {
     Nobody,
     /// A worker, or the dead-letter function, with these tickets.
     Worker { tickets: Vec<usize>, began: Timestamp },
+    /// The owner of the batch from a file with this number, whose request submits or starts it.
+    FileOwner { file: usize, starts: bool },
+    /// The function of batches from files, with these tickets.
+    Batch { tickets: Vec<usize>, began: Timestamp },
 }
 
 pub(super) struct Actor {
@@ -80,6 +85,7 @@ pub(super) struct Actor {
 pub(super) struct Process {
     pub(super) apps: Apps,
     pub(super) clock: Clock,
+    version: Version,
     actor: Arc<AtomicUsize>,
 }
 
@@ -119,10 +125,14 @@ impl World<'_> {
     {
         let id = self.next_actor;
         self.next_actor += 1;
-        let process = self.process();
+        let knows_files = matches!(role, Role::Batch { .. } | Role::FileOwner { .. });
+        let process = self.process(knows_files);
         process.actor.store(id, Ordering::Relaxed);
-        if let Role::Worker { began, .. } = role {
+        if let Role::Worker { began, .. } | Role::Batch { began, .. } = role {
             self.scene().alive.insert(id, began);
+        }
+        if let Role::Batch { began, .. } = role {
+            self.scene().files.began.insert(id, began);
         }
         let (news, work) = (self.sender.clone(), work(process.apps.clone()));
         let task = tokio::spawn(async move {
@@ -173,6 +183,7 @@ impl World<'_> {
             && action.ends_with("retry")
         {
             self.unanswered.extend(jobs);
+            self.ever_unanswered.extend(jobs);
         }
     }
 
@@ -206,7 +217,10 @@ impl World<'_> {
                     self.note_unanswered(&role);
                 }
             }
-            (Role::Worker { tickets, .. }, Outcome::ComeBack(mut back)) => {
+            (Role::FileOwner { file, starts }, Outcome::Answer(status, body)) => {
+                self.answered(file, starts, status, &body)
+            }
+            (Role::Worker { tickets, .. } | Role::Batch { tickets, .. }, Outcome::ComeBack(mut back)) => {
                 self.scene().history.push(format!("{id}: is done; of {tickets:?} come back {back:?}"));
                 let mut scene = self.scene();
                 let panicked = scene.panicked.contains(&id);
@@ -227,16 +241,18 @@ impl World<'_> {
     }
 
     /// Functions that serve no actor: frozen ones, or new ones.
-    fn process(&mut self) -> Process {
-        if !self.frozen.is_empty() && self.pick(3) > 0 {
-            let index = self.pick(self.frozen.len());
-            return self.frozen.swap_remove(index);
+    fn process(&mut self, knows_files: bool) -> Process {
+        // The version before the present one has no batches from files.
+        let fit = |process: &Process| !knows_files || process.version != Version::Former;
+        let frozen: Vec<_> = (0..self.frozen.len()).filter(|&index| fit(&self.frozen[index])).collect();
+        if !frozen.is_empty() && self.pick(3) > 0 {
+            return self.frozen.swap_remove(frozen[self.pick(frozen.len())]);
         }
         let config = self.universe.stack.config();
         let inner = config.http_client().expect("the stack has a client");
         let (news, scene, actor) = (self.sender.clone(), self.scene.clone(), Arc::new(AtomicUsize::new(0)));
         let version = match self.pick(8) {
-            0 => Version::Former,
+            0 if !knows_files => Version::Former,
             1 => Version::Newer,
             _ => Version::Present,
         };
@@ -248,7 +264,7 @@ impl World<'_> {
         let clock = Clock::still(self.universe.clock.now());
         self.set_off(&clock);
         let apps = self.universe.stack.apps_with(config, &clock).expect("the settings are good");
-        Process { apps, clock, actor }
+        Process { apps, clock, version, actor }
     }
 
     /// Sets a clock fast or slow, within the difference that clocks may have.
@@ -310,6 +326,15 @@ impl World<'_> {
         let mut request = events::post(path, id, key, body).payload;
         request.request_context.identity.api_key_id = Some(self.owner.as_str().to_owned());
         request
+    }
+}
+
+impl Outcome {
+    /// What a function has come to that was delivered tickets.
+    pub(super) fn of_delivery(answer: &SqsBatchResponse) -> Self {
+        let failures = answer.batch_item_failures.iter();
+        let back = failures.filter_map(|failure| failure.item_identifier.strip_prefix("message-")?.parse().ok());
+        Self::ComeBack(back.collect())
     }
 }
 

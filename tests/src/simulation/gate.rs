@@ -18,6 +18,7 @@ use shared::{JobId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actors::News;
+use super::files::{FileBug, hide_cancellation};
 use super::scene::{CLOCKS_DIFFER, Fate, Scene, answer};
 use super::versions::{NEWER, Version};
 use super::{Bug, INVOCATION};
@@ -189,6 +190,12 @@ impl Gate {
                            table was exceeded.";
             return Ok(answer(400, &json!({ "__type": code, "message": message })));
         }
+        if operation == "SendMessageBatch" && self.scene().has_file_bug(actor, FileBug::TicketsForgotten) {
+            let entries = body["Entries"].as_array().into_iter().flatten();
+            let sent: Vec<_> =
+                entries.map(|entry| json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "" })).collect();
+            return Ok(answer(200, &json!({ "Successful": sent, "Failed": [] })));
+        }
         match operation {
             "SendMessage" => Ok(self.scene().send(self.version, &body)),
             "SendMessageBatch" => Ok(self.scene().send_batch(self.version, &body)),
@@ -229,6 +236,9 @@ impl Gate {
             }
             scene.written(actor, &job, &item);
         }
+        if let Some(batch) = item["pk"]["S"].as_str().and_then(|pk| pk.strip_prefix("BATCH#")) {
+            scene.batch_written(actor, batch, &item);
+        }
         scene.stored(item);
     }
 
@@ -241,6 +251,10 @@ impl Gate {
     ) -> Result<HttpResponse, ConnectorError> {
         if self.scene().bug == Some(Bug::CreateWithoutCondition) {
             strip_condition(&mut request, &mut body);
+        }
+        let job = body["Item"]["pk"]["S"].as_str().is_some_and(|pk| pk.starts_with("JOB#"));
+        if job && self.scene().has_file_bug(actor, FileBug::RecordsNotWritten) {
+            return Ok(answer(200, &json!({})));
         }
         self.version.write(&mut body["Item"]);
         replace_body(&mut request, &body);
@@ -293,6 +307,10 @@ impl Gate {
         let response = inner.call(request).await?;
         if response.status().is_success() {
             self.stored(actor, body_of(response.body())["Attributes"].take());
+        } else if self.scene().has_file_bug(actor, FileBug::CancellationOverlooked) {
+            let mut failed = body_of(response.body());
+            hide_cancellation(&mut failed["Item"]);
+            return Ok(answer_like(&response, &failed));
         }
         Ok(response)
     }
@@ -327,6 +345,11 @@ impl Gate {
         }
         Ok(response)
     }
+}
+
+/// Another body of an answer.
+fn answer_like(response: &HttpResponse, body: &Value) -> HttpResponse {
+    answer(response.status().as_u16(), body)
 }
 
 /// A body as JSON, or null.

@@ -10,6 +10,7 @@
 
 mod actors;
 mod bulk;
+mod files;
 mod gate;
 mod model;
 mod observer;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use local::{Options, Stack};
 use shared::{Clock, Timestamp};
 
+pub use self::files::FileBug;
 pub use self::outage::{Ailment, Outage};
 use self::world::World;
 
@@ -197,13 +199,15 @@ impl Universe {
     /// # Errors
     /// The violations, with the seed and the history.
     pub async fn world(&self, seed: u64, bug: Option<Bug>) -> Result<Tally, String> {
-        let world = self.happen(seed, bug).await;
-        let scene = world.scene();
-        if scene.violations.is_empty() {
-            Ok(Tally { worlds: 1, ..scene.tally.clone() })
-        } else {
-            Err(format!("seed {seed}: {}\n{}", scene.violations.join("; "), scene.history.join("\n")))
-        }
+        outcome(seed, &self.happen(seed, bug).await)
+    }
+
+    /// Lets the world of a seed happen whose jobs come from files, with one rule left out or none.
+    ///
+    /// # Errors
+    /// What happened that must not, each with the seed.
+    pub async fn file_world(&self, seed: u64, bug: Option<FileBug>) -> Result<Tally, String> {
+        outcome(seed, &World::with_files(self, seed, bug).await)
     }
 
     /// The history of the world of a seed, line by line.
@@ -233,5 +237,15 @@ impl Universe {
     /// Stops the stack.
     pub async fn stop(self) {
         self.stack.stop().await;
+    }
+}
+
+/// What happened in a world, or what happened that must not.
+fn outcome(seed: u64, world: &World<'_>) -> Result<Tally, String> {
+    let scene = world.scene();
+    if scene.violations.is_empty() {
+        Ok(Tally { worlds: 1, ..scene.tally.clone() })
+    } else {
+        Err(format!("seed {seed}: {}\n{}", scene.violations.join("; "), scene.history.join("\n")))
     }
 }

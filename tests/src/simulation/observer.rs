@@ -36,6 +36,8 @@ pub(super) struct Sight {
 enum What {
     Job(JobId),
     Batch(Vec<JobId>),
+    /// A batch from a file.
+    File,
     List(Option<Status>),
     /// The list of all jobs, after the faults have stopped.
     Everything,
@@ -64,6 +66,16 @@ impl World<'_> {
     /// An observer reads a job.
     pub(super) async fn look(&mut self, id: JobId) {
         self.look_at(What::Job(id), "/jobs/{id}", Some(id.to_string())).await;
+    }
+
+    /// Somebody looks at a batch from a file.
+    pub(super) async fn look_at_file(&mut self, id: BatchId) {
+        self.look_at(What::File, "/batches/{id}", Some(id.to_string())).await;
+    }
+
+    /// Somebody looks at the jobs of a batch from a file.
+    pub(super) async fn list_file(&mut self, id: BatchId) {
+        self.look_at(What::List(None), "/batches/{id}/jobs", Some(id.to_string())).await;
     }
 
     /// An observer reads the list of all jobs.
@@ -141,6 +153,10 @@ impl World<'_> {
                 if view.status != BatchStatus::InProgress && !over && !retried && !aged {
                     scene.violation(format!("batch {} is {} while its jobs are {states:?}", view.id, view.status));
                 }
+            }
+            (What::File, 200) => {
+                let view: BatchView = serde_json::from_value(body).expect("it is a batch");
+                self.seen_file(&view);
             }
             (What::List(_) | What::Everything, 200) => {
                 let jobs: Vec<JobView> = serde_json::from_value(body["jobs"].clone()).expect("they are jobs");

@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use serde_json::{Value, json};
 
 use super::Bug;
+use super::files::{FileBug, hide_cancellation, show_canceled};
 use super::gate::{Gate, body_of, replace_body};
 use super::scene::{Scene, answer};
 
@@ -63,6 +64,9 @@ impl Gate {
         }
         let scene = self.scene();
         let actor = self.actor.load(Ordering::Relaxed);
+        if scene.has_file_bug(actor, FileBug::CancellationOverlooked) {
+            hide_cancellation(item);
+        }
         let expires_at = item["expires_at"]["N"].as_str().and_then(|text| text.parse().ok());
         match bug {
             Some(Bug::ExpiredShown) if expires_at.is_some_and(|end: i64| end <= scene.clock.now().secs_ceil()) => {
@@ -123,6 +127,10 @@ impl Gate {
         let bug = scene.bug;
         drop(scene);
         seen.iter_mut().for_each(|item| self.doctor(bug, item));
+        let actor = self.actor.load(Ordering::Relaxed);
+        if self.scene().has_file_bug(actor, FileBug::ResultsTooEarly) {
+            seen.iter_mut().for_each(show_canceled);
+        }
         found["Responses"][&table] = seen.into();
         found["UnprocessedKeys"] = unprocessed;
         Ok(answer(200, &found))
@@ -153,6 +161,9 @@ impl Gate {
                     item["status"] = before["status"].clone();
                 }
                 _ => {}
+            }
+            if scene.has_file_bug(self.actor.load(Ordering::Relaxed), FileBug::ResultsTooEarly) {
+                show_canceled(&mut item);
             }
             shown.push(item);
         }

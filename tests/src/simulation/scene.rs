@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use shared::job::Status;
 use shared::{Clock, Timestamp};
 
+use super::files::SeenFiles;
 use super::gate::Late;
 use super::versions::Version;
 use super::{Ailment, Bug, INVOCATION, Tally};
@@ -54,6 +55,14 @@ pub(super) struct Message {
     pub(super) sent_at: Timestamp,
     pub(super) visible_at: Timestamp,
     pub(super) dead: bool,
+}
+
+impl Message {
+    /// The batch from a file whose ticket this is; `None` for a ticket of a job.
+    pub(super) fn batch(&self) -> Option<String> {
+        let ticket: Value = serde_json::from_str(&self.body).ok()?;
+        ticket["batch"].as_str().map(str::to_owned)
+    }
 }
 
 /// What the world knows about a job from the calls that it observed.
@@ -134,6 +143,10 @@ pub(super) struct Scene {
     pub(super) jobs: BTreeMap<String, Ledger>,
     /// The jobs that were seen to end, with their status and their deadline, which a retry changes.
     pub(super) ended: BTreeMap<String, (Status, Timestamp)>,
+    /// When each job was last retried.
+    pub(super) retried: BTreeMap<String, Timestamp>,
+    /// What was seen of batches from files.
+    pub(super) files: SeenFiles,
     /// Pictures that an actor has received and not stored yet.
     pub(super) in_hand: BTreeMap<usize, String>,
     pub(super) prompts: BTreeMap<String, String>,
@@ -187,6 +200,7 @@ impl Scene {
         let number = |value: &Value| value["N"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0_i64);
         let before = self.ledger(job).status;
         let ended = |status: Status| status > Status::Running;
+        let waited = before == Some(Status::Queued);
         if let Some(holder) = self.is_held(job)
             && holder != actor
             && !matches!(status, Status::Queued | Status::Canceled)
@@ -208,6 +222,7 @@ impl Scene {
                 let Ledger { retries, accepted, pictures, aged, given_up_blindly, .. } =
                     std::mem::take(self.ledger(job));
                 let retries = retries + 1;
+                self.retried.insert(job.to_owned(), now);
                 *self.ledger(job) = Ledger { retries, accepted, pictures, aged, given_up_blindly, ..Ledger::default() };
             }
             (Some(before), after) if ended(before) && before != after => {
@@ -235,12 +250,16 @@ impl Scene {
         ledger.counted -= u32::from(lost == Some(actor));
         ledger.status = Some(status);
         ledger.queued_at = number(&item["queued_at"]);
+        let retries = ledger.retries;
         if held {
             ledger.was_stored = ledger.stored;
         }
         ledger.expires_at = Some(Timestamp::from_ms(number(&item["expires_at"]) * 1000));
         ledger.under_way = held;
         ledger.holder = held.then_some(actor);
+        if held && waited && retries == 0 {
+            self.claimed(job);
+        }
     }
 }
 impl Scene {

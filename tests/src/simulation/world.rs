@@ -16,6 +16,7 @@ use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp};
 use tokio::sync::mpsc;
 
 use super::actors::{Actor, News, Outcome, Process, Role, http};
+use super::files::{BATCH_INVOCATION, FileOrder, SeenFiles};
 use super::scene::{CLOCKS_DIFFER, Fate, Ledger, Message, Scene};
 use super::{Bug, DAY, INVOCATION, RETENTION, Tally, Universe, VISIBILITY};
 
@@ -41,6 +42,10 @@ pub(super) struct World<'a> {
     pub(super) aged: bool,
     /// Jobs with a retry that was not answered, and that may have queued them without sending a ticket.
     pub(super) unanswered: BTreeSet<JobId>,
+    /// All jobs that have ever been among them.
+    pub(super) ever_unanswered: BTreeSet<JobId>,
+    /// The batches from files, in the order of their submission.
+    pub(super) files: Vec<FileOrder>,
 }
 
 /// A request that may be sent again, because it has a key.
@@ -74,6 +79,8 @@ impl<'a> World<'a> {
             queue: Vec::new(),
             jobs: BTreeMap::new(),
             ended: BTreeMap::new(),
+            retried: BTreeMap::new(),
+            files: SeenFiles::default(),
             in_hand: BTreeMap::new(),
             prompts: BTreeMap::new(),
             violations: Vec::new(),
@@ -99,6 +106,8 @@ impl<'a> World<'a> {
             orders: Vec::new(),
             aged: false,
             unanswered: BTreeSet::new(),
+            ever_unanswered: BTreeSet::new(),
+            files: Vec::new(),
         }
     }
 
@@ -326,7 +335,8 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn jobs(&self) -> Vec<JobId> {
-        self.orders.iter().flat_map(|order| order.jobs.clone()).collect()
+        let of_files = self.files.iter().flat_map(|file| file.jobs.clone());
+        self.orders.iter().flat_map(|order| order.jobs.clone()).chain(of_files).collect()
     }
 
     /// The batches, with their jobs.
@@ -382,7 +392,7 @@ impl<'a> World<'a> {
         self.act(Role::Submitter { order }, work).await;
     }
 
-    async fn steer(&mut self, action: &'static str) {
+    pub(super) async fn steer(&mut self, action: &'static str) {
         let jobs = self.jobs();
         if !jobs.is_empty() {
             let job = jobs[self.pick(jobs.len())];
@@ -391,7 +401,7 @@ impl<'a> World<'a> {
     }
 
     /// While a late call stores or deletes a file of a job, its owner cancels or retries the job, without faults.
-    async fn steer_meanwhile(&mut self) {
+    pub(super) async fn steer_meanwhile(&mut self) {
         let file = self.scene().late.last().and_then(super::gate::Late::file);
         if let Some((job, deleted)) = file {
             let action = if deleted { "/jobs/{id}/retry" } else { "/jobs/{id}/cancel" };
@@ -413,7 +423,7 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn steer_this(&mut self, jobs: Vec<JobId>, action: &'static str, id: String) {
+    pub(super) async fn steer_this(&mut self, jobs: Vec<JobId>, action: &'static str, id: String) {
         let request = self.request(action, Some(id), None, &Value::Null);
         let event = LambdaEvent::new(request, Context::default());
         let work = move |apps: Apps| async move {
@@ -427,7 +437,7 @@ impl<'a> World<'a> {
     }
 
     /// Delivers one or two tickets, possibly before they are visible, to a worker or to the dead-letter function.
-    async fn deliver(&mut self) {
+    pub(super) async fn deliver(&mut self) {
         // SQS may deliver a message more than once, and before it is visible again.
         let twice = self.scene().chance(0.15);
         let now = self.universe.clock.now();
@@ -462,6 +472,14 @@ impl<'a> World<'a> {
     }
 
     async fn deliver_these(&mut self, mut tickets: Vec<usize>) {
+        // The queue of batches delivers one ticket at a time.
+        let of_batch = |scene: &Scene, ticket: usize| {
+            scene.queue[ticket].as_ref().is_some_and(|message| message.batch().is_some())
+        };
+        if of_batch(&self.scene(), tickets[0]) {
+            return self.deliver_to_batch(tickets[0]).await;
+        }
+        tickets.retain(|&ticket| !of_batch(&self.scene(), ticket));
         let (dead, event) = {
             let mut scene = self.scene();
             let now = scene.clock.now();
@@ -512,9 +530,7 @@ impl<'a> World<'a> {
         };
         let kind = if dead { "dead letters" } else { "tickets" };
         self.scene().history.push(format!("{}: is delivered the {kind} {tickets:?}", self.next_actor));
-        let mut context = Context::default();
-        let end = std::time::SystemTime::now() + INVOCATION;
-        context.deadline = end.duration_since(std::time::UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
+        let context = context(INVOCATION);
         if dead {
             let actor = self.next_actor;
             self.scene().dead_letters.insert(actor);
@@ -527,16 +543,13 @@ impl<'a> World<'a> {
             } else {
                 worker::handle(&apps.worker, event).await
             };
-            let failures = answer.expect("a worker always answers").batch_item_failures;
-            let back =
-                failures.iter().filter_map(|failure| failure.item_identifier.strip_prefix("message-")?.parse().ok());
-            Outcome::ComeBack(back.collect())
+            Outcome::of_delivery(&answer.expect("a worker always answers"))
         };
         self.act(role, work).await;
     }
 
     /// The operator moves the visible messages of the dead-letter queue back. They count as new messages.
-    fn redrive(&mut self) {
+    pub(super) fn redrive(&mut self) {
         let mut scene = self.scene();
         let now = scene.clock.now();
         for place in 0..scene.queue.len() {
@@ -549,7 +562,7 @@ impl<'a> World<'a> {
     }
 
     /// Advances the time: a little, or longer than a lease. Lambda usually stops an invocation at its timeout.
-    async fn pass_time(&mut self) {
+    pub(super) async fn pass_time(&mut self) {
         let kind = self.pick(20);
         let secs = match kind {
             0..11 => self.pick(10),
@@ -563,9 +576,12 @@ impl<'a> World<'a> {
         let now = self.universe.clock.now();
         let mut over = Vec::new();
         for (&id, actor) in &self.actors {
-            if let Role::Worker { began, .. } = actor.role
-                && now.since(began) >= INVOCATION
-            {
+            let lasts = match actor.role {
+                Role::Worker { began, .. } => now.since(began) >= INVOCATION,
+                Role::Batch { began, .. } => now.since(began) >= BATCH_INVOCATION,
+                _ => false,
+            };
+            if lasts {
                 over.push(id);
             }
         }
@@ -606,4 +622,12 @@ impl<'a> World<'a> {
             self.release_one(actor, Fate::Made).await;
         }
     }
+}
+
+/// The context of an invocation that lasts so long.
+pub(super) fn context(lasts: Duration) -> Context {
+    let mut context = Context::default();
+    let end = std::time::SystemTime::now() + lasts;
+    context.deadline = end.duration_since(std::time::UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
+    context
 }
