@@ -218,7 +218,7 @@ impl World<'_> {
                 }
             }
             (Role::FileOwner { file, starts }, Outcome::Answer(status, body)) => {
-                self.answered(file, starts, status, &body)
+                self.answered(file, starts, status, &body);
             }
             (Role::Worker { tickets, .. } | Role::Batch { tickets, .. }, Outcome::ComeBack(mut back)) => {
                 self.scene().history.push(format!("{id}: is done; of {tickets:?} come back {back:?}"));
