@@ -459,9 +459,11 @@ impl FileBatch {
         matches!(self.stage, Stage::Checking | Stage::Admitting | Stage::InProgress)
     }
 
-    /// Counts all jobs, as of the last look at them.
+    /// Counts all jobs, as of the last look at them. Admitted jobs at which nobody has looked yet count as queued.
     pub fn last_counts(&self, now: Timestamp) -> Counts {
-        self.with_missing(self.progress.counts, now)
+        let unknown = self.admitted.jobs.saturating_sub(self.progress.counts.total);
+        let unknown = Counts { total: unknown, queued: unknown, ..Counts::default() };
+        self.with_missing([self.progress.counts, unknown].into_iter().sum(), now)
     }
 
     /// Counts all jobs, if those that were found have these `counts`.
@@ -598,6 +600,9 @@ mod tests {
         let stopped = admitting.stop_admission(now);
         assert_eq!((stopped.stage, stopped.status_of_missing(now)), (Stage::InProgress, Status::Canceled));
         assert!(stopped.pass.is_some(), "what was admitted is canceled next");
+        let some = checked(3).admitted(Admitted { jobs: 1, position: Position::default() }, false);
+        let shown = some.cancel(now).expect("it has not ended").last_counts(now);
+        assert_eq!((shown.queued, shown.canceled), (1, 2), "nobody knows yet what became of the first");
         assert!(watched(3).cancel(now).expect("it has not ended").pass.is_some());
         assert_eq!(watched(3).end(counts(3, 0), Uuid::nil()).cancel(now), None);
         assert_eq!(started().checked(Checked::default()).cancel(now), None);

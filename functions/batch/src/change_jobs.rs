@@ -20,7 +20,12 @@ const AT_ONCE: usize = 16;
 /// Does the next jobs of the pass, up to the end of a part.
 pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
     let Some(Pass { action, next }) = &batch.pass else { return Ok(Step::Go(Box::new(batch.clone()))) };
-    let end = batch.batch.total.min(next + JOBS_PER_PART);
+    // Of a batch that was canceled during its admission, at most the jobs of one more step were stored.
+    let stored = match batch.batch.canceled_at {
+        Some(_) => batch.batch.total.min(batch.admitted.jobs + JOBS_PER_PART),
+        None => batch.batch.total,
+    };
+    let end = stored.min(next + JOBS_PER_PART);
     let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
     for ids in ids.chunks(JOBS_AT_ONCE) {
         let mut jobs = app.table.get_all(ids).await?;
@@ -30,7 +35,7 @@ pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, Service
             Action::Retry(number) => retry(app, batch, jobs, *number).await?,
         }
     }
-    let pass = (end < batch.batch.total).then(|| Pass { action: action.clone(), next: end });
+    let pass = (end < stored).then(|| Pass { action: action.clone(), next: end });
     if pass.is_none() {
         let action = if *action == Action::Cancel { "canceled" } else { "retried" };
         tracing::info!(batch.id = %batch.batch.id, action, "every job of a batch was canceled or retried");

@@ -132,7 +132,7 @@ mod tests {
             elapsed += until_next_look(&progress, elapsed);
             looks += 1;
         }
-        assert!(looks < 600, "{looks}");
+        assert!(looks < 700, "{looks}");
     }
 
     #[test]

@@ -11,10 +11,23 @@ use crate::StartError;
 /// however it ends.
 const LOCK_FILE: &str = "lock";
 
+/// The lock on a directory.
+pub(crate) struct Lock(File);
+
+/// A process that this one is just starting has a copy of the open file until it runs its program, so closing the file is
+/// not enough.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the data directory");
+        }
+    }
+}
+
 /// Where a stack keeps its data.
 pub(crate) enum Data {
     /// A directory that outlives the stack, and its lock.
-    Kept(PathBuf, #[expect(dead_code, reason = "it is only held")] File),
+    Kept(PathBuf, #[expect(dead_code, reason = "it is only held")] Lock),
     /// A directory that is deleted with the stack.
     Temporary(TempDir),
 }
@@ -32,7 +45,7 @@ impl Data {
         std::fs::create_dir_all(path).map_err(failed)?;
         let lock = File::create(path.join(LOCK_FILE)).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self::Kept(path.canonicalize().map_err(failed)?, lock)),
+            Ok(()) => Ok(Self::Kept(path.canonicalize().map_err(failed)?, Lock(lock))),
             Err(TryLockError::WouldBlock) => Err(StartError::DataInUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
