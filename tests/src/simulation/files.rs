@@ -1,6 +1,6 @@
 //! Worlds whose jobs come from files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
@@ -61,6 +61,8 @@ impl FileBug {
 /// What the world knows of batches from files by watching the wire.
 #[derive(Default)]
 pub(super) struct SeenFiles {
+    /// The jobs that somebody asked to retry, each by itself. That sends the ticket of a queued job.
+    pub(super) asked: BTreeSet<String>,
     pub(super) bug: Option<FileBug>,
     /// When each invocation of the function of batches began.
     pub(super) began: BTreeMap<usize, Timestamp>,
@@ -160,7 +162,7 @@ impl Scene {
     /// Watches a job being claimed for the first time.
     pub(super) fn claimed(&mut self, job: &str) {
         let closed = self.files.batches.iter().find(|(_, batch)| batch.closed && batch.jobs.iter().any(|id| id == job));
-        if let Some((id, _)) = closed {
+        if let Some((id, _)) = closed.filter(|_| !self.files.asked.contains(job)) {
             let violation = format!("job {job} was claimed after all jobs of batch {id} were canceled");
             self.violation(violation);
         }

@@ -424,6 +424,9 @@ impl<'a> World<'a> {
     }
 
     pub(super) async fn steer_this(&mut self, jobs: Vec<JobId>, action: &'static str, id: String) {
+        if action == "/jobs/{id}/retry" {
+            self.scene().files.asked.insert(id.clone());
+        }
         let request = self.request(action, Some(id), None, &Value::Null);
         let event = LambdaEvent::new(request, Context::default());
         let work = move |apps: Apps| async move {
