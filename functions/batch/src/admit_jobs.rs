@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::App;
 use crate::lines::{Lines, Next};
-use crate::step::{MARGIN, OTHER_AT_WORK, Step};
+use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
 
 /// The size of the lines that are admitted together, in bytes. It bounds the memory when the jobs are large.
 const BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
@@ -30,7 +30,7 @@ pub(crate) async fn admit(app: &App, batch: &FileBatch, end: Instant) -> Result<
         let id = current.batch.id;
         let Some((entries, none_left)) = next_entries(&mut lines, &current).await? else {
             tracing::error!(batch.id = %id, admitted = current.admitted.jobs, "the file of a batch was replaced or deleted");
-            return crate::step::save(app, current.stop_admission(app.clock.now())).await;
+            return save(app, current.stop_admission(app.clock.now())).await;
         };
         let jobs = jobs_of(app, &current, entries);
         let stored = app.table.create_all(&jobs).await?;

@@ -18,8 +18,8 @@ const JOBS_AT_ONCE: usize = 200;
 const AT_ONCE: usize = 16;
 
 /// Does the next jobs of the pass, up to the end of a part.
-pub(crate) async fn change(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
-    let Some(Pass { action, next }) = &batch.pass else { return Ok(Step::Go(Box::new(batch.clone()))) };
+pub(crate) async fn change(app: &App, batch: &FileBatch, pass: &Pass) -> Result<Step, ServiceError> {
+    let Pass { action, next } = pass;
     // Of a batch that was canceled during its admission, at most the jobs of one more step were stored.
     let stored = match batch.batch.canceled_at {
         Some(_) => batch.batch.total.min(batch.admitted.jobs + JOBS_PER_PART),

@@ -19,7 +19,7 @@ use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
 const BETWEEN_SAVES: Duration = Duration::from_secs(5);
 
 /// What is wrong with a file that is no longer the one that the batch was started with.
-pub(crate) const REPLACED: &str = "cannot be read: the file was replaced or deleted after the batch was started";
+const REPLACED: &str = "cannot be read: the file was replaced or deleted after the batch was started";
 
 /// Checks the whole file. An invocation that is interrupted leaves nothing behind, so the next one begins anew.
 pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<Step, ServiceError> {

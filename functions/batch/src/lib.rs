@@ -12,11 +12,11 @@ mod write_results;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
-use lambda_runtime::{Context, Error, LambdaEvent};
-use shared::aws::deliveries::process_batch;
+use lambda_runtime::{Error, LambdaEvent};
+use shared::Clock;
+use shared::aws::deliveries::{change_visibility, end_of, process_batch};
 use shared::aws::{Aws, BatchFiles, Images, Queue, Table};
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, Timestamp};
 use tokio::time::Instant;
 
 /// How long after the end of an invocation its message becomes visible again.
@@ -85,16 +85,7 @@ pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchR
 /// queue's own visibility timeout is six times that long.
 async fn hide_until_end(app: &App, event: &SqsEvent, end: Instant) {
     let timeout = end.saturating_duration_since(Instant::now()) + AFTER_THE_END;
-    for receipt_handle in event.records.iter().filter_map(|message| message.receipt_handle.as_ref()) {
-        if let Err(error) = app.batches.change_visibility(receipt_handle, timeout).await {
-            tracing::warn!(%error, "cannot change a message's visibility timeout");
-        }
+    for message in &event.records {
+        change_visibility(&app.batches, message, timeout).await;
     }
-}
-
-/// When Lambda will stop this invocation.
-fn end_of(context: &Context) -> Instant {
-    let now = Timestamp::from(std::time::SystemTime::now());
-    let deadline = Timestamp::from_ms(i64::try_from(context.deadline).unwrap_or(i64::MAX));
-    Instant::now() + deadline.since(now)
 }

@@ -39,16 +39,18 @@ pub(crate) async fn advance(app: &App, delivery: Delivery<BatchTicket>, end: Ins
     };
     let mut batch = Box::new(batch);
     while Instant::now() + MARGIN < end {
-        let step = match batch.stage {
-            Stage::Checking => check_file::check(app, &batch, end).await?,
-            Stage::Admitting if batch.batch.canceled_at.is_some() => {
+        let step = match (batch.stage, &batch.pass) {
+            (Stage::Checking, _) => check_file::check(app, &batch, end).await?,
+            (Stage::Admitting, _) if batch.batch.canceled_at.is_some() => {
                 save(app, batch.stop_admission(app.clock.now())).await?
             }
-            Stage::Admitting => admit_jobs::admit(app, &batch, end).await?,
-            Stage::InProgress if batch.pass.is_some() => change_jobs::change(app, &batch).await?,
-            Stage::InProgress if batch.progress.open_parts.is_empty() => write_results::write(app, &batch).await?,
-            Stage::InProgress => watch_jobs::watch(app, &batch).await?,
-            Stage::AwaitingInput | Stage::Invalid | Stage::Ended => return Ok(Verdict::Done),
+            (Stage::Admitting, _) => admit_jobs::admit(app, &batch, end).await?,
+            (Stage::InProgress, Some(pass)) => change_jobs::change(app, &batch, pass).await?,
+            (Stage::InProgress, None) if batch.progress.open_parts.is_empty() => {
+                write_results::write(app, &batch).await?
+            }
+            (Stage::InProgress, None) => watch_jobs::watch(app, &batch).await?,
+            (Stage::AwaitingInput | Stage::Invalid | Stage::Ended, _) => return Ok(Verdict::Done),
         };
         match step {
             Step::Go(next) => batch = next,

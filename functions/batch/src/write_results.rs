@@ -12,7 +12,6 @@ use shared::job::{JobError, JobState, Status};
 use shared::label::CustomId;
 use shared::poster::Lettering;
 use shared::{FileBatch, Job, JobId};
-
 use uuid::Uuid;
 
 use crate::App;

@@ -9,12 +9,11 @@ mod typesetter;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
-use lambda_runtime::{Context, Error, LambdaEvent};
-use shared::aws::deliveries::process_batch;
+use lambda_runtime::{Error, LambdaEvent};
+use shared::Clock;
+use shared::aws::deliveries::{end_of, process_batch};
 use shared::aws::{Aws, Images, Painter, Queue, Table};
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, Timestamp};
-use tokio::time::Instant;
 
 use crate::drawing::Drawing;
 
@@ -79,11 +78,4 @@ pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchR
         paint_job::paint(app, delivery, end)
     })
     .await)
-}
-
-/// When Lambda will stop this invocation.
-fn end_of(context: &Context) -> Instant {
-    let now = Timestamp::from(std::time::SystemTime::now());
-    let deadline = Timestamp::from_ms(i64::try_from(context.deadline).unwrap_or(i64::MAX));
-    Instant::now() + deadline.since(now)
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
-use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Kind, ServiceError};
+use super::ServiceError;
+use super::images::presigning;
 use crate::file_batch::InputFile;
 use crate::id::BatchId;
 use crate::image::SignedUrl;
@@ -187,9 +187,4 @@ impl Writer {
 
 fn input_key(batch: BatchId) -> String {
     format!("batches/{batch}/input")
-}
-
-fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
-    let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
-    config.map_err(|_| ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected })
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use futures_util::{FutureExt, StreamExt, stream};
+use lambda_runtime::Context;
+use tokio::time::Instant;
 use tracing::field::display;
 
 use super::{Queue, ServiceError};
@@ -70,6 +72,13 @@ where
     response
 }
 
+/// When Lambda will stop this invocation.
+pub fn end_of(context: &Context) -> Instant {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let deadline = Timestamp::from_ms(i64::try_from(context.deadline).unwrap_or(i64::MAX));
+    Instant::now() + deadline.since(now)
+}
+
 async fn judge<T: Message, F>(message: &SqsMessage, parked: &Queue, work: impl Fn(Delivery<T>) -> F) -> Verdict
 where
     F: Future<Output = Result<Verdict, ServiceError>>,
@@ -122,7 +131,7 @@ where
 }
 
 /// Makes the message visible again after `delay`. If that fails, it becomes visible when its current timeout ends.
-async fn change_visibility(queue: &Queue, message: &SqsMessage, delay: Duration) {
+pub async fn change_visibility(queue: &Queue, message: &SqsMessage, delay: Duration) {
     let receipt_handle = message.receipt_handle.as_deref().unwrap_or_default();
     if let Err(error) = queue.change_visibility(receipt_handle, delay).await {
         let message_id = message.message_id.as_deref().unwrap_or_default();

@@ -219,8 +219,7 @@ impl Images {
         now: Timestamp,
         life: Duration,
     ) -> Result<SignedUrl, ServiceError> {
-        let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
-        let config = config.map_err(|_| invalid_life())?;
+        let config = presigning(now, life)?;
         let request = self
             .client
             .get_object()
@@ -251,6 +250,12 @@ impl Images {
         let credentials = self.credentials.as_ref()?.provide_credentials().await.ok()?;
         credentials.expiry().map(Timestamp::from).or(self.credentials_end)
     }
+}
+
+/// Presigns for `life` from `now`.
+pub(super) fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
+    let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
+    config.map_err(|_| invalid_life())
 }
 
 fn invalid_life() -> ServiceError {
