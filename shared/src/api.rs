@@ -154,6 +154,15 @@ pub struct JobsView {
     pub next_cursor: Option<String>,
 }
 
+/// A page of batches as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchesView {
+    /// The batches.
+    pub batches: Vec<BatchView>,
+    /// The cursor of the next page; null on the last page.
+    pub next_cursor: Option<String>,
+}
+
 /// A batch as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchView {
@@ -289,7 +298,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/jobs/{id}/image", &["GET"]),
     ("/jobs/{id}/cancel", &["POST"]),
     ("/jobs/{id}/retry", &["POST"]),
-    ("/batches", &["POST"]),
+    ("/batches", &["GET", "POST"]),
     ("/batches/{id}", &["GET"]),
     ("/batches/{id}/jobs", &["GET"]),
     ("/batches/{id}/faults", &["GET"]),

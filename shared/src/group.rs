@@ -63,6 +63,15 @@ impl BatchOrGroup {
         }
     }
 
+    /// When it was submitted.
+    pub fn created_at(&self) -> Timestamp {
+        match self {
+            Self::Batch(batch) => batch.created_at,
+            Self::Group(group) => group.created_at,
+            Self::File(file) => file.batch.created_at,
+        }
+    }
+
     /// When its record is deleted.
     pub fn expires_at(&self) -> Timestamp {
         match self {

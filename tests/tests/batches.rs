@@ -2,7 +2,7 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use shared::api::{BatchView, JobsView};
+use shared::api::{BatchView, BatchesView, JobsView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
 use tests::events::{answer, get, post};
@@ -188,10 +188,13 @@ async fn the_same_request_completes_a_batch_whose_submission_died() {
         pipeline.clock.advance(std::time::Duration::from_secs(60));
         let answer = submit(pipeline.stack.apps().submit.clone()).await.expect("the function answers");
         assert_eq!(answer.status_code, 202);
-        let listed: JobsView = pipeline.get("/jobs?limit=100").await.json().await.expect("a page");
+        let batches: BatchesView = pipeline.get("/batches").await.json().await.expect("a page");
+        let [batch] = &batches.batches[..] else { panic!("one batch, not {}", batches.batches.len()) };
+        let id = batch.id;
+        let listed: JobsView =
+            pipeline.get(&format!("/batches/{id}/jobs?limit=100")).await.json().await.expect("a page");
         assert_eq!(listed.jobs.len(), 60, "call {call}");
         assert!(listed.jobs.iter().all(|job| job.status == Status::Queued));
-        let id = listed.jobs[0].batch_id.expect("a batch");
         let waiting = pipeline.messages(&pipeline.ready().queue_url).await;
         assert!(waiting >= 60, "every job has its ticket: {waiting}");
         pipeline.sqs().purge_queue().queue_url(&pipeline.ready().queue_url).send().await.ok();

@@ -5,7 +5,7 @@ use lambda_runtime::LambdaEvent;
 use local::Options;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::api::{BatchView, JobView, JobsView};
+use shared::api::{BatchView, BatchesView, JobView, JobsView};
 use shared::job::Status;
 use shared::{Clock, JobId};
 use tests::events::{answer, get, post};
@@ -67,16 +67,24 @@ async fn what_belongs_to_another_owner_seems_not_to_exist() {
     let bobs: JobsView =
         call(&pipeline, "bob-key", Method::GET, "/jobs", &Value::Null).await.json().await.expect("a page");
     assert!(bobs.jobs.is_empty());
-    let path = "/jobs?limit=1";
-    let page = call(&pipeline, "alice-key", Method::GET, path, &Value::Null).await;
-    let cursor = page.json::<JobsView>().await.expect("a page").next_cursor.expect("she has two jobs");
-    let stolen = call(&pipeline, "bob-key", Method::GET, &format!("{path}&cursor={cursor}"), &Value::Null).await;
-    assert_eq!(stolen.status(), StatusCode::BAD_REQUEST, "a cursor belongs to its owner");
+    let bobs: BatchesView =
+        call(&pipeline, "bob-key", Method::GET, "/batches", &Value::Null).await.json().await.expect("a page");
+    assert!(bobs.batches.is_empty());
+    for path in ["/jobs", "/batches"] {
+        let order = if path == "/jobs" { json!({ "prompt": "x" }) } else { json!({ "jobs": [{ "prompt": "x" }] }) };
+        assert!(call(&pipeline, "alice-key", Method::POST, path, &order).await.status().is_success());
+        let path = format!("{path}?limit=1");
+        let page = call(&pipeline, "alice-key", Method::GET, &path, &Value::Null).await;
+        let page: Value = page.json().await.expect("a page");
+        let cursor = page["next_cursor"].as_str().expect("there are two");
+        let stolen = call(&pipeline, "bob-key", Method::GET, &format!("{path}&cursor={cursor}"), &Value::Null).await;
+        assert_eq!(stolen.status(), StatusCode::BAD_REQUEST, "a cursor belongs to its owner: {path}");
+    }
 
     for id in [job.id, batch.jobs.expect("names")[0].id] {
         worker::handle(&pipeline.stack.apps().worker, ticket(id, 1)).await.expect("the worker answers");
     }
-    pipeline.stop().await;
+    pipeline.stack.stop().await;
 }
 
 #[tokio::test]

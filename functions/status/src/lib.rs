@@ -7,6 +7,7 @@ mod count_file_batch;
 mod get_batch;
 mod get_job;
 mod html_page;
+mod list_batches;
 mod list_jobs;
 mod pace;
 
@@ -26,6 +27,7 @@ use shared::settings::{Settings, SettingsError};
 use shared::{Clock, FileBatch, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
+use crate::list_batches::Range;
 use crate::list_jobs::{Filter, Listed};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
@@ -109,6 +111,7 @@ async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
         ("GET", "/jobs/{id}") => get_job(app, request, owner).await,
         ("GET", "/jobs/{id}/image") => get_image(app, request, owner).await,
         ("POST", "/jobs/{id}/cancel") => cancel_job(app, request, owner).await,
+        ("GET", "/batches") => list_batches(app, request, owner).await,
         ("GET", "/batches/{id}") => get_batch(app, request, owner).await,
         ("GET", "/batches/{id}/jobs") => list_batch(app, request, owner).await,
         ("GET", "/batches/{id}/faults") => get_document(app, request, owner, faults_of).await,
@@ -174,6 +177,14 @@ async fn list_jobs(app: &App, request: &Request, owner: &Owner) -> Result<Answer
     let base = request.base_url();
     let listed = list_jobs::of_owner(app, owner, &filter, &base).await?;
     Ok(page(request, &format!("{base}/jobs"), &filter, &listed))
+}
+
+async fn list_batches(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    let range = Range::of(request)?;
+    let base = request.base_url();
+    let batches = list_batches::list(app, owner, &range, &base).await?;
+    let next = batches.next_cursor.as_ref().map(|cursor| format!("{base}/batches?{}", range.query(cursor)));
+    Ok(with_next(Answer::json(200, &batches), next))
 }
 
 async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
@@ -265,10 +276,14 @@ fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &
     if request.has(etag) {
         return Answer::empty(304).header(header::ETAG, etag);
     }
-    let next = jobs.next_cursor.as_ref().map(|cursor| format!("<{list}?{}>; rel=\"next\"", filter.query(cursor)));
-    let answer = Answer::json(200, jobs).header(header::ETAG, etag);
+    let next = jobs.next_cursor.as_ref().map(|cursor| format!("{list}?{}", filter.query(cursor)));
+    with_next(Answer::json(200, jobs).header(header::ETAG, etag), next)
+}
+
+/// Adds a link to the next page, if there is one.
+fn with_next(answer: Answer, next: Option<String>) -> Answer {
     match next {
-        Some(next) => answer.header(header::LINK, next),
+        Some(next) => answer.header(header::LINK, format!("<{next}>; rel=\"next\"")),
         None => answer,
     }
 }

@@ -1,5 +1,7 @@
 //! Lists jobs in pages.
 
+use std::collections::HashMap;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{JobView, JobsView};
 use shared::aws::gateway::{Request, log_failure};
@@ -42,20 +44,13 @@ impl Filter {
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
         let query = request.query(&["status", "limit", "cursor"])?;
         let mut errors = Vec::new();
-        let mut fault = |name: &str, detail: String| errors.push(FieldError::new(&format!("?{name}"), detail));
         let status = query.get("status").and_then(|text| {
-            let parsed = text.parse().map_err(|detail| fault("status", detail));
+            let parsed = text.parse().map_err(|detail| errors.push(FieldError::new("?status", detail)));
             parsed.ok()
         });
-        let limit = query.get("limit").map_or(Some(DEFAULT_LIMIT), |text| {
-            let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-            if limit.is_none() {
-                fault("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"));
-            }
-            limit
-        });
+        let limit = limit_of(&query).map_err(|fault| errors.push(fault));
         match limit {
-            Some(limit) if errors.is_empty() => Ok(Self { status, limit, cursor: query.get("cursor").cloned() }),
+            Ok(limit) if errors.is_empty() => Ok(Self { status, limit, cursor: query.get("cursor").cloned() }),
             _ => Err(Problem::faults(errors)),
         }
     }
@@ -71,7 +66,14 @@ impl Filter {
     }
 }
 
-/// One page of the owner's jobs.
+/// The maximum number of entries that a page may have.
+pub(crate) fn limit_of(query: &HashMap<String, String>) -> Result<usize, FieldError> {
+    let Some(text) = query.get("limit") else { return Ok(DEFAULT_LIMIT) };
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| FieldError::new("?limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
+}
+
+/// One page of the owner's single jobs.
 pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     let scope = filter.scope(["owner", owner.as_str()]);
     let after = place(app, &scope, filter)?;

@@ -88,7 +88,7 @@ struct FileLedger {
 
 /// A batch from a file, as its owner knows it.
 pub(super) struct FileOrder {
-    batch: BatchId,
+    pub(super) batch: BatchId,
     /// The jobs of its good lines.
     pub(super) jobs: Vec<JobId>,
     request: ApiGatewayProxyRequest,
@@ -531,7 +531,7 @@ impl<'a> World<'a> {
                 self.scene().violation(what);
             }
         }
-        self.read_list().await;
+        self.read_lists().await;
         self.release_all().await;
     }
 

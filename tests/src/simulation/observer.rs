@@ -14,7 +14,7 @@ use shared::{BatchId, JobId, Timestamp};
 use super::Bug;
 use super::actors::{Outcome, Role, http};
 use super::bulk::{WholePage, size_of};
-use super::scene::CLOCKS_DIFFER;
+use super::scene::{CLOCKS_DIFFER, Ledger};
 use super::world::World;
 
 /// How many jobs of a list are on a page.
@@ -39,8 +39,10 @@ enum What {
     /// A batch from a file.
     File,
     List(Option<Status>),
-    /// The list of all jobs, after the faults have stopped.
-    Everything,
+    /// A whole list, after the faults have stopped, and the accepted jobs that belong in it.
+    WholeList(BTreeSet<JobId>),
+    /// The list of all batches, after the faults have stopped, and those that belong in it.
+    AllBatches(BTreeSet<BatchId>),
 }
 
 impl World<'_> {
@@ -78,9 +80,26 @@ impl World<'_> {
         self.look_at(What::List(None), "/batches/{id}/jobs", Some(id.to_string())).await;
     }
 
-    /// An observer reads the list of all jobs.
-    pub(super) async fn read_list(&mut self) {
-        self.look_at(What::Everything, "/jobs", None).await;
+    /// An observer reads all lists.
+    pub(super) async fn read_lists(&mut self) {
+        let of_files = self.files.iter().map(|file| (Some(file.batch), file.jobs.clone()));
+        let lists: Vec<_> = self.orders.iter().map(|order| (order.batch, order.jobs.clone())).chain(of_files).collect();
+        let mut jobs: BTreeMap<Option<BatchId>, BTreeSet<JobId>> = BTreeMap::new();
+        let mut batches = BTreeSet::new();
+        for (batch, of_list) in lists {
+            let mut scene = self.scene();
+            let accepted = of_list.iter().filter(|id| scene.ledger(&id.to_string()).accepted).copied();
+            jobs.entry(batch).or_default().extend(accepted);
+            // The record of a batch may be deleted before those of its jobs, but not before any of them has aged.
+            let is_kept =
+                |id: &JobId| matches!(scene.ledger(&id.to_string()), Ledger { accepted: true, aged: false, .. });
+            batches.extend(batch.filter(|_| of_list.iter().all(is_kept) && !of_list.is_empty()));
+        }
+        for (batch, jobs) in jobs {
+            let path = if batch.is_some() { "/batches/{id}/jobs" } else { "/jobs" };
+            self.look_at(What::WholeList(jobs), path, batch.map(|id| id.to_string())).await;
+        }
+        self.look_at(What::AllBatches(batches), "/batches", None).await;
     }
 
     async fn look_at(&mut self, what: What, path: &str, id: Option<String>) {
@@ -88,7 +107,7 @@ impl World<'_> {
         request.http_method = Method::GET;
         let mut query = HashMap::new();
         let limit = if self.large { MOST } else { LIMIT };
-        if matches!(what, What::List(_) | What::Everything) {
+        if matches!(what, What::List(_) | What::WholeList(_) | What::AllBatches(_)) {
             query.insert("limit".to_owned(), limit.to_string());
         }
         if let What::List(Some(status)) = what {
@@ -100,7 +119,7 @@ impl World<'_> {
         let accepted = self.jobs().into_iter().filter(is_accepted).collect();
         let bug = self.scene().bug;
         let work = move |apps: Apps| async move {
-            let (mut jobs, mut whole) = (Vec::new(), WholePage::default());
+            let (mut entries, mut whole) = (Vec::new(), WholePage::default());
             loop {
                 let mut request = request.clone();
                 request.multi_value_query_string_parameters = query.clone().into();
@@ -108,16 +127,17 @@ impl World<'_> {
                 let bytes = answer.as_ref().map_or(0, size_of);
                 let outcome = http(answer);
                 let Outcome::Answer(200, mut body) = outcome else { return outcome };
-                let Some(page) = body["jobs"].as_array_mut().map(std::mem::take) else {
+                let list = if body["batches"].is_array() { "batches" } else { "jobs" };
+                let Some(page) = body[list].as_array_mut().map(std::mem::take) else {
                     return Outcome::Answer(200, body);
                 };
                 if bug == Some(Bug::PageWithoutEnd) && whole.is_too_large_with(page.len(), bytes, limit) {
                     return Outcome::too_large();
                 }
-                jobs.extend(page);
+                entries.extend(page);
                 match body["next_cursor"].as_str() {
                     Some(cursor) => query.insert("cursor".to_owned(), cursor.to_owned()),
-                    None => return Outcome::Answer(200, json!({ "jobs": jobs })),
+                    None => return Outcome::Answer(200, json!({ list: entries })),
                 };
             }
         };
@@ -158,7 +178,7 @@ impl World<'_> {
                 let view: BatchView = serde_json::from_value(body).expect("it is a batch");
                 self.seen_file(&view);
             }
-            (What::List(_) | What::Everything, 200) => {
+            (What::List(_) | What::WholeList(_), 200) => {
                 let jobs: Vec<JobView> = serde_json::from_value(body["jobs"].clone()).expect("they are jobs");
                 let mut met = BTreeSet::new();
                 for view in jobs {
@@ -171,9 +191,21 @@ impl World<'_> {
                         self.scene().violation(format!("job {id} is twice in a list"));
                     }
                 }
-                let missing = accepted.iter().find(|id| matches!(what, What::Everything) && !met.contains(id));
-                if let Some(id) = missing {
+                if let What::WholeList(wanted) = what
+                    && let Some(id) = wanted.iter().find(|id| !met.contains(id))
+                {
                     self.scene().violation(format!("job {id} was accepted and is in no list"));
+                }
+            }
+            (What::AllBatches(wanted), 200) => {
+                let batches: Vec<BatchView> =
+                    serde_json::from_value(body["batches"].clone()).expect("they are batches");
+                let met: BTreeSet<_> = batches.iter().map(|view| view.id).collect();
+                if met.len() < batches.len() {
+                    self.scene().violation("a batch is twice in the list".to_owned());
+                }
+                if let Some(id) = wanted.iter().find(|id| !met.contains(id)) {
+                    self.scene().violation(format!("batch {id} was accepted and is in no list"));
                 }
             }
             (_, status) => self.scene().violation(format!("a look was answered with {status}: {body}")),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 const FORMER: &[&str] = &[
     "pk",
     "owner",
+    "batch_owner",
     "batch_id",
     "custom_id",
     "created_at",

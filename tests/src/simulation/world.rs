@@ -227,7 +227,7 @@ impl<'a> World<'a> {
             }
         }
         self.work_off(1).await;
-        self.read_list().await;
+        self.read_lists().await;
         self.release_all().await;
     }
 

@@ -135,7 +135,8 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
         let Some((kind, id)) = text("pk").and_then(|pk| pk.split_once('#')) else { continue };
         match kind {
             "JOB" => {
-                let (Ok(id), Some(owner)) = (id.parse(), text("owner")) else { continue };
+                let owner = text("owner").or_else(|| text("batch_owner"));
+                let (Ok(id), Some(owner)) = (id.parse(), owner) else { continue };
                 let running = text("status").is_some_and(|status| status == "running");
                 let created_at = number("created_at").unwrap_or_default();
                 let queued_at = number("queued_at").map(Timestamp::from_ms);

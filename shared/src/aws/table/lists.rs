@@ -1,17 +1,20 @@
-//! Lists the jobs of an owner or a batch.
+//! Lists the jobs and batches of an owner, and the jobs of a batch.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{Item, job_id, job_key, job_of, part_key};
+use super::rows::{Item, any_batch_of, batches_of, job_id, job_key, job_of, part_key};
 use super::{SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::batch::Batch;
 use crate::caller::Owner;
+use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
 use crate::job::{Job, Status};
+use crate::time::Timestamp;
 
 /// The maximum number of queries per page. A filter that few jobs match would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;
@@ -29,7 +32,7 @@ const TRIES: u32 = 5;
 /// Which jobs to list.
 #[derive(Clone, Copy, Debug)]
 pub enum List<'a> {
-    /// An owner's, newest first.
+    /// An owner's single jobs, newest first.
     OfOwner(&'a Owner),
     /// A batch's, in the order of its request. Their ids are derived from the batch's, so no index is needed.
     OfBatch(&'a Batch),
@@ -39,7 +42,7 @@ impl List<'_> {
     /// The position after `job` in the list.
     pub fn place_after(self, job: &Job) -> String {
         match self {
-            Self::OfOwner(_) => format!("{} {}", job.id, job.created_at.ms()),
+            Self::OfOwner(_) => format!("{} {}", job_key(job.id), job.created_at.ms()),
             Self::OfBatch(batch) => {
                 let index = (0..batch.total).position(|index| JobId::in_batch(batch.id, index) == job.id);
                 index.map_or(batch.total, |index| index + 1).to_string()
@@ -48,7 +51,7 @@ impl List<'_> {
     }
 }
 
-/// One page of a list.
+/// One page of a list of jobs.
 #[derive(Debug)]
 pub struct Page {
     /// The jobs.
@@ -74,7 +77,7 @@ impl Table {
         let mut next = after;
         let mut read = limit;
         for _ in 0..QUERIES_PER_PAGE {
-            let (keys, end) = self.query(list, read, next.take()).await?;
+            let (keys, end) = self.keys(list, read, next.take()).await?;
             let ids: Vec<_> = keys.iter().map(|(id, _)| *id).collect();
             let mut found = self.get_all(&ids).await?;
             // BatchGetItem returns items in no particular order.
@@ -94,6 +97,26 @@ impl Table {
             read = (2 * read).min(ITEMS_PER_READ);
         }
         Ok(Page { jobs, next })
+    }
+
+    /// Lists up to `limit` batches of an owner, newest first, starting at the position `after` from an earlier page; and
+    /// the position of the next page. A page that is not the last may have fewer batches than requested.
+    ///
+    /// The list comes from an index, so a batch submitted just now may be missing.
+    pub async fn list_batches(
+        &self,
+        owner: &Owner,
+        limit: usize,
+        after: Option<String>,
+        now: Timestamp,
+    ) -> Result<(Vec<BatchOrGroup>, Option<String>), ServiceError> {
+        let (keys, next) = self.query(&batches_of(owner), limit, after).await?;
+        let items = self.read_items(keys.into_iter().map(|(key, _)| key)).await?;
+        let mut batches = items.into_iter().map(any_batch_of).collect::<Result<Vec<_>, _>>()?;
+        batches.retain(|batch| batch.owner() == owner && batch.expires_at() > now);
+        // BatchGetItem returns items in no particular order.
+        batches.sort_unstable_by_key(|batch| Reverse((batch.created_at(), batch.id())));
+        Ok((batches, next))
     }
 
     /// The status of each job of a batch's first part that the index knows of.
@@ -131,21 +154,34 @@ impl Table {
     }
 
     /// The jobs at the next `limit` positions of a list, each with its position, and the position after them.
-    async fn query(
+    async fn keys(
         &self,
         list: List<'_>,
         limit: usize,
         after: Option<String>,
     ) -> Result<(Vec<(JobId, String)>, Option<String>), ServiceError> {
-        let owner = match list {
-            List::OfOwner(owner) => owner,
+        match list {
+            List::OfOwner(owner) => {
+                let (keys, end) = self.query(owner.as_str(), limit, after).await?;
+                Ok((keys.into_iter().filter_map(|(key, place)| Some((job_id(&key)?, place))).collect(), end))
+            }
             List::OfBatch(batch) => {
                 let first = after.map_or(Ok(0), |place| place.parse()).map_err(|_| ServiceError::corrupt(SERVICE))?;
                 let end = batch.total.min(first + limit);
                 let keys = (first..end).map(|index| (JobId::in_batch(batch.id, index), (index + 1).to_string()));
-                return Ok((keys.collect(), (end < batch.total).then(|| end.to_string())));
+                Ok((keys.collect(), (end < batch.total).then(|| end.to_string())))
             }
-        };
+        }
+    }
+
+    /// The primary keys of the next `limit` items that the index of owners lists under `owner`, newest first, each with
+    /// its position, and the position after them.
+    async fn query(
+        &self,
+        owner: &str,
+        limit: usize,
+        after: Option<String>,
+    ) -> Result<(Vec<(String, String)>, Option<String>), ServiceError> {
         let start = after.map(|place| start_key(owner, &place)).transpose()?;
         let output = self
             .client
@@ -154,14 +190,14 @@ impl Table {
             .index_name("by_owner")
             .key_condition_expression("#owner = :key")
             .expression_attribute_names("#owner", "owner")
-            .expression_attribute_values(":key", AttributeValue::S(owner.as_str().to_owned()))
+            .expression_attribute_values(":key", AttributeValue::S(owner.to_owned()))
             .scan_index_forward(false)
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
             .set_exclusive_start_key(start)
             .send()
             .await
             .map_err(ServiceError::of(SERVICE))?;
-        let key = |item: &Item| Some((job_id(item.get("pk")?.as_s().ok()?)?, place(item)?));
+        let key = |item: &Item| Some((item.get("pk")?.as_s().ok()?.clone(), place(item)?));
         let keys = output.items().iter().filter_map(key).collect();
         Ok((keys, output.last_evaluated_key().and_then(place)))
     }
@@ -210,18 +246,16 @@ impl Table {
     }
 }
 
-/// A position in an owner's list as text: the job's id and its sort key, the creation time.
-fn place(key: &Item) -> Option<String> {
-    let id = job_id(key.get("pk")?.as_s().ok()?)?;
-    Some(format!("{id} {}", key.get("created_at")?.as_n().ok()?))
+/// A position in an owner's list as text: the item's key and its sort key, the creation time.
+fn place(item: &Item) -> Option<String> {
+    Some(format!("{} {}", item.get("pk")?.as_s().ok()?, item.get("created_at")?.as_n().ok()?))
 }
 
-fn start_key(owner: &Owner, place: &str) -> Result<Item, ServiceError> {
-    let (id, created_at) = place.split_once(' ').ok_or_else(|| ServiceError::corrupt(SERVICE))?;
-    let id: JobId = id.parse().map_err(|_| ServiceError::corrupt(SERVICE))?;
+fn start_key(owner: &str, place: &str) -> Result<Item, ServiceError> {
+    let (key, created_at) = place.split_once(' ').ok_or_else(|| ServiceError::corrupt(SERVICE))?;
     Ok(HashMap::from([
-        ("pk".to_owned(), AttributeValue::S(job_key(id))),
-        ("owner".to_owned(), AttributeValue::S(owner.as_str().to_owned())),
+        ("pk".to_owned(), AttributeValue::S(key.to_owned())),
+        ("owner".to_owned(), AttributeValue::S(owner.to_owned())),
         ("created_at".to_owned(), AttributeValue::N(created_at.to_owned())),
     ]))
 }

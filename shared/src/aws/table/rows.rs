@@ -13,6 +13,7 @@ use crate::batch::{Batch, Counts};
 use crate::batch_file::{Format, LineFault, Position};
 use crate::caller::Owner;
 use crate::file_batch::{Action, Admitted, Checked, FileBatch, Input, InputFile, OnBadLine, Pass, Progress, Stage};
+use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
@@ -39,6 +40,11 @@ pub(super) fn part_key(batch: BatchId, part: usize) -> String {
     if part == 0 { batch.to_string() } else { format!("{batch}#{part}") }
 }
 
+/// The key of an owner's batches in the index of owners.
+pub(super) fn batches_of(owner: &Owner) -> String {
+    format!("batches of {}", owner.as_str())
+}
+
 fn part_of(key: &str) -> Option<(BatchId, usize)> {
     match key.split_once('#') {
         None => Some((key.parse().ok()?, 0)),
@@ -50,7 +56,13 @@ fn part_of(key: &str) -> Option<(BatchId, usize)> {
 #[derive(Serialize, Deserialize)]
 struct JobRow {
     pk: String,
-    owner: Owner,
+    /// The owner of a single job, by which the index of owners lists it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner>,
+    /// The owner of a batch's job, which only its batch lists: a large batch would exceed what one key of an index
+    /// takes. Older items of such jobs have `owner` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch_owner: Option<Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +182,8 @@ impl StateRow {
 pub(super) fn item_of(job: &Job) -> Item {
     let row = JobRow {
         pk: job_key(job.id),
-        owner: job.owner.clone(),
+        owner: job.membership.is_none().then(|| job.owner.clone()),
+        batch_owner: job.membership.is_some().then(|| job.owner.clone()),
         batch_id: job.membership.as_ref().map(|membership| part_key(membership.batch, membership.part)),
         custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
         created_at: job.created_at.ms(),
@@ -186,7 +199,7 @@ pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
     let part = row.batch_id.map(|key| part_of(&key).ok_or_else(corrupt)).transpose()?;
     Ok(Job {
         id: job_id(&row.pk).ok_or_else(corrupt)?,
-        owner: row.owner,
+        owner: row.owner.or(row.batch_owner).ok_or_else(corrupt)?,
         membership: part.map(|(batch, part)| Membership { batch, part, custom_id: row.custom_id }),
         created_at: Timestamp::from_ms(row.created_at),
         expires_at: Timestamp::from_ms(row.state.expires_at * 1000),
@@ -214,10 +227,14 @@ pub(super) fn state_of(job: &Job) -> Item {
     to_item(StateRow::from(job)).expect("a state's row is always an item")
 }
 
-/// A batch's item. Its owner is in an attribute of its own, so that the index of owners contains only jobs.
+/// A batch's item.
 #[derive(Serialize, Deserialize)]
 struct BatchRow {
     pk: String,
+    /// The key under which the index of owners lists the batch, apart from the owner's single jobs. Older items have
+    /// none.
+    #[serde(default)]
+    owner: Option<String>,
     batch_owner: Owner,
     name: Option<BatchName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +255,7 @@ struct BatchRow {
 pub(super) fn batch_item_of(batch: &Batch) -> Item {
     let row = BatchRow {
         pk: batch_key(batch.id),
+        owner: Some(batches_of(&batch.owner)),
         batch_owner: batch.owner.clone(),
         name: batch.name.clone(),
         group_id: batch.group,
@@ -382,6 +400,14 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
             results: row.results.map(|id| Uuid::try_parse(&id).map_err(|_| corrupt())).transpose()?,
         })
     }))
+}
+
+/// Parses a batch of either kind.
+pub(super) fn any_batch_of(item: Item) -> Result<BatchOrGroup, ServiceError> {
+    match file_batch_of(&item) {
+        Some(file) => Ok(BatchOrGroup::File(Box::new(file?))),
+        None => Ok(BatchOrGroup::Batch(batch_of(item)?)),
+    }
 }
 
 /// A group's item. It has a batch's key and a batch's attribute for the owner.

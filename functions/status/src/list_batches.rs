@@ -1,0 +1,54 @@
+//! Lists batches in pages.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::api::{BatchView, BatchesView};
+use shared::aws::gateway::{Request, log_failure};
+use shared::group::BatchOrGroup;
+use shared::{Owner, Problem};
+
+use crate::list_jobs::limit_of;
+use crate::{App, get_batch};
+
+/// How many batches are counted at once.
+const AT_ONCE: usize = 16;
+
+/// Which page of the list to return.
+pub(crate) struct Range {
+    limit: usize,
+    cursor: Option<String>,
+}
+
+impl Range {
+    pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
+        let query = request.query(&["limit", "cursor"])?;
+        let limit = limit_of(&query).map_err(|fault| Problem::faults(vec![fault]))?;
+        Ok(Self { limit, cursor: query.get("cursor").cloned() })
+    }
+
+    pub(crate) fn query(&self, cursor: &str) -> String {
+        format!("limit={}&cursor={cursor}", self.limit)
+    }
+}
+
+/// One page of the owner's batches, newest first. The counts of a batch from a file are those of the last look at its
+/// jobs, as one of them may have a million.
+pub(crate) async fn list(app: &App, owner: &Owner, range: &Range, base: &str) -> Result<BatchesView, Problem> {
+    let scope = ["batches of owner", owner.as_str()];
+    let open = |cursor: &String| app.cursors.open(&scope, cursor).ok_or(Problem::InvalidCursor);
+    let after = range.cursor.as_ref().map(open).transpose()?;
+    let now = app.clock.now();
+    let listed = app.table.list_batches(owner, range.limit, after, now).await;
+    let (batches, next) = listed.map_err(log_failure("list"))?;
+    let batches = stream::iter(batches)
+        .map(|batch| async move {
+            let counts = match &batch {
+                BatchOrGroup::File(file) => file.last_counts(now),
+                batch => get_batch::count(app, batch).await?,
+            };
+            Ok::<_, Problem>(BatchView::new(&batch, counts, now, base))
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(BatchesView { batches, next_cursor: next.map(|place| app.cursors.seal(&scope, &place)) })
+}
