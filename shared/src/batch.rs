@@ -14,7 +14,7 @@ use crate::id::{BatchId, JobId};
 use crate::job::{Lease, Status};
 use crate::json::{Fields, kind, string};
 use crate::label::{BatchName, CustomId, GroupName};
-use crate::order::{Model, Order};
+use crate::order::{DeadlineHours, Model, Order};
 use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
@@ -29,6 +29,8 @@ pub struct BatchOrder {
     pub name: Option<BatchName>,
     /// The group to add the batch to.
     pub group: Option<GroupName>,
+    /// How long each job may take; `None` leaves that to the service.
+    pub deadline_hours: Option<DeadlineHours>,
     /// The jobs, in the caller's order.
     pub entries: Vec<Entry>,
 }
@@ -57,6 +59,7 @@ impl BatchOrder {
             Value::Array(jobs) => Err(format!("must have 1 to {MAX_JOBS} jobs, but has {}", jobs.len())),
             other => Err(format!("must be an array, not {}", kind(&other))),
         });
+        let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
         for name in ["input", "on_bad_line"] {
             fields.optional::<(), _>(name, |_| Err("is not for a batch with its jobs in the request".to_owned()));
         }
@@ -72,7 +75,8 @@ impl BatchOrder {
         let mut seen = HashMap::new();
         for (index, job) in jobs.into_iter().flatten().enumerate() {
             match Entry::parse(job, &format!("/jobs/{index}"), &defaults, default_model) {
-                Ok(entry) => {
+                Ok(mut entry) => {
+                    entry.order.deadline_hours = deadline_hours;
                     if let Some(first) = entry.custom_id.clone().and_then(|id| seen.insert(id, index)) {
                         let detail = format!("must be unique in the batch, but job {first} has the same");
                         errors.push(FieldError::new(&format!("/jobs/{index}/custom_id"), detail));
@@ -85,7 +89,7 @@ impl BatchOrder {
                 break;
             }
         }
-        if errors.is_empty() { Ok(Self { name, group, entries }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { name, group, deadline_hours, entries }) } else { Err(errors) }
     }
 
     /// A digest that is equal for two batches exactly if they ask for the same thing.
@@ -117,6 +121,7 @@ impl Entry {
                 return Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]);
             }
         };
+        let own_deadline = job.remove("deadline_hours").filter(|value| !value.is_null());
         let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => string(value).and_then(CustomId::try_from).map(Some),
@@ -127,25 +132,33 @@ impl Entry {
             }
         }
         let order = Order::parse(Value::Object(job), pointer, model);
-        match (order, custom_id) {
-            (Ok(order), Ok(custom_id)) => Ok(Self { order, custom_id }),
-            (order, custom_id) => {
+        match (order, custom_id, own_deadline) {
+            (Ok(order), Ok(custom_id), None) => Ok(Self { order, custom_id }),
+            (order, custom_id, own_deadline) => {
                 let mut errors = order.err().unwrap_or_default();
                 let bad_id = custom_id.err();
                 errors.extend(bad_id.map(|detail| FieldError::new(&format!("{pointer}/custom_id"), detail)));
+                let rule = |_| FieldError::new(&format!("{pointer}/deadline_hours"), OF_BATCH.to_owned());
+                errors.extend(own_deadline.map(rule));
                 Err(errors)
             }
         }
     }
 }
 
+const OF_BATCH: &str = "must be set for the whole batch, not for its jobs";
+
 /// The faults of the defaults, found by parsing them as a job with a prompt.
 pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
     let mut job = defaults.clone();
+    job.remove("deadline_hours");
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
     let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
     if has_prompt {
         errors.push(FieldError::new("/defaults/prompt", "must be set for each job, not in the defaults".to_owned()));
+    }
+    if defaults.get("deadline_hours").is_some_and(|value| !value.is_null()) {
+        errors.push(FieldError::new("/defaults/deadline_hours", OF_BATCH.to_owned()));
     }
     errors
 }
@@ -345,6 +358,9 @@ mod tests {
         let defaults = json!({ "seed": -1, "prompt": "z", "nmae": 1 });
         let found = pointers(json!({ "jobs": jobs, "defaults": defaults, "name": "" }));
         assert_eq!(found, ["/name", "/defaults/seed", "/defaults/nmae", "/defaults/prompt"]);
+        let late = json!({ "prompt": "x", "deadline_hours": 5 });
+        let found = pointers(json!({ "jobs": [late], "defaults": { "deadline_hours": 5 }, "deadline_hours": 97 }));
+        assert_eq!(found, ["/deadline_hours", "/defaults/deadline_hours", "/jobs/0/deadline_hours"]);
         let found = pointers(json!({ "jobs": [{ "prompt": "" }], "defaults": { "seed": 0 }, "name": "" }));
         assert_eq!(found, ["/name", "/defaults/seed", "/jobs/0/prompt"]);
         assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_FAULTS);

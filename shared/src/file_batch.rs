@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::batch::{Batch, BatchStatus, Counts, faults_of_defaults};
-use crate::batch_file::{Format, LineFault, Position};
+use crate::batch::{Batch, BatchStatus, Counts, Entry, faults_of_defaults};
+use crate::batch_file::{Format, Line, LineFault, Position};
 use crate::caller::IdempotencyKey;
 use crate::fault::FieldError;
 use crate::job::{RetryKeys, Status};
 use crate::json::{Fields, kind, string};
 use crate::label::BatchName;
-use crate::order::Model;
+use crate::order::{DeadlineHours, Model};
 use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
@@ -87,6 +87,17 @@ pub struct Input {
     pub defaults: Map<String, Value>,
     /// The model for jobs that name none.
     pub model: Model,
+    /// How long each job may take; `None` leaves that to the service.
+    pub deadline_hours: Option<DeadlineHours>,
+}
+
+impl Input {
+    /// Parses a line of the file as a job.
+    pub fn entry(&self, line: Line) -> Result<Entry, Vec<LineFault>> {
+        let mut entry = line.order(&self.defaults, self.model)?;
+        entry.order.deadline_hours = self.deadline_hours;
+        Ok(entry)
+    }
 }
 
 impl FileBatchOrder {
@@ -110,6 +121,7 @@ impl FileBatchOrder {
             let errors = fields.finish();
             if errors.is_empty() { Ok(format) } else { Err(errors) }
         });
+        let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
         for name in ["jobs", "group"] {
             fields.optional::<(), _>(name, |_| Err("must not be given together with input".to_owned()));
         }
@@ -117,18 +129,19 @@ impl FileBatchOrder {
         let defaults = defaults.unwrap_or_default();
         errors.extend(faults_of_defaults(&defaults, default_model));
         match format.flatten() {
-            Some(format) if errors.is_empty() => Ok(Self {
-                name,
-                input: Input { format, on_bad_line: on_bad_line.unwrap_or_default(), defaults, model: default_model },
-            }),
+            Some(format) if errors.is_empty() => {
+                let on_bad_line = on_bad_line.unwrap_or_default();
+                let input = Input { format, on_bad_line, defaults, model: default_model, deadline_hours };
+                Ok(Self { name, input })
+            }
             _ => Err(errors),
         }
     }
 
     /// A digest that is equal for two requests exactly if they ask for the same thing.
     pub fn fingerprint(&self) -> String {
-        let Input { format, on_bad_line, defaults, model } = &self.input;
-        let parts = (&self.name, format, on_bad_line, defaults, model);
+        let Input { format, on_bad_line, defaults, model, deadline_hours } = &self.input;
+        let parts = (&self.name, format, on_bad_line, defaults, model, deadline_hours);
         hex(&Sha256::digest(serde_json::to_vec(&parts).expect("an order is always JSON")))
     }
 }
@@ -294,7 +307,7 @@ impl FileBatch {
         next.stage = Stage::Checking;
         next.started_at = Some(now);
         next.file = Some(file);
-        next.batch.deadline_at = now + deadline;
+        next.batch.deadline_at = now + DeadlineHours::or(self.input.deadline_hours, deadline);
         next.batch.expires_at = (now + retention).whole_secs();
         Ok(Some(next))
     }
@@ -415,7 +428,7 @@ impl FileBatch {
         let mut next = self.next().watched();
         next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
         next.retry_keys = self.retry_keys.with(key);
-        next.batch.deadline_at = now + deadline;
+        next.batch.deadline_at = now + DeadlineHours::or(self.input.deadline_hours, deadline);
         next.batch.expires_at = (now + retention).whole_secs();
         Ok(Some(next))
     }

@@ -13,7 +13,7 @@ use crate::caller::{IdempotencyKey, Owner};
 use crate::id::{BatchId, JobId};
 use crate::image::{Image, Variant};
 use crate::label::CustomId;
-use crate::order::Order;
+use crate::order::{DeadlineHours, Order};
 use crate::spelled::spelled;
 use crate::time::Timestamp;
 
@@ -249,16 +249,17 @@ pub enum Attempt {
 }
 
 impl Job {
-    /// A new, queued job. Its expiry is rounded up to a second, as DynamoDB's TTL is in seconds.
+    /// A new, queued job. `deadline` is for an order that has none. The expiry is rounded up to a second, as DynamoDB's
+    /// TTL is in seconds.
     pub fn new(id: JobId, owner: Owner, order: Order, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
         Self {
             id,
             owner,
+            deadline_at: now + DeadlineHours::or(order.deadline_hours, deadline),
             order,
             membership: None,
             created_at: now,
             queued_at: now,
-            deadline_at: now + deadline,
             expires_at: (now + retention).whole_secs(),
             fence: 0,
             attempts: 0,
@@ -412,7 +413,7 @@ impl Job {
                 held_until: None,
                 last_error: None,
                 queued_at: now.max(self.queued_at + Duration::from_millis(1)),
-                deadline_at: now + deadline,
+                deadline_at: now + DeadlineHours::or(self.order.deadline_hours, deadline),
                 expires_at: (now + retention).whole_secs(),
                 former_until: self.files_until(now),
                 retry_keys: self.retry_keys.with(key),

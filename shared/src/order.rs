@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::poster::{NO_LETTERING, Poster};
 use crate::spelled::spelled;
 use crate::text::{check_visible, cut, is_forbidden, with_line_feeds};
 
-/// Everything that determines the picture of a job.
+/// What a caller asks for: everything that determines the picture of a job, and its deadline.
 ///
 /// Two orders are equal exactly if they ask for the same thing. Text is compared by code points: a composed and a
 /// decomposed `é` are different.
@@ -38,6 +39,9 @@ pub struct Order {
     /// existed still match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poster: Option<Poster>,
+    /// How long the job may take after it is queued; `None` leaves that to the service. Omitted if `None`, as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_hours: Option<DeadlineHours>,
 }
 
 impl Order {
@@ -52,6 +56,7 @@ impl Order {
         let model = fields.optional("model", |value| string(value)?.parse()).unwrap_or(default_model);
         let metadata = fields.optional("metadata", Metadata::parse);
         let poster = fields.nested("poster", Poster::parse);
+        let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
         if let (Some(unwanted), Some(_)) = (&negative_prompt, &poster) {
             let chars = unwanted.as_str().chars().count();
             let most = Prompt::MAX_CHARS - NO_LETTERING.len() - SEPARATOR.len();
@@ -74,6 +79,7 @@ impl Order {
                 model,
                 metadata: metadata.unwrap_or_default(),
                 poster,
+                deadline_hours,
             }),
             _ => Err(errors),
         }
@@ -236,12 +242,37 @@ impl Seed {
     }
 
     fn parse(value: &Value) -> Result<Self, String> {
-        let rule = || format!("must be a whole number from 1 to {}", Self::MAX);
-        // JSON does not distinguish 7 from 7.0.
-        let whole = |number: f64| (number.fract() == 0.0 && number >= 0.0).then_some(number as u64);
-        let number = value.as_u64().or_else(|| value.as_f64().and_then(whole)).ok_or_else(rule)?;
-        u32::try_from(number).ok().filter(|seed| (1..=Self::MAX).contains(seed)).map(Self).ok_or_else(rule)
+        whole_number(value, Self::MAX).map(Self)
     }
+}
+
+/// A deadline, in hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeadlineHours(u32);
+
+impl DeadlineHours {
+    /// The longest deadline. SQS keeps a ticket for much longer.
+    pub const MAX: u32 = 96;
+
+    /// Parses a number of hours.
+    pub fn parse(value: &Value) -> Result<Self, String> {
+        whole_number(value, Self::MAX).map(Self)
+    }
+
+    /// The caller's deadline, or else the service's.
+    pub fn or(hours: Option<Self>, deadline: Duration) -> Duration {
+        hours.map_or(deadline, |Self(hours)| Duration::from_secs(u64::from(hours) * 3600))
+    }
+}
+
+/// Parses a whole number from 1 to `most`.
+fn whole_number(value: &Value, most: u32) -> Result<u32, String> {
+    let rule = || format!("must be a whole number from 1 to {most}");
+    // JSON does not distinguish 7 from 7.0.
+    let whole = |number: f64| (number.fract() == 0.0 && number >= 0.0).then_some(number as u64);
+    let number = value.as_u64().or_else(|| value.as_f64().and_then(whole)).ok_or_else(rule)?;
+    u32::try_from(number).ok().filter(|number| (1..=most).contains(number)).ok_or_else(rule)
 }
 
 /// The caller's notes on a job. Clones share them.

@@ -109,7 +109,7 @@ fn lines(count: usize) -> String {
 async fn a_file_becomes_jobs_and_results() {
     let pipeline = Pipeline::without_event_sources().await;
     let file = "custom_id,prompt,seed\r\none,A heist,7\r\n\r\n,\"A heist\non the moon\",\r\n";
-    let order = json!({ "input": { "format": "csv" }, "defaults": { "aspect_ratio": "1:1" } });
+    let order = json!({ "input": { "format": "csv" }, "defaults": { "aspect_ratio": "1:1" }, "deadline_hours": 90 });
     let id = started(&pipeline, order, file).await;
     assert!(!step(&pipeline, id).await, "the ticket stays until the end");
     let batch = record(&pipeline, id).await;
@@ -126,6 +126,8 @@ async fn a_file_becomes_jobs_and_results() {
     assert_eq!((&second["custom_id"], &second["image"]["content_type"]), (&Value::Null, &json!("image/png")));
     let job = pipeline.job(JobId::in_batch(id, 1)).await;
     assert_eq!((job.prompt.as_str(), job.aspect_ratio.as_str()), ("A heist\non the moon", "1:1"));
+    let deadline = job.deadline_at.since(job.created_at);
+    assert_eq!((deadline, batch.batch.deadline_at), (Duration::from_secs(90 * 3600), job.deadline_at));
     assert_eq!((job.batch_id, second["job_id"].as_str()), (Some(id), Some(job.id.to_string().as_str())));
     let image = second["links"]["image"].as_str().expect("a link");
     let image = pipeline.http.get(image).send().await.expect("it redirects to S3");

@@ -24,6 +24,53 @@ async fn code(response: reqwest::Response) -> (u16, String) {
 }
 
 #[tokio::test]
+async fn a_callers_deadline_holds_for_its_job_its_batch_and_their_retries() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let pipeline = Pipeline::without_event_sources().await;
+    let usual = pipeline.submit("A heist on the moon").await;
+    assert_eq!(usual.deadline_at.since(usual.created_at), 24 * HOUR);
+    let order = json!({ "prompt": "A heist in Venice", "deadline_hours": 96 });
+    let single: JobView = pipeline.post("/jobs", &order).await.json().await.expect("a job");
+    let jobs = json!({ "jobs": [{ "prompt": "One" }, { "prompt": "Two" }], "deadline_hours": 2 });
+    let batch = pipeline.submit_batch(&jobs).await;
+    let first = batch.jobs.expect("names")[0].id;
+    let first: JobView = pipeline.get(&format!("/jobs/{first}")).await.json().await.expect("a job");
+    for (job, hours) in [(&single, 96), (&first, 2)] {
+        assert_eq!(job.deadline_at.since(job.created_at), hours * HOUR);
+    }
+    // The deadline of the batch has passed, so its jobs fail. A retry gives them as long again.
+    pipeline.clock.advance(3 * HOUR);
+    let failed = pipeline.batch_when(batch.id, |batch| batch.counts.failed == 2).await;
+    assert_eq!(failed.counts.failed, 2);
+    let retry = async |path: &str| assert!(pipeline.post(path, &json!(null)).await.status().is_success(), "{path}");
+    retry(&format!("/batches/{}/retry", batch.id)).await;
+    retry(&format!("/jobs/{}/cancel", single.id)).await;
+    retry(&format!("/jobs/{}/retry", single.id)).await;
+    for (id, hours) in [(first.id, 2), (single.id, 96)] {
+        let job: JobView = pipeline.get(&format!("/jobs/{id}")).await.json().await.expect("a job");
+        assert_eq!(job.status, Status::Queued);
+        assert_eq!(job.deadline_at.since(pipeline.clock.now()).div_duration_f64(HOUR).ceil(), f64::from(hours));
+    }
+    for (path, pointer, order) in [
+        ("/jobs", "/deadline_hours", json!({ "prompt": "x", "deadline_hours": 0 })),
+        ("/jobs", "/deadline_hours", json!({ "prompt": "x", "deadline_hours": 97 })),
+        ("/batches", "/jobs/0/deadline_hours", json!({ "jobs": [{ "prompt": "x", "deadline_hours": 5 }] })),
+        (
+            "/batches",
+            "/defaults/deadline_hours",
+            json!({ "defaults": { "deadline_hours": 5 }, "input": { "format": "csv" } }),
+        ),
+        ("/batches", "/deadline_hours", json!({ "deadline_hours": "5", "input": { "format": "csv" } })),
+    ] {
+        let response = pipeline.post(path, &order).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{order}");
+        let problem: Value = response.json().await.expect("a problem");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{order}");
+    }
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
 async fn a_canceled_job_is_not_painted_and_stays_canceled() {
     let pipeline = Pipeline::without_event_sources().await;
     let job = pipeline.submit("A heist on the moon").await;

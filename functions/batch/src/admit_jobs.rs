@@ -69,7 +69,7 @@ async fn next_entries(lines: &mut Lines<'_>, batch: &FileBatch) -> Result<Option
         match lines.next().await? {
             Next::Line(line) => {
                 end = line.end.offset;
-                entries.extend(line.order(&batch.input.defaults, batch.input.model).ok());
+                entries.extend(batch.input.entry(line).ok());
             }
             Next::End => return Ok(Some((entries, true))),
             Next::Replaced => return Ok(None),

@@ -36,7 +36,7 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
             }
             Next::Line(line) => {
                 let number = line.number;
-                match line.order(&input.defaults, input.model) {
+                match input.entry(line) {
                     Ok(entry) => check.job(number, &entry).await?,
                     Err(faults) => {
                         check.checked.is_of_file |= lines.are_unreadable();

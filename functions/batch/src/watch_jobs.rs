@@ -9,6 +9,7 @@ use shared::aws::job_end::give_up;
 use shared::batch::Counts;
 use shared::file_batch::Progress;
 use shared::job::{ErrorCode, Status};
+use shared::order::DeadlineHours;
 use shared::{FileBatch, JobId};
 
 use crate::App;
@@ -61,7 +62,8 @@ pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
         progress.counts.queued += queued;
         progress.open_parts.push(part);
     }
-    let elapsed = app.deadline.saturating_sub(batch.batch.deadline_at.since(now));
+    let deadline = DeadlineHours::or(batch.input.deadline_hours, app.deadline);
+    let elapsed = deadline.saturating_sub(batch.batch.deadline_at.since(now));
     let delay = until_next_look(&progress, elapsed);
     let have_ended = progress.open_parts.is_empty();
     match save(app, batch.looked(progress)).await? {

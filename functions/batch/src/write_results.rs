@@ -108,7 +108,7 @@ async fn next_lines(
         match next {
             Next::Line(line) => {
                 let number = line.number;
-                match line.order(&batch.input.defaults, batch.input.model) {
+                match batch.input.entry(line) {
                     Ok(entry) => {
                         wanted.push(Wanted::Job(*index, Some((number, entry))));
                         *index += 1;

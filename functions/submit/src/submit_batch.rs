@@ -11,6 +11,7 @@ use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
 use shared::group::Group;
 use shared::job::{Lease, Membership, Status};
+use shared::order::DeadlineHours;
 use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use tokio::time::{Instant, sleep};
@@ -62,7 +63,7 @@ pub(crate) async fn submit(
         name: order.name.clone(),
         total: order.entries.len(),
         created_at: now,
-        deadline_at: now + app.deadline,
+        deadline_at: now + DeadlineHours::or(order.deadline_hours, app.deadline),
         expires_at: (now + app.retention).whole_secs(),
         fingerprint: order.fingerprint(),
         writing: Some(lease),

@@ -18,7 +18,7 @@ use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
 use crate::label::{BatchName, CustomId, GroupName};
-use crate::order::{Model, Order};
+use crate::order::{DeadlineHours, Model, Order};
 use crate::time::Timestamp;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -303,6 +303,8 @@ pub(super) struct FileRow {
     /// JSON, so that every number stays as it is.
     defaults: String,
     model: Model,
+    #[serde(default)]
+    deadline_hours: Option<DeadlineHours>,
     base_url: String,
     started_at: Option<i64>,
     etag: Option<String>,
@@ -335,6 +337,7 @@ pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
         on_bad_line: batch.input.on_bad_line,
         defaults: serde_json::to_string(&batch.input.defaults).expect("a JSON object is always JSON"),
         model: batch.input.model,
+        deadline_hours: batch.input.deadline_hours,
         base_url: batch.base_url.clone(),
         started_at: batch.started_at.map(Timestamp::ms),
         etag: batch.file.as_ref().map(|file| file.etag.clone()),
@@ -379,6 +382,7 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
                 on_bad_line: row.on_bad_line,
                 defaults: serde_json::from_str(&row.defaults).map_err(|_| corrupt())?,
                 model: row.model,
+                deadline_hours: row.deadline_hours,
             },
             base_url: row.base_url,
             fence: row.fence,
@@ -571,6 +575,7 @@ mod tests {
             on_bad_line: OnBadLine::Skip,
             defaults: json!({ "seed": 7, "poster": { "title": "x" } }).as_object().expect("an object").clone(),
             model: Model::Ultra,
+            deadline_hours: Some(DeadlineHours::parse(&json!(5)).expect("a good deadline")),
         };
         let new = FileBatch::new(batch, input, "https://example.com/v1".to_owned());
         let fault = LineFault { line: 2, pointer: "/prompt".to_owned(), detail: "is required".to_owned() };
