@@ -286,6 +286,97 @@ async fn a_job_whose_ticket_was_lost_fails_at_the_deadline() {
     pipeline.stop().await;
 }
 
+#[tokio::test]
+async fn a_job_that_cannot_be_ended_does_not_keep_the_others_from_ending() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(3)).await;
+    assert!(!step(&pipeline, id).await);
+    // Its worker is lost, and perhaps it left a picture behind, so its end waits for the bucket.
+    pipeline.claim(JobId::in_batch(id, 0), Duration::from_secs(60)).await;
+    pipeline.clock.advance(2 * HOUR);
+    let denied = |call: &Call<'_>| call.request.method() == "HEAD" && call.request.uri().contains("/images/");
+    let (_, apps) = pipeline.intercept(move |call| match denied(call) {
+        true => Action::Answer(403, String::new()),
+        false => Action::Pass,
+    });
+    let answer = batch::handle(&apps.batch, ticket(id)).await.expect("it answers");
+    assert_eq!(answer.batch_item_failures.len(), 1, "the ticket stays");
+    let counts = record(&pipeline, id).await.progress.counts;
+    assert_eq!((counts.running, counts.failed), (1, 2));
+    assert!(step(&pipeline, id).await, "the bucket answers again");
+    assert_eq!(record(&pipeline, id).await.progress.counts.failed, 3);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_that_were_stored_after_the_admission_had_stopped_are_canceled_by_the_next_look() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(3)).await;
+    // An invocation stores the jobs, and dies before it reads that the batch was canceled.
+    let (late, slow) = pipeline
+        .intercept(|call| if call.operation == "GetItem" && call.number > 4 { Action::Hold } else { Action::Pass });
+    tokio::select! {
+        _ = batch::handle(&slow.batch, ticket(id)) => panic!("it dies"),
+        () = late.held() => {}
+    }
+    let canceled = record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended");
+    // The pass over all jobs was too early to find them.
+    let stopped = canceled.stop_admission(pipeline.clock.now());
+    for next in [canceled, stopped.clone(), stopped.passed(None)] {
+        save(&pipeline, &next).await;
+    }
+    assert!(step(&pipeline, id).await, "nothing is left to wait for");
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.status(pipeline.clock.now()), batch.progress.counts.canceled), (BatchStatus::Canceled, 3));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_admission_leaves_the_jobs_alone_that_were_admitted_before() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(1001)).await;
+    // The file is replaced after the first part.
+    let (late, slow) = pipeline.intercept(|call| match call.operation {
+        "PutItem" if call.text().contains("part 1000") => Action::Hold,
+        _ => Action::Pass,
+    });
+    tokio::select! {
+        _ = batch::handle(&slow.batch, ticket(id)) => panic!("it dies"),
+        () = late.held() => {}
+    }
+    upload(&pipeline, id, "Another heist\n").await;
+    assert!(!step(&pipeline, id).await, "a thousand jobs wait");
+    let counts = record(&pipeline, id).await.progress.counts;
+    assert_eq!((counts.queued, counts.canceled), (1000, 1));
+    let canceled = record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended");
+    save(&pipeline, &canceled).await;
+    assert!(step(&pipeline, id).await);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancellation_during_a_look_is_done_at_once() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(2)).await;
+    assert!(!step(&pipeline, id).await);
+    let (late, slow) =
+        pipeline.intercept(|call| if call.operation == "UpdateItem" { Action::Hold } else { Action::Pass });
+    let cancel = async {
+        late.held().await;
+        // Its ticket is lost.
+        let canceled = record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended");
+        save(&pipeline, &canceled).await;
+        for _ in 0..100 {
+            late.resume();
+            tokio::task::yield_now().await;
+        }
+    };
+    let apps = &slow.batch;
+    let (answer, ()) = tokio::join!(batch::handle(apps, ticket(id)), cancel);
+    assert!(answer.expect("it answers").batch_item_failures.is_empty(), "both jobs are canceled");
+    pipeline.stop().await;
+}
+
 /// Runs the function until it makes a call that is `held`, cancels the batch meanwhile, and lets it go on.
 async fn cancel_at(held: fn(&Call<'_>) -> bool) {
     let pipeline = Pipeline::without_event_sources().await;

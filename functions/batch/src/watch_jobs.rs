@@ -1,11 +1,12 @@
 //! Looks at the jobs of a batch until all of them have ended.
 
+use std::collections::HashSet;
 use std::iter::repeat_n;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use shared::aws::ServiceError;
 use shared::aws::job_end::give_up;
+use shared::aws::{Saved, ServiceError};
 use shared::batch::Counts;
 use shared::file_batch::Progress;
 use shared::job::{ErrorCode, Status};
@@ -32,12 +33,11 @@ const JOBS_AT_ONCE: usize = 16;
 /// again.
 pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
     let now = app.clock.now();
-    let overdue = batch.batch.deadline_at <= now;
     let Progress { open_parts: before, ended, .. } = &batch.progress;
     let mut progress = Progress { open_parts: Vec::new(), ended: *ended, counts: *ended };
     let looks = stream::iter(before.clone()).map(|part| async move {
         let known = app.table.states_of_part(batch.batch.id, part).await?;
-        let known = if overdue { end_overdue(app, known).await? } else { known };
+        let known = settle(app, batch, part, known).await;
         let missing = batch.jobs_of_part(part).len().saturating_sub(known.len());
         let missing = repeat_n(batch.status_of_missing(now), missing);
         Ok::<_, ServiceError>(Counts::of(known.into_iter().map(|(_, status)| status).chain(missing)))
@@ -67,32 +67,56 @@ pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
     let delay = until_next_look(&progress, elapsed);
     let have_ended = progress.open_parts.is_empty();
     match save(app, batch.looked(progress)).await? {
-        Step::Go(_) if !have_ended => Ok(Step::Wait(delay)),
+        // Its owner may have asked for something in the meantime.
+        Step::Go(next) if !have_ended && next.pass.is_none() => Ok(Step::Wait(delay)),
         step => Ok(step),
     }
 }
 
-/// Ends the jobs that nobody works on though their deadline has passed: their tickets were lost. A job that cannot be
-/// ended now is looked at again.
-async fn end_overdue(app: &App, known: Vec<(JobId, Status)>) -> Result<Vec<(JobId, Status)>, ServiceError> {
+/// Ends the jobs of a part that nobody works on: those whose deadline has passed, as their tickets were lost, and those
+/// that were stored after the admission had stopped, as they have none. A job that cannot be ended now is looked at again.
+async fn settle(app: &App, batch: &FileBatch, part: usize, known: Vec<(JobId, Status)>) -> Vec<(JobId, Status)> {
+    let id = batch.batch.id;
+    let overdue = batch.batch.deadline_at <= app.clock.now();
+    let late = batch.jobs_of_part(part).filter(|index| *index >= batch.admitted.jobs);
+    let late: &HashSet<_> = &late.map(|index| JobId::in_batch(id, index)).collect();
     stream::iter(known)
-        .map(|(id, status)| async move {
-            if status > Status::Running {
-                return Ok((id, status));
+        .map(|(job, status)| async move {
+            let is_late = status == Status::Queued && late.contains(&job);
+            if status > Status::Running || !(overdue || is_late) {
+                return (job, status);
             }
-            let now = app.clock.now();
-            let Some(job) = app.table.get(id).await? else { return Ok((id, Status::Failed)) };
-            if !job.is_overdue(now) {
-                return Ok((id, job.status()));
-            }
-            match give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await? {
-                Some(job) => Ok((id, job.status())),
-                None => Ok((id, Status::Failed)),
-            }
+            let status = end_abandoned(app, job, is_late).await.unwrap_or_else(|error| {
+                tracing::warn!(batch.id = %id, job.id = %job, %error, "cannot end a job that nobody works on");
+                status
+            });
+            (job, status)
         })
         .buffered(JOBS_AT_ONCE)
-        .try_collect()
+        .collect()
         .await
+}
+
+/// Ends a job if nobody works on it. Returns the status that it then has.
+async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
+    let now = app.clock.now();
+    let Some(mut job) = app.table.get(id).await? else { return Ok(Status::Failed) };
+    // Whatever else has happened to the job gave it a ticket.
+    if is_late
+        && job.fence == 0
+        && let Ok(canceled) = job.cancel(now)
+    {
+        job = match app.table.save(&canceled).await? {
+            Saved::Stored => canceled,
+            Saved::MovedOn(current) => *current,
+            Saved::Gone => return Ok(Status::Canceled),
+        };
+    }
+    if !job.is_overdue(now) {
+        return Ok(job.status());
+    }
+    let ended = give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await?;
+    Ok(ended.map_or(Status::Failed, |job| job.status()))
 }
 
 /// When to look again: sooner as the end comes closer, but at most a few hundred times in the whole life of a batch, as
