@@ -12,7 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::ServiceError;
-use super::images::presigning;
+use super::signing::{Signing, presigning};
 use crate::file_batch::InputFile;
 use crate::id::BatchId;
 use crate::image::SignedUrl;
@@ -58,18 +58,20 @@ impl Document {
 pub struct BatchFiles {
     client: Client,
     bucket: String,
+    signing: Signing,
 }
 
 impl BatchFiles {
-    pub(super) fn new(client: Client, bucket: String) -> Self {
-        Self { client, bucket }
+    pub(super) fn new(client: Client, bucket: String, signing: Signing) -> Self {
+        Self { client, bucket, signing }
     }
 
-    /// Presigns a PUT of a batch's input file, for `life` from `now`.
+    /// Presigns a PUT of a batch's input file. The URL works for `life` from `now`, but not longer than the signing
+    /// credentials.
     pub async fn sign_upload(&self, batch: BatchId, now: Timestamp, life: Duration) -> Result<SignedUrl, ServiceError> {
         let put = self.client.put_object().bucket(&self.bucket).key(input_key(batch));
         let put = put.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
-        Ok(SignedUrl { url: put.uri().to_owned(), expires_at: now + life })
+        Ok(SignedUrl { url: put.uri().to_owned(), expires_at: self.signing.end(now, life).await })
     }
 
     /// Presigns a GET of one of the service's own files.
@@ -148,7 +150,7 @@ impl Writer {
     /// Finishes the file. A file that is not finished costs storage until the bucket's rule for incomplete uploads
     /// deletes it.
     pub async fn finish(mut self) -> Result<(), ServiceError> {
-        let BatchFiles { client, bucket } = &self.files;
+        let BatchFiles { client, bucket, .. } = &self.files;
         if self.upload.is_none() {
             let put = client.put_object().bucket(bucket).key(&self.key).body(ByteStream::from(self.buffer));
             return put.send().await.map(drop).map_err(ServiceError::of(SERVICE));
@@ -156,7 +158,7 @@ impl Writer {
         if !self.buffer.is_empty() {
             self.put_part().await?;
         }
-        let Self { files: BatchFiles { client, bucket }, key, upload, parts, .. } = self;
+        let Self { files: BatchFiles { client, bucket, .. }, key, upload, parts, .. } = self;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = client.complete_multipart_upload().bucket(bucket).key(key).set_upload_id(upload);
         complete.multipart_upload(parts).send().await.map(drop).map_err(ServiceError::of(SERVICE))
@@ -164,13 +166,15 @@ impl Writer {
 
     /// Discards what was written.
     pub async fn abandon(self) -> Result<(), ServiceError> {
-        let Self { files: BatchFiles { client, bucket }, key, upload: Some(upload), .. } = self else { return Ok(()) };
+        let Self { files: BatchFiles { client, bucket, .. }, key, upload: Some(upload), .. } = self else {
+            return Ok(());
+        };
         let abort = client.abort_multipart_upload().bucket(bucket).key(key).upload_id(upload);
         abort.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
     async fn put_part(&mut self) -> Result<(), ServiceError> {
-        let BatchFiles { client, bucket } = &self.files;
+        let BatchFiles { client, bucket, .. } = &self.files;
         if self.upload.is_none() {
             let begin = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
             let id = begin.map_err(ServiceError::of(SERVICE))?.upload_id;

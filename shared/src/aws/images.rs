@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::ProvideCredentials;
-use aws_sdk_s3::config::SharedCredentialsProvider;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
-use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::{Kind, ServiceError};
+use super::ServiceError;
+use super::signing::{Signing, presigning};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl, Variant};
 use crate::job::Job;
 use crate::order::OutputFormat;
@@ -29,8 +27,7 @@ const SERVICE: &str = "S3";
 pub struct Images {
     client: Client,
     bucket: String,
-    credentials: Option<SharedCredentialsProvider>,
-    credentials_end: Option<Timestamp>,
+    signing: Signing,
     /// Whether storing the last file failed.
     failing: Arc<AtomicBool>,
 }
@@ -83,14 +80,8 @@ impl Images {
     /// The key that [`Images::check`] writes to.
     const PROBE: &str = "images/probe";
 
-    /// `credentials_end` is used if the credentials do not report their expiry.
-    pub(super) fn new(
-        client: Client,
-        bucket: String,
-        credentials: Option<SharedCredentialsProvider>,
-        credentials_end: Option<Timestamp>,
-    ) -> Self {
-        Self { client, bucket, credentials, credentials_end, failing: Arc::default() }
+    pub(super) fn new(client: Client, bucket: String, signing: Signing) -> Self {
+        Self { client, bucket, signing, failing: Arc::default() }
     }
 
     /// Stores one of a job's files unless it exists. The first file is kept, so that the record stays true even if a
@@ -228,38 +219,17 @@ impl Images {
             .presigned(config)
             .await
             .map_err(ServiceError::of(SERVICE))?;
-        let mut expires_at = now + life;
-        if let Some(end) = self.credentials_end().await {
-            // Credentials that can still sign have not expired, whatever was assumed about them.
-            expires_at = expires_at.min(end.max(now));
-        }
-        Ok(SignedUrl { url: request.uri().to_owned(), expires_at })
+        Ok(SignedUrl { url: request.uri().to_owned(), expires_at: self.signing.end(now, life).await })
     }
 
     /// The origin of the presigned URLs, such as `https://bucket.s3.us-west-2.amazonaws.com`.
     pub async fn origin(&self) -> Result<String, ServiceError> {
         // Only the SDK knows whether the bucket is part of the host or the path, so take it from a URL.
-        let config = PresigningConfig::expires_in(Duration::from_secs(60)).map_err(|_| invalid_life())?;
+        let config = presigning(Timestamp::from(SystemTime::now()), Duration::from_secs(60))?;
         let request = self.client.get_object().bucket(&self.bucket).key("any").presigned(config).await;
         let request = request.map_err(ServiceError::of(SERVICE))?;
         Ok(request.uri().split('/').take(3).collect::<Vec<_>>().join("/"))
     }
-
-    /// When the credentials expire, if known. A presigned URL expires with its credentials.
-    async fn credentials_end(&self) -> Option<Timestamp> {
-        let credentials = self.credentials.as_ref()?.provide_credentials().await.ok()?;
-        credentials.expiry().map(Timestamp::from).or(self.credentials_end)
-    }
-}
-
-/// Presigns for `life` from `now`.
-pub(super) fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
-    let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
-    config.map_err(|_| invalid_life())
-}
-
-fn invalid_life() -> ServiceError {
-    ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected }
 }
 
 /// The facts that go into the record, stored as S3 metadata in case the worker crashes before it writes the record.

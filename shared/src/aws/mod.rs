@@ -14,6 +14,7 @@ pub mod metrics;
 mod painter;
 mod queue;
 mod refusals;
+mod signing;
 mod table;
 
 use std::time::{Duration, SystemTime};
@@ -36,6 +37,7 @@ pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
 pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, SavedBatch, Table};
 
+use self::signing::Signing;
 use crate::settings::{Settings, SettingsError};
 use crate::time::Timestamp;
 
@@ -155,12 +157,16 @@ impl Aws {
 
     /// The bucket of pictures.
     pub fn images(&self, bucket: String) -> Images {
-        Images::new(self.s3(), bucket, self.config.credentials_provider(), self.credentials_end)
+        Images::new(self.s3(), bucket, self.signing())
     }
 
     /// The files of batches, in the bucket of pictures.
     pub fn batch_files(&self, bucket: String) -> BatchFiles {
-        BatchFiles::new(self.s3(), bucket)
+        BatchFiles::new(self.s3(), bucket, self.signing())
+    }
+
+    fn signing(&self) -> Signing {
+        Signing { credentials: self.config.credentials_provider(), credentials_end: self.credentials_end }
     }
 
     fn s3(&self) -> aws_sdk_s3::Client {
@@ -220,11 +226,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::JobId;
     use crate::caller::Owner;
     use crate::image::Variant;
     use crate::job::Job;
     use crate::order::{Model, Order};
+    use crate::{BatchId, JobId};
 
     #[tokio::test]
     async fn a_url_that_lambda_signs_ends_with_the_credentials_at_the_latest() {
@@ -233,7 +239,7 @@ mod tests {
         let lookup = |name: &str| (name == "AWS_REGION").then(|| "us-west-2".to_owned());
         let credentials = Credentials::new("id", "secret", Some("token".to_owned()), None, "Lambda");
         let aws = Aws::of_lambda(&lookup, credentials, started).expect("the region is set");
-        let images = aws.images("pictures".to_owned());
+        let (images, files) = (aws.images("pictures".to_owned()), aws.batch_files("pictures".to_owned()));
         let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("a good order");
         let job = Job::new(JobId::new(), Owner::new("somebody"), order, started, HOUR, 24 * HOUR);
         for (hours, life, end) in
@@ -242,6 +248,9 @@ mod tests {
             let signed =
                 images.sign(&job, Variant::Image, started + hours * HOUR, life * HOUR).await.expect("it signs");
             assert_eq!(signed.expires_at, started + end * HOUR, "{life} h, signed after {hours} h");
+            let signed = files.sign_upload(BatchId::new(), started + hours * HOUR, life * HOUR).await;
+            let expires_at = signed.expect("it signs").expires_at;
+            assert_eq!(expires_at, started + end * HOUR, "an upload for {life} h, signed after {hours} h");
         }
     }
 }
