@@ -24,7 +24,7 @@ use shared::cursor::CursorKey;
 use shared::group::{BatchOrGroup, GroupCursor};
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, FileBatch, Job, JobState, Owner, Problem};
+use shared::{Clock, FileBatch, Job, JobState, Owner, Problem, Timestamp};
 
 use crate::html_page::Page;
 use crate::list_batches::Range;
@@ -34,6 +34,10 @@ use crate::pace::Pace;
 
 /// How often a client should look at a batch until its estimated end.
 const LOOKS: u64 = 4;
+
+/// A client that waits for the function `batch` asks again after this part of the time since the batch was started. The
+/// function itself looks at a batch no more often in the end.
+const PART_OF_AGE: u32 = 50;
 
 /// The function's clients and settings.
 #[derive(Debug)]
@@ -198,11 +202,11 @@ async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answe
 async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     let batch = get_batch::get(app, request.id()?, owner).await?;
-    let counts = match &batch {
-        BatchOrGroup::File(file) => count_file_batch::count(app, file).await?,
-        batch => get_batch::count(app, batch).await?,
+    let (counts, started_at) = match &batch {
+        BatchOrGroup::File(file) => (count_file_batch::count(app, file).await?, file.started_at),
+        batch => (get_batch::count(app, batch).await?, None),
     };
-    Ok(batch_answer(app, 200, BatchView::new(&batch, counts, app.clock.now(), &request.base_url())))
+    Ok(batch_answer(app, 200, BatchView::new(&batch, counts, app.clock.now(), &request.base_url()), started_at))
 }
 
 fn faults_of(batch: &FileBatch) -> Result<Document, Problem> {
@@ -239,21 +243,28 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
     if let BatchOrGroup::File(file) = batch {
         let file = cancel_file_batch::cancel(app, *file).await?;
         let now = app.clock.now();
-        return Ok(batch_answer(app, 202, BatchView::of_file(&file, file.last_counts(now), now, &base)));
+        let view = BatchView::of_file(&file, file.last_counts(now), now, &base);
+        return Ok(batch_answer(app, 202, view, file.started_at));
     }
     let (counts, next_cursor) = cancel_batch::cancel(app, &batch, cursor).await?;
     let view = BatchView::new(&batch, counts, app.clock.now(), &base);
-    Ok(batch_answer(app, 200, BatchView { next_cursor, ..view }))
+    Ok(batch_answer(app, 200, BatchView { next_cursor, ..view }, None))
 }
 
-fn batch_answer(app: &App, status: u16, view: BatchView) -> Answer {
+/// Shows a batch. One from a file was started at `started_at`.
+fn batch_answer(app: &App, status: u16, view: BatchView, started_at: Option<Timestamp>) -> Answer {
     let answer = Answer::json(status, &view);
     if !view.status.is_active() {
         return answer;
     }
     let left = (view.counts.queued + view.counts.running) as u64;
-    // The closer a batch is to its end, the sooner its next news.
-    answer.retry_after(app.pace.time_for(left.div_ceil(LOOKS)))
+    match started_at {
+        // No job is left, but the file is being checked, or its results are written after the next look. The looks at an
+        // old batch are far apart.
+        Some(started_at) if left == 0 => answer.retry_after(app.clock.now().since(started_at) / PART_OF_AGE),
+        // The closer a batch is to its end, the sooner its next news.
+        _ => answer.retry_after(app.pace.time_for(left.div_ceil(LOOKS))),
+    }
 }
 
 async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
