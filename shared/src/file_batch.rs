@@ -30,6 +30,10 @@ pub const MAX_LINES: u64 = 1_000_000;
 pub const MAX_BYTES: u64 = 5_000_000_000;
 
 /// The number of jobs in a part. The index lists a batch by its parts, because one key of an index takes only a thousand
+/// The maximum size of the defaults as JSON, in bytes. The record keeps them, and an item of DynamoDB has at most 400 KB.
+/// The longest texts and metadata that the rules allow take less; spaces around a text count here, and not there.
+pub const MAX_DEFAULTS_BYTES: usize = 100_000;
+
 /// writes a second.
 pub const JOBS_PER_PART: usize = 1000;
 
@@ -124,6 +128,11 @@ impl FileBatchOrder {
         let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
         for name in ["jobs", "group"] {
             fields.optional::<(), _>(name, |_| Err("must not be given together with input".to_owned()));
+        }
+        let bytes = serde_json::to_vec(&defaults).expect("an object is always JSON").len();
+        if bytes > MAX_DEFAULTS_BYTES {
+            let detail = format!("must be at most {MAX_DEFAULTS_BYTES} bytes long as JSON, but has {bytes}");
+            errors.push(FieldError::new("/defaults", detail));
         }
         let mut errors = fields.finish();
         let defaults = defaults.unwrap_or_default();

@@ -1,14 +1,17 @@
 //! Batches whose jobs come from a file, as the API shows and steers them. The function `batch` does not run here.
 
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use local::Options;
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobsView};
 use shared::aws::SavedBatch;
 use shared::batch::{BatchStatus, Counts};
 use shared::batch_file::LineFault;
-use shared::file_batch::{Action as PassAction, Admitted, Checked, Pass, Progress};
+use shared::file_batch::{Action as PassAction, Admitted, Checked, MAX_BYTES, Pass, Progress};
 use shared::job::{Membership, Status};
 use shared::order::{Model, Order};
 use shared::{BatchId, FileBatch, Job, JobId, Owner};
@@ -190,6 +193,14 @@ async fn a_batch_has_its_jobs_in_the_request_or_in_a_file() {
     assert_eq!(faults(json!({ "input": {} })).await, ["/input/format"]);
     assert_eq!(faults(json!({ "input": { "format": "xlsx", "sheet": 1 } })).await, ["/input/format", "/input/sheet"]);
     assert_eq!(faults(json!({ "input": { "format": "csv" }, "defaults": { "seed": 0 } })).await, ["/defaults/seed"]);
+    let wide = json!({ "negative_prompt": format!("text{}", " ".repeat(400_000)) });
+    assert_eq!(faults(json!({ "input": { "format": "csv" }, "defaults": wide })).await, ["/defaults"]);
+    let longest = json!({
+        "negative_prompt": "\u{1f3ac}".repeat(10_000),
+        "metadata": (10..26).map(|i| (format!("{i}{}", "\u{1f3ac}".repeat(62)), json!("\u{1f3ac}".repeat(512)))).collect::<Value>(),
+    });
+    let longest = json!({ "input": { "format": "csv" }, "defaults": longest });
+    assert_eq!(call(&pipeline, "/batches", None, &longest).await.status(), StatusCode::ACCEPTED);
     let absent = json!({ "jobs": jobs, "input": null, "on_bad_line": null });
     assert_eq!(call(&pipeline, "/batches", None, &absent).await.status(), StatusCode::ACCEPTED);
     let absent = json!({ "jobs": null, "input": { "format": "txt" }, "on_bad_line": "skip" });
@@ -220,6 +231,46 @@ async fn a_batch_does_not_start_without_a_file_or_with_an_empty_one() {
     assert_eq!((view(&pipeline, batch.id).await.status, tickets(&pipeline).await), (BatchStatus::AwaitingInput, 0));
     upload(&pipeline, &batch, "prompt\nA heist\n").await;
     assert_eq!(steered(&pipeline, batch.id, "start").await.status, BatchStatus::Checking);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_does_not_start() {
+    let data = tempfile::tempdir().expect("a directory");
+    let pipeline =
+        Pipeline::with(Options { event_sources: false, data: Some(data.path().to_owned()), ..Options::default() })
+            .await;
+    let batch = submit(&pipeline).await;
+    upload(&pipeline, &batch, "prompt\nA heist\n").await;
+    // The embedded bucket keeps each object as a file. A sparse one takes no room.
+    let of_batch = |path: &Path| path.ends_with(format!("{}/input", batch.id));
+    let path = files_below(data.path()).into_iter().find(|path| of_batch(path)).expect("the file is there");
+    let grow =
+        |bytes| OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(bytes)).expect("it grows");
+    grow(MAX_BYTES + 1);
+    let (status, code) = problem(steer(&pipeline, batch.id, "start").await).await;
+    assert_eq!((status, code.as_str()), (422, "invalid_input"));
+    assert_eq!((view(&pipeline, batch.id).await.status, tickets(&pipeline).await), (BatchStatus::AwaitingInput, 0));
+    grow(MAX_BYTES);
+    assert_eq!(steered(&pipeline, batch.id, "start").await.status, BatchStatus::Checking);
+    pipeline.stop().await;
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn who_waits_for_an_old_batch_without_open_jobs_asks_less_often() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline).await.id;
+    for (age, expected) in [(0, 1), (500, 10), (DAY.as_secs(), 30)] {
+        pipeline.clock.advance(Duration::from_secs(age));
+        let shown = pipeline.get(&format!("/batches/{id}")).await;
+        let seen: u64 = shown.headers()[header::RETRY_AFTER].to_str().expect("text").parse().expect("a number");
+        assert!((expected..=expected + 1).contains(&seen), "after {age} s: {seen}");
+    }
     pipeline.stop().await;
 }
 
