@@ -17,6 +17,9 @@ use crate::json::{self, Unreadable, kind};
 use crate::order::Model;
 use crate::spelled::spelled;
 
+/// The maximum number of lines in a file, including empty ones and the header of a CSV file.
+pub const MAX_LINES: u64 = 1_000_000;
+
 /// The maximum length of a line without its end, in bytes. A CSV row with line breaks in its cells counts as one line.
 pub const MAX_LINE_BYTES: usize = 1_000_000;
 
@@ -187,8 +190,8 @@ impl Reader {
         Position { offset: self.done.offset, lines: self.done.lines, header: self.header.clone() }
     }
 
-    /// Whether the last line has a fault that makes the rest of the file unreadable, such as a wrong format, a bad header
-    /// or a quotation mark that is never closed. No line follows, and the position stays before this one.
+    /// Whether the last line has a fault that makes the rest of the file unreadable, such as a wrong format, a bad header,
+    /// a quotation mark that is never closed, or one line too many. No line follows, and the position stays before this one.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.state, State::Unreadable)
     }
@@ -237,6 +240,9 @@ impl Reader {
                 return self.stop(number, [LineFault::of_line(line, OPEN_QUOTE)]);
             }
         };
+        if number > MAX_LINES {
+            return self.stop(number, [LineFault::of_line(number, TOO_MANY)]);
+        }
         let content = self.content(number, length);
         let (line, rest) = self.buffer[self.start..].split_at(length);
         self.advance(length + end_of_line(rest), 1 + line_ends(line));
@@ -402,6 +408,7 @@ enum Content {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
+const TOO_MANY: &str = "is one too many: a file has at most 1,000,000 lines";
 const TOO_LONG: &str = "must be at most 1,000,000 bytes long";
 const OPEN_QUOTE: &str = "has a quotation mark that is never closed";
 const LONG_QUOTE: &str = "must be at most 1,000,000 bytes long: is a quotation mark never closed?";

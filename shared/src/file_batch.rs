@@ -22,9 +22,6 @@ use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
 
-/// The maximum number of lines in a file.
-pub const MAX_LINES: u64 = 1_000_000;
-
 /// The maximum size of a file, in bytes: what a single PUT of S3 takes, see
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>.
 pub const MAX_BYTES: u64 = 5_000_000_000;

@@ -377,6 +377,29 @@ async fn a_cancellation_during_a_look_is_done_at_once() {
     pipeline.stop().await;
 }
 
+#[tokio::test]
+async fn a_file_that_is_not_checked_in_time_is_invalid_and_not_checked_for_ever() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(2)).await;
+    let (slow, apps) =
+        pipeline.intercept(|call| if call.request.uri().contains("GetObject") { Action::Hold } else { Action::Pass });
+    let mut event = ticket(id);
+    // The function begins nothing in the last half minute of an invocation.
+    event.context.deadline -= 58_000;
+    let wait = async {
+        slow.held().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        slow.resume();
+    };
+    let (answer, ()) = tokio::join!(batch::handle(&apps.batch, event), wait);
+    assert_eq!(answer.expect("it answers").batch_item_failures.len(), 1, "its time is over");
+    let batch = record(&pipeline, id).await;
+    assert_eq!((batch.stage, batch.batch.total), (Stage::Invalid, 0));
+    assert!(batch.checked.first_faults[0].detail.contains("in time"), "{:?}", batch.checked.first_faults);
+    assert!(step(&pipeline, id).await, "nothing more is done");
+    pipeline.stop().await;
+}
+
 /// Runs the function until it makes a call that is `held`, cancels the batch meanwhile, and lets it go on.
 async fn cancel_at(held: fn(&Call<'_>) -> bool) {
     let pipeline = Pipeline::without_event_sources().await;

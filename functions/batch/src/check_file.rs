@@ -7,7 +7,7 @@ use std::time::Duration;
 use shared::aws::{Document, SavedBatch, ServiceError, Writer};
 use shared::batch::Entry;
 use shared::batch_file::{LineFault, Position};
-use shared::file_batch::{Checked, MAX_LINES, Stage};
+use shared::file_batch::{Checked, Stage};
 use shared::{BatchId, FileBatch};
 use tokio::time::Instant;
 
@@ -21,7 +21,13 @@ const BETWEEN_SAVES: Duration = Duration::from_secs(5);
 /// What is wrong with a file that is no longer the one that the batch was started with.
 const REPLACED: &str = "cannot be read: the file was replaced or deleted after the batch was started";
 
+/// What is wrong with a file that takes longer than an invocation.
+const TOO_SLOW: &str = "was not reached in time: submit the file again later, or in several batches";
+
 /// Checks the whole file. An invocation that is interrupted leaves nothing behind, so the next one begins anew.
+///
+/// The largest file takes a fraction of the time that an invocation has. If the bucket is so slow that this does not
+/// suffice, the batch is invalid: another invocation might be no faster, and the batch would be checked for ever.
 pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Lines::from(app, batch, Position::default());
     let input = &batch.input;
@@ -30,10 +36,6 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
     let mut saved_at = Instant::now();
     loop {
         match lines.next().await? {
-            Next::Line(line) if line.number > MAX_LINES => {
-                check.fault(line.number, "", format!("is one too many: a file has at most {MAX_LINES} lines")).await?;
-                break;
-            }
             Next::Line(line) => {
                 let number = line.number;
                 match input.entry(line) {
@@ -50,13 +52,15 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
                 break;
             }
         }
-        if saved_at.elapsed() >= BETWEEN_SAVES {
-            saved_at = Instant::now();
+        let now = Instant::now();
+        if now + MARGIN >= end {
+            tracing::error!(batch.id = %batch.batch.id, "cannot check a file within one invocation");
+            check.fault(lines.position().lines + 1, "", TOO_SLOW.to_owned()).await?;
+            break;
+        }
+        if now - saved_at >= BETWEEN_SAVES {
+            saved_at = now;
             check.checked.lines = lines.position().lines;
-            if saved_at + MARGIN >= end {
-                tracing::error!(batch.id = %batch.batch.id, "cannot check a file within one invocation");
-                return Ok(Step::Wait(OTHER_AT_WORK));
-            }
             let next = batch.checking(check.checked.clone());
             batch = match app.table.save_file_batch(&next).await? {
                 SavedBatch::Stored => next,

@@ -424,3 +424,20 @@ fn long_lines_are_read_alike_however_they_are_cut() {
         }
     }
 }
+
+#[test]
+fn a_file_of_empty_lines_is_read_no_further_than_the_last_line_that_is_allowed() {
+    let ends = "\n".repeat(MAX_LINES as usize);
+    for format in Format::ALL {
+        let head = if *format == Format::Csv { "prompt\n" } else { "" };
+        let mut reader = Reader::new(*format);
+        reader.push(head.as_bytes());
+        reader.push(&ends.as_bytes()[head.lines().count()..]);
+        assert_eq!(reader.next_line(), None, "{format}: this many are allowed");
+        reader.push(b"\n");
+        let line = reader.next_line().expect("one more is not");
+        assert_eq!((line.number, line.job), (MAX_LINES + 1, Err(vec![LineFault::of_line(MAX_LINES + 1, TOO_MANY)])));
+        assert!(reader.is_unreadable());
+    }
+    assert!(TOO_MANY.replace(',', "").contains(&MAX_LINES.to_string()));
+}

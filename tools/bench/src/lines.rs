@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::{Failure, Runs, median};
 
 /// How many jobs are generated. Their lines are read over and over as one file.
-const JOBS: usize = 100_000;
+const JOBS: usize = 40_000;
 
 /// How many bytes are read at a time.
 const PIECE: usize = 256 * 1024;
