@@ -26,13 +26,13 @@ use crate::time::Timestamp;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>.
 pub const MAX_BYTES: u64 = 5_000_000_000;
 
-/// The number of jobs in a part. The index lists a batch by its parts, because one key of an index takes only a thousand
+/// The number of jobs in a part of a new batch. The index lists a batch by its parts, because one key of an index takes
+/// only a thousand writes a second.
+pub const JOBS_PER_PART: usize = 1000;
+
 /// The maximum size of the defaults as JSON, in bytes. The record keeps them, and an item of DynamoDB has at most 400 KB.
 /// The longest texts and metadata that the rules allow take less; spaces around a text count here, and not there.
 pub const MAX_DEFAULTS_BYTES: usize = 100_000;
-
-/// writes a second.
-pub const JOBS_PER_PART: usize = 1000;
 
 /// How many faults the record keeps. All of them are in the file of faults.
 pub const FIRST_FAULTS: usize = 20;
@@ -126,14 +126,14 @@ impl FileBatchOrder {
         for name in ["jobs", "group"] {
             fields.optional::<(), _>(name, |_| Err("must not be given together with input".to_owned()));
         }
+        let mut errors = fields.finish();
+        let defaults = defaults.unwrap_or_default();
+        errors.extend(faults_of_defaults(&defaults, default_model));
         let bytes = serde_json::to_vec(&defaults).expect("an object is always JSON").len();
         if bytes > MAX_DEFAULTS_BYTES {
             let detail = format!("must be at most {MAX_DEFAULTS_BYTES} bytes long as JSON, but has {bytes}");
             errors.push(FieldError::new("/defaults", detail));
         }
-        let mut errors = fields.finish();
-        let defaults = defaults.unwrap_or_default();
-        errors.extend(faults_of_defaults(&defaults, default_model));
         match format.flatten() {
             Some(format) if errors.is_empty() => {
                 let on_bad_line = on_bad_line.unwrap_or_default();
@@ -232,6 +232,8 @@ pub struct FileBatch {
     pub batch: Batch,
     /// How to read the file.
     pub input: Input,
+    /// The number of jobs in each of its parts but the last.
+    pub jobs_per_part: usize,
     /// The base URL of the API as its owner reached it, for the links in the results.
     pub base_url: String,
     /// The version of the record: each transition raises it by one.
@@ -275,6 +277,7 @@ impl FileBatch {
         Self {
             batch,
             input,
+            jobs_per_part: JOBS_PER_PART,
             base_url,
             fence: 0,
             stage: Stage::AwaitingInput,
@@ -368,7 +371,7 @@ impl FileBatch {
     /// Goes on to watch the jobs.
     fn watched(mut self) -> Self {
         self.stage = Stage::InProgress;
-        self.progress.open_parts = (0..self.batch.total.div_ceil(JOBS_PER_PART)).collect();
+        self.progress.open_parts = (0..self.batch.total.div_ceil(self.jobs_per_part)).collect();
         self.progress.ended = Counts::default();
         self
     }
@@ -452,8 +455,8 @@ impl FileBatch {
 
     /// The indexes of the jobs of a part.
     pub fn jobs_of_part(&self, part: usize) -> std::ops::Range<usize> {
-        let begin = part * JOBS_PER_PART;
-        begin..self.batch.total.min(begin + JOBS_PER_PART)
+        let begin = part * self.jobs_per_part;
+        begin..self.batch.total.min(begin + self.jobs_per_part)
     }
 
     /// The status as its owner sees it.

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::{Saved, SavedBatch, ServiceError};
 use shared::batch::Entry;
-use shared::file_batch::{Admitted, JOBS_PER_PART};
+use shared::file_batch::Admitted;
 use shared::job::Membership;
 use shared::ticket::Ticket;
 use shared::{FileBatch, Job, JobId};
@@ -65,7 +65,7 @@ pub(crate) async fn admit(app: &App, batch: &FileBatch, end: Instant) -> Result<
 async fn next_entries(lines: &mut Lines<'_>, batch: &FileBatch) -> Result<Option<(Vec<Entry>, bool)>, ServiceError> {
     let begin = lines.position().offset;
     let (mut entries, mut end) = (Vec::new(), begin);
-    while entries.len() < JOBS_PER_PART && end - begin < BYTES_AT_ONCE {
+    while entries.len() < batch.jobs_per_part && end - begin < BYTES_AT_ONCE {
         match lines.next().await? {
             Next::Line(line) => {
                 end = line.end.offset;
@@ -84,7 +84,7 @@ fn jobs_of(app: &App, batch: &FileBatch, entries: Vec<Entry>) -> Vec<Job> {
     let job = |(index, entry): (usize, Entry)| {
         let id = JobId::in_batch(batch.batch.id, index);
         let Entry { order, custom_id } = entry;
-        let membership = Membership { batch: batch.batch.id, part: index / JOBS_PER_PART, custom_id };
+        let membership = Membership { batch: batch.batch.id, part: index / batch.jobs_per_part, custom_id };
         let job = Job::new(id, batch.batch.owner.clone(), order, created_at, app.deadline, app.retention);
         let (deadline_at, expires_at) = (batch.batch.deadline_at, batch.batch.expires_at);
         Job { membership: Some(membership), deadline_at, expires_at, ..job }

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_retry::requeue;
 use shared::aws::{Saved, ServiceError};
 use shared::caller::IdempotencyKey;
-use shared::file_batch::{Action, JOBS_PER_PART, Pass};
+use shared::file_batch::{Action, Pass};
 use shared::job::Status;
 use shared::ticket::Ticket;
 use shared::{FileBatch, Job, JobId};
@@ -22,10 +22,10 @@ pub(crate) async fn change(app: &App, batch: &FileBatch, pass: &Pass) -> Result<
     let Pass { action, next } = pass;
     // Of a batch that was canceled during its admission, at most the jobs of one more step were stored.
     let stored = match batch.batch.canceled_at {
-        Some(_) => batch.batch.total.min(batch.admitted.jobs + JOBS_PER_PART),
+        Some(_) => batch.batch.total.min(batch.admitted.jobs + batch.jobs_per_part),
         None => batch.batch.total,
     };
-    let end = stored.min(next + JOBS_PER_PART);
+    let end = stored.min(next + batch.jobs_per_part);
     let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
     for ids in ids.chunks(JOBS_AT_ONCE) {
         let mut jobs = app.table.get_all(ids).await?;

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
 use shared::aws::gateway::log_failure;
 use shared::batch::Counts;
-use shared::file_batch::{JOBS_PER_PART, Stage};
+use shared::file_batch::Stage;
 use shared::{FileBatch, Problem};
 
 use crate::App;
@@ -28,7 +28,7 @@ pub(crate) async fn count(app: &App, batch: &FileBatch) -> Result<Counts, Proble
         send_ticket(app, batch).await?;
     }
     let (parts, ended) = match batch.stage {
-        Stage::Admitting => ((0..batch.admitted.jobs.div_ceil(JOBS_PER_PART)).collect(), Counts::default()),
+        Stage::Admitting => ((0..batch.admitted.jobs.div_ceil(batch.jobs_per_part)).collect(), Counts::default()),
         Stage::InProgress => (batch.progress.open_parts.clone(), batch.progress.ended),
         Stage::AwaitingInput | Stage::Checking | Stage::Invalid | Stage::Ended => (Vec::new(), batch.progress.ended),
     };

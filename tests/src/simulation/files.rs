@@ -39,6 +39,8 @@ const MOST_FILES: usize = 3;
 
 const LINES: usize = 3;
 
+const JOBS_PER_PART: usize = 2;
+
 /// A rule that the function of batches might have left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileBug {
@@ -101,6 +103,13 @@ pub(super) struct FileOrder {
     started: bool,
     /// Whether it cannot be started any more.
     over: bool,
+}
+
+/// Gives a new batch so small parts that it has several.
+pub(super) fn shrink_parts(item: &mut Value) {
+    if item["file"]["M"].is_object() {
+        item["file"]["M"]["jobs_per_part"] = json!({ "N": JOBS_PER_PART.to_string() });
+    }
 }
 
 /// Makes a record look as if nobody had canceled its batch.

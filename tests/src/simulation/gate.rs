@@ -18,7 +18,7 @@ use shared::{JobId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actors::News;
-use super::files::{FileBug, hide_cancellation};
+use super::files::{FileBug, hide_cancellation, shrink_parts};
 use super::scene::{CLOCKS_DIFFER, Fate, Scene, answer};
 use super::versions::{NEWER, Version};
 use super::{Bug, INVOCATION};
@@ -256,6 +256,7 @@ impl Gate {
         if job && self.scene().has_file_bug(actor, FileBug::RecordsNotWritten) {
             return Ok(answer(200, &json!({})));
         }
+        shrink_parts(&mut body["Item"]);
         self.version.write(&mut body["Item"]);
         replace_body(&mut request, &body);
         let response = inner.call(request).await?;

@@ -305,6 +305,8 @@ pub(super) struct FileRow {
     model: Model,
     #[serde(default)]
     deadline_hours: Option<DeadlineHours>,
+    #[serde(default = "jobs_per_part")]
+    jobs_per_part: usize,
     base_url: String,
     started_at: Option<i64>,
     etag: Option<String>,
@@ -326,6 +328,11 @@ pub(super) struct FileRow {
     results: Option<String>,
 }
 
+/// The size of a part when the records did not say it.
+fn jobs_per_part() -> usize {
+    1000
+}
+
 /// The attribute with the [`FileRow`].
 pub(super) const FILE: &str = "file";
 
@@ -338,6 +345,7 @@ pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
         defaults: serde_json::to_string(&batch.input.defaults).expect("a JSON object is always JSON"),
         model: batch.input.model,
         deadline_hours: batch.input.deadline_hours,
+        jobs_per_part: batch.jobs_per_part,
         base_url: batch.base_url.clone(),
         started_at: batch.started_at.map(Timestamp::ms),
         etag: batch.file.as_ref().map(|file| file.etag.clone()),
@@ -384,6 +392,7 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
                 model: row.model,
                 deadline_hours: row.deadline_hours,
             },
+            jobs_per_part: row.jobs_per_part,
             base_url: row.base_url,
             fence: row.fence,
             stage: row.stage,
