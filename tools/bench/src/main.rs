@@ -5,6 +5,7 @@
 
 mod calls;
 mod decode;
+mod files;
 mod lines;
 mod local;
 mod money;
@@ -59,6 +60,8 @@ enum Part {
     Worker,
     /// Calls of the services, also when they fail
     Calls,
+    /// Batches from files
+    Files,
     /// The local stack
     Local,
 }
@@ -104,7 +107,7 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         progress("first invocations over TLS");
         start::first_over_tls(&products, runs, &mut report).await?;
     }
-    let (mut submit, mut worker, mut calls) = (None, None, None);
+    let (mut submit, mut worker, mut calls, mut files) = (None, None, None, None);
     if wanted(Part::Requests) {
         progress("requests");
         submit = Some(requests::submit(&products, runs, &mut report).await?);
@@ -118,8 +121,12 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         progress("calls and duplicates");
         calls = Some(calls::measure(&products, runs, &mut report).await?);
     }
-    if let (Some(submit), Some(worker), Some(calls)) = (submit, worker, calls) {
-        money::compute(&submit, &worker, &calls, &mut report);
+    if wanted(Part::Files) {
+        progress("batches from files");
+        files = Some(files::measure(&products, runs, &mut report).await?);
+    }
+    if let (Some(submit), Some(worker), Some(calls), Some(files)) = (submit, worker, calls, files) {
+        money::compute(&submit, &worker, &calls, &files, &mut report);
     }
     if wanted(Part::Local) {
         progress("the local stack");

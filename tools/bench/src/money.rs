@@ -3,8 +3,11 @@
 use std::fmt::Write;
 
 use crate::calls::{Calls, Units};
+use crate::files::Admission;
 use crate::report::Report;
 use crate::requests::Submit;
+use crate::runtime_api::Invocation;
+use crate::services::Counts;
 use crate::worker::Work;
 
 /// The public prices of us-west-2 and us-east-1, in dollars, as of the date below and without the free tiers.
@@ -21,18 +24,19 @@ mod prices {
     /// For a million units, on demand, <https://aws.amazon.com/dynamodb/pricing/on-demand/>.
     pub(super) const DYNAMODB_WRITES: f64 = 0.625;
     pub(super) const DYNAMODB_READS: f64 = 0.125;
-    /// For a million PUT requests, S3 Standard, <https://aws.amazon.com/s3/pricing/>.
+    /// For a million PUT requests, S3 Standard, <https://aws.amazon.com/s3/pricing/>. A GET costs less.
     pub(super) const S3_PUTS: f64 = 5.00;
     /// For a gigabyte and a month.
     pub(super) const S3_STORAGE: f64 = 0.023;
 }
 
-/// The functions' memory in `template.yaml`, in gigabytes.
+/// The memory of the functions in `template.yaml`, in gigabytes, and that of `batch`.
 const MEMORY: f64 = 0.25;
+const MEMORY_OF_BATCH: f64 = 1.0;
 
-/// How many times as long a function of that memory takes to compute as one with a whole processor, which Lambda gives
-/// for 1,769 MB, see <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>.
-const SLOWER: f64 = 1769.0 / 256.0;
+/// The memory for which Lambda gives a function a whole processor, in gigabytes, see
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>. With less, it computes that much slower.
+const WHOLE_PROCESSOR: f64 = 1769.0 / 1024.0;
 
 /// How many calls a submission of ten in a batch makes, and one of a single job. Calls are most of what a submission
 /// computes, so a batch takes that many times as long, at the most.
@@ -58,8 +62,20 @@ impl Cost {
 /// The gigabyte-seconds of a million posters, of which each takes so long on a whole processor, of which `cpu` computing,
 /// both in milliseconds. That all computing comes on top of the waiting is the worst case.
 fn compute_cost(took: f64, cpu: f64) -> f64 {
-    let seconds = (took + cpu * (SLOWER - 1.0)) / 1e3;
-    seconds * MEMORY * 1e6 * prices::LAMBDA_GB_SECOND
+    compute_cost_of(MEMORY, took, cpu)
+}
+
+/// The same for a function with this memory.
+fn compute_cost_of(memory: f64, took: f64, cpu: f64) -> f64 {
+    let seconds = (took + cpu * (WHOLE_PROCESSOR / memory - 1.0)) / 1e3;
+    seconds * memory * 1e6 * prices::LAMBDA_GB_SECOND
+}
+
+/// The cost of one invocation of `batch`, in dollars.
+pub(crate) fn look(invocation: &Invocation, counts: &Counts) -> f64 {
+    let [took, cpu] = [invocation.took, invocation.cpu].map(|time| time.as_secs_f64() * 1e3);
+    let compute = compute_cost_of(MEMORY_OF_BATCH, took, cpu) + prices::LAMBDA_REQUESTS;
+    (compute + table_cost(Units { writes: counts.writes, reads: counts.reads })) / 1e6
 }
 
 fn table_cost(units: Units) -> f64 {
@@ -67,7 +83,7 @@ fn table_cost(units: Units) -> f64 {
 }
 
 /// Computes the cost of each way, and compares ours with the least that a queue needs.
-pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut Report) {
+pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, admission: &Admission, report: &mut Report) {
     let submission = compute_cost(submit.took, submit.cpu);
     // A queue bills a message's sending, receiving and deleting, and ten together as one.
     let (alone, tenth, fair) = (prices::SQS_REQUESTS, prices::SQS_REQUESTS / 10.0, prices::SQS_FAIR);
@@ -85,6 +101,14 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
         queue: 3.0 * tenth + fair / 10.0,
         table: table_cost(calls.batch),
         bucket,
+    };
+    // The file is uploaded by one PUT, and read and written in pieces.
+    let files = Cost {
+        requests: prices::LAMBDA_REQUESTS / 10.0,
+        compute: compute_cost_of(MEMORY_OF_BATCH, admission.took, admission.cpu) + compute_cost(work.took, work.cpu),
+        queue: 3.0 * tenth + fair / 10.0,
+        table: table_cost(admission.units),
+        bucket: bucket * (1.0 + admission.objects),
     };
     let singles = Cost {
         requests: 1.1 * prices::LAMBDA_REQUESTS,
@@ -111,6 +135,7 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
         .to_owned();
     for (name, cost) in [
         ("the minimum: two write units, everything else in tens, no computing", floor),
+        ("a million in one file, ten tickets per invocation", files),
         ("ten submitted in a batch, ten tickets per invocation", batches),
         ("submitted one by one, ten tickets per invocation", singles),
         ("submitted one by one, one ticket per invocation", one_ticket),
@@ -149,6 +174,7 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, report: &mut 
                   exceeds 1 KB because of the URL; the indexes for lists take 4 write units for a job of a batch and 1 \
                   for a single job; a batch's own record takes the rest.";
     let note = format!("1.25 × {}.", dollars(floor.total()));
+    report.at_most("money", "a million posters, from a file", files.total(), 9.60, dollars, ("", reason));
     report.at_most("money", "a million posters, in batches", batches.total(), limit, dollars, (&note, reason));
     report.at_most("money", "a million posters, one by one", singles.total(), limit, dollars, (&note, reason));
 }

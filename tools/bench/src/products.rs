@@ -18,6 +18,7 @@ pub(crate) enum Product {
     Status,
     DeadLetter,
     Worker,
+    Batch,
     /// The worker with the SDK's defaults.
     WorkerDefaults,
     PeerSubmit,
@@ -28,7 +29,7 @@ pub(crate) enum Product {
 
 impl Product {
     /// The functions of the product itself.
-    pub(crate) const OURS: [Self; 4] = [Self::Submit, Self::Status, Self::DeadLetter, Self::Worker];
+    pub(crate) const OURS: [Self; 5] = [Self::Submit, Self::Status, Self::DeadLetter, Self::Worker, Self::Batch];
 
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
@@ -38,6 +39,7 @@ impl Product {
             Self::Status => "status",
             Self::DeadLetter => "dead_letter",
             Self::Worker => "worker",
+            Self::Batch => "batch",
             Self::WorkerDefaults => "worker_defaults",
             Self::PeerSubmit => "peer's submit",
             Self::PeerWorker => "peer's worker",
@@ -124,7 +126,7 @@ impl Products {
 }
 
 /// What Lambda and `template.yaml` set, the same for all.
-const VARIABLES: [(&str, &str); 28] = [
+const VARIABLES: [(&str, &str); 29] = [
     ("AWS_REGION", "us-west-2"),
     ("AWS_DEFAULT_REGION", "us-west-2"),
     ("AWS_ACCESS_KEY_ID", "ASIABENCHBENCHBENCH0"),
@@ -136,6 +138,7 @@ const VARIABLES: [(&str, &str); 28] = [
     ("AWS_LAMBDA_LOG_LEVEL", "INFO"),
     ("TABLE_NAME", "jobs"),
     ("QUEUE_URL", "https://sqs.us-west-2.amazonaws.com/000000000000/tickets"),
+    ("BATCH_QUEUE_URL", "https://sqs.us-west-2.amazonaws.com/000000000000/batches"),
     ("DEAD_LETTER_QUEUE_URL", "https://sqs.us-west-2.amazonaws.com/000000000000/dead"),
     ("PARKED_QUEUE_URL", "https://sqs.us-west-2.amazonaws.com/000000000000/parked"),
     ("IMAGE_BUCKET", "images"),

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::Failure;
 use crate::process::Process;
 
-/// The longest wait for a function, which is fifty times slower under callgrind.
+/// The longest wait for a function, which is fifty times slower under callgrind, if its invocations are short.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a function's process reports to the runtime API.
@@ -51,6 +51,7 @@ pub struct Function {
     pub process: Process,
     events: mpsc::Sender<String>,
     signals: mpsc::Receiver<Signal>,
+    patience: Duration,
     server: JoinHandle<std::io::Result<()>>,
 }
 
@@ -91,7 +92,7 @@ impl Function {
             .spawn()
             .map_err(|error| format!("{:?} does not start: {error}", command.as_std().get_program()))?;
         let process = Process(child.id().ok_or("a function ended at once")?);
-        let mut function = Self { child, process, events, signals, server };
+        let mut function = Self { child, process, events, signals, patience: limit.max(PATIENCE), server };
         function.ready().await?;
         Ok(function)
     }
@@ -141,7 +142,7 @@ impl Function {
         tokio::select! {
             signal = self.signals.recv() => signal.ok_or_else(|| "the runtime API ended".into()),
             status = self.child.wait() => Err(format!("a function ended with {}", status?).into()),
-            () = tokio::time::sleep(PATIENCE) => Err("a function did not answer in time".into()),
+            () = tokio::time::sleep(self.patience) => Err("a function did not answer in time".into()),
         }
     }
 }

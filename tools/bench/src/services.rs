@@ -17,12 +17,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
+use shared::file_batch::JOBS_PER_PART;
+use shared::{BatchId, JobId};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::Failure;
 
-type Item = Map<String, Value>;
+pub(crate) type Item = Map<String, Value>;
 
 /// The indexes that `template.yaml` gives the table: the index's own key, and then what else it holds. An index without
 /// its key in an item does not hold the item.
@@ -39,6 +41,47 @@ pub(crate) struct Behavior {
     pub(crate) answer: Bytes,
     /// Whether calls fail now and then: some before anything was done, some after, and the model turns some away.
     pub(crate) faults: bool,
+    /// The input file of every batch.
+    pub(crate) input: Option<Input>,
+    /// What every job looks like that is not in the table, as if it had been stored.
+    pub(crate) stored: Option<Item>,
+}
+
+/// A file of NDJSON that is made while it is read: so many lines of one length, each a job with a `custom_id` of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    lines: usize,
+    line: Vec<u8>,
+    /// Whether the last line repeats the `custom_id` of the first.
+    repeats: bool,
+}
+
+/// Where a generated line has its number, and how many digits it has.
+const NUMBER: std::ops::Range<usize> = 14..21;
+
+impl Input {
+    pub(crate) fn new(lines: usize, bytes_per_line: usize, repeats: bool) -> Self {
+        let (head, tail) = ("{\"custom_id\":\"0000000\",\"prompt\":\"", "\"}\n");
+        let prompt = "A heist on the moon. ".chars().cycle().take(bytes_per_line - head.len() - tail.len() - 1);
+        let line = format!("{head}{}.{tail}", prompt.collect::<String>()).into_bytes();
+        Self { lines, line, repeats }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines * self.line.len()
+    }
+
+    fn bytes(&self, range: std::ops::Range<usize>) -> Bytes {
+        let width = self.line.len();
+        let first = range.start / width;
+        let last = range.end.div_ceil(width);
+        let mut bytes = self.line.repeat(last - first);
+        for (line, number) in bytes.chunks_exact_mut(width).zip(first..) {
+            let number = if self.repeats && number + 1 == self.lines { 0 } else { number };
+            line[NUMBER].copy_from_slice(format!("{number:07}").as_bytes());
+        }
+        Bytes::from(bytes).slice(range.start - first * width..range.end - first * width)
+    }
 }
 
 /// The calls, and what AWS would bill for them.
@@ -142,7 +185,22 @@ impl Services {
 
     /// How many items have this status.
     pub(crate) fn with_status(&self, status: &str) -> usize {
-        self.lock().table.values().filter(|item| item["status"]["S"] == status).count()
+        self.lock().table.values().filter(|item| item.get("status").is_some_and(|found| found["S"] == status)).count()
+    }
+
+    /// The item with this key.
+    pub(crate) fn item(&self, key: &str) -> Option<Item> {
+        self.lock().table.get(key).cloned()
+    }
+
+    /// An item with this status.
+    pub(crate) fn any_with_status(&self, status: &str) -> Option<Item> {
+        self.lock().table.values().find(|item| item.get("status").is_some_and(|found| found["S"] == status)).cloned()
+    }
+
+    /// Puts an item, without counting it.
+    pub(crate) fn put(&self, item: Item) {
+        self.lock().table.insert(key_of_item(&item).to_owned(), item);
     }
 
     /// Forgets all items and objects.
@@ -214,7 +272,9 @@ async fn dynamodb(State(services): State<Services>, request: Request) -> Respons
     let call = operation.clone();
     services
         .call(&operation, move |inner| match call.as_str() {
+            "BatchGetItem" => inner.batch_get_item(&document),
             "GetItem" => inner.get_item(&document),
+            "Query" => inner.query(&document),
             "PutItem" => inner.put_item(&document),
             "UpdateItem" => inner.update_item(&document),
             other => not_understood(other),
@@ -228,6 +288,52 @@ impl Inner {
         let units = item.map_or(1, |item| size_of_item(item).div_ceil(4096)) as f64;
         self.counts.reads += if document["ConsistentRead"] == true { units } else { units / 2.0 };
         json_answer(&item.map_or_else(|| json!({}), |item| json!({ "Item": item })))
+    }
+
+    fn batch_get_item(&mut self, document: &Value) -> Response {
+        let Some((table, wanted)) = document["RequestItems"].as_object().and_then(|tables| tables.iter().next()) else {
+            return not_understood("RequestItems");
+        };
+        let keys = wanted["Keys"].as_array().into_iter().flatten();
+        let mut items = Vec::new();
+        for key in keys {
+            let item = match (self.table.get(key_of(key)), &self.behavior.stored) {
+                (Some(item), _) => item.clone(),
+                (None, Some(stored)) => with_key(stored, key_of(key)),
+                (None, None) => continue,
+            };
+            self.counts.reads += size_of_item(&item).div_ceil(4096) as f64;
+            items.push(Value::Object(item));
+        }
+        json_answer(&json!({ "Responses": { table: items }, "UnprocessedKeys": {} }))
+    }
+
+    /// Reads a part of a batch from the index, by an eventually consistent read.
+    fn query(&mut self, document: &Value) -> Response {
+        let part = &document["ExpressionAttributeValues"][":batch"];
+        if document["IndexName"] != "by_batch" {
+            return not_understood("IndexName");
+        }
+        let projected = |item: &Item| -> Item {
+            ["pk", "batch_id", "status"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), item.get(name)?.clone())))
+                .collect()
+        };
+        let items: Vec<_> = match &self.behavior.stored {
+            Some(stored) => ids_of(part["S"].as_str().unwrap_or_default())
+                .map(|id| {
+                    Item::from_iter([
+                        ("batch_id".to_owned(), part.clone()),
+                        ("status".to_owned(), stored["status"].clone()),
+                        ("pk".to_owned(), json!({ "S": format!("JOB#{id}") })),
+                    ])
+                })
+                .collect(),
+            None => self.table.values().filter(|item| item.get("batch_id") == Some(part)).map(projected).collect(),
+        };
+        self.counts.reads += (items.iter().map(size_of_item).sum::<usize>().div_ceil(4096) as f64) / 2.0;
+        json_answer(&json!({ "Items": items, "Count": items.len(), "ScannedCount": items.len() }))
     }
 
     fn put_item(&mut self, document: &Value) -> Response {
@@ -254,7 +360,10 @@ impl Inner {
             let mut holds = false;
             for equality in condition.split(" OR ") {
                 let Some((attribute, value)) = equality.split_once(" = ") else { return not_understood(condition) };
-                let stored = existing.and_then(|item| item.get(&name(attribute)));
+                let mut path = attribute.split('.');
+                let attribute = name(path.next().unwrap_or_default());
+                let stored = existing.and_then(|item| item.get(&attribute));
+                let stored = path.fold(stored, |stored, member| stored?["M"].get(member));
                 holds |= stored.is_some_and(|stored| *stored == values[value]);
             }
             if !holds {
@@ -294,6 +403,20 @@ fn condition_failed(document: &Value, existing: Option<&Item>) -> Response {
     let wanted = document["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD";
     let item = existing.filter(|_| wanted).map(|item| ("Item".to_owned(), json!(item)));
     refused("ConditionalCheckFailedException", Map::from_iter(item))
+}
+
+/// The ids of the jobs of a full part.
+fn ids_of(part: &str) -> impl Iterator<Item = JobId> {
+    let (batch, part) = part.split_once('#').unwrap_or((part, "0"));
+    let (batch, part): (Option<BatchId>, usize) = (batch.parse().ok(), part.parse().unwrap_or(0));
+    let indexes = part * JOBS_PER_PART..(part + 1) * JOBS_PER_PART;
+    batch.into_iter().flat_map(move |batch| indexes.clone().map(move |index| JobId::in_batch(batch, index)))
+}
+
+fn with_key(item: &Item, key: &str) -> Item {
+    let mut item = item.clone();
+    item.insert("pk".to_owned(), json!({ "S": key }));
+    item
 }
 
 fn key_of(key: &Value) -> &str {
@@ -350,18 +473,45 @@ async fn sqs(State(services): State<Services>, request: Request) -> Response {
 async fn s3(State(services): State<Services>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let key = parts.uri.path().to_owned();
-    match parts.method {
-        Method::PUT => match to_bytes(body, usize::MAX).await {
+    let query = parts.uri.query().unwrap_or_default();
+    let input = if key.ends_with("/input") { services.lock().behavior.input.clone() } else { None };
+    match (parts.method, input) {
+        (Method::HEAD, Some(input)) => {
+            services.call("HeadObject", move |_| headers_of(input.len()).into_response()).await
+        }
+        (Method::GET, Some(input)) => {
+            let Some(range) = range_of(&parts.headers) else { return not_understood("the range") };
+            let bytes = input.bytes(range);
+            services
+                .call("GetObject", move |_| {
+                    (StatusCode::PARTIAL_CONTENT, headers_of(bytes.len()), bytes).into_response()
+                })
+                .await
+        }
+        (Method::POST, _) if query.contains("uploads") => {
+            let answer = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+            services.call("CreateMultipartUpload", |_| answer.into_response()).await
+        }
+        (Method::POST, _) if query.contains("uploadId=") => {
+            drain(body).await;
+            let answer = "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>";
+            services.call("CompleteMultipartUpload", |_| answer.into_response()).await
+        }
+        (Method::PUT, _) if query.contains("partNumber=") => {
+            drain(body).await;
+            services.call("UploadPart", |_| ([(header::ETAG, "\"e\"")], ()).into_response()).await
+        }
+        (Method::PUT, _) => match to_bytes(body, usize::MAX).await {
             Ok(body) => services.call("PutObject", move |inner| inner.put_object(key, parts.headers, body)).await,
             Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
         },
         // The bucket itself, which is there.
-        Method::HEAD if !key.trim_matches('/').contains('/') => {
+        (Method::HEAD, _) if !key.trim_matches('/').contains('/') => {
             services.call("HeadBucket", |_| StatusCode::OK.into_response()).await
         }
-        Method::HEAD => services.call("HeadObject", move |inner| inner.object(&key, Bytes::new())).await,
+        (Method::HEAD, _) => services.call("HeadObject", move |inner| inner.object(&key, Bytes::new())).await,
         // A worker whose answer to a PUT was lost reads what it finds stored.
-        Method::GET => {
+        (Method::GET, _) => {
             services
                 .call("GetObject", move |inner| {
                     let body = inner.objects.get(&key).map(|object| object.1.clone()).unwrap_or_default();
@@ -369,8 +519,18 @@ async fn s3(State(services): State<Services>, request: Request) -> Response {
                 })
                 .await
         }
-        method => (StatusCode::NOT_IMPLEMENTED, method.to_string()).into_response(),
+        (method, _) => (StatusCode::NOT_IMPLEMENTED, method.to_string()).into_response(),
     }
+}
+
+fn headers_of(length: usize) -> [(HeaderName, String); 2] {
+    [(header::CONTENT_LENGTH, length.to_string()), (header::ETAG, "\"e\"".to_owned())]
+}
+
+/// The range of bytes that is asked for.
+fn range_of(headers: &HeaderMap) -> Option<std::ops::Range<usize>> {
+    let (first, last) = headers.get(header::RANGE)?.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    Some(first.parse().ok()?..last.parse::<usize>().ok()? + 1)
 }
 
 async fn drain(body: Body) {
