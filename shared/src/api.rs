@@ -223,6 +223,15 @@ pub struct ProgressView {
     pub admitted_jobs: usize,
 }
 
+/// Where to get a file that the service wrote about a batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DocumentView {
+    /// A presigned URL. It works for anyone who has it.
+    pub url: String,
+    /// When the URL expires.
+    pub expires_at: Timestamp,
+}
+
 /// What is wrong with the lines of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FaultsView {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use local::Options;
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
-use shared::api::{BatchView, JobsView};
+use shared::api::{BatchView, DocumentView, JobsView};
 use shared::aws::SavedBatch;
 use shared::batch::{BatchStatus, Counts};
 use shared::batch_file::LineFault;
@@ -460,6 +460,11 @@ async fn faults_and_results_have_an_address_once_they_are_written() {
     let file = client.get(url).send().await.expect("the bucket answers");
     assert_eq!(file.headers()[header::CONTENT_TYPE], "application/x-ndjson");
     assert_eq!(file.text().await.ok().as_deref(), Some("faults"));
+    let unredirected = get(id, "faults?redirect=false").await;
+    let document: DocumentView = unredirected.json().await.expect("the URL");
+    let file = client.get(document.url).send().await.expect("the bucket answers");
+    assert_eq!(file.text().await.ok().as_deref(), Some("faults"));
+    assert_eq!(problem(get(id, "faults?redirect=no").await).await, (400, "invalid_request".to_owned()));
 
     // A batch that was canceled during the check has an unfinished list, which is not shown.
     let canceled = started(&pipeline).await.id;

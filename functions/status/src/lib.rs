@@ -17,7 +17,7 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
-use shared::api::{BatchView, HealthView, JobView, QueueHealthView, wrong_method};
+use shared::api::{BatchView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
 use shared::aws::{Aws, BatchFiles, Document, Images, Queue, Table};
 use shared::cursor::CursorKey;
@@ -217,20 +217,27 @@ fn results_of(batch: &FileBatch) -> Result<Document, Problem> {
     batch.complete_results().map(Document::Results).ok_or(Problem::NoResults)
 }
 
-/// Redirects to one of the files that the service writes about a batch from a file.
+/// Redirects to one of the files that the service writes about a batch from a file. With `?redirect=false` it answers
+/// with the URL, because a browser that follows a redirect sends the caller's API key along.
 async fn get_document(
     app: &App,
     request: &Request,
     owner: &Owner,
     document_of: fn(&FileBatch) -> Result<Document, Problem>,
 ) -> Result<Answer, Problem> {
-    request.query(&[])?;
+    let query = request.query(&["redirect"])?;
+    let redirect = query.get("redirect").map(|text| text.parse::<bool>()).transpose();
+    let redirect = redirect.map_err(|_| Problem::field("?redirect", "must be true or false"))?.unwrap_or(true);
     let BatchOrGroup::File(file) = get_batch::get(app, request.id()?, owner).await? else {
         return Err(Problem::NotFromFile);
     };
     let (id, document) = (file.batch.id, document_of(&file)?);
-    let url = app.files.sign(id, document, app.clock.now(), app.url_life).await.map_err(log_failure(id))?;
-    Ok(Answer::empty(302).header(header::LOCATION, url))
+    let now = app.clock.now();
+    let url = app.files.sign(id, document, now, app.url_life).await.map_err(log_failure(id))?;
+    Ok(match redirect {
+        true => Answer::empty(302).header(header::LOCATION, url),
+        false => Answer::json(200, &DocumentView { url, expires_at: now + app.url_life }),
+    })
 }
 
 async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
