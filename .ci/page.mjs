@@ -5,7 +5,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
-import { PATIENCE, axe, folder, launch, start, until } from "./browser.mjs";
+import { PATIENCE, axe, caller, folder, launch, start, until } from "./browser.mjs";
 
 const DESKTOP = { width: 1280, height: 900 };
 const PHONE = { width: 390, height: 844 };
@@ -229,22 +229,19 @@ async function drop(page, ...files) {
   }, sent);
 }
 
-/** What the page says it has read. */
-const sheet = (page) => page.locator("#sheet tbody tr").evaluateAll((rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent)));
-
 test("a batch of twelve is dropped as a file, counted while it runs, and hangs in the order of the file", async () => {
   const page = await open(stack);
   const csv = ["prompt,aspect_ratio,seed", ...FILMS.map((film, index) => `"${film}",${["2:3", "16:9", "1:1"][index % 3]},${index + 1}`)].join("\r\n");
   await drop(page, ["festival.csv", csv]);
-  await page.getByText("12 posters.").waitFor();
+  await page.getByText("festival.csv, 1 kB.").waitFor();
+  await page.waitForSelector("#send:focus");
   assert.equal(await page.getByLabel("Name of the batch").inputValue(), "festival");
-  assert.deepEqual(await sheet(page).then((rows) => rows.slice(1, 3)), [["3", "", "A heist on the moon, a comedy", "16:9"], ["4", "", 'A western called "Dust"', "1:1"]]);
   await inspect(page, "batch-desk");
   await page.evaluate(() => {
     window.seen = new Set();
     new MutationObserver(() => seen.add(document.querySelector("#counts").textContent)).observe(document.querySelector("#counts"), { childList: true });
   });
-  await page.getByRole("button", { name: "Make 12 posters" }).click();
+  await page.getByRole("button", { name: "Make the posters" }).click();
   await page.waitForSelector("#counts:text('painting')");
   await page.waitForSelector("#wall-title:focus");
   await inspect(page, "batch-running", "#wall");
@@ -273,18 +270,196 @@ test("a batch of twelve is dropped as a file, counted while it runs, and hangs i
   await page.locator("#counts", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
   await page.getByRole("link", { name: "Show all posters" }).click();
   await page.locator("#wall-title", { hasText: "The wall" }).waitFor();
-  await until("The whole wall", async () => (await page.locator("#posters li").count()) > 12);
 });
 
-test("a batch with faults says which line is at fault, and nothing is submitted", async () => {
-  const page = await open(stack, { expected: ["status of 400"] });
-  await page.getByRole("radio", { name: "A batch" }).check();
-  await page.getByLabel("Films").fill('{"prompt": "One"}\n\n{"prompt": "Two", "seed": -1}\n{"prompt": "Three", "colour": "red"}');
-  await page.getByRole("button", { name: "Make 3 posters" }).click();
-  await page.waitForSelector("#lines[aria-invalid=true]:focus");
-  const fault = await page.locator("#lines-fault").textContent();
-  assert.match(fault, /Line 3: seed must be a whole number.*\nLine 4: colour is not a field/);
-  await inspect(page, "batch-faults");
+/** Sends the films that are chosen or typed, and returns the id of their batch. */
+async function sendFilms(page) {
+  const before = page.url();
+  await page.getByRole("button", { name: "Make the posters" }).click();
+  await page.waitForURL((url) => url.href !== before && url.hash.startsWith("#batch="));
+  return new URL(page.url()).hash.slice("#batch=".length);
+}
+
+const HEISTS = 'custom_id,prompt,title,seed\n1,"A heist, in ""Venice""",The Heist,7\n2,A heist on the moon,,seven\n\n3,"A heist,\nthen rain",Dust,-1\n';
+
+test("a file with faults paints nothing and names the lines, which can be left out", async () => {
+  const page = await open(stack);
+  await drop(page, ["heists.csv", HEISTS]);
+  await page.getByRole("radio", { name: "1:1" }).check();
+  const invalid = await sendFilms(page);
+  await page.locator("#counts", { hasText: "Nothing is painted, because its file has 2 faults." }).waitFor();
+  const faults = await page.locator("#faults li").allTextContents();
+  assert.deepEqual(faults.map((fault) => fault.split(" must")[0]), ["Line 3: seed", "Line 5: seed"]);
+  await inspect(page, "batch-faults", "#wall");
+  assert.deepEqual([(await api(`/batches/${invalid}`)).status, (await api(`/batches/${invalid}/jobs`)).jobs], ["invalid", []]);
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download all faults" }).click()]);
+  assert.equal(readFileSync(await file.path(), "utf8").trim().split("\n").length, 2);
+
+  await page.getByRole("button", { name: "Leave out the bad lines" }).click();
+  await page.waitForURL((url) => url.hash.startsWith("#batch=") && !url.hash.includes(invalid));
+  await page.locator("#counts", { hasText: "1 poster: 1 ready. Lines with faults are left out." }).waitFor();
+  const id = new URL(page.url()).hash.slice("#batch=".length);
+  const { jobs: [job, ...others] } = await api(`/batches/${id}/jobs`);
+  assert.deepEqual([job.prompt, job.poster.title, job.aspect_ratio, others], ['A heist, in "Venice"', "The Heist", "1:1", []]);
+  const [results] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download the results" }).click()]);
+  const lines = readFileSync(await results.path(), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+  assert.deepEqual(lines.map(({ line, status }) => [line, status]), [[2, "succeeded"], [3, "invalid"], [5, "invalid"]]);
+
+  // After a reload the page no longer has the file, and asks for it.
+  await page.goto(`${stack.api}/#batch=${invalid}`);
+  await page.reload();
+  await page.getByRole("button", { name: "Leave out the bad lines" }).click();
+  await page.locator("#lines-fault", { hasText: "must be given again" }).waitFor();
+  assert.equal(await page.getByLabel("Lines with faults").inputValue(), "skip");
+});
+
+test("films of every format are sent as they are, and JSON becomes NDJSON", async () => {
+  const page = await open(stack);
+  const uploads = [];
+  await page.route(`${stack.s3}/**`, (route) => {
+    if (route.request().method() === "PUT") uploads.push(route.request().postData());
+    return route.continue();
+  });
+  for (const [name, content, sent] of [
+    ["a.txt", "A heist; on the moon\n\nprompt\n"],
+    ["b.jsonl", '{"prompt": "One", "title": "T"}\r\n\r\n{"prompt": "Two"}'],
+    ["c.json", JSON.stringify([{ prompt: "One", title: "T" }, { prompt: "Two" }], null, 2), '{"prompt":"One","title":"T"}\n{"prompt":"Two"}'],
+    ["d.json", JSON.stringify({ name: "Festival", defaults: { aspect_ratio: "1:1" }, jobs: [{ prompt: "One" }] }, null, 2), '{"prompt":"One"}'],
+    ["films", "[\n{\"prompt\": \"One\"}]", '{"prompt":"One"}'],
+  ]) {
+    await drop(page, [name, content]);
+    await page.getByText(`${name}, 1 kB.`).waitFor();
+    const id = await sendFilms(page);
+    assert.equal(uploads.pop(), sent ?? content, name);
+    const batch = await until(name, async () => { const batch = await api(`/batches/${id}`); return batch.status !== "checking" && batch; });
+    assert.equal(batch.name, name === "d.json" ? "Festival" : name.replace(/\..*/, ""));
+    if (name === "d.json") await until("The job", async () => (await api(`/batches/${id}/jobs`)).jobs[0]?.aspect_ratio === "1:1");
+  }
+  await page.getByRole("button", { name: "Type the films instead" }).click();
+  for (const [typed, format] of [["A heist; on the moon\nA western", "txt"], ["Prompt,seed\nA heist,7", "csv"], ['{"prompt":"x"}\n{"prompt":"y"}', "ndjson"], ['{\n"jobs":[{"prompt":"x"}]}', "ndjson"]]) {
+    await page.getByRole("textbox", { name: "Films" }).fill(typed);
+    const asked = page.waitForRequest((request) => request.method() === "POST" && new URL(request.url()).pathname === "/batches");
+    await sendFilms(page);
+    assert.equal((await asked).postDataJSON().input.format, format);
+  }
+});
+
+test("what cannot be sent is refused with the reason, and nothing is submitted", async () => {
+  const page = await open(stack);
+  const posts = [];
+  page.on("request", (sent) => { if (sent.method() === "POST") posts.push(sent.url()); });
+  const fault = page.locator("#lines-fault");
+  for (const [name, content, said] of [
+    ["a.json", "[{]", "a.json is not JSON."],
+    ["b.json", '[{"prompt":"x","prompt":"y"}]', "b.json names a field twice."],
+    ["c.json", '{"prompt":"x"}', "c.json must be an array of jobs, or an object with an array of them in “jobs”."],
+    ["d.json", '{"jobs":[],"colour":1}', "d.json has “colour”, which is not a field of a batch here."],
+    ["e.json", Buffer.from('["Caf\u00e9"]', "latin1"), "e.json is not in UTF-8."],
+    ["f.csv", "", "f.csv is empty."],
+  ]) {
+    await drop(page, [name, content]);
+    await page.getByText(`${name}, `).waitFor();
+    await page.getByRole("button", { name: "Make the posters" }).click();
+    await fault.filter({ hasText: said }).waitFor();
+    await page.waitForSelector("#file:focus");
+  }
+  assert.match(await page.evaluate(() => window.target), /Drop a file/);
+  await inspect(page, "batch-refused");
+  await drop(page, ["a.txt", "x"], ["b.txt", "y"]);
+  await fault.filter({ hasText: "These are 2 files. One at a time can be sent." }).waitFor();
+  await page.getByRole("button", { name: "Type the films instead" }).click();
+  await page.getByRole("button", { name: "Make the posters" }).click();
+  await fault.filter({ hasText: "It must have at least one film." }).waitFor();
+  await page.waitForSelector("#lines:focus");
+  assert.deepEqual(posts, []);
+
+  const work = folder();
+  cleanups.push(() => rmSync(work, { recursive: true }));
+  const file = join(work, "again.txt");
+  for (const text of ["One", "x".repeat(2000)]) {
+    writeFileSync(file, text);
+    await page.locator("#file").setInputFiles(file);
+    await page.getByText(`again.txt, ${Math.ceil(text.length / 1000)} kB.`).waitFor();
+  }
+  const stopped = await page.evaluate(() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.setData("text/plain", "dragged words");
+    return ["dragover", "drop"].map((type) => !document.querySelector("[name=prompt]").dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true })));
+  });
+  assert.deepEqual(stopped, [false, false], "text that is dragged belongs to the field");
+});
+
+test("an upload shows its progress, and goes on with the same batch after it broke off or was stopped", async () => {
+  const page = await open(stack, { expected: ["net::ERR_FAILED"] });
+  const keys = [], held = [];
+  page.on("request", (sent) => { if (sent.method() === "POST" && new URL(sent.url()).pathname === "/batches") keys.push(sent.headers()["idempotency-key"]); });
+  await page.route(`${stack.s3}/**`, (route) => {
+    if (route.request().method() !== "PUT") return route.continue();
+    return held.push(route);
+  });
+  await drop(page, ["twice.txt", "A film that is uploaded twice\n"]);
+  const send = page.getByRole("button", { name: "Make the posters" });
+  await send.click();
+  await until("The upload", () => held.length === 1);
+  await page.locator("#upload", { hasText: "of 1 kB" }).waitFor();
+  await inspect(page, "batch-upload", "#desk");
+  await held[0].abort();
+  await page.locator("#desk-fault", { hasText: "The upload broke off. Press the button again; nothing is made twice." }).waitFor();
+  await send.click();
+  await until("The second upload", () => held.length === 2);
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.locator("#desk-fault", { hasText: "The upload was stopped." }).waitFor();
+  await page.waitForSelector("#send:focus");
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  const id = await sendFilms(page);
+  await page.locator("#counts", { hasText: "1 poster: 1 ready." }).waitFor();
+  assert.deepEqual(keys, Array(3).fill(keys[0]));
+  assert.equal((await api(`/batches/${id}`)).counts.total, 1);
+
+  // The command that does the same.
+  await page.getByText("The same with curl").click();
+  const command = await page.locator("#curl pre", { hasText: "twice.txt" }).textContent();
+  const work = folder();
+  cleanups.push(() => rmSync(work, { recursive: true }));
+  writeFileSync(join(work, "twice.txt"), "A film by curl\n");
+  const started = JSON.parse(execFileSync("bash", ["-c", command], { cwd: work }));
+  assert.equal(started.status, "checking");
+});
+
+test("a batch is followed over a reload, canceled and retried", async () => {
+  const data = folder();
+  cleanups.push(() => rmSync(data, { recursive: true }));
+  const stuck = await start("--data", data, "--model-faults", "hang=1", "--parameter", "MaximumConcurrency=2");
+  let stopped;
+  const stop = () => (stopped ??= stuck.stop());
+  cleanups.push(stop);
+  let page = await open(stuck);
+  await drop(page, ["many.txt", Array.from({ length: 40 }, (_, index) => `Film ${index}`).join("\n")]);
+  const id = await sendFilms(page);
+  await page.locator("#counts", { hasText: "painting" }).waitFor();
+  await page.reload();
+  await page.locator("#batch-name", { hasText: "many" }).waitFor();
+  await page.locator("#counts", { hasText: "painting" }).waitFor();
+  await page.getByRole("button", { name: "Cancel what has not started" }).click();
+  await page.locator("#counts", { hasText: /^40 posters: \d+ painting, \d+ canceled\.$/ }).waitFor();
+  await inspect(page, "batch-canceled", "#wall");
+  await page.close();
+  await stop();
+
+  const failing = await start("--model-plain", "--model-faults", "error=1", "--parameter", "MaxAttempts=1");
+  cleanups.push(failing.stop);
+  page = await open(failing);
+  await drop(page, ["two.txt", "One\nTwo"]);
+  await sendFilms(page);
+  await page.locator("#counts", { hasText: "2 posters: 2 failed." }).waitFor();
+  const sent = [];
+  page.on("request", (request) => { if (request.method() === "POST") sent.push(new URL(request.url()).pathname); });
+  const ends = async () => (await caller(failing)(new URL(page.url()).hash.replace("#batch=", "/batches/") + "/jobs")).jobs.map((job) => job.finished_at);
+  const before = await ends();
+  await page.getByRole("button", { name: "Retry failed posters" }).click();
+  await until("The second painting", async () => (await ends()).every((end, index) => end > before[index]));
+  await page.getByRole("button", { name: "Retry failed posters" }).waitFor();
+  assert.match(sent.join(), /^\/batches\/[^/]*\/retry$/);
 });
 
 test("the wall shows the newest posters first, and more on request", async () => {
@@ -513,40 +688,21 @@ test("an empty list says why, and no old poster stays under a new filter", async
   await page.getByText("No posters with this filter.").waitFor();
 });
 
-test("progress is shown, a batch is not submitted twice by accident, and only jobs that may succeed are retried", async () => {
+test("progress is shown, and a batch is not submitted twice by accident", async () => {
   const own = await start("--model-plain", "--model-faults", "error=1", "--parameter", "MaxAttempts=1");
   cleanups.push(own.stop);
   const page = await open(own);
   await page.getByRole("radio", { name: "A batch" }).check();
-  await page.getByLabel("Films").fill("One\nTwo\nThree");
-  const sent = [];
+  await page.getByRole("textbox", { name: "Films" }).fill("One\nTwo\nThree");
+  await sendFilms(page);
+  await page.locator("#counts", { hasText: "3 failed." }).waitFor();
+  const sent = [], asked = [];
   page.on("request", (request) => { if (request.method() === "POST") sent.push(new URL(request.url()).pathname); });
-  const send = page.getByRole("button", { name: "Make 3 posters" });
-  await send.click();
-  await page.locator("#counts", { hasText: "3 failed." }).waitFor();
-  const asked = [];
   page.on("dialog", (dialog) => { asked.push(dialog.message()); dialog.dismiss(); });
-  await send.click();
+  await page.getByRole("button", { name: "Make the posters" }).click();
   await until("The question", () => asked.length === 1);
-  assert.match(asked[0], /asked for already.*3 more/);
-  assert.deepEqual(sent.splice(0), ["/batches"]);
-
-  // One of the three is made to look like one that the filter refused.
-  await page.route("**/batches/*/jobs?*", async (route) => {
-    const answer = await route.fetch({ headers: { ...route.request().headers(), "if-none-match": "" } });
-    const body = await answer.json();
-    const second = body.jobs.find(({ prompt, error }) => prompt === "Two" && error);
-    if (second) Object.assign(second.error, { code: "content_filtered", retryable: false });
-    return route.fulfill({ response: answer, json: body });
-  });
-  await page.reload();
-  const retry = page.getByRole("button", { name: "Retry failed posters" });
-  await retry.click();
-  await until("Two retries", () => sent.length === 2);
-  assert.ok(sent.every((path) => /^\/jobs\/.*\/retry$/.test(path)), sent.join());
-  await page.locator("#counts", { hasText: "3 failed." }).waitFor();
-  assert.equal(await page.locator("#posters li", { hasText: "Two" }).locator(".why").textContent(), "The model's content filter refused it.");
-  assert.equal(await page.locator("#posters li", { hasText: "One" }).locator(".why").textContent(), "The model failed.");
+  assert.match(asked[0], /sent already/);
+  assert.deepEqual(sent, []);
 
   const held = [];
   await page.route("**/jobs/*/retry", (route) => { held.push(route); });
@@ -559,93 +715,6 @@ test("progress is shown, a batch is not submitted twice by accident, and only jo
   await held[0].continue();
   await page.locator("#poster [data-do=retry]", { hasText: /^Retry$/ }).waitFor({ state: "attached" });
   await page.unrouteAll({ behavior: "ignoreErrors" });
-});
-
-const UTF16 = Buffer.from("\ufeffprompt,seed\nCaf\u00e9 noir,5\n", "utf16le");
-
-test("a file is read unambiguously or refused with the reason, and its lines are shown before they are sent", async () => {
-  const page = await open(stack);
-  const posts = [];
-  page.on("request", (sent) => { if (sent.method() === "POST") posts.push(sent.url()); });
-  const fault = page.locator("#lines-fault");
-  for (const [name, content, said] of [
-    ["a.csv", "prompt\nA heist, on the moon", "Line 2: has 2 fields, but the first line names 1."],
-    ["b.csv", "prompt;seed\nA heist;7", "The columns are separated by semicolons. Save the file with commas."],
-    ["c.csv", "prompt\tseed\nA heist\t7", "The columns are separated by tabs. Save the file with commas."],
-    ["d.csv", "sep=,\nprompt,seed\nA heist,7", "“sep=”"],
-    ["e.csv", "A heist on the moon,5", "This is CSV, and its first line must name the columns, one of them prompt."],
-    ["f.csv", 'custom_id,prompt\n1,A spy\n2,"A heist\n3,Moon landing\n', "Line 3: has a quotation mark on line 3 that is never closed."],
-    ["g.csv", 'prompt\n"A heist" on the moon', "Line 2: has text behind a quotation mark that closes."],
-    ["h.csv", Buffer.from("prompt\nCaf\u00e9 noir", "latin1"), "h.csv is not in UTF-8. Save it as UTF-8."],
-    ["i.txt", "Caf\ufffd noir", "Line 1: has the character U+FFFD, which stands for a letter that was lost."],
-    ["j.csv", "prompt,title,poster.title\nx,a,b", "has both title and poster.title"],
-    ["k.json", "[{]", "It looks like a JSON document, and is not JSON."],
-    ["l.ndjson", '{"prompt":"x"}\n{"prompt"}\n7', "Line 2: is not JSON.\nLine 3: is not an object."],
-    ["m.ndjson", '{"prompt":"x","prompt":"y"}', "Line 1: names a field twice."],
-    ["n.csv", `prompt,seed\n${"x\n".repeat(30)}`, "Lines 2, 3, 4, 5 and 26 more: has 1 field, but the first line names 2."],
-    ["o.csv", "prompt,seed\r\n\r\nA,1\r\nB\r\n", "Line 4: has 1 field"],
-    ["p.txt", "title\tA heist", "has a tab"],
-  ]) {
-    await drop(page, [name, content]);
-    await fault.filter({ hasText: said.split("\n")[0] }).waitFor();
-    assert.ok((await fault.textContent()).includes(said), `${name}: ${await fault.textContent()}`);
-    await page.locator("#send").click();
-    assert.ok((await fault.textContent()).includes(said), name);
-  }
-  assert.match(await page.evaluate(() => window.target), /Drop a file/);
-  assert.deepEqual(posts, []);
-  await inspect(page, "batch-unread");
-
-  for (const [name, content, rows] of [
-    ["a.csv", 'Prompt,SEED,Title\n"A heist, on\nthe moon",7,The Heist\nHe said "run" to her,5,\nThe 12" single,,', [["2", "The Heist", "A heist, on\nthe moon", "2:3"], ["4", "", 'He said "run" to her', "2:3"], ["5", "", 'The 12" single', "2:3"]]],
-    ["b.csv", '"prompt","seed"\r\n"A ""heist""","7"\r\n', [["2", "", 'A "heist"', "2:3"]]],
-    ["c.csv", "prompt,poster.title,aspect_ratio\nx,T,1:1\n", [["2", "T", "x", "1:1"]]],
-    ["d.csv", UTF16, [["2", "", "Caf\u00e9 noir", "2:3"]]],
-    ["e.json", JSON.stringify([{ prompt: "One", title: "T" }, { prompt: "Two", poster: { title: "U" } }], null, 2), [["1", "T", "One", "2:3"], ["2", "U", "Two", "2:3"]]],
-    ["f.json", JSON.stringify({ name: "Festival", defaults: { aspect_ratio: "1:1" }, jobs: [{ prompt: "One" }] }, null, 2), [["1", "", "One", "1:1"]]],
-    ["g.ndjson", '\ufeff{"prompt":"One","title":"T"}\r\n\r\n{"prompt":"Two"}', [["1", "T", "One", "2:3"], ["3", "", "Two", "2:3"]]],
-    ["h.txt", "A heist; on the moon\n\nA western, a sad one\n", [["1", "", "A heist; on the moon", "2:3"], ["3", "", "A western, a sad one", "2:3"]]],
-  ]) {
-    await drop(page, [name, content]);
-    await until(name, async () => JSON.stringify(await sheet(page)) === JSON.stringify(rows));
-    assert.equal(await fault.textContent(), "", name);
-    const expected = name === "f.json" ? "Festival" : name.replace(/\..*/, "");
-    assert.equal(await page.getByLabel("Name of the batch").inputValue(), expected);
-  }
-  await inspect(page, "batch-read");
-  await page.getByRole("button", { name: "Make 2 posters" }).click();
-  await until("The batch", () => posts.length === 1);
-  await page.locator("#posters li", { hasText: "A western, a sad one" }).waitFor();
-
-  await drop(page, ["a.txt", "x"], ["b.txt", "y"]);
-  await fault.filter({ hasText: "These are 2 files. One at a time can be read." }).waitFor();
-  const work = folder();
-  cleanups.push(() => rmSync(work, { recursive: true }));
-  const file = join(work, "again.txt");
-  for (const text of ["One", "One\nTwo"]) {
-    writeFileSync(file, text);
-    await page.locator("#file").setInputFiles(file);
-    await until(text, async () => (await page.getByLabel("Films").inputValue()) === text);
-  }
-  const stopped = await page.evaluate(() => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.setData("text/plain", "dragged words");
-    return ["dragover", "drop"].map((type) => !document.querySelector("[name=prompt]").dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true })));
-  });
-  assert.deepEqual(stopped, [false, false], "text that is dragged belongs to the field");
-
-  // A long text is read once, and not at each keystroke.
-  const long = `prompt\n${`"${"x".repeat(3000)}"\n`.repeat(999)}${"y".repeat(1500)} "z" y\n`;
-  await drop(page, ["long.csv", long]);
-  await page.getByText("1,000 posters.").waitFor();
-  const took = await page.evaluate(() => {
-    const name = document.querySelector("[name=name]"), begun = performance.now();
-    for (let key = 0; key < 10; key++) name.dispatchEvent(new Event("input", { bubbles: true }));
-    return performance.now() - begun;
-  });
-  assert.ok(took < 1000, `ten keys took ${took} ms`);
-  const reading = await page.evaluate((text) => { const begun = performance.now(); readFilms(text, "csv"); return performance.now() - begun; }, long);
-  assert.ok(reading < 1000, `reading took ${reading} ms`);
 });
 
 test("file names are cut at whole characters", async () => {
