@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::IntoFuture;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use local::Options;
 use local::bedrock::{Behavior, Faults, Stats};
 use reqwest::Client;
+use reqwest::redirect::Policy;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{BatchId, JobId};
@@ -42,11 +43,7 @@ const WORKERS: [usize; 2] = [4, 5];
 pub struct Plan {
     /// How many prompts the file has.
     pub jobs: usize,
-    /// How many jobs one request contains.
-    pub chunk: usize,
-    /// Whether a group has room for only two requests.
-    pub small_groups: bool,
-    /// How many times the command is killed: first during the submission, then during the downloads.
+    /// How many times the command is killed: first when its batch exists, then during the downloads.
     pub kills: usize,
     /// How long the model takes for a picture.
     pub latency: Duration,
@@ -61,8 +58,8 @@ pub struct Plan {
 pub struct Report {
     /// The plan of the run.
     pub plan: Plan,
-    /// How many parts were submitted, and how many pictures saved, at each kill.
-    pub killed_at: Vec<(usize, usize)>,
+    /// How many pictures were saved at each kill.
+    pub killed_at: Vec<usize>,
     /// How long all runs took together.
     pub took: Duration,
     /// The peak memory of the command in kilobytes, if the operating system reports it.
@@ -88,7 +85,7 @@ pub struct Report {
 /// # Panics
 /// When the pipeline does not start, or the command makes no progress.
 pub async fn volume(plan: Plan) -> Report {
-    let binary = binary(if plan.small_groups { "small_groups" } else { "poster" });
+    let binary = binary("poster");
     let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
     // The command has nothing to do with thumbnails, which would take most of the time.
     let parameters =
@@ -107,30 +104,27 @@ pub async fn volume(plan: Plan) -> Report {
     let mut killed_at = Vec::new();
     for kill in 0..plan.kills {
         let mut child = command.spawn(&[]);
-        let parts = (plan.jobs / plan.chunk / 3).max(1);
         let pictures = plan.jobs * kill / plan.kills;
-        let reached = |(submitted, saved): (usize, usize)| {
-            if kill == 0 { submitted >= parts } else { saved >= pictures }
-        };
         let end = Instant::now() + plan.patience;
-        while !reached(command.standing()) {
+        while command.batch().is_none() || command.saved() < pictures {
             assert!(child.try_wait().expect("it can be asked").is_none(), "it ended before kill {kill}");
-            assert!(Instant::now() < end, "it does not get as far as kill {kill}: {:?}", command.standing());
+            assert!(Instant::now() < end, "it does not get as far as kill {kill}: {} saved", command.saved());
             sleep(POLL).await;
         }
         peak = peak.max(child.id().and_then(peak_kb));
         // This is SIGKILL.
         child.kill().await.expect("it can be killed");
-        killed_at.push(command.standing());
+        killed_at.push(command.saved());
     }
     let (status, last_peak) = command.finish(&[]).await;
     let took = start.elapsed();
     peak = peak.max(last_peak);
 
-    let accepted = command.accepted();
-    let mut audit = audit(&pipeline, &accepted).await;
+    let batch = command.batch().expect("the batch is recorded");
+    let jobs = (0..plan.jobs).map(|index| JobId::in_batch(batch, index)).collect();
+    let mut audit = audit(&pipeline, &[Accepted { batch, jobs }]).await;
     let model = pipeline.stack.bedrock().stats();
-    let (saved, failed) = command.compare(&mut audit, &accepted, &model, status);
+    let (saved, failed) = command.compare(&mut audit, &model, status);
     // The same command has nothing left to do, and the failed lines can be submitted again.
     let requests = network.seen().requests;
     let pictures = command.pictures_as_they_lie();
@@ -171,16 +165,10 @@ struct Saved {
     job: JobId,
 }
 
-/// What the command's state file says about a part.
+/// What the command's state file says.
 #[derive(Deserialize)]
-struct Part {
-    part: Option<Submitted>,
-}
-
-#[derive(Deserialize)]
-struct Submitted {
-    id: BatchId,
-    lines: Vec<(usize, usize)>,
+struct Recorded {
+    poster_batch: BatchId,
 }
 
 impl Poster {
@@ -200,7 +188,7 @@ impl Poster {
 
     fn spawn(&self, more: &[&str]) -> Child {
         Command::new(&self.binary)
-            .args(["batch", "prompts.ndjson", "--quiet", "--patience", "5m", "--chunk", &self.plan.chunk.to_string()])
+            .args(["batch", "prompts.ndjson", "--quiet", "--patience", "5m"])
             .args(more)
             .current_dir(&self.directory)
             .env("POSTER_API", &self.api)
@@ -222,30 +210,25 @@ impl Poster {
             if let Some(status) = child.try_wait().expect("it can be asked") {
                 return (status, peak);
             }
-            assert!(Instant::now() < end, "it does not end: {:?}", self.standing());
+            assert!(Instant::now() < end, "it does not end: {} saved", self.saved());
             sleep(POLL).await;
         }
     }
 
-    /// How many parts are submitted, and how many pictures are saved, according to its files.
-    fn standing(&self) -> (usize, usize) {
-        let lines = |path: &Path| std::fs::read(path).unwrap_or_default().split(|&byte| byte == b'\n').count();
-        let state = lines(&self.directory.join("prompts.ndjson.poster-state"));
-        (state.saturating_sub(2), lines(&self.pictures().join("posters.ndjson")).saturating_sub(1))
+    /// The batch, once it is recorded.
+    fn batch(&self) -> Option<BatchId> {
+        let state = std::fs::read(self.directory.join("prompts.ndjson.poster-state")).ok()?;
+        serde_json::from_slice::<Recorded>(&state).ok().map(|state| state.poster_batch)
     }
 
-    fn accepted(&self) -> Vec<Accepted> {
-        let state = std::fs::read_to_string(self.directory.join("prompts.ndjson.poster-state")).expect("a state");
-        let parts = state.lines().filter_map(|line| serde_json::from_str::<Part>(line).ok()?.part);
-        let accepted = parts.map(|Submitted { id, lines }| {
-            let jobs = lines.iter().map(|(first, last)| last - first + 1).sum();
-            Accepted { batch: id, jobs: (0..jobs).map(|index| JobId::in_batch(id, index)).collect() }
-        });
-        accepted.collect()
+    /// How many pictures are saved.
+    fn saved(&self) -> usize {
+        let manifest = std::fs::read(self.pictures().join("posters.ndjson")).unwrap_or_default();
+        manifest.split(|&byte| byte == b'\n').count().saturating_sub(1)
     }
 
     /// Compares the command's files with the records and with what the model did.
-    fn compare(&self, audit: &mut Audit, accepted: &[Accepted], model: &Stats, status: ExitStatus) -> (usize, usize) {
+    fn compare(&self, audit: &mut Audit, model: &Stats, status: ExitStatus) -> (usize, usize) {
         let manifest = std::fs::read_to_string(self.pictures().join("posters.ndjson")).expect("a manifest");
         let saved: Vec<Saved> = manifest.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let failed = std::fs::read_to_string(self.directory.join("prompts.ndjson.failed.ndjson")).unwrap_or_default();
@@ -254,11 +237,6 @@ impl Poster {
             let size = std::fs::metadata(self.pictures().join(&saved.file)).map(|metadata| metadata.len());
             size.is_ok_and(|size| size == saved.bytes)
         });
-        audit.same(
-            "prompts and jobs that were submitted",
-            self.plan.jobs,
-            accepted.iter().map(|part| part.jobs.len()).sum(),
-        );
         audit.same("prompts and records", self.plan.jobs, audit.jobs.len());
         let prompts = audit.jobs.iter().map(|job| job.order.prompt.as_str()).collect::<BTreeSet<_>>().len();
         audit.same("prompts and prompts of records", self.plan.jobs, prompts);
@@ -305,10 +283,15 @@ struct Way {
     seen: Arc<Mutex<Seen>>,
 }
 
+/// A client that does not follow redirects, so that the caller gets them.
+fn direct() -> Client {
+    Client::builder().redirect(Policy::none()).build().expect("a client")
+}
+
 impl Network {
     async fn start(to: &str, busy: f64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let way = Way { to: to.to_owned(), busy, http: Client::new(), seen: seen.clone() };
+        let way = Way { to: to.to_owned(), busy, http: direct(), seen: seen.clone() };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("a bound address"));
         tokio::spawn(axum::serve(listener, Router::new().fallback(forward).with_state(way)).into_future());
@@ -356,9 +339,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, audit, model, .. } = self;
         let secs = self.took.as_secs_f64();
-        writeln!(f, "prompts        {} in requests of {}, model {:?}", plan.jobs, plan.chunk, plan.latency)?;
-        for (submitted, saved) in &self.killed_at {
-            writeln!(f, "killed         with {submitted} parts submitted and {saved} pictures saved")?;
+        writeln!(f, "prompts        {}, model {:?}", plan.jobs, plan.latency)?;
+        for saved in &self.killed_at {
+            writeln!(f, "killed         with {saved} pictures saved")?;
         }
         writeln!(f, "time           {secs:.1} s, {:.1} posters a second", self.saved as f64 / secs)?;
         match self.peak_kb {

@@ -1,9 +1,11 @@
 //! The command `poster` as its users see it: what it writes, and how it ends.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use local::Options;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,11 +34,7 @@ pub(crate) struct Told {
 
 impl Desk {
     pub(crate) async fn new(pipeline: Pipeline) -> Self {
-        Self::with("poster", pipeline).await
-    }
-
-    pub(crate) async fn with(program: &str, pipeline: Pipeline) -> Self {
-        Self { binary: binary(program), directory: tempfile::tempdir().expect("a directory"), pipeline }
+        Self { binary: binary("poster"), directory: tempfile::tempdir().expect("a directory"), pipeline }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -66,8 +64,16 @@ impl Desk {
 
     /// How many jobs the service has.
     async fn jobs(&self) -> usize {
-        let listed = self.poster(&["list", "--all", "--json"]).await;
-        listed.data.len()
+        let items = self.pipeline.dynamodb().scan().table_name(&self.pipeline.ready().table).send().await;
+        let is_job = |item: &HashMap<_, AttributeValue>| item["pk"].as_s().is_ok_and(|key| key.starts_with("JOB#"));
+        items.expect("the table answers").items().iter().filter(|item| is_job(item)).count()
+    }
+
+    /// The batch of a state file.
+    pub(crate) fn batch(&self, state: &str) -> String {
+        let text = std::fs::read_to_string(self.path(state)).expect("a state file");
+        let state: Value = serde_json::from_str(&text).expect("it is JSON");
+        state["poster_batch"].as_str().expect("an id").to_owned()
     }
 }
 
@@ -191,7 +197,7 @@ async fn bad_lines_are_reported_before_anything_is_submitted() {
     assert!(refused.words.contains("and 5 more") && !refused.words.contains("line 21:"), "{}", refused.words);
 
     let refused = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--state", "many.ndjson"]).await;
-    assert!(refused.code == Some(2) && refused.words.contains("not a poster state file"), "{}", refused.words);
+    assert!(refused.code == Some(2) && refused.words.contains("not a state file"), "{}", refused.words);
 
     let skipped = desk.poster(&["batch", "a.ndjson", "--skip-bad", "--no-sheet"]).await;
     assert_eq!(skipped.code, Some(1), "lines were left out: {}", skipped.words);
@@ -210,13 +216,17 @@ async fn every_format_is_submitted_and_saved_line_by_line() {
         ("b.json", ["000001-one.png", "000002-two.png"]),
         ("c.txt", ["000002-one.png", "000004-two.png"]),
     ] {
-        let done = desk.poster(&["batch", file, "--no-sheet", "--chunk", "1"]).await;
+        let done = desk.poster(&["batch", file, "--no-sheet"]).await;
         assert_eq!(done.code, Some(0), "{file}: {}", done.words);
         assert_eq!(files(&desk.path(&format!("{file}-posters")), ".png"), names, "{file}");
     }
-    let listed = desk.poster(&["list", "--all", "--json"]).await;
+    let mut jobs = Vec::new();
+    for file in ["a.csv", "b.json", "c.txt"] {
+        let listed = desk.poster(&["list", "--batch", &format!("{file}.poster-state"), "--all", "--json"]).await;
+        jobs.extend(listed.data);
+    }
     let job = |prompt: &str, seed: Option<u64>| {
-        listed.data.iter().find(|job| job["prompt"] == prompt && job["seed"].as_u64() == seed).expect("a job").clone()
+        jobs.iter().find(|job| job["prompt"] == prompt && job["seed"].as_u64() == seed).expect("a job").clone()
     };
     assert_eq!(job("One, two", None)["metadata"]["campaign"], "winter");
     assert_eq!(job("Two", Some(5))["status"], "succeeded");
@@ -242,24 +252,25 @@ async fn failed_lines_can_be_submitted_again_or_retried() {
     let desk = Desk::new(Pipeline::start().await).await;
     desk.pipeline.model("filter=1");
     desk.write("a.txt", "One\nTwo\nThree\n");
-    let failed = desk.poster(&["batch", "a.txt", "--json", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
+    let failed = desk.poster(&["batch", "a.txt", "--json", "--aspect-ratio", "1:1"]).await;
     assert_eq!(failed.code, Some(1), "{}", failed.words);
-    let group = failed.data.last().expect("an end")["groups"][0].as_str().expect("a group").to_owned();
+    let batch = failed.data.last().expect("an end")["batch"].as_str().expect("an id").to_owned();
+    assert_eq!(batch, desk.batch("a.txt.poster-state"));
     assert!(!failed.words.contains("poster retry"), "the filter would refuse them again: {}", failed.words);
     let lines = std::fs::read_to_string(desk.path("a.txt.failed.ndjson")).expect("the failed lines");
     assert_eq!(lines.lines().next(), Some("{\"aspect_ratio\":\"1:1\",\"prompt\":\"One\"}"), "{lines}");
     assert_eq!(desk.poster(&["batch", "a.txt.failed.ndjson", "--check"]).await.code, Some(0));
 
     desk.pipeline.model("");
-    assert_eq!(desk.poster(&["retry", &group]).await.code, Some(0));
-    let done = desk.poster(&["batch", "a.txt", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
+    assert_eq!(desk.poster(&["retry", &batch]).await.code, Some(0));
+    let done = desk.poster(&["batch", "a.txt", "--aspect-ratio", "1:1"]).await;
     assert_eq!(done.code, Some(0), "{}", done.words);
     assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 3);
     assert!(!desk.path("a.txt.failed.ndjson").exists(), "nothing failed in the end");
     assert_eq!(desk.jobs().await, 3);
 
     // Other content or other settings make another batch.
-    let other = desk.poster(&["batch", "a.txt", "--chunk", "2"]).await;
+    let other = desk.poster(&["batch", "a.txt"]).await;
     assert!(
         other.code == Some(2)
             && other.words.split_whitespace().collect::<Vec<_>>().join(" ").contains("other settings"),
@@ -267,7 +278,7 @@ async fn failed_lines_can_be_submitted_again_or_retried() {
         other.words
     );
     desk.write("a.txt", "One\nTwo\nFour\n");
-    let other = desk.poster(&["batch", "a.txt", "--chunk", "2", "--aspect-ratio", "1:1"]).await;
+    let other = desk.poster(&["batch", "a.txt", "--aspect-ratio", "1:1"]).await;
     assert!(
         other.code == Some(2) && other.words.split_whitespace().collect::<Vec<_>>().join(" ").contains("has changed"),
         "{}",
@@ -320,12 +331,12 @@ async fn structured_input_is_not_painted_as_text() {
     let left = std::fs::read_dir(desk.path("")).expect("a directory").count();
     assert_eq!(left, 0, "a check leaves no copy of its input behind");
     for (name, content, why) in [
-        ("a.txt", "prompt,seed\nA heist,7\n", "say --format csv or --format text"),
-        ("b.txt", "{\"prompt\":\"A heist\"}\n", "say --format ndjson or --format text"),
+        ("a.txt", "prompt,seed\nA heist,7\n", "looks like the header of a CSV file"),
+        ("b.txt", "{\"prompt\":\"A heist\"}\n", "looks like JSON"),
         ("c.tsv", "prompt\tseed\nA heist\t7\n", "separated by tabs"),
         ("d.csv", "prompt;seed\nA heist;7\n", "separated by semicolons"),
         ("e.csv", "prompt,seed\r\nA,5\r\nB,x\r\n", "line 3: seed"),
-        ("f.csv", "prompt\n\"A heist\nA spy\n", "a quotation mark on line 2 that is never closed"),
+        ("f.csv", "prompt\n\"A heist\nA spy\n", "line 2: the line has a quotation mark that is never closed"),
     ] {
         desk.write(name, content);
         let refused = desk.poster(&["batch", name]).await;
@@ -488,9 +499,7 @@ async fn reasons_are_reported_even_if_the_file_has_changed() {
     desk.write("a.txt", "One\nTwo\n");
     let command = desk.command(&["batch", "a.txt", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let command = command.expect("it runs");
-    let has_begun =
-        || std::fs::read_to_string(desk.path("a.txt.poster-state")).is_ok_and(|state| state.contains("{\"part\":"));
-    while !has_begun() {
+    while desk.jobs().await < 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     desk.write("a.txt", "One\nTwo\nThree\n");
@@ -505,28 +514,22 @@ async fn reasons_are_reported_even_if_the_file_has_changed() {
 }
 
 #[tokio::test]
-async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
+async fn a_state_file_stands_for_its_batch() {
     let parameters = [("MaxAttempts".to_owned(), "1".to_owned())].into();
-    let pipeline = Pipeline::with(Options { parameters, ..Options::default() }).await;
-    let desk = Desk::with("small_groups", pipeline).await;
+    let desk = Desk::new(Pipeline::with(Options { parameters, ..Options::default() }).await).await;
     desk.write("a.txt", "One\nTwo\nThree\nFour\nFive\n");
-    let options = ["--chunk", "1", "--json"];
-    let batch = |more: &[&str]| desk.command(&[&["batch", "a.txt"], &options[..], more].concat()).output();
     desk.pipeline.model("error=1");
-    let failed = told(batch(&[]).await.expect("it runs"));
-    assert!(failed.code == Some(1) && failed.words.contains("model_error"), "{}", failed.words);
-    let end = failed.data.last().expect("an end");
-    assert_eq!((end["groups"].as_array().expect("groups").len(), &end["failed"]), (3, &Value::from(5)), "{end}");
-    assert!(failed.words.contains("poster retry a.txt.poster-state"), "{}", failed.words);
+    let failed = desk.poster(&["batch", "a.txt", "--json"]).await;
+    assert!(failed.code == Some(1) && failed.words.contains("5 model_error: lines 1, 2, 3, 4, 5"), "{}", failed.words);
+    let batch = desk.batch("a.txt.poster-state");
+    assert!(failed.words.contains(&format!("poster retry {batch}")), "{}", failed.words);
 
     desk.pipeline.model("");
     let retried = desk.poster(&["retry", "a.txt.poster-state", "--json"]).await;
-    assert_eq!(retried.code, Some(0), "{}", retried.words);
-    let parts: Vec<_> = retried.data.iter().map(|group| group["parts"].as_u64()).collect();
-    assert_eq!(parts, [Some(2), Some(2), Some(1)]);
+    assert_eq!((retried.code, &retried.data[0]["id"]), (Some(0), &Value::from(&*batch)), "{}", retried.words);
     let watched = desk.poster(&["watch", "a.txt.poster-state", "--json"]).await;
-    assert_eq!((watched.code, watched.data.len()), (Some(0), 3), "{}", watched.words);
-    let done = told(batch(&[]).await.expect("it runs"));
+    assert_eq!((watched.code, &watched.data[0]["status"]), (Some(0), &"completed".into()), "{}", watched.words);
+    let done = desk.poster(&["batch", "a.txt"]).await;
     assert_eq!(done.code, Some(0), "{}", done.words);
     assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 5);
     for (more, jobs, cut) in [("--all", 5, false), ("--limit=3", 3, true)] {
@@ -534,19 +537,31 @@ async fn a_batch_of_several_groups_is_one_to_whoever_names_its_state_file() {
         assert_eq!((listed.data.len(), listed.words.contains("there are more")), (jobs, cut), "{more}");
     }
     assert_eq!(desk.poster(&["list", "--batch", "../jobs"]).await.code, Some(2));
+    let listed = desk.poster(&["list", "--batches", "--json"]).await;
+    assert_eq!((listed.data.len(), &listed.data[0]["id"]), (1, &Value::from(batch)));
+    assert!(desk.poster(&["list", "--batches"]).await.shown.ends_with("5 jobs, a"));
     let got = desk.poster(&["download", "a.txt.poster-state", "--out", "again", "--json"]).await;
     assert_eq!((got.code, got.data.len()), (Some(0), 5), "{}", got.words);
     assert_eq!(desk.jobs().await, 5);
+    desk.pipeline.stop().await;
+}
 
-    // The command whose groups have more room would ask for the same under other names.
-    let other = Command::new(binary("poster"))
-        .args(["batch", "a.txt", "--chunk", "1"])
-        .current_dir(desk.directory.path())
-        .env("POSTER_API", &desk.pipeline.ready().api)
-        .output()
-        .await;
-    let other = told(other.expect("it runs"));
-    assert!(other.code == Some(2) && other.words.contains("other settings"), "{}", other.words);
+#[tokio::test]
+async fn a_line_that_only_the_service_refuses_is_reported_or_left_out() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    // The model that the service uses for jobs that name none paints no WebP.
+    desk.write("a.csv", "prompt,output_format\nOne,png\nTwo,webp\n\nThree,png\n");
+    let refused = desk.poster(&["batch", "a.csv"]).await;
+    assert!(refused.code == Some(2) && refused.words.contains("line 3: output_format"), "{}", refused.words);
+    assert_eq!(desk.jobs().await, 0);
+    let some = desk.poster(&["batch", "a.csv", "--skip-bad", "--no-sheet", "--json"]).await;
+    assert_eq!(some.code, Some(1), "a line was left out: {}", some.words);
+    assert_eq!(files(&desk.path("a.csv-posters"), ".png"), ["000002-one.png", "000005-three.png"]);
+    assert!(some.words.contains("1 line left out by the service"), "{}", some.words);
+
+    desk.write("b.ndjson", &"{\"prompt\":\"One\",\"custom_id\":\"a\"}\n".repeat(2));
+    let twice = desk.poster(&["batch", "b.ndjson", "--skip-bad"]).await;
+    assert!(twice.code == Some(2) && twice.words.contains("cannot be left out"), "{}", twice.words);
     desk.pipeline.stop().await;
 }
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use local::Options;
 use reqwest::Client;
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use tests::pipeline::Pipeline;
 use tokio::net::TcpListener;
@@ -46,7 +47,7 @@ impl Way {
         let way = Self {
             address: format!("http://{}", listener.local_addr().expect("a bound address")),
             to: pipeline.ready().api.clone(),
-            http: Client::new(),
+            http: Client::builder().redirect(Policy::none()).build().expect("a client"),
             asked: Arc::default(),
             change: Arc::new(change),
         };
@@ -69,7 +70,10 @@ async fn forward(State(way): State<Way>, request: Request) -> Response {
     let address = format!("{}{}", way.to, parts.uri);
     let answer = way.http.request(parts.method.clone(), address).headers(parts.headers).body(body).send().await;
     let answer = answer.expect("the service answers");
-    let status = answer.status();
+    let (status, location) = (answer.status(), answer.headers().get(header::LOCATION).cloned());
+    if let Some(location) = location.filter(|_| status.is_redirection()) {
+        return (status, [(header::LOCATION, location)]).into_response();
+    }
     let mut answer = Answer { status, retry_after: 0, body: answer.json().await.expect("it is JSON") };
     let request = format!("{} {}", parts.method, parts.uri.path());
     let mut asked = way.asked.lock().expect("no one panicked");
@@ -132,8 +136,8 @@ async fn a_job_is_polled_in_time_where_no_answer_is_held() {
 }
 
 #[tokio::test]
-async fn a_missing_group_does_not_stop_the_others() {
-    let desk = Desk::with("small_groups", Pipeline::start().await).await;
+async fn a_missing_batch_does_not_stop_the_others() {
+    let desk = Desk::new(Pipeline::start().await).await;
     let gone = Arc::new(Mutex::new(None::<String>));
     let is_gone = gone.clone();
     let way = Way::to(&desk.pipeline, move |request, _, answer| {
@@ -142,56 +146,88 @@ async fn a_missing_group_does_not_stop_the_others() {
         }
     })
     .await;
-    desk.write("a.txt", "One\nTwo\nThree\nFour\nFive\n");
-    let batch = ["batch", "a.txt", "--chunk", "1", "--no-sheet", "--json"];
-    let submitted = way.poster(&desk, &[&batch[..], &["--no-wait"]].concat()).await;
-    assert_eq!(submitted.code, Some(0), "{}", submitted.words);
-    let got = way.poster(&desk, &["get", "a.txt.poster-state", "--json"]).await;
-    assert_eq!((got.code, got.data.len()), (Some(0), 3), "{}", got.words);
-    *gone.lock().expect("no one panicked") = got.data[0]["id"].as_str().map(str::to_owned);
-
-    let rest = way.poster(&desk, &batch).await;
-    assert_eq!(rest.code, Some(1), "{}", rest.words);
-    let tells = |what: &str| rest.words.contains(what);
-    assert!(tells("2 not_found: lines 1, 2") && !tells("poster retry"), "{}", rest.words);
-    let end = rest.data.last().expect("an end");
-    assert_eq!((&end["saved"], &end["failed"]), (&3.into(), &2.into()), "{end}");
-    assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 3);
-    // The two groups that exist are processed nevertheless.
-    for (arguments, data) in [
-        (&["get", "a.txt.poster-state"][..], 2),
-        (&["watch", "a.txt.poster-state"], 2),
-        (&["cancel", "a.txt.poster-state"], 2),
-        (&["download", "a.txt.poster-state", "--out", "again"], 3),
-    ] {
-        let some = way.poster(&desk, &[arguments, &["--json"]].concat()).await;
+    for (file, prompts) in [("a.txt", "One\nTwo\n"), ("b.txt", "Three\nFour\nFive\n")] {
+        desk.write(file, prompts);
+        let done = way.poster(&desk, &["batch", file, "--no-sheet"]).await;
+        assert_eq!(done.code, Some(0), "{}", done.words);
+    }
+    *gone.lock().expect("no one panicked") = Some(desk.batch("a.txt.poster-state"));
+    let states = ["a.txt.poster-state", "b.txt.poster-state"];
+    for (arguments, data) in [(&["get"][..], 1), (&["watch"], 1), (&["cancel"], 1), (&["download", "--out", "all"], 3)]
+    {
+        let some = way.poster(&desk, &[arguments, &states, &["--json"]].concat()).await;
         let told = some.words.matches("no such job or batch").count();
         assert_eq!((some.code, told, some.data.len()), (Some(1), 1, data), "{arguments:?}: {}", some.words);
     }
+    let again = way.poster(&desk, &["batch", "a.txt"]).await;
+    assert!(again.code == Some(2) && again.words.contains("the service does not know this batch"), "{}", again.words);
     desk.pipeline.stop().await;
 }
 
 #[tokio::test]
-async fn jobs_that_no_list_shows_are_requested_one_by_one() {
+async fn a_file_is_uploaded_again_to_a_new_url_when_the_first_has_expired() {
     let desk = Desk::new(Pipeline::start().await).await;
-    let is_list = |request: &str| request.starts_with("GET /batches/") && request.ends_with("/jobs");
-    let is_job = |request: &str| request.starts_with("GET /jobs/");
+    let refusing = Router::new().fallback(async || StatusCode::FORBIDDEN);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let expired = format!("http://{}/file", listener.local_addr().expect("a bound address"));
+    tokio::spawn(axum::serve(listener, refusing).into_future());
     let way = Way::to(&desk.pipeline, move |request, asked, answer| {
-        if is_list(request) {
-            answer.body = json!({ "jobs": [], "next_cursor": null });
-        } else if is_job(request) && asked.iter().filter(|asked| is_job(asked)).count() == 1 {
-            not_found(answer);
+        if request == "POST /batches" && !asked.iter().any(|asked| asked == request) {
+            answer.body["upload"]["url"] = expired.as_str().into();
+        }
+    })
+    .await;
+    desk.write("a.txt", "One\n");
+    let done = way.poster(&desk, &["batch", "a.txt", "--no-sheet"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    assert!(done.words.contains("the file was not uploaded: the bucket answered 403 Forbidden"), "{}", done.words);
+    assert_eq!(way.asked().iter().filter(|asked| *asked == "POST /batches").count(), 2);
+    assert_eq!(files(&desk.path("a.txt-posters"), ".png"), ["000001-one.png"]);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn pages_are_read_again_only_while_jobs_end_on_them() {
+    let parameters = BTreeMap::from([("Thumbnails".to_owned(), "false".to_owned())]);
+    let desk = Desk::new(Pipeline::with(Options { parameters, ..Options::default() }).await).await;
+    let way = Way::to(&desk.pipeline, |_, _, _| {}).await;
+    let prompts: String = (0..450).map(|number| format!("Film {number}\n")).collect();
+    desk.write("a.txt", &prompts);
+    let done = way.poster(&desk, &["batch", "a.txt", "--no-sheet"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    assert_eq!(files(&desk.path("a.txt-posters"), ".png").len(), 450);
+    let pages = || way.asked().iter().filter(|asked| asked.ends_with("/jobs")).count();
+    let read = pages();
+    assert!((5..=45).contains(&read), "{read} pages");
+    let again = way.poster(&desk, &["batch", "a.txt"]).await;
+    assert_eq!(again.code, Some(0), "{}", again.words);
+    assert_eq!(pages(), read, "everything is saved");
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_cannot_be_downloaded_is_fetched_by_the_next_run() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let broken = Arc::new(Mutex::new(true));
+    let is_broken = broken.clone();
+    let way = Way::to(&desk.pipeline, move |request, _, answer| {
+        let is_painted = answer.body["jobs"][1]["image"].is_object();
+        if request.ends_with("/jobs") && is_painted && *is_broken.lock().expect("no one panicked") {
+            // It never has so many.
+            answer.body["jobs"][1]["image"]["bytes"] = 1.into();
         }
     })
     .await;
     desk.write("a.txt", "One\nTwo\nThree\n");
-    let done = way.poster(&desk, &["batch", "a.txt", "--no-sheet"]).await;
-    assert_eq!(done.code, Some(1), "{}", done.words);
-    assert!(done.words.contains("2 posters saved") && done.words.contains("1 not_found: line 2"), "{}", done.words);
+    let some = way.poster(&desk, &["batch", "a.txt", "--no-sheet", "--json"]).await;
+    assert!(some.code == Some(1) && some.words.contains("1 picture could not be downloaded"), "{}", some.words);
+    let end = some.data.last().expect("an end");
+    assert_eq!((&end["saved"], &end["unfetched"], &end["failed"]), (&2.into(), &1.into(), &0.into()), "{end}");
+    assert_eq!(some.data.iter().filter(|event| event["error"]["code"] == "picture_unavailable").count(), 1);
     assert_eq!(files(&desk.path("a.txt-posters"), ".png"), ["000001-one.png", "000003-three.png"]);
-    let asked = way.asked();
-    let first = asked.iter().position(|request| is_job(request)).expect("they are asked for");
-    assert!(asked[..first].iter().filter(|request| is_list(request)).count() >= 5, "{asked:?}");
-    assert_eq!(asked[first..].len(), 3, "{asked:?}");
+    *broken.lock().expect("no one panicked") = false;
+    let rest = way.poster(&desk, &["batch", "a.txt", "--no-sheet", "--json"]).await;
+    let end = rest.data.last().expect("an end");
+    assert_eq!((rest.code, &end["saved"], &end["downloaded"]), (Some(0), &3.into(), &1.into()), "{}", rest.words);
     desk.pipeline.stop().await;
 }

@@ -4,26 +4,12 @@ use std::time::Duration;
 
 use tests::volume::{Plan, volume};
 
-const PLAN: Plan = Plan {
-    jobs: 600,
-    chunk: 60,
-    small_groups: false,
-    kills: 3,
-    latency: Duration::from_millis(20),
-    busy: 0.03,
-    patience: Duration::from_secs(120),
-};
+const PLAN: Plan =
+    Plan { jobs: 600, kills: 3, latency: Duration::from_millis(20), busy: 0.03, patience: Duration::from_secs(120) };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_killed_three_times_submits_and_downloads_nothing_twice() {
     let report = volume(PLAN).await;
     assert!(report.audit.is_good(), "{report}");
     assert_eq!((report.saved, report.failed), (599, 1), "{report}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_many_groups_is_submitted_and_downloaded_once_too() {
-    let report = volume(Plan { jobs: 140, chunk: 10, small_groups: true, ..PLAN }).await;
-    assert!(report.audit.is_good(), "{report}");
-    assert_eq!((report.saved, report.failed), (140, 0), "{report}");
 }

@@ -113,15 +113,8 @@ async fn main() -> std::io::Result<ExitCode> {
     let latency = Duration::from_millis(arguments.latency);
     let (report, good) = match (arguments.kills, arguments.outage) {
         _ if arguments.volume => {
-            let plan = Volume {
-                jobs: arguments.jobs,
-                chunk: arguments.per_batch,
-                small_groups: false,
-                kills: 3,
-                latency,
-                busy: 0.01,
-                patience: Duration::from_secs(3600),
-            };
+            let plan =
+                Volume { jobs: arguments.jobs, kills: 3, latency, busy: 0.01, patience: Duration::from_secs(3600) };
             let report = volume(plan).await;
             (report.to_string(), report.audit.is_good())
         }

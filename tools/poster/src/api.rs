@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde::de::DeserializeOwned;
-use shared::api::{BatchView, JobView, JobsView};
+use shared::BatchId;
+use shared::api::{BatchView, BatchesView, JobView, JobsView, UploadView};
 use shared::backoff::full_jitter;
 use shared::job::Status;
 use shared::problem::ProblemDetails;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::config::Service;
 use crate::failure::Failure;
-use crate::http::{Http, Kind, Unreachable, read_body};
+use crate::http::{Body, Http, Kind, Unreachable, read_body, whole};
 use crate::terminal::Terminal;
 use crate::words::human_duration;
 
@@ -26,12 +26,12 @@ use crate::words::human_duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest wait between two tries, unless the service asks for a longer one.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How much slower polling becomes at most while the service is busy.
 const MAX_SLOWNESS: u32 = 8;
 
-/// The most jobs of a page.
+/// The most jobs or batches of a page.
 pub(crate) const PAGE: usize = 100;
 
 #[derive(Clone, Debug)]
@@ -55,7 +55,6 @@ pub(crate) struct Answer<T> {
 #[derive(Debug)]
 pub(crate) enum Found {
     Job(Box<JobView>),
-    /// A batch, or a group of batches.
     Batch(Box<Answer<BatchView>>),
 }
 
@@ -72,6 +71,11 @@ impl Api {
 
     pub(crate) fn url(&self) -> &str {
         &self.service.url
+    }
+
+    /// How long to retry.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -101,6 +105,28 @@ impl Api {
     /// Submits a batch. However often it is sent with the same idempotency key, the service accepts it once.
     pub(crate) async fn submit_batch(&self, batch: Bytes, key: &str) -> Result<BatchView, Failure> {
         Ok(self.post("/batches", batch, key).await?.value)
+    }
+
+    /// Starts a batch whose file is uploaded. One that was started before stays as it is.
+    pub(crate) async fn start_batch(&self, id: BatchId) -> Result<BatchView, Failure> {
+        Ok(self.post(&format!("/batches/{id}/start"), Bytes::new(), &new_key()).await?.value)
+    }
+
+    /// Uploads a file of `bytes` bytes once, without the API key.
+    pub(crate) async fn upload(
+        &self,
+        upload: &UploadView,
+        bytes: u64,
+        content: Body,
+    ) -> Result<Response<Bytes>, Unreachable> {
+        let mut request = Request::put(&upload.url).header(USER_AGENT, agent()).header(CONTENT_LENGTH, bytes);
+        for (name, value) in &upload.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(content);
+        let request = request.map_err(|_| Unreachable::lasting("the service returned an invalid URL for the file"))?;
+        let (head, incoming) = self.http.send_slowly(request).await?.into_parts();
+        Ok(Response::from_parts(head, read_body(incoming).await?))
     }
 
     /// The job. The service holds its answer for up to `wait`, until the job has ended.
@@ -137,34 +163,33 @@ impl Api {
         Ok(self.get(&format!("{list}?limit={}{status}{cursor}", limit.clamp(1, PAGE)), None).await?.value)
     }
 
+    /// A page of the batches, newest first.
+    pub(crate) async fn batches(&self, limit: usize, cursor: Option<&str>) -> Result<BatchesView, Failure> {
+        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        Ok(self.get(&format!("/batches?limit={}{cursor}", limit.clamp(1, PAGE)), None).await?.value)
+    }
+
     /// Cancels or retries a job: `action` is `cancel` or `retry`.
     pub(crate) async fn act_on_job(&self, id: &str, action: &str, key: &str) -> Result<JobView, Failure> {
         Ok(self.post(&format!("/jobs/{id}/{action}"), Bytes::new(), key).await?.value)
     }
 
-    /// Cancels the queued jobs of a batch, or retries its failed jobs. A large group takes several requests, of which each
-    /// answer has the cursor for the next.
+    /// Cancels the queued jobs of a batch, or retries its failed jobs.
     pub(crate) async fn act_on_batch(&self, id: &str, action: &str, key: &str) -> Result<BatchView, Failure> {
-        let path = format!("/batches/{id}/{action}");
-        let mut view: BatchView = self.post(&path, Bytes::new(), key).await?.value;
-        while let Some(cursor) = view.next_cursor.take() {
-            self.terminal.status(format!("{action}: continuing …"));
-            view = self.post(&format!("{path}?cursor={cursor}"), Bytes::new(), key).await?.value;
-        }
-        Ok(view)
+        Ok(self.post(&format!("/batches/{id}/{action}"), Bytes::new(), key).await?.value)
     }
 
-    /// A new presigned URL of a job's picture.
-    pub(crate) async fn picture_url(&self, id: &str) -> Result<String, Failure> {
-        let answer = self.ask(Method::GET, &format!("/jobs/{id}/image"), Bytes::new(), None, None).await?;
+    /// The presigned URL to which a path of the API redirects: that of a job's picture, or of a document of a batch.
+    pub(crate) async fn file_url(&self, path: &str) -> Result<String, Failure> {
+        let answer = self.ask(Method::GET, path, Bytes::new(), None, None).await?;
         let url = answer.headers().get(LOCATION).and_then(|url| url.to_str().ok());
-        url.map(str::to_owned).ok_or_else(|| Failure::Service("the service returned no image URL".to_owned()))
+        url.map(str::to_owned).ok_or_else(|| Failure::Service("the service returned no URL of the file".to_owned()))
     }
 
-    /// Gets a picture from its presigned URL, without the API key.
-    pub(crate) async fn picture(&self, url: &str) -> Result<Response<Incoming>, Unreachable> {
-        let request = Request::get(url).header(USER_AGENT, agent()).body(Full::default());
-        let request = request.map_err(|_| Unreachable::lasting("the service returned an invalid image URL"))?;
+    /// Gets a file from its presigned URL, without the API key.
+    pub(crate) async fn file(&self, url: &str) -> Result<Response<Incoming>, Unreachable> {
+        let request = Request::get(url).header(USER_AGENT, agent()).body(whole(Bytes::new()));
+        let request = request.map_err(|_| Unreachable::lasting("the service returned an invalid URL of a file"))?;
         self.http.send(request).await
     }
 
@@ -266,7 +291,7 @@ impl Api {
         if !content.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let request = request.body(Full::new(content)).map_err(|error| Unreachable::lasting(error.to_string()))?;
+        let request = request.body(whole(content)).map_err(|error| Unreachable::lasting(error.to_string()))?;
         let (head, incoming) = self.http.send(request).await?.into_parts();
         Ok(Response::from_parts(head, read_body(incoming).await?))
     }

@@ -79,7 +79,7 @@ pub(crate) enum Command {
     Batch(Batch),
     /// Wait for jobs and batches to end, and show their progress
     Watch(Ids),
-    /// List your jobs, newest first, or those of a batch
+    /// List your jobs or batches, newest first, or the jobs of a batch
     List(List),
     /// Show jobs or batches
     Get(Ids),
@@ -177,6 +177,10 @@ pub(crate) struct Make {
     #[command(flatten)]
     pub(crate) picture: PictureOptions,
 
+    /// In how many hours the job fails if it is unfinished, 1 to 96 [default: as the service is deployed]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u8).range(1..=96))]
+    pub(crate) deadline_hours: Option<u8>,
+
     /// The directory for the picture
     #[arg(long, short, value_name = "DIR", default_value = "posters")]
     pub(crate) out: PathBuf,
@@ -199,10 +203,10 @@ your own name for it.
   .csv     a header such as prompt,seed,poster.title, and a row for each job
   .txt     a prompt on each line
 
-Every line is checked before anything is submitted. FILE.poster-state records
-what was submitted: after a Ctrl-C, a crash or a lost network, run the same
-command again to continue. Nothing is submitted twice or downloaded twice.
-Failed lines are written to FILE.failed.ndjson, ready for another batch.
+Every line is checked before the file is uploaded. After a Ctrl-C, a crash or
+a lost network, run the same command again to continue. Nothing is painted
+twice or downloaded twice. Failed lines are written to FILE.failed.ndjson,
+ready for another batch.
 
 Examples:
   poster batch prompts.ndjson
@@ -248,10 +252,9 @@ pub(crate) struct Batch {
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 
-    /// The most jobs of one request
-    #[arg(long, value_name = "JOBS", default_value_t = 1000)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) chunk: u16,
+    /// In how many hours unfinished jobs fail, 1 to 96 [default: as the service is deployed]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u8).range(1..=96))]
+    pub(crate) deadline_hours: Option<u8>,
 
     /// How many pictures to download at once
     #[arg(long, value_name = "PICTURES", default_value_t = 8)]
@@ -272,6 +275,7 @@ pub(crate) enum Format {
     /// Comma-separated values with a header
     Csv,
     /// A prompt on each line
+    #[value(alias = "txt")]
     Text,
 }
 
@@ -279,36 +283,41 @@ pub(crate) enum Format {
 #[command(after_help = "\
 Examples:
   poster list
+  poster list --batches
   poster list --status failed --limit 100
   poster list --batch 77981ec5-c758-89cb-ad6f-dbb3af96b75c --all")]
 pub(crate) struct List {
+    /// Batches instead of jobs
+    #[arg(long, conflicts_with_all = ["status", "batch"])]
+    pub(crate) batches: bool,
+
     /// Only jobs of this status
     #[arg(long, value_parser = one_of(Status::ALL, Status::as_str))]
     pub(crate) status: Option<Status>,
 
-    /// Only jobs of this batch, given by its id or its state file
+    /// The jobs of this batch, given by its id or its state file
     #[arg(long, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) batch: Option<String>,
 
-    /// The most jobs to list
+    /// How many to list at most
     #[arg(long, default_value_t = 20, conflicts_with = "all")]
     pub(crate) limit: usize,
 
-    /// List all jobs
+    /// List all
     #[arg(long)]
     pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Ids {
-    /// The ids of jobs or batches; a state file of `poster batch` stands for its whole batch
+    /// The ids of jobs or batches; a state file of `poster batch` stands for its batch
     #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// The ids of jobs or batches; a state file of `poster batch` stands for its whole batch
+    /// The ids of jobs or batches; a state file of `poster batch` stands for its batch
     #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
     pub(crate) ids: Vec<String>,
 

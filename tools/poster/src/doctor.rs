@@ -24,7 +24,7 @@ use crate::failure::{Failure, Outcome};
 use crate::http::{Kind, Unreachable, read_body};
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job_until;
-use crate::words::{faults_text, thousands};
+use crate::words::{errors_text, thousands};
 
 /// How long resolving a name may take, and how long connecting.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -326,7 +326,7 @@ async fn submit(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Found<String
         order["poster"] = json!({ "title": title });
     }
     if let Err(errors) = Order::parse(order.clone(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(faults_text(&errors)).into());
+        return Err(Failure::Usage(errors_text(&errors)).into());
     }
     let job = api.submit(Bytes::from(order.to_string())).await?;
     let id = job.id.to_string();
@@ -414,7 +414,7 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
         );
         Trouble { code: 1, ..Trouble::service(format!("cannot download from {host}: {error}"), advice) }
     };
-    let answer = api.picture(&image.url).await.map_err(unreachable)?;
+    let answer = api.file(&image.url).await.map_err(unreachable)?;
     let status = answer.status();
     let file = read_body(answer.into_body()).await.map_err(unreachable)?;
     if !status.is_success() {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::PROXY_AUTHORIZATION;
@@ -27,7 +28,7 @@ use tower_service::Service;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long an answer may take. API Gateway gives up after 29 seconds.
-const ANSWER: Duration = Duration::from_secs(40);
+pub(crate) const ANSWER: Duration = Duration::from_secs(40);
 
 /// The largest answer that is read into memory, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -63,7 +64,15 @@ impl Unreachable {
     }
 }
 
-type Clients = Client<HttpsConnector<Connector>, Full<Bytes>>;
+/// The body of a request, in memory or from a file.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A body in memory.
+pub(crate) fn whole(content: Bytes) -> Body {
+    Full::new(content).map_err(|never| match never {}).boxed_unsync()
+}
+
+type Clients = Client<HttpsConnector<Connector>, Body>;
 
 /// An HTTP client. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -103,15 +112,20 @@ impl Http {
 
     /// Sends a request, and returns the answer once its headers have arrived. Redirects are not followed, so the API key
     /// goes to no other host.
-    pub(crate) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unreachable> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Unreachable> {
+        let sending = tokio::time::timeout(ANSWER, self.send_slowly(request));
+        sending.await.map_err(|_| Unreachable::passing("no answer in time"))?
+    }
+
+    /// The same for a request that may take any time.
+    pub(crate) async fn send_slowly(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Unreachable> {
         // With https, only the request for the tunnel has the proxy's password.
         if request.uri().scheme_str() == Some("http")
             && let Some(password) = self.proxies.intercept(request.uri()).as_ref().and_then(Intercept::basic_auth)
         {
             request.headers_mut().insert(PROXY_AUTHORIZATION, password.clone());
         }
-        let sending = tokio::time::timeout(ANSWER, self.client_for(request.uri())?.request(request));
-        sending.await.map_err(|_| Unreachable::passing("no answer in time"))?.map_err(|error| unreachable(&error))
+        self.client_for(request.uri())?.request(request).await.map_err(|error| unreachable(&error))
     }
 }
 

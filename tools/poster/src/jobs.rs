@@ -1,60 +1,93 @@
 //! Listing, showing, canceling and retrying.
 
+use std::fmt::Display;
+
+use serde::Serialize;
+use shared::Timestamp;
 use shared::api::{BatchView, JobView};
+use shared::batch::BatchStatus;
 use shared::job::Status;
 
 use crate::api::{Api, Found, PAGE, new_key};
 use crate::arguments::{Ids, List};
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, resolve_ids};
+use crate::ids::{find_one_of, resolve_id, resolve_ids};
 use crate::progress::counts_text;
 use crate::terminal::Terminal;
-use crate::words::{ellipsize, status_text, thousands, title_warning};
+use crate::words::{count_of, ellipsize, faults_text, status_text, thousands, title_warning};
 
 /// In a terminal of at most so many columns, a listed job takes two lines.
 const NARROW: usize = 75;
 
 pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
-    let paths = match &list.batch {
-        None => vec!["/jobs".to_owned()],
-        Some(word) => resolve_ids(std::slice::from_ref(word))?.iter().map(|id| format!("/batches/{id}/jobs")).collect(),
+    if list.batches {
+        let page = async |limit, cursor: Option<String>| {
+            let page = api.batches(limit, cursor.as_deref()).await?;
+            Ok((page.batches, page.next_cursor))
+        };
+        return list_pages(terminal, list, page, batch_row, "jobs, name").await;
+    }
+    let path = match &list.batch {
+        None => "/jobs".to_owned(),
+        Some(word) => format!("/batches/{}/jobs", resolve_id(word)?),
     };
-    let mut paths = paths.iter().peekable();
-    let mut left = if list.all { usize::MAX } else { list.limit };
-    let mut cursor: Option<String> = None;
-    let mut listed = 0;
-    while left > 0
-        && let Some(path) = paths.peek()
-    {
-        let page = api.jobs(path, list.status, left.min(PAGE), cursor.as_deref()).await?;
-        for job in page.jobs.iter().take(left) {
-            if listed == 0 && terminal.columns_of_output() > NARROW {
-                terminal.show(format!("{:36}  {:9}  {:11}  prompt", "id", "status", "created UTC"))?;
+    let page = async |limit, cursor: Option<String>| {
+        let page = api.jobs(&path, list.status, limit, cursor.as_deref()).await?;
+        Ok((page.jobs, page.next_cursor))
+    };
+    list_pages(terminal, list, page, row, "prompt").await
+}
+
+/// Shows what `page` returns for a limit and a cursor, until the list ends or the command's own limit is reached.
+async fn list_pages<T: Serialize>(
+    terminal: &Terminal,
+    list: &List,
+    page: impl AsyncFn(usize, Option<String>) -> Result<(Vec<T>, Option<String>), Failure>,
+    row: fn(&T, usize) -> String,
+    last_column: &str,
+) -> Result<Outcome, Failure> {
+    let limit = if list.all { usize::MAX } else { list.limit };
+    let columns = terminal.columns_of_output();
+    let (mut listed, mut cursor) = (0, None);
+    while listed < limit {
+        let (items, next) = page((limit - listed).min(PAGE), cursor).await?;
+        for item in items.iter().take(limit - listed) {
+            if listed == 0 && columns > NARROW {
+                terminal.show(format!("{:36}  {:9}  {:11}  {last_column}", "id", "status", "created UTC"))?;
             }
             listed += 1;
-            terminal.show(row(job, terminal.columns_of_output()))?;
-            terminal.data(job)?;
+            terminal.show(row(item, columns))?;
+            terminal.data(item)?;
         }
-        left -= page.jobs.len().min(left);
-        cursor = page.next_cursor;
+        cursor = next;
         if cursor.is_none() {
-            paths.next();
+            break;
         }
     }
     if listed == 0 {
-        terminal.println("no such jobs");
-    } else if paths.peek().is_some() {
+        terminal.println(if list.batches { "no batches" } else { "no such jobs" });
+    } else if cursor.is_some() {
         terminal.println("there are more; --all lists them");
     }
     Ok(Outcome::AllDone)
 }
 
 fn row(job: &JobView, columns: usize) -> String {
-    let created = job.created_at.to_string();
+    row_of(&job.id, job.status.as_str(), job.created_at, job.prompt.as_str(), columns)
+}
+
+fn batch_row(batch: &BatchView, columns: usize) -> String {
+    let jobs = count_of(batch.counts.total as u64, "job");
+    let name = batch.name.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
+    row_of(&batch.id, &status_text(batch.status), batch.created_at, &format!("{jobs}{name}"), columns)
+}
+
+fn row_of(id: &dyn Display, status: &str, created_at: Timestamp, text: &str, columns: usize) -> String {
+    let created = created_at.to_string();
     let created = created.get(5..16).unwrap_or(&created).replace('T', " ");
-    let (gap, taken) = if columns > NARROW { ("  ", 63) } else { ("\n  ", 27) };
-    let prompt = ellipsize(job.prompt.as_str(), columns.saturating_sub(taken).max(12));
-    format!("{}{gap}{:9}  {created:11}  {prompt}", job.id, job.status.as_str())
+    let (gap, taken) = if columns > NARROW { ("  ", 54) } else { ("\n  ", 18) };
+    let text = ellipsize(text, columns.saturating_sub(taken + status.len().max(9)).max(12));
+    format!("{id}{gap}{status:9}  {created:11}  {text}")
 }
 
 pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
@@ -146,10 +179,16 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     if !name.is_empty() {
         terminal.show(format!("  {:9} {name}", "name"))?;
     }
-    if let Some(parts) = batch.parts {
-        terminal.show(format!("  {:9} {}", "parts", thousands(parts as u64)))?;
+    if let Some(progress) = batch.progress.as_ref().filter(|_| batch.status == BatchStatus::Checking) {
+        terminal.show(format!("  {:9} {} checked", "lines", thousands(progress.checked_lines)))?;
     }
-    terminal.show(format!("  {:9} {}", "jobs", counts_text(&batch.counts)))?;
+    if batch.counts.total > 0 {
+        terminal.show(format!("  {:9} {}", "jobs", counts_text(&batch.counts)))?;
+    }
+    for fault in batch.faults.iter().flat_map(|faults| &faults.first) {
+        let text = faults_text([(&*fault.pointer, &*fault.detail)]);
+        terminal.show(format!("  {:9} line {}: {text}", "fault", fault.line))?;
+    }
     terminal.show(format!("  {:9} {}", "created", batch.created_at))?;
     terminal.data(batch)
 }

@@ -9,17 +9,16 @@ mod config;
 mod doctor;
 mod download;
 mod failure;
-mod groups;
 mod http;
 mod ids;
 mod jobs;
-mod journal;
 mod lines_file;
 mod make;
 mod manifest;
 mod pictures;
 mod progress;
 mod sheet;
+mod state;
 mod terminal;
 mod watch;
 mod words;
@@ -34,16 +33,15 @@ use crate::config::Config;
 use crate::failure::{Failure, Outcome, blocking};
 use crate::terminal::Terminal;
 
-/// Runs the command line of this process. `poster batch` submits groups of at most `parts_per_group` batches, which is
-/// [`shared::group::Group::MAX_PARTS`] except in tests.
-pub fn main(parts_per_group: usize) -> ExitCode {
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let terminal = Terminal::new(arguments.json, arguments.quiet);
     let outcome = match tokio::runtime::Runtime::new() {
         Ok(runtime) => {
             let outcome = runtime.block_on(async {
                 tokio::select! {
-                    outcome = run(arguments, &terminal, parts_per_group) => outcome,
+                    outcome = run(arguments, &terminal) => outcome,
                     code = stopped() => Err(Failure::Interrupted(code)),
                 }
             });
@@ -65,7 +63,7 @@ pub fn main(parts_per_group: usize) -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) -> Result<Outcome, Failure> {
+async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failure> {
     let api = || {
         let config = Config::load(arguments.config.as_deref())?;
         let service = config.settle(arguments.api.as_deref(), arguments.api_key.clone())?;
@@ -73,7 +71,7 @@ async fn run(arguments: Arguments, terminal: &Terminal, parts_per_group: usize) 
     };
     match &arguments.command {
         Command::Make(make) => make::make(&api()?, terminal, make).await,
-        Command::Batch(batch) => batch::run(api()?, terminal, batch, parts_per_group).await,
+        Command::Batch(batch) => batch::run(api()?, terminal, batch).await,
         Command::Watch(watch) => watch::run(&api()?, terminal, watch).await,
         Command::List(list) => jobs::list(&api()?, terminal, list).await,
         Command::Get(get) => jobs::get(&api()?, terminal, get).await,

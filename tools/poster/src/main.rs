@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use shared::group::Group;
-
 fn main() -> ExitCode {
-    poster::main(Group::MAX_PARTS)
+    poster::main()
 }

@@ -16,7 +16,7 @@ use crate::manifest::Manifest;
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job;
-use crate::words::{faults_text, human_duration, quoted, title_warning};
+use crate::words::{errors_text, human_duration, quoted, title_warning};
 
 /// Submits the prompt, waits, saves the picture, and opens it.
 pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<Outcome, Failure> {
@@ -31,7 +31,10 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     }
     // The service's default model is not known here, so the rules of the model that accepts the most are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(faults_text(&errors)));
+        return Err(Failure::Usage(errors_text(&errors)));
+    }
+    if let Some(hours) = make.deadline_hours {
+        order.insert("deadline_hours".to_owned(), hours.into());
     }
     // Do not pay for a picture that cannot be saved.
     let mut manifest = if make.no_wait { None } else { Some(Manifest::open(&make.out)?) };

@@ -1,9 +1,11 @@
 //! Saving pictures.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
 use shared::api::{ImageView, JobView};
 use shared::backoff::full_jitter;
@@ -90,9 +92,9 @@ async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -
         if attempt > 0 {
             tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
             // The first URL may have expired with the credentials that signed it.
-            url = api.picture_url(&job.id.to_string()).await?;
+            url = api.file_url(&format!("/jobs/{}/image", job.id)).await?;
         }
-        match api.picture(&url).await {
+        match api.file(&url).await {
             Ok(answer) if answer.status().is_success() => match store(answer.into_body(), path).await {
                 Ok((bytes, sha256)) if bytes == image.bytes => return Ok((bytes, sha256)),
                 Ok((bytes, _)) => why = format!("it has {bytes} bytes instead of {}", image.bytes),
@@ -107,25 +109,57 @@ async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -
     Err(Unfetched::Picture(format!("it cannot be downloaded: {why}")))
 }
 
+/// Downloads the document of a batch to which this path of the API redirects. The file has no name, and is at its beginning.
+pub(crate) async fn download_document(api: &Api, path: &str) -> Result<File, Failure> {
+    let mut why = String::new();
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
+        }
+        let url = api.file_url(path).await?;
+        match api.file(&url).await {
+            Ok(answer) if answer.status().is_success() => {
+                let local = |error: io::Error| Failure::Local(format!("a temporary file: {error}"));
+                let mut file = tempfile::tempfile().map_err(local)?;
+                match write(answer.into_body(), &mut file).await {
+                    Ok(_) => return file.rewind().map(|()| file).map_err(local),
+                    Err(Store::Broken(error)) => why = error,
+                    Err(Store::Unwritten(error)) => return Err(local(error)),
+                }
+            }
+            Ok(answer) => why = format!("the bucket answered {}", answer.status()),
+            Err(error) if error.kind == Kind::Lasting => return Err(Failure::Service(error.why)),
+            Err(error) => why = error.why,
+        }
+    }
+    Err(Failure::Service(format!("{path} cannot be downloaded: {why}")))
+}
+
 /// Why a picture was not stored.
 enum Store {
     /// The connection broke.
     Broken(String),
     /// The file cannot be written.
-    Unwritten(std::io::Error),
+    Unwritten(io::Error),
 }
 
 /// Stores the picture. An incomplete file is deleted, even if the command is stopped.
-async fn store(mut body: hyper::body::Incoming, path: &Path) -> Result<(u64, String), Store> {
-    let mut file = std::fs::File::create(path).map_err(Store::Unwritten)?;
+async fn store(body: Incoming, path: &Path) -> Result<(u64, String), Store> {
+    let mut file = File::create(path).map_err(Store::Unwritten)?;
     let mut half = TempPath::try_from_path(path).map_err(Store::Unwritten)?;
+    let written = write(body, &mut file).await?;
+    half.disable_cleanup(true);
+    Ok(written)
+}
+
+/// Writes what comes to the file. Returns how many bytes these are, and their digest.
+async fn write(mut body: Incoming, file: &mut File) -> Result<(u64, String), Store> {
     let (mut bytes, mut digest) = (0, Sha256::new());
     while let Some(piece) = next_chunk(&mut body).await.map_err(|error| Store::Broken(error.to_string()))? {
         digest.update(&piece);
         bytes += piece.len() as u64;
         file.write_all(&piece).map_err(Store::Unwritten)?;
     }
-    half.disable_cleanup(true);
     Ok((bytes, hex(&digest.finalize())))
 }
 

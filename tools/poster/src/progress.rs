@@ -40,7 +40,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn learn(&mut self, counts: &Counts) {
-        let ended = ended(counts);
+        let ended = counts_of_ended(counts);
         let Some((at, before)) = self.last else {
             self.last = Some((Instant::now(), ended));
             return;
@@ -54,11 +54,11 @@ impl Progress {
         self.last = Some((Instant::now(), ended));
     }
 
-    /// A line of fewer than `columns` characters. `lines` is the number of all jobs if not all are submitted yet, `saved` that
-    /// of saved pictures.
-    pub(crate) fn line(&self, counts: &Counts, lines: Option<u64>, saved: Option<u64>, columns: usize) -> String {
-        let total = lines.unwrap_or(0).max(counts.total as u64);
-        let done = ended(counts) as u64;
+    /// A line of fewer than `columns` characters. `admitted` is the number of jobs that the service has stored, `saved` that of
+    /// saved pictures.
+    pub(crate) fn line(&self, counts: &Counts, admitted: Option<u64>, saved: Option<u64>, columns: usize) -> String {
+        let total = counts.total as u64;
+        let done = counts_of_ended(counts) as u64;
         let percent = done * 100 / total.max(1);
         let mut line = format!("{percent:3}% {}/{}", thousands(done), thousands(total));
         let mut add = |text: String| {
@@ -68,11 +68,11 @@ impl Progress {
             }
         };
         let some = |number: usize| (number > 0).then_some(number as u64);
-        let submitted = ((counts.total as u64) < total).then_some(counts.total as u64);
+        let admitted = admitted.filter(|admitted| *admitted < total);
         for (number, word) in [
             (some(counts.failed), "failed"),
             (some(counts.canceled), "canceled"),
-            (submitted, "submitted"),
+            (admitted, "admitted"),
             (saved, "saved"),
             (some(counts.running), "painting"),
             (some(counts.queued), "queued"),
@@ -93,7 +93,7 @@ impl Progress {
 }
 
 /// How many jobs have ended.
-pub(crate) fn ended(counts: &Counts) -> usize {
+pub(crate) fn counts_of_ended(counts: &Counts) -> usize {
     counts.succeeded + counts.failed + counts.canceled
 }
 
@@ -105,8 +105,8 @@ mod tests {
     fn the_line_fits_and_begins_with_what_matters_most() {
         let counts = Counts { total: 20_000, queued: 12_345, running: 10, succeeded: 7_600, failed: 44, canceled: 1 };
         let progress = Progress { last: None, rate: Some(41.3) };
-        let line = progress.line(&counts, Some(120_000), None, 80);
-        assert!(line.starts_with("  6% 7,645/120,000  44 failed  1 canceled  20,000 submitted"), "{line}");
+        let line = progress.line(&counts, Some(17_000), None, 80);
+        assert!(line.starts_with(" 38% 7,645/20,000  44 failed  1 canceled  17,000 admitted"), "{line}");
         assert!(line.chars().count() < 80, "{line}");
         let line = progress.line(&counts, None, None, 90);
         assert!(line.ends_with("10 painting  12,345 queued  41/s  4m59s left"), "{line}");

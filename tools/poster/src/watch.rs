@@ -55,15 +55,19 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
     let mut progress = Progress::default();
     loop {
         let counts = batches.iter().map(|(batch, _)| batch.counts).sum();
-        let waiting = batches.iter_mut().filter(|(batch, _)| batch.status == BatchStatus::InProgress);
+        let waiting = batches.iter_mut().filter(|(batch, _)| batch.status.is_active());
         let Some(next) = waiting.min_by_key(|(_, due)| *due) else { break };
         progress.learn(&counts);
-        let show = || terminal.status(progress.line(&counts, None, None, terminal.columns()));
+        let show = || match counts.total {
+            0 => terminal.status("the service checks the file"),
+            _ => terminal.status(progress.line(&counts, None, None, terminal.columns())),
+        };
         ticking(tokio::time::sleep_until(next.1.into()), show).await;
         *next = due(api.batch(&next.0.id.to_string()).await?);
     }
     for (batch, _) in &batches {
-        terminal.println(format!("batch {}: {}: {}", batch.id, status_text(batch.status), counts_text(&batch.counts)));
+        let counts = if batch.counts.total > 0 { format!(": {}", counts_text(&batch.counts)) } else { String::new() };
+        terminal.println(format!("batch {}: {}{counts}", batch.id, status_text(batch.status)));
         terminal.data(batch)?;
     }
     let done = batches.iter().all(|(batch, _)| batch.status == BatchStatus::Completed);

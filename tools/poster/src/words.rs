@@ -83,17 +83,18 @@ pub(crate) fn quoted(word: &str) -> String {
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-/// A fault as text for somebody who sees the line and not the request.
-pub(crate) fn fault_text(error: &FieldError) -> String {
-    match error.pointer.trim_start_matches('/') {
-        "" => format!("the line {}", error.detail),
-        field => format!("{} {}", field.replace('/', "."), error.detail),
-    }
+/// Faults, each as its pointer and its detail, as text for somebody who sees the line and not the request.
+pub(crate) fn faults_text<'a>(faults: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let text = |(pointer, detail): (&str, &str)| match pointer.trim_start_matches('/') {
+        "" => format!("the line {detail}"),
+        field => format!("{} {detail}", field.replace('/', ".")),
+    };
+    faults.into_iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
-/// Several faults as text.
-pub(crate) fn faults_text(errors: &[FieldError]) -> String {
-    errors.iter().map(fault_text).collect::<Vec<_>>().join("; ")
+/// The faults of a request as text.
+pub(crate) fn errors_text(errors: &[FieldError]) -> String {
+    faults_text(errors.iter().map(|error| (&*error.pointer, &*error.detail)))
 }
 
 /// A warning if the title of the job's poster is too small to read.

@@ -3,26 +3,31 @@
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::batch::{Entry, faults_of_defaults};
+use shared::batch_file::{self, Line, LineFault, Reader};
+use shared::file_batch::MAX_BYTES;
+use shared::json::Strict;
 use shared::order::Model;
 use shared::text::hex;
 
-use super::lines::{self, Broken, Item};
+use super::line_numbers::LineNumbers;
 use crate::arguments::Format;
 use crate::failure::{Failure, blocking};
-use crate::words::faults_text;
+use crate::words::{errors_text, faults_text, thousands};
 
-const BUFFER: usize = 256 * 1024;
+pub(super) const BUFFER: usize = 256 * 1024;
 
-/// How many custom ids are compared with each other. Those behind are checked by the service, within their request.
-const MAX_NAMES: usize = 1_000_000;
+/// The longest JSON document, in bytes.
+const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How many lines are checked between two reports of progress.
 const STRIDE: u64 = 4096;
@@ -34,16 +39,20 @@ const MODEL: Model = Model::Sd35Large;
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     pub(crate) path: PathBuf,
-    pub(crate) format: Format,
-    /// The fields of the command line, for jobs that leave them out.
+    /// The format of `file`.
+    pub(crate) format: batch_file::Format,
+    /// The fields for jobs that leave them out: those of the command line, and of a JSON document.
     pub(crate) defaults: Map<String, Value>,
-    /// Shows whether the file has changed.
+    /// The name of the batch in a JSON document.
+    pub(crate) name: Option<String>,
+    /// The file itself, or a copy without a name with a line for each job of a JSON document.
+    pub(super) file: Arc<File>,
     stamp: Stamp,
-    /// Whether it is a copy of standard input that this run made.
+    /// Whether `path` is a copy of standard input that this run made.
     is_new_copy: bool,
 }
 
-/// The length of a file, and when it was last changed.
+/// The length of a file in bytes, and when it was last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp(u64, Option<SystemTime>);
 
@@ -53,61 +62,18 @@ impl Stamp {
     }
 }
 
-/// The result of the first pass.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// How many jobs can be submitted.
+    /// How many lines are good.
     pub(crate) good: u64,
     /// How many lines are bad.
     pub(crate) bad: u64,
-    /// The file's own fields for jobs that leave them out.
-    pub(crate) defaults: Map<String, Value>,
-    /// The file's own name for the batch.
-    pub(crate) name: Option<String>,
+    /// Whether the file as a whole is bad, so that leaving lines out does not help.
+    pub(crate) is_of_file: bool,
+    /// All lines, good or bad, but those that are empty.
+    pub(crate) lines: LineNumbers,
     pub(crate) sha256: String,
-}
-
-/// A job that can be submitted.
-#[derive(Debug)]
-pub(crate) struct Line {
-    /// The line on which it begins.
-    pub(crate) number: u64,
-    pub(crate) job: String,
-}
-
-/// Checks jobs by the service's own rules.
-struct Rules<'a> {
-    flags: &'a Map<String, Value>,
-    defaults: Map<String, Value>,
-    names: HashSet<u64>,
-    hashes: RandomState,
-}
-
-impl<'a> Rules<'a> {
-    fn new(flags: &'a Map<String, Value>) -> Self {
-        Self { flags, defaults: flags.clone(), names: HashSet::new(), hashes: RandomState::new() }
-    }
-
-    fn set_defaults(&mut self, file: &Map<String, Value>) {
-        self.defaults = merged(file, self.flags);
-    }
-
-    fn bad_defaults(&self) -> Option<String> {
-        let faults = faults_of_defaults(&self.defaults, MODEL);
-        (!faults.is_empty()).then(|| faults_text(&faults))
-    }
-
-    /// What is wrong with a job.
-    fn faults(&mut self, job: Value) -> Option<String> {
-        match Entry::parse(job, "", &self.defaults, MODEL) {
-            Err(errors) => Some(faults_text(&errors)),
-            Ok(Entry { custom_id: Some(id), .. }) if self.names.len() < MAX_NAMES => {
-                let new = self.names.insert(self.hashes.hash_one(id.as_str()));
-                (!new).then(|| format!("custom_id {:?} is used by another line too", id.as_str()))
-            }
-            Ok(_) => None,
-        }
-    }
 }
 
 impl Input {
@@ -116,7 +82,7 @@ impl Input {
     pub(crate) async fn open(
         path: &Path,
         format: Option<Format>,
-        defaults: Map<String, Value>,
+        flags: Map<String, Value>,
         state: Option<&Path>,
     ) -> Result<Self, Failure> {
         let (path, is_new_copy) = if path == Path::new("-") {
@@ -125,27 +91,57 @@ impl Input {
         } else {
             (path.to_owned(), false)
         };
+        blocking(move || Self::read(path, format, flags, is_new_copy)).await
+    }
+
+    fn read(
+        path: PathBuf,
+        format: Option<Format>,
+        flags: Map<String, Value>,
+        is_new_copy: bool,
+    ) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::file(&path, error);
-        let metadata = std::fs::metadata(&path).map_err(failed)?;
-        if !metadata.is_file() {
+        // Not opened yet, since opening a pipe would wait for its writer.
+        if !std::fs::metadata(&path).map_err(failed)?.is_file() {
             // The input is read more than once.
             return Err(Failure::Usage(format!("{} is not a regular file; use - to read a pipe", path.display())));
         }
-        let format = match (format, format_of_name(&path)) {
-            (Some(format), _) => format,
-            (None, named) => {
-                let seen = format_of_content(&path).map_err(failed)?;
-                // The heading of a table must not be painted as a prompt.
-                if named == Some(Format::Text) && seen != Format::Text {
-                    let (path, seen) = (path.display(), format!("{seen:?}").to_lowercase());
-                    return Err(Failure::Usage(format!(
-                        "{path} has the name of a text file but begins like {seen}: say --format {seen} or --format text"
-                    )));
+        let mut file = File::open(&path).map_err(failed)?;
+        let format = match format.or_else(|| format_of_name(&path)) {
+            Some(format) => format,
+            None => format_of_content(&file).map_err(failed)?,
+        };
+        let (mut defaults, mut name) = (flags, None);
+        let format = match format {
+            Format::Ndjson => batch_file::Format::Ndjson,
+            Format::Csv => batch_file::Format::Csv,
+            Format::Text => batch_file::Format::Text,
+            Format::Json => {
+                let document = Document::read(&file, &path)?;
+                file = document.as_lines().map_err(failed)?;
+                name = document.name;
+                // The flags override the document.
+                let own = match document.defaults.map(|Strict(defaults)| defaults) {
+                    None => Map::new(),
+                    Some(Value::Object(own)) => own,
+                    Some(_) => return Err(Failure::Usage("defaults must be an object".to_owned())),
+                };
+                for (field, value) in own {
+                    defaults.entry(field).or_insert(value);
                 }
-                named.unwrap_or(seen)
+                batch_file::Format::Ndjson
             }
         };
-        Ok(Self { path, format, defaults, stamp: Stamp::of(&metadata), is_new_copy })
+        let faults = faults_of_defaults(&defaults, MODEL);
+        if !faults.is_empty() {
+            return Err(Failure::Usage(errors_text(&faults)));
+        }
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        if stamp.0 > MAX_BYTES {
+            let most = thousands(MAX_BYTES / 1_000_000_000);
+            return Err(Failure::Usage(format!("{} must have at most {most} GB; split it", path.display())));
+        }
+        Ok(Self { path, format, defaults, name, file: Arc::new(file), stamp, is_new_copy })
     }
 
     /// Deletes the copy of standard input if this run made it.
@@ -159,92 +155,152 @@ impl Input {
         with_suffix(&self.path, &format!(".{ending}"))
     }
 
-    /// Fails if the file has changed since it was opened.
-    pub(crate) fn unchanged(&self) -> Result<(), Failure> {
-        let metadata = std::fs::metadata(&self.path).map_err(|error| Failure::file(&self.path, error))?;
-        if Stamp::of(&metadata) == self.stamp {
-            return Ok(());
-        }
-        Err(Failure::Usage(format!("{} has changed since it was checked", self.path.display())))
+    /// The size of the file, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.stamp.0
     }
 
-    /// Checks every job of the file. Calls `bad` with the number and the faults of each bad line, and `progress` with the
-    /// number of lines from time to time.
+    /// Fails if the file has changed since it was opened.
+    pub(crate) fn unchanged(&self) -> Result<(), Failure> {
+        let metadata = self.file.metadata().map_err(|error| Failure::file(&self.path, error))?;
+        if Stamp::of(&metadata) == self.stamp { Ok(()) } else { Err(self.changed()) }
+    }
+
+    pub(super) fn changed(&self) -> Failure {
+        Failure::Usage(format!("{} has changed since it was checked", self.path.display()))
+    }
+
+    /// Checks every line by the service's own rules. Calls `bad` with the number and the faults of each bad line, and
+    /// `progress` with the number of lines from time to time.
     pub(crate) fn check(
         &self,
         mut bad: impl FnMut(u64, String) -> Result<(), Failure>,
         progress: impl Fn(u64),
     ) -> Result<Checked, Failure> {
-        let (mut checked, mut rules, mut result) = (Checked::default(), Rules::new(&self.defaults), Ok(()));
-        let mut bad_defaults = rules.bad_defaults();
-        let mut digest = Sha256::new();
-        let file = self.file()?;
-        let file = BufReader::with_capacity(BUFFER, Digested { file, digest: &mut digest });
-        let read = lines::read(file, self.format, |item| {
-            match item {
-                Item::Defaults(found) => {
-                    rules.set_defaults(&found);
-                    bad_defaults = rules.bad_defaults();
-                    checked.defaults = found;
+        let (mut checked, mut digest, mut result) = (Checked::default(), Sha256::new(), Ok(()));
+        // Digests of the custom ids take less memory than the ids.
+        let (mut ids, hashes) = (HashSet::new(), RandomState::new());
+        let each = |line: Line, is_unreadable: bool| {
+            let number = line.number;
+            checked.lines.push(number);
+            checked.is_of_file |= is_unreadable;
+            let faults = match line.order(&self.defaults, MODEL) {
+                Ok(Entry { custom_id: Some(id), .. }) if !ids.insert(hashes.hash_one(&id)) => {
+                    checked.is_of_file = true;
+                    Err(vec![LineFault {
+                        line: number,
+                        pointer: "/custom_id".to_owned(),
+                        detail: format!("{:?} is used by another line too", id.as_str()),
+                    }])
                 }
-                Item::Name(name) => checked.name = Some(name),
-                Item::Job(..) if bad_defaults.is_some() => return ControlFlow::Break(()),
-                Item::Job(number, job) => {
-                    match job.map_or_else(|rule| Some(format!("the line {rule}")), |job| rules.faults(job)) {
-                        None => checked.good += 1,
-                        Some(faults) => {
-                            checked.bad += 1;
-                            result = bad(number, faults);
-                        }
-                    }
-                    if (checked.good + checked.bad).is_multiple_of(STRIDE) {
-                        progress(checked.good + checked.bad);
-                    }
+                order => order.map(drop),
+            };
+            match faults {
+                Ok(()) => checked.good += 1,
+                Err(faults) => {
+                    checked.bad += 1;
+                    // A quotation mark that is never closed may be on a later line than its row.
+                    let line = faults.first().map_or(number, |fault| fault.line);
+                    result = bad(line, faults_text(faults.iter().map(|fault| (&*fault.pointer, &*fault.detail))));
                 }
             }
+            if (checked.good + checked.bad).is_multiple_of(STRIDE) {
+                progress(checked.good + checked.bad);
+            }
             if result.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        self.explain(read)?;
+        };
+        self.lines(|bytes| digest.update(bytes), each)?;
         result?;
         self.unchanged()?;
-        if let Some(faults) = bad_defaults {
-            return Err(Failure::Usage(faults));
-        }
         checked.sha256 = hex(&digest.finalize());
         Ok(checked)
     }
 
-    /// Calls `each` with each good job until it breaks. Fails if the file has changed since it was opened.
-    pub(crate) fn lines(&self, mut each: impl FnMut(Line) -> ControlFlow<()>) -> Result<(), Failure> {
-        let mut rules = Rules::new(&self.defaults);
-        let file = BufReader::with_capacity(BUFFER, self.file()?);
-        self.unchanged()?;
-        let read = lines::read(file, self.format, |item| {
-            match item {
-                Item::Defaults(found) => rules.set_defaults(&found),
-                Item::Job(number, Ok(value)) => {
-                    let job = value.to_string();
-                    if rules.faults(value).is_none() {
-                        return each(Line { number, job });
+    /// Writes the jobs on these lines, which must be sorted, with the defaults filled in.
+    pub(crate) fn copy_jobs(&self, lines: &[u64], to: &mut impl Write) -> Result<io::Result<()>, Failure> {
+        let mut written = Ok(());
+        self.lines(
+            |_| {},
+            |line, _| {
+                if lines.binary_search(&line.number).is_ok()
+                    && let Ok(Value::Object(mut job)) = line.job
+                {
+                    for (name, value) in &self.defaults {
+                        if job.get(name).is_none_or(Value::is_null) {
+                            job.insert(name.clone(), value.clone());
+                        }
                     }
+                    written = writeln!(to, "{}", Value::from(job));
                 }
-                Item::Name(_) | Item::Job(_, Err(_)) => {}
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        )?;
+        Ok(written)
+    }
+
+    /// Calls `seen` with all bytes, and `each` with each line until it breaks. The flag is whether the rest of the file
+    /// cannot be read because of this line.
+    fn lines(
+        &self,
+        mut seen: impl FnMut(&[u8]),
+        mut each: impl FnMut(Line, bool) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let failed = |error| Failure::file(&self.path, error);
+        let (mut file, mut reader, mut buffer) = (&*self.file, Reader::new(self.format), vec![0; BUFFER]);
+        file.rewind().map_err(failed)?;
+        loop {
+            let read = file.read(&mut buffer).map_err(failed)?;
+            seen(&buffer[..read]);
+            if read == 0 {
+                reader.finish();
+            } else {
+                reader.push(&buffer[..read]);
             }
-            ControlFlow::Continue(())
-        });
-        self.explain(read)?;
-        self.unchanged()
+            while let Some(line) = reader.next_line() {
+                if each(line, reader.is_unreadable()).is_break() {
+                    return Ok(());
+                }
+            }
+            if read == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A JSON document: an array of jobs, or an object with `jobs`. It is held in memory, so its size is limited.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an array of jobs, or an object with jobs")]
+struct Document {
+    name: Option<String>,
+    defaults: Option<Strict>,
+    jobs: Vec<Strict>,
+}
+
+impl Document {
+    fn read(file: &File, path: &Path) -> Result<Self, Failure> {
+        let mut text = Vec::new();
+        let read = file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text);
+        if read.map_err(|error| Failure::file(path, error))? as u64 > MAX_DOCUMENT_BYTES {
+            let rule = "a JSON document may be up to 64 MB long; NDJSON, a job a line, may be longer";
+            return Err(Failure::Usage(format!("{}: {rule}", path.display())));
+        }
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+        let document = if text.trim_ascii_start().starts_with(b"[") {
+            serde_json::from_slice(text).map(|jobs| Self { name: None, defaults: None, jobs })
+        } else {
+            serde_json::from_slice(text)
+        };
+        document.map_err(|error| Failure::Usage(format!("{}: not a JSON document of jobs: {error}", path.display())))
     }
 
-    fn file(&self) -> Result<File, Failure> {
-        File::open(&self.path).map_err(|error| Failure::file(&self.path, error))
-    }
-
-    fn explain(&self, read: Result<(), Broken>) -> Result<(), Failure> {
-        read.map_err(|broken| match broken {
-            Broken::Io(error) if error.kind() != io::ErrorKind::InvalidData => Failure::file(&self.path, error),
-            broken => Failure::Usage(format!("{}: {broken}", self.path.display())),
-        })
+    /// A file without a name that has each job on the line of its position.
+    fn as_lines(&self) -> io::Result<File> {
+        let mut lines = BufWriter::new(tempfile::tempfile()?);
+        for Strict(job) in &self.jobs {
+            writeln!(lines, "{job}")?;
+        }
+        Ok(lines.into_inner()?)
     }
 }
 
@@ -281,35 +337,28 @@ fn format_of_name(path: &Path) -> Option<Format> {
     }
 }
 
-/// Guesses the format from the first line that is not empty.
-fn format_of_content(path: &Path) -> io::Result<Format> {
-    let mut file = BufReader::new(File::open(path)?).take(BUFFER as u64);
-    let mut line = Vec::new();
-    let first = loop {
-        line.clear();
-        let read = file.read_until(b'\n', &mut line)?;
-        let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line).trim_ascii();
-        if read == 0 || !text.is_empty() {
-            break text;
-        }
-    };
+/// Guesses the format from the beginning of the file.
+fn format_of_content(mut file: &File) -> io::Result<Format> {
+    let mut beginning = Vec::new();
+    file.take(BUFFER as u64).read_to_end(&mut beginning)?;
+    file.rewind()?;
+    let text = beginning.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&beginning).trim_ascii_start();
+    let first = text.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
     Ok(match first.first() {
         Some(b'[') => Format::Json,
         Some(b'{') => match serde_json::from_slice::<Map<String, Value>>(first) {
             Ok(line) if !line.contains_key("jobs") => Format::Ndjson,
             _ => Format::Json,
         },
-        // If other characters than commas separate the columns, reading it as CSV says so.
-        _ if lines::separator(&String::from_utf8_lossy(first)).is_some() => Format::Csv,
-        _ => Format::Text,
+        _ => {
+            let mut reader = Reader::new(batch_file::Format::Text);
+            reader.push(&beginning);
+            reader.finish();
+            reader.next_line();
+            // What is no text is not CSV either, and the reader of CSV says so.
+            if reader.is_unreadable() { Format::Csv } else { Format::Text }
+        }
     })
-}
-
-/// The fields of the file, with those of the command line over them.
-pub(super) fn merged(file: &Map<String, Value>, flags: &Map<String, Value>) -> Map<String, Value> {
-    let mut all = file.clone();
-    all.extend(flags.clone());
-    all
 }
 
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -340,72 +389,85 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(name);
         std::fs::write(&path, content).expect("it is written");
-        let format = format_of_name(&path).unwrap_or_else(|| format_of_content(&path).expect("it can be read"));
-        let stamp = Stamp::of(&std::fs::metadata(&path).expect("it is there"));
-        (directory, Input { path, format, defaults: Map::new(), stamp, is_new_copy: false })
+        let input = Input::read(path, None, Map::new(), false).expect("it can be read");
+        (directory, input)
     }
 
-    #[test]
-    fn bad_lines_are_told_with_their_numbers_and_left_out() {
-        let content = "{\"prompt\":\"a\",\"custom_id\":\"1\"}\n{\"prompt\":\"\"}\nx\n{\"prompt\":\"b\",\"sede\":1}\n\
-                       {\"prompt\":\"c\",\"custom_id\":\"1\"}\n{\"prompt\":\"d\"}\n";
-        let (_directory, input) = input("jobs.ndjson", content);
-        let mut told = Vec::new();
-        let bad = |line, faults| {
-            told.push((line, faults));
+    /// The check of the file, and the bad lines with their faults.
+    fn checked(input: &Input) -> (Checked, Vec<(u64, String)>) {
+        let mut faults = Vec::new();
+        let bad = |line, text| {
+            faults.push((line, text));
             Ok(())
         };
         let checked = input.check(bad, |_| {}).expect("it can be read");
-        assert_eq!((checked.good, checked.bad), (2, 4));
-        let lines: Vec<_> = told.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [2, 3, 4, 5]);
-        assert_eq!(told[0].1, "prompt must not be empty");
-        assert_eq!(told[2].1, "sede is not a field of this request");
-        let mut numbers = Vec::new();
-        let each = |line: Line| {
-            numbers.push(line.number);
-            ControlFlow::Continue(())
-        };
-        input.lines(each).expect("it can be read");
-        assert_eq!(numbers, [1, 6]);
+        (checked, faults)
     }
 
     #[test]
-    fn the_format_is_seen() {
-        for (name, content, format) in [
-            ("a.csv", "prompt\nx\n", Format::Csv),
-            ("a", "[\n{\"prompt\":\"x\"}]", Format::Json),
-            ("a", "{\"jobs\":[]}", Format::Json),
-            ("a", "{\n\"jobs\":[]}", Format::Json),
-            ("a", "{\"prompt\":\"x\"}\n", Format::Ndjson),
-            ("a", "A heist\n", Format::Text),
-            ("a", "\u{feff}{\"prompt\":\"x\"}\n", Format::Ndjson),
-            ("a", "\r\n \n{\"prompt\":\"x\"}\n", Format::Ndjson),
-            ("a", "Prompt,seed,custom_id\nA heist,7,moon\n", Format::Csv),
-            ("a", "\u{feff}\"prompt\";\"seed\"\nA heist;7\n", Format::Csv),
-            ("a", "prompt\nA heist\n", Format::Csv),
-            ("a", "", Format::Text),
-        ] {
-            assert_eq!(input(name, content).1.format, format, "{content}");
+    fn bad_lines_are_reported_with_their_numbers() {
+        let content = "{\"prompt\":\"a\",\"custom_id\":\"1\"}\n{\"prompt\":\"\"}\nx\n\n{\"prompt\":\"b\",\"sede\":1}\n";
+        let (_directory, jobs) = input("jobs.ndjson", content);
+        let (result, faults) = checked(&jobs);
+        assert_eq!((result.good, result.bad, result.is_of_file, result.lines.len()), (1, 3, false, 4));
+        assert_eq!(faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 5]);
+        assert_eq!((&*faults[0].1, &*faults[2].1), ("prompt must not be empty", "sede is not a field of this request"));
+        let mut failed = Vec::new();
+        jobs.copy_jobs(&[1], &mut failed).expect("it can be read").expect("it is written");
+        assert_eq!(failed, b"{\"custom_id\":\"1\",\"prompt\":\"a\"}\n");
+        for whole in ["{\"prompt\":\"a\",\"custom_id\":\"1\"}\n".repeat(2), "[{\n}]\n".to_owned()] {
+            let (_directory, jobs) = input("jobs.ndjson", &whole);
+            assert!(checked(&jobs).0.is_of_file, "{whole}");
         }
     }
 
     #[test]
-    fn a_file_is_known_by_its_content() {
-        let sum = |content| {
-            let (_directory, input) = input("a.txt", content);
-            input.check(|_, _| Ok(()), |_| {}).expect("it can be read").sha256
-        };
-        assert_eq!(sum("x\n"), sum("x\n"));
-        assert_ne!(sum("x\n"), sum("x\n\n"));
+    fn the_jobs_of_a_document_are_numbered_by_their_position() {
+        let document = "\u{feff}{\"name\":\"friday\",\"defaults\":{\"seed\":5},\n\"jobs\":[{\"prompt\":\"a\"},7,{\"prompt\":\"b\"}]}";
+        let (_directory, jobs) = input("jobs.json", document);
+        let (result, faults) = checked(&jobs);
+        assert_eq!((result.good, faults[0].0, jobs.name.as_deref()), (2, 2, Some("friday")));
+        let mut failed = Vec::new();
+        jobs.copy_jobs(&[3], &mut failed).expect("it can be read").expect("it is written");
+        assert_eq!(failed, b"{\"prompt\":\"b\",\"seed\":5}\n");
+        for wrong in ["{\"jobs\":[{\"prompt\":\"a\",\"prompt\":\"b\"}]}", "{\"jobs\":{}}", "{}", "[", "7"] {
+            let path = jobs.path.with_file_name("wrong.json");
+            std::fs::write(&path, wrong).expect("it is written");
+            assert!(Input::read(path, None, Map::new(), false).is_err(), "{wrong}");
+        }
     }
 
     #[test]
-    fn a_file_that_changes_meanwhile_is_noticed() {
-        let (_directory, input) = input("a.txt", "One\nTwo\n");
-        input.check(|_, _| Ok(()), |_| {}).expect("it is as it was");
-        std::fs::write(&input.path, "One\nTwo\nThree\n").expect("it is written");
-        let failure = input.lines(|_| ControlFlow::Continue(())).expect_err("it is another");
+    fn the_format_is_guessed() {
+        for (content, format) in [
+            ("[\n{\"prompt\":\"x\"}]", Format::Json),
+            ("{\"jobs\":[]}", Format::Json),
+            ("{\n\"jobs\":[]}", Format::Json),
+            ("{\"prompt\":\"x\"}\n", Format::Ndjson),
+            ("A heist\n", Format::Text),
+            ("\u{feff}{\"prompt\":\"x\"}\n", Format::Ndjson),
+            ("\r\n \n{\"prompt\":\"x\"}\n", Format::Ndjson),
+            ("Prompt,seed,custom_id\nA heist,7,moon\n", Format::Csv),
+            ("\u{feff}\"prompt\";\"seed\"\nA heist;7\n", Format::Csv),
+            ("prompt\nA heist\n", Format::Csv),
+            ("", Format::Text),
+        ] {
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(content.as_bytes()).expect("it is written");
+            file.rewind().expect("a file");
+            assert_eq!(format_of_content(&file).expect("it can be read"), format, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_content_and_a_change_is_noticed() {
+        let sum = |content| checked(&input("a.txt", content).1).0.sha256;
+        assert_eq!(sum("x\n"), sum("x\n"));
+        assert_ne!(sum("x\n"), sum("x\n\n"));
+        let (_directory, jobs) = input("a.txt", "One\nTwo\n");
+        assert!(jobs.unchanged().is_ok());
+        std::fs::write(&jobs.path, "One\nTwo\nThree\n").expect("it is written");
+        let failure = jobs.unchanged().expect_err("it is another");
         assert!(failure.to_string().contains("has changed"), "{failure}");
     }
 }

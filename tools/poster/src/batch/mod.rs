@@ -1,114 +1,112 @@
 //! Making a poster of each line of a file.
 //!
-//! The file is read twice. The first pass checks every line and computes the file's digest, by which a continued run
-//! recognizes it. The second pass cuts it into requests of up to a thousand jobs, always at the same lines. The state file
-//! beside the input records what was submitted, the manifest beside the pictures what was downloaded, and the service
+//! The file is checked by the service's own rules, uploaded as one batch, and followed while its jobs are painted. The
+//! state file beside the input records the batch, the manifest beside the pictures what was downloaded, and the service
 //! knows the rest. So a continued run needs nothing else from the run before it.
 
-mod chunks;
-mod collect;
+mod follow;
 mod input;
-mod lines;
+mod line_numbers;
 mod report;
+mod submit;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use shared::BatchId;
+use shared::api::BatchView;
+use shared::batch::BatchStatus;
+use shared::file_batch::OnBadLine;
 use shared::label::BatchName;
-use shared::text::hex;
-use tokio::sync::mpsc;
 
 use crate::api::Api;
 use crate::arguments::Batch;
-use crate::batch::chunks::Submission;
-use crate::batch::collect::Collector;
-use crate::batch::input::{Checked, Input, merged, with_suffix};
-use crate::failure::{Failure, Outcome, blocking};
-use crate::groups::{Groups, command_for};
-use crate::journal::{Header, Journal, Part};
-use crate::manifest::{self, Manifest};
+use crate::batch::follow::Follower;
+use crate::batch::input::{Checked, Input, with_suffix};
+use crate::failure::{Failure, Outcome, blocking, if_found};
+use crate::manifest::Manifest;
 use crate::sheet;
+use crate::state::{Settings, State};
 use crate::terminal::{Event, Terminal};
-use crate::words::{count_of, short_path, thousands};
+use crate::words::{count_of, faults_text, short_path, status_text, thousands};
 
 /// How many bad lines are printed.
 const BAD_SHOWN: usize = 20;
 
-/// The longest name of a batch, in characters. A group's name of up to 128 characters holds it and a digest.
-const MAX_NAME: usize = 100;
+/// The longest name of a batch, in characters.
+const MAX_NAME: usize = 128;
 
-/// The version of the state file, and of how the input is cut into requests.
-const VERSION: u32 = 2;
-
-/// Submits the lines of the file, waits, downloads, and reports; or continues where an earlier run stopped. A group on the
-/// service gets at most `parts_per_group` parts.
-pub(crate) async fn run(
-    api: Api,
-    terminal: &Terminal,
-    batch: &Batch,
-    parts_per_group: usize,
-) -> Result<Outcome, Failure> {
+/// Submits the lines of the file, waits, downloads, and reports; or continues where an earlier run stopped.
+pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
     let api = api.patient(batch.patience);
     let input = Input::open(&batch.file, batch.format, batch.picture.fields(), batch.state.as_deref()).await?;
     let checked = check(&input, terminal, batch).await?;
-    let outcome_with = |left_out| if checked.bad + left_out > 0 { Outcome::SomeFailed } else { Outcome::AllDone };
+    let bad = checked.bad;
+    let outcome = if bad > 0 { Outcome::SomeFailed } else { Outcome::AllDone };
     if batch.check {
         terminal.println(format!("{} good", count_of(checked.good, "line")));
-        return Ok(outcome_with(0));
+        return Ok(outcome);
     }
+    let settings = settings(&api, batch, &input, &checked)?;
+    let path = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
+    let (mut state, known) = State::open(&path, &settings)?;
+    let mut manifest = Manifest::open(&settings.out)?;
 
-    let state = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
-    let header = header(&api, batch, &input, &checked, parts_per_group)?;
-    let (mut journal, parts) = Journal::open(&state, &header)?;
-    let mut manifest = Manifest::open(&header.out)?;
-    let (parts, saved) = find_pictures(&header.out, parts, terminal).await?;
-    let (submitted, groups) = (parts.iter().map(|part| part.jobs() as u64).sum(), Groups::of(&header, &parts)?);
-    if !parts.is_empty() && (submitted < checked.good || saved < submitted) {
-        groups.check(&api).await?;
-    }
-    report_start(terminal, &header, submitted, checked.good, saved)?;
-
-    let (sender, new_parts) = mpsc::unbounded_channel();
-    let submission = Submission {
-        api: &api,
-        terminal,
-        header: &header,
-        state: &state,
-        skip_bad: batch.skip_bad,
-        lines: checked.good,
-        known: parts.iter().map(|part| part.chunk).collect(),
-        submitted,
-        groups,
+    terminal.set_resume_hint("Run the same command again to continue.");
+    terminal.status("submitting …");
+    let mut request = submit::Request::new(&settings);
+    let mut view = match known {
+        Some(id) => if_found(api.batch(&id.to_string()).await)?.ok_or_else(unknown)?.value,
+        None => request.send(&api).await?,
     };
-    let submitting = submission.run(&input, &mut journal, sender);
-    if batch.no_wait {
-        let (groups, left_out) = submitting.await?;
-        terminal.println("submitted; the same command without --no-wait downloads the posters, and this one waits:");
-        terminal.println(format!("  {}", command_for("watch", &groups.ids(), &state)));
-        return Ok(outcome_with(left_out));
+    if known.is_some() && matches!(view.status, BatchStatus::AwaitingInput | BatchStatus::Expired) {
+        // For a new URL of the file.
+        view = request.send(&api).await?;
     }
-    let (out, at_once) = (&*header.out, usize::from(batch.at_once));
-    let collector = Collector::new(&api, terminal, (out, &mut manifest), at_once, checked.good, parts);
-    let ((_, left_out), tally) = futures_util::future::try_join(submitting, collector.run(new_parts)).await?;
+    let id = view.id;
+    if known != Some(id) {
+        state.write(id, &settings)?;
+    }
+    terminal.set_resume_hint(format!(
+        "Run the same command again to continue. The service goes on with what it has; to cancel that:\n  poster cancel {id}"
+    ));
+    let (out, at_once) = (&*settings.out, usize::from(batch.at_once));
+    let mut follower = Follower::new(&api, terminal, (out, &mut manifest), at_once, id, checked.lines);
+    follower.learn(&view).await?;
+    report_start(terminal, &settings, &view, checked.good, known.is_some(), follower.saved())?;
+    let mut view = submit::start(&api, terminal, &input, &settings.sha256, &mut request, view).await?;
+    if batch.no_wait && view.status.is_active() {
+        terminal.println("submitted; the same command without --no-wait downloads the posters, and this one waits:");
+        terminal.println(format!("  poster watch {id}"));
+        return Ok(outcome);
+    }
+    if view.links.results.is_none() || known.is_some() {
+        view = follower.run().await?;
+    }
+    if view.links.results.is_none() {
+        return Err(without_results(terminal, &view, &mut state)?);
+    }
+    let tally = follower.results().await?;
     terminal.clear();
 
     let failed_file = input.beside("failed.ndjson");
-    let written = report::write_failed(&input, &header, tally.failed.clone(), failed_file.clone()).await;
+    let written = report::write_failed(&input, tally.failed.clone(), failed_file.clone()).await;
     let in_file = *written.as_ref().unwrap_or(&false);
-    report::report(terminal, &header, &state, &tally, &failed_file, in_file)?;
+    if tally.skipped > bad {
+        terminal.println(format!("{} left out by the service:", count_of(tally.skipped - bad, "line")));
+        print_faults(terminal, &view)?;
+    }
+    report::report(terminal, id, out, &tally, &failed_file, in_file)?;
     let mut drawn = Ok(());
     if !batch.no_sheet && tally.saved > 0 && (tally.downloaded > 0 || !sheet::is_in(out)) {
-        let (out, name, terminal) = (out.to_owned(), header.name.clone(), terminal.clone());
+        let (out, name, terminal) = (out.to_owned(), settings.name.clone(), terminal.clone());
         drawn = blocking(move || sheet::draw(&terminal, &out, &name, false)).await.map(drop);
     }
     // If the failed lines cannot be written, everything else is done first.
     written.map_err(|failure| report::unwritten(failure, &failed_file))?;
     drawn?;
-    Ok(if tally.failed.is_empty() && tally.unfetched == 0 { outcome_with(left_out) } else { Outcome::SomeFailed })
+    let are_all_saved = tally.failed.is_empty() && tally.unfetched == 0 && tally.skipped == 0;
+    Ok(if are_all_saved { outcome } else { Outcome::SomeFailed })
 }
 
 /// Checks every line, and reports the bad ones: the first on the terminal, all of them as data.
@@ -144,8 +142,12 @@ async fn check(input: &Input, terminal: &Terminal, batch: &Batch) -> Result<Chec
         if more > 0 {
             terminal.println(format!("  and {} more; --json shows all", thousands(more)));
         }
+        let lines = count_of(checked.bad, "bad line");
+        if checked.is_of_file {
+            let why = "a fault of the file as a whole cannot be left out";
+            return Err(Failure::Usage(format!("{lines}; nothing was submitted ({why})")));
+        }
         if !batch.skip_bad {
-            let lines = count_of(checked.bad, "bad line");
             return Err(Failure::Usage(format!("{lines}; nothing was submitted (--skip-bad leaves bad lines out)")));
         }
     }
@@ -156,69 +158,81 @@ async fn check(input: &Input, terminal: &Terminal, batch: &Batch) -> Result<Chec
 }
 
 /// What this run and those that continue it must agree on.
-fn header(
-    api: &Api,
-    batch: &Batch,
-    input: &Input,
-    checked: &Checked,
-    parts_per_group: usize,
-) -> Result<Header, Failure> {
-    let settings = json!([input.defaults, checked.defaults, format!("{:?}", input.format), batch.chunk]);
-    let digest = hex(&Sha256::digest(format!("{}{settings}", checked.sha256)));
-    let stem = input.path.file_stem().map(|stem| stem.to_string_lossy().chars().take(MAX_NAME).collect());
-    let name = match batch.name.clone().or(checked.name.clone()) {
-        Some(name) if name.chars().count() > MAX_NAME => {
-            return Err(Failure::Usage(format!("the name must have at most {MAX_NAME} characters")));
-        }
+fn settings(api: &Api, batch: &Batch, input: &Input, checked: &Checked) -> Result<Settings, Failure> {
+    let name = match batch.name.clone().or_else(|| input.name.clone()) {
         Some(name) => BatchName::try_from(name).map_err(|rule| Failure::Usage(format!("the name {rule}")))?.into(),
-        None => stem.and_then(|stem: String| BatchName::try_from(stem).ok()).map_or("batch".to_owned(), String::from),
+        None => {
+            let stem = input.path.file_stem().map(|stem| stem.to_string_lossy().chars().take(MAX_NAME).collect());
+            let name = stem.and_then(|stem: String| BatchName::try_from(stem).ok());
+            name.map_or("batch".to_owned(), String::from)
+        }
     };
+    let on_bad_line = if batch.skip_bad { OnBadLine::Skip } else { OnBadLine::Refuse };
+    let mut request = json!({
+        "input": { "format": input.format }, "on_bad_line": on_bad_line, "defaults": input.defaults
+    });
+    if let Some(hours) = batch.deadline_hours {
+        request["deadline_hours"] = hours.into();
+    }
     let out = batch.out.clone().unwrap_or_else(|| with_suffix(&input.path, "-posters"));
-    Ok(Header {
-        version: VERSION,
+    Ok(Settings {
         api: api.url().to_owned(),
-        group: format!("{name}-{}", &digest[..12]),
-        parts_per_group,
         name,
         sha256: checked.sha256.clone(),
-        settings: digest,
-        defaults: merged(&checked.defaults, &input.defaults),
-        chunk: usize::from(batch.chunk),
+        request: request.to_string(),
         out: canonical(&out)?,
     })
 }
 
-/// Marks the jobs whose pictures earlier runs have saved, and counts these pictures.
-async fn find_pictures(out: &Path, mut parts: Vec<Part>, terminal: &Terminal) -> Result<(Vec<Part>, u64), Failure> {
-    let (directory, terminal) = (out.to_owned(), terminal.clone());
-    blocking(move || {
-        let places: HashMap<BatchId, usize> = parts.iter().enumerate().map(|(place, part)| (part.id, place)).collect();
-        let mut found = 0;
-        manifest::read(&directory, |picture| {
-            let Some(&place) = picture.batch.as_ref().and_then(|batch| places.get(batch)) else { return };
-            let part = &mut parts[place];
-            let Some(index) = picture.line.and_then(|line| part.index_of(line)) else { return };
-            if !part.ended[index] && picture.is_in(&directory) {
-                part.ended[index] = true;
-                found += 1;
-                terminal.status(format!("checking saved pictures: {}", thousands(found)));
-            }
-        })?;
-        Ok((parts, found))
-    })
-    .await
+fn unknown() -> Failure {
+    Failure::Usage(
+        "the service does not know this batch. Is the API key the one it was started with? If its retention has ended, \
+         start over with --state and another file"
+            .to_owned(),
+    )
 }
 
-fn report_start(terminal: &Terminal, header: &Header, submitted: u64, lines: u64, saved: u64) -> Result<(), Failure> {
-    let (name, out, jobs) = (&header.name, short_path(&header.out).display(), count_of(lines, "job"));
-    if submitted == 0 {
-        terminal.println(format!("{name}: {jobs} to {out}"));
+fn report_start(
+    terminal: &Terminal,
+    settings: &Settings,
+    batch: &BatchView,
+    jobs: u64,
+    is_resumed: bool,
+    saved: u64,
+) -> Result<(), Failure> {
+    let (name, out, of) = (&settings.name, short_path(&settings.out).display(), count_of(jobs, "job"));
+    if is_resumed || batch.status != BatchStatus::AwaitingInput {
+        let (status, saved) = (status_text(batch.status), thousands(saved));
+        terminal.println(format!("{name}: resuming batch {}: {status}, {of}, {saved} saved in {out}", batch.id));
     } else {
-        let (submitted, saved) = (thousands(submitted), thousands(saved));
-        terminal.println(format!("{name}: resuming: {submitted} of {jobs} submitted, {saved} saved in {out}"));
+        terminal.println(format!("{name}: {of} to {out}"));
     }
-    let value = json!({ "group": header.group, "lines": lines, "submitted": submitted, "saved": saved });
+    let value = json!({ "batch": batch.id, "name": name, "jobs": jobs, "saved": saved });
     terminal.data(&Event { event: "begin", value })
+}
+
+/// Why a batch has ended without results. The file can become another batch then.
+fn without_results(terminal: &Terminal, batch: &BatchView, state: &mut State) -> Result<Failure, Failure> {
+    state.clear()?;
+    let Some(faults) = batch.faults.as_ref().filter(|faults| faults.total > 0) else {
+        let status = status_text(batch.status);
+        let advice = "another --name starts a new one";
+        return Ok(Failure::Usage(format!("batch {} is {status} and has no posters; {advice}", batch.id)));
+    };
+    terminal.println("the service found faults that this command did not:");
+    print_faults(terminal, batch)?;
+    Ok(Failure::Usage(format!("the service refused the file for {}", count_of(faults.total, "fault"))))
+}
+
+/// Prints the first faults that the service found.
+fn print_faults(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
+    for fault in batch.faults.iter().flat_map(|faults| &faults.first) {
+        let text = faults_text([(&*fault.pointer, &*fault.detail)]);
+        terminal.println(format!("  line {}: {text}", fault.line));
+        let value = json!({ "line": fault.line, "faults": text });
+        terminal.data(&Event { event: "bad_line", value })?;
+    }
+    Ok(())
 }
 
 /// The path of a directory, the same however it was written. The directory need not exist yet.

@@ -1,0 +1,477 @@
+//! Waiting for a batch, and saving its pictures as they are painted.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::api::{BatchView, JobView};
+use shared::batch::Counts;
+use shared::batch_file::LineFault;
+use shared::job::{JobError, Status};
+use shared::label::CustomId;
+use shared::poster::Lettering;
+use shared::{BatchId, JobId};
+use tokio::time::Instant;
+
+use super::line_numbers::LineNumbers;
+use crate::api::{Answer, Api, PAGE};
+use crate::failure::{Failure, blocking};
+use crate::manifest::{self, Manifest};
+use crate::pictures::{Unfetched, download_document, fetch, name_of};
+use crate::progress::{Progress, counts_of_ended, ticking};
+use crate::terminal::{Event, Terminal};
+use crate::words::thousands;
+
+/// A page is read again once so many of its jobs have newly ended, on average over all pages that are read again.
+const NEWS: usize = PAGE / 10;
+
+/// Pages with less news are read again after this time, or after one second for each of them.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// How many line numbers a reason shows.
+const SHOWN: usize = 10;
+
+/// The results of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// How many jobs have their picture saved.
+    pub(crate) saved: u64,
+    /// How many of these this run downloaded.
+    pub(crate) downloaded: u64,
+    /// How many pictures were painted but could not be downloaded. The same command tries again at no cost.
+    pub(crate) unfetched: u64,
+    /// Why the first of them could not.
+    pub(crate) why_unfetched: Option<String>,
+    /// The lines of the jobs that failed or were canceled, in their order.
+    pub(crate) failed: Vec<u64>,
+    /// Why they failed, by error code.
+    pub(crate) reasons: BTreeMap<String, Reason>,
+    /// Whether a retry of the batch may help.
+    pub(crate) can_retry: bool,
+    /// How many lines the service left out.
+    pub(crate) skipped: u64,
+    /// The lines of the posters whose titles are too small to read.
+    pub(crate) small_titles: Lines,
+}
+
+/// Why jobs failed.
+#[derive(Debug)]
+pub(crate) struct Reason {
+    /// The message of the first of them.
+    pub(crate) message: String,
+    pub(crate) lines: Lines,
+}
+
+/// Lines of the input, of which only the first are shown.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    pub(crate) count: u64,
+    pub(crate) first: Vec<u64>,
+}
+
+impl Lines {
+    fn add(&mut self, line: u64) {
+        self.count += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(line);
+        }
+    }
+}
+
+/// What is known of a job: a byte for each, as there may be a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// That it has not ended, or nothing.
+    Nothing,
+    /// That it has ended. If it has a picture, that could not be downloaded.
+    Ended,
+    /// Its picture is saved.
+    Saved,
+}
+
+/// A page of the batch's jobs that was read when some of them had not ended.
+#[derive(Debug)]
+struct Page {
+    /// `None` for the first page.
+    cursor: Option<String>,
+    /// The indexes of its jobs.
+    jobs: Range<usize>,
+}
+
+/// A line of the service's results.
+#[derive(Debug, Deserialize)]
+struct ResultLine {
+    custom_id: Option<CustomId>,
+    job_id: Option<JobId>,
+    /// The job's status, or `invalid` for a line that was left out.
+    status: String,
+    image: Option<ResultImage>,
+    error: Option<JobError>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResultImage {
+    poster: Option<Lettering>,
+}
+
+/// Follows a batch, and saves its pictures.
+///
+/// The service lists the jobs of a batch in the order of the file. The pages are read in that order, each as soon as jobs
+/// have ended there, and a page is read again only as long as some of its jobs have not ended.
+#[derive(Debug)]
+pub(crate) struct Follower<'a> {
+    api: &'a Api,
+    terminal: &'a Terminal,
+    out: &'a Path,
+    manifest: &'a mut Manifest,
+    at_once: usize,
+    batch: BatchId,
+    lines: LineNumbers,
+    /// By index; empty until the service knows which lines have jobs.
+    jobs: Vec<Known>,
+    /// How many are not [`Known::Nothing`].
+    known: usize,
+    /// How many of these have a picture that could not be downloaded.
+    unsaved: usize,
+    /// The pages with unfinished jobs.
+    open: Vec<Page>,
+    /// The cursor of the next page, and the index of its first job; `None` after the last page.
+    next: Option<(Option<String>, usize)>,
+    swept_at: Instant,
+    progress: Progress,
+    counts: Counts,
+    admitted: usize,
+    tally: Tally,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows a batch whose file has jobs on `lines`, unless the service leaves some out. It downloads `at_once` pictures
+    /// at once.
+    pub(crate) fn new(
+        api: &'a Api,
+        terminal: &'a Terminal,
+        (out, manifest): (&'a Path, &'a mut Manifest),
+        at_once: usize,
+        batch: BatchId,
+        lines: LineNumbers,
+    ) -> Self {
+        Self {
+            api,
+            terminal,
+            out,
+            manifest,
+            at_once,
+            batch,
+            lines,
+            jobs: Vec::new(),
+            known: 0,
+            unsaved: 0,
+            open: Vec::new(),
+            next: Some((None, 0)),
+            swept_at: Instant::now(),
+            progress: Progress::default(),
+            counts: Counts::default(),
+            admitted: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// How many jobs have their picture saved.
+    pub(crate) fn saved(&self) -> u64 {
+        self.tally.saved
+    }
+
+    /// Learns which lines have jobs, once the service has checked the file, and finds the pictures that earlier runs saved.
+    pub(crate) async fn learn(&mut self, batch: &BatchView) -> Result<(), Failure> {
+        let total = batch.counts.total;
+        if total == 0 || !self.jobs.is_empty() {
+            return Ok(());
+        }
+        if batch.faults.as_ref().is_some_and(|faults| faults.total > 0) {
+            let faults = download_document(self.api, &format!("/batches/{}/faults", self.batch)).await?;
+            let mut left_out = HashSet::new();
+            each_line(faults, |fault: LineFault| {
+                left_out.insert(fault.line);
+                Ok(())
+            })?;
+            self.lines = self.lines.without(&left_out);
+        }
+        if self.lines.len() != total {
+            let (here, there) = (thousands(self.lines.len() as u64), thousands(total as u64));
+            let why = format!("this file has {here} jobs for this command, and {there} for the service");
+            return Err(Failure::Service(format!("{why}; use the command of the service's version")));
+        }
+        self.jobs = vec![Known::Nothing; total];
+        self.find_pictures().await
+    }
+
+    /// Marks the jobs whose pictures are saved.
+    async fn find_pictures(&mut self) -> Result<(), Failure> {
+        let (out, terminal, batch) = (self.out.to_owned(), self.terminal.clone(), self.batch);
+        let (lines, mut jobs) = (self.lines.clone(), std::mem::take(&mut self.jobs));
+        let found = blocking(move || {
+            let mut found = 0;
+            manifest::read(&out, |picture| {
+                if picture.batch != Some(batch) {
+                    return;
+                }
+                let Some(index) = picture.line.and_then(|line| lines.index_of(line)) else { return };
+                if jobs[index] == Known::Nothing && picture.job == JobId::in_batch(batch, index) && picture.is_in(&out)
+                {
+                    jobs[index] = Known::Saved;
+                    found += 1;
+                    terminal.status(format!("checking saved pictures: {}", thousands(found)));
+                }
+            })?;
+            Ok((jobs, found))
+        });
+        (self.jobs, self.tally.saved) = found.await?;
+        self.known = self.tally.saved as usize;
+        Ok(())
+    }
+
+    /// Waits until the batch has ended and all its pictures are saved. Returns the batch as it is then.
+    pub(crate) async fn run(&mut self) -> Result<BatchView, Failure> {
+        loop {
+            let Answer { value: batch, retry_after } = self.api.batch(&self.batch.to_string()).await?;
+            self.learn(&batch).await?;
+            self.counts = batch.counts;
+            self.admitted = batch.progress.as_ref().map_or(self.jobs.len(), |progress| progress.admitted_jobs);
+            self.progress.learn(&self.counts);
+            if !self.jobs.is_empty() && self.is_worth_a_sweep() {
+                self.sweep().await?;
+            }
+            if !batch.status.is_active() {
+                return Ok(batch);
+            }
+            let checked = batch.progress.map_or(0, |progress| progress.checked_lines);
+            ticking(tokio::time::sleep(self.api.pause(retry_after)), || match self.jobs.is_empty() {
+                true => self.terminal.status(format!("the service checks the file: {} lines", thousands(checked))),
+                false => self.show(),
+            })
+            .await;
+        }
+    }
+
+    /// How many jobs have ended without being known to have. Once all have, only those with a picture matter.
+    fn news(&self) -> usize {
+        if self.have_ended() {
+            self.counts.succeeded.saturating_sub(self.tally.saved as usize + self.unsaved)
+        } else {
+            counts_of_ended(&self.counts).saturating_sub(self.known)
+        }
+    }
+
+    fn have_ended(&self) -> bool {
+        self.counts.queued + self.counts.running == 0
+    }
+
+    /// Whether so many jobs have ended that reading the pages costs few requests for each.
+    fn is_worth_a_sweep(&self) -> bool {
+        let pages = self.open.len() + 1;
+        let enough = (NEWS * pages).min(self.jobs.len() / 10).max(1);
+        let since = self.swept_at.elapsed();
+        self.have_ended()
+            || self.news() >= enough
+            || (self.news() > 0 && since >= PAUSE && since.as_secs() >= pages as u64)
+    }
+
+    /// Reads the pages in which jobs may have ended, and saves their pictures.
+    async fn sweep(&mut self) -> Result<(), Failure> {
+        for page in std::mem::take(&mut self.open) {
+            if self.news() > 0 {
+                self.read(page.cursor.clone(), page.jobs.start, Some(page.jobs.end)).await?;
+            }
+            if self.jobs[page.jobs.clone()].contains(&Known::Nothing) {
+                self.open.push(page);
+            }
+        }
+        while self.news() > 0
+            && let Some((cursor, first)) = self.next.clone()
+        {
+            // Jobs that are not stored yet would be missing on the page.
+            if !self.have_ended() && first + PAGE > self.admitted && self.admitted < self.jobs.len() {
+                break;
+            }
+            let (next, end) = self.read(cursor.clone(), first, None).await?;
+            self.next = next.map(|next| (Some(next), end));
+            let jobs = first..end;
+            let (known, all) =
+                (self.jobs[jobs.clone()].iter().filter(|&&job| job != Known::Nothing).count(), jobs.len());
+            if known < all {
+                self.open.push(Page { cursor, jobs });
+            }
+            if known == 0 && !self.have_ended() {
+                break;
+            }
+        }
+        self.swept_at = Instant::now();
+        Ok(())
+    }
+
+    /// Reads the jobs from a cursor on, the first of which has the index `first`: one page, or all up to the index `end`. The
+    /// same cursor may give fewer jobs than before, as a page has a largest size. Returns the next cursor, and the index
+    /// after the last job.
+    async fn read(
+        &mut self,
+        mut cursor: Option<String>,
+        first: usize,
+        end: Option<usize>,
+    ) -> Result<(Option<String>, usize), Failure> {
+        let (path, mut index) = (format!("/batches/{}/jobs", self.batch), first);
+        loop {
+            let page = self.api.jobs(&path, None, PAGE, cursor.as_deref()).await?;
+            let mut succeeded = Vec::new();
+            for job in page.jobs {
+                // Jobs that were deleted are not on the page.
+                while index < self.jobs.len() && JobId::in_batch(self.batch, index) != job.id {
+                    index += 1;
+                }
+                if index == self.jobs.len() {
+                    return Err(Failure::Service(format!("job {} is not of this batch", job.id)));
+                }
+                if job.finished_at.is_some() && self.jobs[index] == Known::Nothing {
+                    if job.status == Status::Succeeded {
+                        succeeded.push((index, job));
+                    } else {
+                        self.learn_of(index, Known::Ended);
+                    }
+                }
+                index += 1;
+            }
+            self.save(succeeded).await?;
+            cursor = page.next_cursor;
+            if cursor.is_none() || end.is_none_or(|end| index >= end) {
+                // Nothing else can be on the last page.
+                let end = if cursor.is_none() { self.jobs.len() } else { index };
+                return Ok((cursor, end));
+            }
+        }
+    }
+
+    fn learn_of(&mut self, index: usize, known: Known) {
+        self.jobs[index] = known;
+        self.known += 1;
+    }
+
+    async fn save(&mut self, jobs: Vec<(usize, JobView)>) -> Result<(), Failure> {
+        let (api, out) = (self.api, self.out);
+        let jobs = jobs.into_iter().map(|(index, job)| (index, self.lines.line_of(index), job));
+        let fetches = jobs.map(|(index, line, job)| async move {
+            let name = format!("{line:06}-{}", name_of(&job));
+            let fetched = fetch(api, &job, out, &name, Some(line)).await;
+            (index, line, job, fetched)
+        });
+        let fetches: Vec<_> = fetches.collect();
+        let mut fetches = stream::iter(fetches).buffer_unordered(self.at_once);
+        while let Some((index, line, job, fetched)) = fetches.next().await {
+            match fetched {
+                Ok(picture) => {
+                    let picture = picture.keep(out, self.manifest)?;
+                    self.learn_of(index, Known::Saved);
+                    self.tally.saved += 1;
+                    self.tally.downloaded += 1;
+                    let fields = json!({
+                        "file": out.join(&picture.file), "bytes": picture.bytes, "sha256": picture.sha256
+                    });
+                    self.report(line, job.custom_id.as_ref(), Some(job.id), job.status.as_str(), fields)?;
+                }
+                Err(Unfetched::Picture(why)) => {
+                    self.learn_of(index, Known::Ended);
+                    self.unsaved += 1;
+                    self.tally.why_unfetched.get_or_insert(why);
+                }
+                Err(Unfetched::All(failure)) => return Err(failure),
+            }
+            self.show();
+        }
+        Ok(())
+    }
+
+    /// Reads what the service says became of each line of a batch that has ended.
+    pub(crate) async fn results(mut self) -> Result<Tally, Failure> {
+        self.terminal.status("reading the results …");
+        let results = download_document(self.api, &format!("/batches/{}/results", self.batch)).await?;
+        let mut index = 0;
+        each_line(results, |result| {
+            if index < self.jobs.len() {
+                index += self.add(index, result)?;
+            }
+            Ok(())
+        })?;
+        if index < self.jobs.len() {
+            return Err(Failure::Service("the results of the batch are not complete".to_owned()));
+        }
+        Ok(self.tally)
+    }
+
+    /// Adds the result of the job with this index, or of a line before it that was left out. Returns whether it is the job's.
+    fn add(&mut self, index: usize, result: ResultLine) -> Result<usize, Failure> {
+        let ResultLine { custom_id, job_id, status, image, error } = result;
+        if status == "invalid" {
+            self.tally.skipped += 1;
+            return Ok(0);
+        }
+        let line = self.lines.line_of(index);
+        let error = if status == Status::Succeeded.as_str() {
+            if image.and_then(|image| image.poster).is_some_and(|poster| poster.legible == Some(false)) {
+                self.tally.small_titles.add(line);
+            }
+            if self.jobs[index] == Known::Saved {
+                return Ok(1);
+            }
+            self.tally.unfetched += 1;
+            let why = self.tally.why_unfetched.as_deref().unwrap_or("the service no longer has it");
+            json!({ "code": "picture_unavailable", "message": format!("The picture: {why}.") })
+        } else {
+            let code = error.as_ref().map_or("canceled", |error| error.code.as_str());
+            let message = error.as_ref().map_or("It was canceled.", |error| error.message.as_str());
+            self.tally.can_retry |= error.as_ref().is_some_and(|error| error.retryable);
+            self.tally.failed.push(line);
+            let new = || Reason { message: message.to_owned(), lines: Lines::default() };
+            self.tally.reasons.entry(code.to_owned()).or_insert_with(new).lines.add(line);
+            json!({ "code": code, "message": message })
+        };
+        self.report(line, custom_id.as_ref(), job_id, &status, json!({ "error": error }))?;
+        Ok(1)
+    }
+
+    fn report(
+        &self,
+        line: u64,
+        custom_id: Option<&CustomId>,
+        job: Option<JobId>,
+        status: &str,
+        fields: Value,
+    ) -> Result<(), Failure> {
+        let mut value = json!({ "line": line, "custom_id": custom_id, "job": job, "status": status });
+        if let (Some(value), Value::Object(fields)) = (value.as_object_mut(), fields) {
+            value.extend(fields);
+        }
+        self.terminal.data(&Event { event: "poster", value })
+    }
+
+    fn show(&self) {
+        let (admitted, saved) = (Some(self.admitted as u64), Some(self.tally.saved));
+        self.terminal.status(self.progress.line(&self.counts, admitted, saved, self.terminal.columns()));
+    }
+}
+
+/// Calls `each` with every line of a document of the service.
+fn each_line<T: for<'de> Deserialize<'de>>(
+    document: File,
+    mut each: impl FnMut(T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for line in BufReader::new(document).lines() {
+        let line = line.map_err(|error| Failure::Local(error.to_string()))?;
+        let value = serde_json::from_str(&line);
+        each(value.map_err(|error| Failure::Service(format!("a document of the batch cannot be read: {error}")))?)?;
+    }
+    Ok(())
+}

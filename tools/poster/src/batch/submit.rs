@@ -1,0 +1,167 @@
+//! Submitting a batch: creating it, uploading its file, and starting it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shared::api::{BatchView, UploadView};
+use shared::backoff::full_jitter;
+use shared::batch::BatchStatus;
+use shared::text::hex;
+
+use super::input::{BUFFER, Input};
+use crate::api::{Api, LONGEST_WAIT};
+use crate::failure::Failure;
+use crate::http::{ANSWER, Body, Kind, Unreachable};
+use crate::state::Settings;
+use crate::terminal::Terminal;
+use crate::words::human_duration;
+
+/// The time between two looks at an upload.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A request to submit a batch, and how to repeat it.
+#[derive(Debug)]
+pub(super) struct Request {
+    body: Bytes,
+    key: String,
+}
+
+impl Request {
+    /// The request that submits a batch of these settings: the same in every run.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let digest = Sha256::digest(json!([settings.name, settings.sha256, settings.request]).to_string());
+        let mut body: Value = serde_json::from_str(&settings.request).unwrap_or_default();
+        body["name"] = settings.name.clone().into();
+        Self { body: Bytes::from(body.to_string()), key: format!("poster-batch-{}", hex(&digest)) }
+    }
+
+    /// Submits the batch, or finds the one that an earlier run submitted. In place of one that has expired, it submits
+    /// another.
+    pub(super) async fn send(&mut self, api: &Api) -> Result<BatchView, Failure> {
+        loop {
+            let batch = api.submit_batch(self.body.clone(), &self.key).await?;
+            if batch.status != BatchStatus::Expired {
+                return Ok(batch);
+            }
+            self.key = format!("poster-batch-{}", hex(&Sha256::digest(format!("{}{}", self.key, batch.id))));
+        }
+    }
+}
+
+/// Uploads the file of a batch that awaits it, and starts the batch.
+pub(super) async fn start(
+    api: &Api,
+    terminal: &Terminal,
+    input: &Input,
+    sha256: &str,
+    request: &mut Request,
+    mut batch: BatchView,
+) -> Result<BatchView, Failure> {
+    let mut waited = Duration::ZERO;
+    for attempt in 0.. {
+        // Another process may have started it.
+        let Some(upload) = &batch.upload else { return Ok(batch) };
+        let why = match send(api, terminal, input, upload).await {
+            Ok(sent) if sent == sha256 => break,
+            Ok(_) => return Err(input.changed()),
+            Err(Unsent::Final(failure)) => return Err(failure),
+            Err(Unsent::ForNow(why)) => why,
+        };
+        let wait = full_jitter(Duration::from_millis(500), LONGEST_WAIT, attempt);
+        waited += wait;
+        if waited > api.patience() {
+            return Err(Failure::Service(format!("the file cannot be uploaded: {why}")));
+        }
+        terminal.force_status();
+        let next = human_duration(wait.max(Duration::from_secs(1)));
+        terminal.status(format!("the file was not uploaded: {why}; next try in {next}"));
+        tokio::time::sleep(wait).await;
+        // The URL may have expired, so the next try has another.
+        batch = request.send(api).await?;
+    }
+    api.start_batch(batch.id).await
+}
+
+/// Why a file was not uploaded.
+enum Unsent {
+    /// Another try may succeed.
+    ForNow(String),
+    Final(Failure),
+}
+
+/// What was sent of a file.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: u64,
+    digest: Sha256,
+}
+
+/// Uploads the file once, and returns the SHA-256 of what was sent.
+async fn send(api: &Api, terminal: &Terminal, input: &Input, upload: &UploadView) -> Result<String, Unsent> {
+    let sent = Arc::<Mutex<Sent>>::default();
+    let so_far = || sent.lock().unwrap_or_else(PoisonError::into_inner);
+    let body = body(input.file.clone(), sent.clone());
+    let body = body.map_err(|error| Unsent::Final(Failure::file(&input.path, error)))?;
+    let mut sending = std::pin::pin!(api.upload(upload, input.bytes(), body));
+    let (mut before, mut moved_at) = (0, Instant::now());
+    let answer = loop {
+        let bytes = so_far().bytes;
+        if bytes != before {
+            (before, moved_at) = (bytes, Instant::now());
+        }
+        if moved_at.elapsed() > ANSWER {
+            break Err(Unreachable::passing("no answer in time"));
+        }
+        terminal.status(format!("uploading: {} of {}", megabytes(bytes), megabytes(input.bytes())));
+        if let Ok(answer) = tokio::time::timeout(TICK, &mut sending).await {
+            break answer;
+        }
+    };
+    match answer {
+        Ok(answer) if answer.status().is_success() => Ok(hex(&std::mem::take(&mut *so_far()).digest.finalize())),
+        Ok(answer) => {
+            let status = answer.status();
+            let why = format!("the bucket answered {status}");
+            // 403 also means that the URL has expired.
+            let is_temporary = status.is_server_error() || matches!(status.as_u16(), 403 | 408 | 429);
+            Err(if is_temporary { Unsent::ForNow(why) } else { Unsent::Final(Failure::Service(why)) })
+        }
+        Err(error) if error.kind == Kind::Lasting => Err(Unsent::Final(Failure::Service(error.why))),
+        Err(error) => {
+            // A file that has become shorter breaks the request.
+            input.unchanged().map_err(Unsent::Final)?;
+            Err(Unsent::ForNow(error.why))
+        }
+    }
+}
+
+/// The file as the body of a request, which keeps account of itself in `sent`.
+fn body(file: Arc<File>, sent: Arc<Mutex<Sent>>) -> io::Result<Body> {
+    (&*file).rewind()?;
+    let pieces = stream::try_unfold((file, sent), |(file, sent)| async {
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; BUFFER];
+            let read = (&*file).read(&mut piece)?;
+            piece.truncate(read);
+            let mut so_far = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            so_far.bytes += read as u64;
+            so_far.digest.update(&piece);
+            drop(so_far);
+            Ok::<_, io::Error>((read > 0).then(|| (Frame::data(Bytes::from(piece)), (file, sent))))
+        });
+        reading.await.map_err(io::Error::other)?
+    });
+    Ok(StreamBody::new(pieces).boxed_unsync())
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
