@@ -27,7 +27,7 @@ def filter_body(context, body):
     if isinstance(body, dict):
         orders.append(body.get("defaults"))
         orders.extend(body["jobs"] if isinstance(body.get("jobs"), list) else [])
-        if not all(is_plain(body.get(name)) for name in ("name", "group")):
+        if not is_plain(body.get("name")):
             return False
     return all(is_told(order) for order in orders)
 
@@ -87,9 +87,6 @@ def before_call(context, case, kwargs):
     if case.operation.path == "/jobs" and isinstance(case.body, dict):
         paint_webp(case.body)
     if case.operation.path == "/batches":
-        # A batch that is part of a group needs an idempotency key.
-        if case.body.get("group") is not None and "Idempotency-Key" not in (case.headers or {}):
-            case.body["group"] = None
         # A job inherits the defaults of its batch, so the two must be compatible.
         defaults = case.body.get("defaults") or {}
         paint_webp(defaults)

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{BatchStatus, Counts};
+use crate::batch::{Batch, BatchStatus, Counts};
 use crate::batch_file::LineFault;
 use crate::file_batch::{FileBatch, Stage};
-use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Status};
@@ -170,10 +169,6 @@ pub struct BatchView {
     pub id: BatchId,
     /// The caller's name for it.
     pub name: Option<String>,
-    /// The id of its group.
-    pub group_id: Option<BatchId>,
-    /// How many parts a group has; null for a single batch.
-    pub parts: Option<usize>,
     /// The batch's status.
     pub status: BatchStatus,
     /// How many of its jobs have each status.
@@ -196,9 +191,6 @@ pub struct BatchView {
     /// Its jobs, in the answer to its submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<BatchJobView>>,
-    /// The cursor for the next request, if a group was too large to cancel or retry at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
 }
 
 /// Where to upload a batch's file.
@@ -273,8 +265,6 @@ pub struct BatchLinks {
     /// What became of each line of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<String>,
-    /// Its group.
-    pub group: Option<String>,
 }
 
 /// The health of the service as the API shows it.
@@ -385,26 +375,17 @@ impl Links {
 }
 
 impl BatchView {
-    /// Shows `batch` as it is at `now`. `base` is the API's base URL as the caller reached it, without a trailing slash.
-    pub fn new(batch: &BatchOrGroup, counts: Counts, now: Timestamp, base: &str) -> Self {
-        let address = |id: BatchId| format!("{base}/batches/{id}");
-        let this = address(batch.id());
-        let (name, group_id, parts, created_at) = match batch {
-            BatchOrGroup::File(file) => return Self::of_file(file, counts, now, base),
-            BatchOrGroup::Batch(batch) => (batch.name.clone().map(String::from), batch.group, None, batch.created_at),
-            BatchOrGroup::Group(group) => {
-                (Some(group.name.clone().into()), None, Some(group.parts.len()), group.created_at)
-            }
-        };
+    /// Shows a batch whose jobs were in the request. `base` is the API's base URL as the caller reached it, without a
+    /// trailing slash.
+    pub fn new(batch: &Batch, counts: Counts, base: &str) -> Self {
+        let this = format!("{base}/batches/{}", batch.id);
         Self {
-            id: batch.id(),
-            name,
-            group_id,
-            parts,
+            id: batch.id,
+            name: batch.name.clone().map(String::from),
             status: counts.status(),
             counts,
-            created_at,
-            expires_at: batch.expires_at(),
+            created_at: batch.created_at,
+            expires_at: batch.expires_at,
             upload: None,
             progress: None,
             faults: None,
@@ -415,15 +396,13 @@ impl BatchView {
                 retry: (counts.failed > 0).then(|| format!("{this}/retry")),
                 faults: None,
                 results: None,
-                group: group_id.map(address),
                 this,
             },
             jobs: None,
-            next_cursor: None,
         }
     }
 
-    /// Shows a batch from a file.
+    /// Shows a batch from a file as it is at `now`.
     pub fn of_file(file: &FileBatch, counts: Counts, now: Timestamp, base: &str) -> Self {
         let FileBatch { batch, checked, admitted, stage, .. } = file;
         let this = format!("{base}/batches/{}", batch.id);
@@ -434,8 +413,6 @@ impl BatchView {
         Self {
             id: batch.id,
             name: batch.name.clone().map(String::from),
-            group_id: None,
-            parts: None,
             status,
             counts,
             created_at: batch.created_at,
@@ -450,11 +427,9 @@ impl BatchView {
                 retry: when(can_retry, "retry"),
                 faults: when(file.has_faults(), "faults"),
                 results: when(file.complete_results().is_some(), "results"),
-                group: None,
                 this,
             },
             jobs: None,
-            next_cursor: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::fault::{FieldError, MAX_FAULTS};
 use crate::id::{BatchId, JobId};
 use crate::job::{Lease, Status};
 use crate::json::{Fields, kind, string};
-use crate::label::{BatchName, CustomId, GroupName};
+use crate::label::{BatchName, CustomId};
 use crate::order::{DeadlineHours, Model, Order};
 use crate::spelled::spelled;
 use crate::text::hex;
@@ -27,8 +27,6 @@ pub const MAX_JOBS: usize = 1000;
 pub struct BatchOrder {
     /// The caller's name for the batch.
     pub name: Option<BatchName>,
-    /// The group to add the batch to.
-    pub group: Option<GroupName>,
     /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
     /// The jobs, in the caller's order.
@@ -49,7 +47,6 @@ impl BatchOrder {
     pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, "")?;
         let name = fields.optional("name", |value| string(value)?.try_into());
-        let group = fields.optional("group", |value| string(value)?.try_into());
         let defaults = fields.optional("defaults", |value| match value {
             Value::Object(map) => Ok(map),
             other => Err(format!("must be an object, not {}", kind(&other))),
@@ -89,17 +86,13 @@ impl BatchOrder {
                 break;
             }
         }
-        if errors.is_empty() { Ok(Self { name, group, deadline_hours, entries }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { name, deadline_hours, entries }) } else { Err(errors) }
     }
 
     /// A digest that is equal for two batches exactly if they ask for the same thing.
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
         digest.update(serde_json::to_vec(&self.name).expect("a name is always JSON"));
-        // Omitted without a group, so that digests from before groups existed still match.
-        if let Some(group) = &self.group {
-            digest.update(serde_json::to_vec(group).expect("a name is always JSON"));
-        }
         for Entry { order, custom_id } in &self.entries {
             digest.update(serde_json::to_vec(&(order, custom_id)).expect("an order is always JSON"));
         }
@@ -172,8 +165,6 @@ pub struct Batch {
     pub owner: Owner,
     /// The caller's name for it.
     pub name: Option<BatchName>,
-    /// Its group.
-    pub group: Option<BatchId>,
     /// How many jobs it has.
     pub total: usize,
     /// When it was submitted.
@@ -373,7 +364,6 @@ mod tests {
             id: BatchId::new(),
             owner: Owner::new("somebody"),
             name: None,
-            group: None,
             total: 3,
             created_at: Timestamp::from_ms(0),
             deadline_at: Timestamp::from_ms(10),

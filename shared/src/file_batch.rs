@@ -123,9 +123,7 @@ impl FileBatchOrder {
             if errors.is_empty() { Ok(format) } else { Err(errors) }
         });
         let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
-        for name in ["jobs", "group"] {
-            fields.optional::<(), _>(name, |_| Err("must not be given together with input".to_owned()));
-        }
+        fields.optional::<(), _>("jobs", |_| Err("must not be given together with input".to_owned()));
         let mut errors = fields.finish();
         let defaults = defaults.unwrap_or_default();
         errors.extend(faults_of_defaults(&defaults, default_model));
@@ -525,7 +523,6 @@ mod tests {
             id: BatchId::new(),
             owner: Owner::new("somebody"),
             name: None,
-            group: None,
             total: 0,
             created_at: Timestamp::from_ms(0),
             deadline_at: Timestamp::from_ms(0) + HOUR,

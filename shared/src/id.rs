@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::caller::{IdempotencyKey, Owner};
-use crate::label::GroupName;
 
 /// The text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,15 +78,8 @@ id! {
 }
 
 id! {
-    /// The id of a batch or a group.
+    /// The id of a batch.
     BatchId, "batch"
-}
-
-impl BatchId {
-    /// The id of an owner's group with this name.
-    pub fn of_group(owner: &Owner, name: &GroupName) -> Self {
-        Self(derived("group", &[owner.as_str().as_bytes(), name.as_str().as_bytes()]))
-    }
 }
 
 impl JobId {
@@ -135,9 +127,5 @@ mod tests {
         let batch = BatchId::from_key(&alice, &key("k"));
         assert_ne!(JobId::in_batch(batch, 0), JobId::in_batch(batch, 1));
         assert!(JobId::in_batch(batch, 0).to_string().parse::<JobId>().is_ok());
-        let group = GroupName::try_from("k".to_owned()).expect("a good name");
-        assert_eq!(BatchId::of_group(&alice, &group), BatchId::of_group(&alice, &group));
-        assert_ne!(BatchId::of_group(&alice, &group), BatchId::of_group(&bob, &group));
-        assert_ne!(BatchId::of_group(&alice, &group), batch);
     }
 }

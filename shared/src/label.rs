@@ -1,4 +1,4 @@
-//! The names that callers give to batches, groups and jobs.
+//! The names that callers give to batches and jobs.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,11 +40,6 @@ macro_rules! label {
 label! {
     /// The caller's name for a batch.
     BatchName, 128
-}
-
-label! {
-    /// The caller's name for a group of batches, unique per owner.
-    GroupName, 128
 }
 
 label! {

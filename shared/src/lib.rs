@@ -47,7 +47,6 @@ pub mod caller;
 pub mod cursor;
 pub mod fault;
 pub mod file_batch;
-pub mod group;
 pub mod id;
 pub mod image;
 pub mod job;

@@ -342,7 +342,7 @@ impl fmt::Debug for Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::label::{BatchName, CustomId, GroupName};
+    use crate::label::{BatchName, CustomId};
     use serde_json::json;
 
     fn parse(value: Value) -> Result<Order, Vec<(String, String)>> {
@@ -445,7 +445,6 @@ mod tests {
                 for told in [CustomId::try_from(text.clone()).err(), BatchName::try_from(text.clone()).err()] {
                     assert!(told.is_some(), "{text:?}");
                 }
-                assert!(GroupName::try_from(text.clone()).is_err(), "{text:?}");
             }
             assert!(parse(json!({ "prompt": format!("{c}x{c}") })).is_ok(), "beside a letter {c:?} does no harm");
         }

@@ -14,7 +14,6 @@ mod documents;
 mod file_batches;
 mod first_hour;
 mod gateway;
-mod groups;
 mod lists;
 mod meanwhile;
 mod metrics;

@@ -37,7 +37,6 @@ async fn awaiting(pipeline: &Pipeline, order: Value) -> FileBatch {
         id: BatchId::new(),
         owner: Owner::new(local::EVERYONE),
         name: order.name.clone(),
-        group: None,
         total: 0,
         created_at: now,
         deadline_at: now + HOUR,

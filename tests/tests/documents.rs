@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use shared::api::{MAX_BODY_BYTES, ROUTES};
 use shared::batch::BatchOrder;
 use shared::fault::MAX_FAULTS;
-use shared::group::Group;
 use shared::order::{Model, Order};
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
@@ -140,7 +139,7 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
         ),
         ("Credit/role", "maxLength", &|n| credit(n, 1), "the role of 1 to {} or"),
         ("Credit/name", "maxLength", &|n| credit(1, n), "the name of 1 to {} char"),
-        ("BatchRequest/name", "maxLength", &|n| batch("name", n), "| `name` of a batch, `group` | 1 to {} char"),
+        ("BatchRequest/name", "maxLength", &|n| batch("name", n), "| `name` of a batch | 1 to {} char"),
         ("BatchRequest/jobs", "maxItems", &jobs, "| jobs in a batch | 1 to {} |"),
         ("BatchJobRequest/custom_id", "maxLength", &custom_id, "| `custom_id` | 1 to {} characters"),
     ];
@@ -153,7 +152,7 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
         };
         let limit = schema[keyword].as_u64().unwrap_or_else(|| panic!("{place} has no {keyword}")) as usize;
         assert!(takes(limit) && !takes(limit + 1), "{place}: {keyword} is {limit}");
-        let told = [limit.to_string(), grouped(limit)].map(|limit| told.replace("{}", &limit));
+        let told = [limit.to_string(), with_commas(limit)].map(|limit| told.replace("{}", &limit));
         assert!(told.iter().any(|told| guide.contains(told)), "docs/api.md does not say {told:?}");
     }
 }
@@ -161,18 +160,15 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
 #[test]
 fn the_guide_states_the_limits_that_no_schema_has() {
     let guide = read("docs/api.md");
-    for (limit, told) in [
-        (MAX_BODY_BYTES, "| a body | {} bytes, where"),
-        (Group::MAX_PARTS, "| batches in a group | {}, including"),
-        (MAX_FAULTS, "| faults in one problem | {};"),
-    ] {
-        let told = told.replace("{}", &grouped(limit));
+    for (limit, told) in [(MAX_BODY_BYTES, "| a body | {} bytes, where"), (MAX_FAULTS, "| faults in one problem | {};")]
+    {
+        let told = told.replace("{}", &with_commas(limit));
         assert!(guide.contains(&told), "docs/api.md does not say {told:?}");
     }
 }
 
-fn grouped(number: usize) -> String {
-    if number < 1000 { number.to_string() } else { format!("{},{:03}", grouped(number / 1000), number % 1000) }
+fn with_commas(number: usize) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", with_commas(number / 1000), number % 1000) }
 }
 
 #[test]

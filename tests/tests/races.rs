@@ -130,7 +130,9 @@ async fn a_reused_key_overwrites_no_job_that_is_kept() {
         assert_eq!((code, problem["code"].as_str()), (422, Some("idempotency_key_reused")));
         pipeline.clock.advance(WRITING);
     }
-    let queued: JobsView = pipeline.get("/jobs?status=queued").await.json().await.expect("a page");
+    let id = BatchId::from_key(&Owner::new(EVERYONE), &"l".parse().expect("a key"));
+    let queued = format!("/batches/{id}/jobs?status=queued");
+    let queued: JobsView = pipeline.get(&queued).await.json().await.expect("a page");
     assert_eq!(queued.jobs.len(), 0);
     assert_eq!([stands(&kept).await, stands(other_kept).await], before);
     pipeline.stop().await;
@@ -145,12 +147,11 @@ async fn a_list_of_one_status_holds_only_jobs_of_that_status() {
     // Both are past their deadline, and only a read of them ends them.
     pipeline.clock.advance(2 * DAY);
     let lists = ["/jobs".to_owned(), format!("/batches/{}/jobs", batch.id)];
-    for (list, ids) in lists.iter().zip([vec![second, first], vec![second]]) {
-        for (status, shown) in [(Status::Queued, Vec::new()), (Status::Failed, ids)] {
+    for (list, ids) in lists.iter().zip([[first], [second]]) {
+        for (status, shown) in [(Status::Queued, &[][..]), (Status::Failed, &ids)] {
             let page: JobsView = pipeline.get(&format!("{list}?status={status}")).await.json().await.expect("a page");
             assert!(page.jobs.iter().all(|job| job.status == status), "{list} of {status}: {:?}", page.jobs);
-            let mut found: Vec<_> = page.jobs.iter().map(|job| job.id).collect();
-            found.sort_unstable_by_key(|id| usize::from(*id == first));
+            let found: Vec<_> = page.jobs.iter().map(|job| job.id).collect();
             assert_eq!(found, shown, "{list} of {status}");
         }
     }
@@ -415,8 +416,8 @@ async fn the_key_of_a_retry_from_before_there_were_several_still_counts() {
     pipeline.stop().await;
 }
 
-/// Submits thirty jobs as a part of the group `g`, and has the group canceled while the first of those writes for which
-/// `held` holds has not been made.
+/// Submits thirty jobs, and has their batch canceled while the first of those writes for which `held` holds has not
+/// been made.
 async fn canceled_meanwhile(
     pipeline: &Pipeline,
     held: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static,
@@ -427,13 +428,13 @@ async fn canceled_meanwhile(
         if first { Action::Hold } else { Action::Pass }
     });
     let jobs: Vec<_> = (0..30).map(|i| json!({ "prompt": format!("scene {i}") })).collect();
-    let order = json!({ "group": "g", "jobs": jobs });
-    let group = BatchId::of_group(&Owner::new(EVERYONE), &"g".to_owned().try_into().expect("a name"));
+    let order = json!({ "jobs": jobs });
+    let id = BatchId::from_key(&Owner::new(EVERYONE), &"k".parse().expect("a key"));
     let cancel = async {
         late.held().await;
         // The writes in parallel with the one that is held must end first.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let answer = pipeline.post(&format!("/batches/{group}/cancel"), &Value::Null).await;
+        let answer = pipeline.post(&format!("/batches/{id}/cancel"), &Value::Null).await;
         late.resume();
         answer.json().await.expect("a batch")
     };
@@ -444,7 +445,7 @@ async fn canceled_meanwhile(
 }
 
 #[tokio::test]
-async fn what_is_written_after_its_group_was_canceled_is_not_painted() {
+async fn what_is_written_after_its_batch_was_canceled_is_not_painted() {
     for operation in ["PutItem", "SendMessageBatch", "UpdateItem"] {
         let pipeline = Pipeline::without_event_sources().await;
         let seen = Arc::new(AtomicUsize::new(0));
@@ -455,7 +456,8 @@ async fn what_is_written_after_its_group_was_canceled_is_not_painted() {
             jobs > 0 && (call.operation == operation || (operation == "PutItem" && writes_job(call)))
         })
         .await;
-        let queued: JobsView = pipeline.get("/jobs?status=queued&limit=100").await.json().await.expect("a page");
+        let queued = format!("/batches/{}/jobs?status=queued&limit=100", view.id);
+        let queued: JobsView = pipeline.get(&queued).await.json().await.expect("a page");
         assert_eq!(queued.jobs.len(), 0, "held at {operation}");
         let batch: BatchView = pipeline.get(&format!("/batches/{}", view.id)).await.json().await.expect("a batch");
         assert_eq!((batch.status, batch.counts.canceled), (BatchStatus::Canceled, 30), "held at {operation}");
@@ -467,14 +469,14 @@ async fn what_is_written_after_its_group_was_canceled_is_not_painted() {
 async fn a_batch_of_which_nothing_was_written_is_never_completed() {
     let pipeline = Pipeline::without_event_sources().await;
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
-    // The record and the group are written; then the submission dies.
-    let wire = Wire::new(http, 2, Disturbance::CrashBefore);
+    // The record is written; then the submission dies.
+    let wire = Wire::new(http, 1, Disturbance::CrashBefore);
     let apps = pipeline.stack.apps_over(wire.clone()).expect("good settings");
-    let order = json!({ "group": "g", "jobs": [{ "prompt": "one" }, { "prompt": "two" }] });
+    let order = json!({ "jobs": [{ "prompt": "one" }, { "prompt": "two" }] });
     assert!(wire.run(submit(&apps.submit, "k", &order)).await.is_none());
-    let group = BatchId::of_group(&Owner::new(EVERYONE), &"g".to_owned().try_into().expect("a name"));
+    let id = BatchId::from_key(&Owner::new(EVERYONE), &"k".parse().expect("a key"));
     let view = async || {
-        let view: BatchView = pipeline.get(&format!("/batches/{group}")).await.json().await.expect("a batch");
+        let view: BatchView = pipeline.get(&format!("/batches/{id}")).await.json().await.expect("a batch");
         (view.status, view.counts.total, view.counts.queued + view.counts.failed)
     };
     // The same request could still finish it, until the deadline of its jobs.

@@ -46,32 +46,36 @@ async fn the_ticket_of_a_retry_outlives_a_worker_that_saw_the_job_end_before() {
 }
 
 #[tokio::test]
-async fn a_group_shows_every_part_that_was_taken_in() {
+async fn a_batch_that_was_taken_in_is_shown_and_listed_whole() {
     let pipeline = Pipeline::without_event_sources().await;
     let (_, behind) = pipeline.intercept(|call| if may_lag(call) { Action::Stale } else { Action::Pass });
-    for parts in 1..=3 {
-        let order = json!({ "group": "friday", "jobs": [{ "prompt": "A heist on the moon" }] });
-        let group = pipeline.submit_batch(&order).await.group_id.expect("a group");
-        let look = get("/batches/{id}", Some(group.to_string()));
+    for batches in 1..=3 {
+        let order = json!({ "jobs": vec![json!({ "prompt": "A heist on the moon" }); batches] });
+        let id = pipeline.submit_batch(&order).await.id;
+        let look = get("/batches/{id}", Some(id.to_string()));
         let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
-        assert_eq!((code, &view["parts"], &view["counts"]["total"]), (200, &json!(parts), &json!(parts)));
+        assert_eq!((code, &view["counts"]["queued"]), (200, &json!(batches)));
+        let list = get("/batches", None);
+        let (code, page) = answer(status::handle(&pipeline.stack.apps().status, list).await.expect("it answers"));
+        assert_eq!((code, page["batches"].as_array().map(Vec::len)), (200, Some(batches)));
+        assert_eq!(page["batches"][0], view);
     }
     pipeline.stack.stop().await;
 }
 
 #[tokio::test]
-async fn a_part_whose_record_was_not_there_a_moment_ago_counts() {
+async fn a_batch_whose_record_was_not_there_a_moment_ago_is_listed() {
     let pipeline = Pipeline::without_event_sources().await;
     let nothing = json!({ "Responses": {}, "UnprocessedKeys": {} }).to_string();
     let (_, behind) = pipeline.intercept(move |call| match call.operation {
         "BatchGetItem" if may_lag(call) => Action::Answer(200, nothing.clone()),
         _ => Action::Pass,
     });
-    let order = json!({ "group": "friday", "jobs": [{ "prompt": "A heist on the moon" }] });
-    let group = pipeline.submit_batch(&order).await.group_id.expect("a group");
-    let look = get("/batches/{id}", Some(group.to_string()));
-    let (code, view) = answer(status::handle(&behind.status, look).await.expect("the function answers"));
-    assert_eq!((code, &view["parts"], &view["counts"]["total"]), (200, &json!(1), &json!(1)));
+    let order = json!({ "jobs": [{ "prompt": "A heist on the moon" }] });
+    let id = pipeline.submit_batch(&order).await.id;
+    let list = get("/batches", None);
+    let (code, page) = answer(status::handle(&behind.status, list).await.expect("the function answers"));
+    assert_eq!((code, &page["batches"][0]["id"]), (200, &json!(id)));
     pipeline.stack.stop().await;
 }
 

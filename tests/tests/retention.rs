@@ -41,12 +41,12 @@ async fn what_has_expired_is_neither_shown_nor_listed_nor_changed() {
     let pipeline = Pipeline::without_event_sources().await;
     let done = pipeline.submit("A heist on the moon").await.id;
     assert!(pipeline.work(done, 1).await);
-    let batch = pipeline.submit_batch(&json!({ "group": "friday", "jobs": [{ "prompt": "nsfw" }] })).await;
+    let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "nsfw" }] })).await;
     let failed = batch.jobs.expect("names")[0].id;
     assert!(pipeline.work(failed, 1).await);
     let waiting = pipeline.submit("A heist on Mars").await.id;
     let listed = async || pipeline.get("/jobs").await.json::<JobsView>().await.expect("a page").jobs;
-    assert_eq!(listed().await.len(), 3);
+    assert_eq!(listed().await.len(), 2);
     let mut records = Vec::new();
     for id in [done, failed, waiting] {
         records.push(pipeline.record(id).await);
@@ -66,10 +66,9 @@ async fn what_has_expired_is_neither_shown_nor_listed_nor_changed() {
         assert!(pipeline.work(id, 2).await, "there is nothing left to do for its ticket");
         assert_eq!(pipeline.record(id).await, record);
     }
-    for id in [batch.id, batch.group_id.expect("a group")] {
-        for path in [format!("/batches/{id}"), format!("/batches/{id}/jobs")] {
-            assert_eq!(pipeline.get(&path).await.status().as_u16(), 404, "{path}");
-        }
+    let id = batch.id;
+    for path in [format!("/batches/{id}"), format!("/batches/{id}/jobs")] {
+        assert_eq!(pipeline.get(&path).await.status().as_u16(), 404, "{path}");
     }
     assert_eq!(pipeline.stack.bedrock().stats().invocations, 2, "nothing was painted after its retention");
     pipeline.stack.stop().await;

@@ -199,7 +199,7 @@ async fn submit_all(pipeline: &Pipeline, app: &submit::App) -> Vec<(&'static str
     request(post("/batches/{id}/start", id, None, &Value::Null)).await;
     for _ in 0..2 {
         request(post("/jobs", None, Some("one"), &json!({ "prompt": "A heist" }))).await;
-        request(post("/batches", None, Some("two"), &json!({ "group": "g", "jobs": [{ "prompt": "A heist" }] }))).await;
+        request(post("/batches", None, Some("two"), &json!({ "jobs": [{ "prompt": "A heist" }] }))).await;
     }
     let interrupted = post("/batches", None, Some("three"), &json!({ "jobs": [{ "prompt": "A heist" }] }));
     let (_, without_queue) = pipeline.intercept(|call| match call.operation {

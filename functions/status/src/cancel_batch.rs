@@ -1,12 +1,11 @@
 //! Cancels the jobs of a batch.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::gateway::log_failure;
 use shared::aws::{Saved, ServiceError};
 use shared::batch::Counts;
-use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
 use shared::{Batch, JobId, Problem};
 
@@ -14,66 +13,42 @@ use crate::App;
 
 const AT_ONCE: usize = 16;
 
-/// Cancels the jobs of a batch that have not started. Returns the new counts, and the cursor of the next request if a
-/// group was too large for this one.
-pub(crate) async fn cancel(
-    app: &App,
-    batch: &BatchOrGroup,
-    mut cursor: GroupCursor,
-) -> Result<(Counts, Option<String>), Problem> {
-    let mut states = Vec::with_capacity(batch.total());
-    let before = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
-    for (part, known) in batch.parts().iter().zip(before) {
-        let Some(limit) = cursor.turn_of(part, Instant::now()) else {
-            states.extend(part.states(known, app.clock.now()));
-            continue;
-        };
-        let (canceled, broke_off) = cancel_part(app, part, known, limit).await.map_err(log_failure(part.id))?;
-        tracing::info!(batch.id = %part.id, "batch canceled");
-        if broke_off {
-            cursor.stop_at(part);
-        }
-        states.extend(canceled);
-    }
-    Ok((Counts::of(states), cursor.next_cursor()))
-}
+/// A request cancels no further jobs after this time. API Gateway waits 29 seconds.
+const TIME: Duration = Duration::from_secs(18);
 
-/// Cancels the queued jobs of a part until `limit`. Returns the statuses of all its jobs, and whether time ran out.
+/// Cancels the jobs of a batch that have not started, and returns the new counts. If the table is too slow for that, the
+/// request can be repeated.
 ///
 /// The index shows which jobs have started, but it may lag behind. All others are read, including those that it does
 /// not know and those that ended without a picture: they may have just been written or retried.
-async fn cancel_part(
-    app: &App,
-    part: &Batch,
-    known: Vec<(JobId, Status)>,
-    limit: Instant,
-) -> Result<(Vec<Status>, bool), ServiceError> {
-    let mut part = part.clone();
-    if part.writing.is_some() {
+pub(crate) async fn cancel(app: &App, mut batch: Batch) -> Result<Counts, Problem> {
+    let (id, end) = (batch.id, Instant::now() + TIME);
+    let known = app.table.states_of_batch(id).await.map_err(log_failure(id))?;
+    if batch.writing.is_some() {
         // Whoever is still writing jobs reads this note afterwards, and cancels them.
         let now = app.clock.now();
-        app.table.note_cancellation(part.id, now).await?;
-        part.canceled_at = Some(now);
+        app.table.note_cancellation(id, now).await.map_err(log_failure(id))?;
+        batch.canceled_at = Some(now);
     }
-    let part = &part;
-    let jobs: Vec<_> = stream::iter(part.jobs(known))
-        .map(|(id, status)| async move {
-            Ok::<_, ServiceError>(match status {
-                Some(Status::Running | Status::Succeeded) => (status, false),
-                _ if Instant::now() >= limit => (status.or(Some(Status::Queued)), true),
-                _ => (cancel_waiting(app, part, id).await?, false),
-            })
+    let batch = &batch;
+    let states: Vec<_> = stream::iter(batch.jobs(known))
+        .map(|(job, status)| async move {
+            match status {
+                Some(Status::Running | Status::Succeeded) => Ok(status),
+                _ if Instant::now() >= end => Err(Problem::Unavailable { retry_after: Duration::from_secs(1) }),
+                _ => cancel_waiting(app, batch, job).await.map_err(log_failure(id)),
+            }
         })
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let broke_off = jobs.iter().any(|(_, left)| *left);
-    Ok((jobs.into_iter().filter_map(|(status, _)| status).collect(), broke_off))
+    tracing::info!(batch.id = %id, "batch canceled");
+    Ok(Counts::of(states.into_iter().flatten()))
 }
 
 /// The job's status after it was canceled if it was queued; `None` if it does not count.
-async fn cancel_waiting(app: &App, part: &Batch, id: JobId) -> Result<Option<Status>, ServiceError> {
-    let missing = || part.state_of_missing(app.clock.now());
+async fn cancel_waiting(app: &App, batch: &Batch, id: JobId) -> Result<Option<Status>, ServiceError> {
+    let missing = || batch.state_of_missing(app.clock.now());
     let Some(job) = app.table.get(id).await? else { return Ok(missing()) };
     if job.status() != Status::Queued {
         return Ok(Some(job.status()));

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use shared::aws::ServiceError;
 use shared::aws::gateway::log_failure;
+use shared::aws::{AnyBatch, ServiceError};
 use shared::batch::Counts;
-use shared::group::BatchOrGroup;
 use shared::job::Status;
-use shared::{BatchId, JobId, Owner, Problem};
+use shared::{Batch, BatchId, JobId, Owner, Problem};
 
 use crate::{App, get_job};
 
@@ -18,7 +17,7 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 /// How many unfinished jobs of a batch one request checks for their deadline.
 const SAMPLE: usize = 25;
 
-pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOrGroup, Problem> {
+pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<AnyBatch, Problem> {
     let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     batch.ok_or(Problem::NotFound)
 }
@@ -27,23 +26,19 @@ pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOr
 ///
 /// Long after the submission, some jobs that seem unfinished are read one by one, so that a job whose ticket was lost
 /// does not keep its batch open forever.
-pub(crate) async fn count(app: &App, batch: &BatchOrGroup) -> Result<Counts, Problem> {
+pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
     let now = app.clock.now();
-    let parts = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
-    let (mut missing, mut states) = (Vec::new(), Vec::new());
-    for (part, found) in batch.parts().iter().zip(parts) {
-        missing.extend(part.states_of_missing(found.len(), now));
-        let old = now.since(part.created_at) >= LEAST_DEADLINE;
-        states.extend(found.into_iter().map(|state| (old, state)));
-    }
+    let found = app.table.states_of_batch(batch.id).await.map_err(log_failure(batch.id))?;
+    let missing = batch.states_of_missing(found.len(), now);
+    let old = now.since(batch.created_at) >= LEAST_DEADLINE;
     let mut looks = SAMPLE;
-    let states = states.into_iter().map(|(old, (id, status))| {
+    let states = found.into_iter().map(|(id, status)| {
         let look = old && looks > 0 && status <= Status::Running;
         looks -= usize::from(look);
         async move { if look { status_now(app, id).await } else { Ok(Some(status)) } }
     });
     let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
-    Ok(Counts::of(states.map_err(log_failure(batch.id()))?.into_iter().flatten().chain(missing)))
+    Ok(Counts::of(states.map_err(log_failure(batch.id))?.into_iter().flatten().chain(missing)))
 }
 
 /// The status of a job, which is ended first if it is overdue; `None` if its record was deleted.

@@ -19,9 +19,8 @@ use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{Aws, BatchFiles, Document, Images, Queue, Table};
+use shared::aws::{AnyBatch, Aws, BatchFiles, Document, Images, Queue, Table};
 use shared::cursor::CursorKey;
-use shared::group::{BatchOrGroup, GroupCursor};
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
 use shared::{Clock, FileBatch, Job, JobState, Owner, Problem, Timestamp};
@@ -195,18 +194,24 @@ async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answe
     let filter = Filter::of(request)?;
     let batch = get_batch::get(app, request.id()?, owner).await?;
     let base = request.base_url();
-    let listed = list_jobs::of_batch(app, &batch, &filter, &base).await?;
-    Ok(page(request, &format!("{base}/batches/{}/jobs", batch.id()), &filter, &listed))
+    let listed = list_jobs::of_batch(app, batch.batch(), &filter, &base).await?;
+    Ok(page(request, &format!("{base}/batches/{}/jobs", batch.batch().id), &filter, &listed))
 }
 
 async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let batch = get_batch::get(app, request.id()?, owner).await?;
-    let (counts, started_at) = match &batch {
-        BatchOrGroup::File(file) => (count_file_batch::count(app, file).await?, file.started_at),
-        batch => (get_batch::count(app, batch).await?, None),
-    };
-    Ok(batch_answer(app, 200, BatchView::new(&batch, counts, app.clock.now(), &request.base_url()), started_at))
+    let base = request.base_url();
+    Ok(match get_batch::get(app, request.id()?, owner).await? {
+        AnyBatch::InRequest(batch) => {
+            let counts = get_batch::count(app, &batch).await?;
+            batch_answer(app, 200, BatchView::new(&batch, counts, &base), None)
+        }
+        AnyBatch::FromFile(file) => {
+            let counts = count_file_batch::count(app, &file).await?;
+            let view = BatchView::of_file(&file, counts, app.clock.now(), &base);
+            batch_answer(app, 200, view, file.started_at)
+        }
+    })
 }
 
 fn faults_of(batch: &FileBatch) -> Result<Document, Problem> {
@@ -228,34 +233,33 @@ async fn get_document(
     let query = request.query(&["redirect"])?;
     let redirect = query.get("redirect").map(|text| text.parse::<bool>()).transpose();
     let redirect = redirect.map_err(|_| Problem::field("?redirect", "must be true or false"))?.unwrap_or(true);
-    let BatchOrGroup::File(file) = get_batch::get(app, request.id()?, owner).await? else {
+    let AnyBatch::FromFile(file) = get_batch::get(app, request.id()?, owner).await? else {
         return Err(Problem::NotFromFile);
     };
     let (id, document) = (file.batch.id, document_of(&file)?);
-    let now = app.clock.now();
-    let url = app.files.sign(id, document, now, app.url_life).await.map_err(log_failure(id))?;
+    let signed = app.files.sign(id, document, app.clock.now(), app.url_life).await.map_err(log_failure(id))?;
     Ok(match redirect {
-        true => Answer::empty(302).header(header::LOCATION, url),
-        false => Answer::json(200, &DocumentView { url, expires_at: now + app.url_life }),
+        true => Answer::empty(302).header(header::LOCATION, signed.url),
+        false => Answer::json(200, &DocumentView { url: signed.url, expires_at: signed.expires_at }),
     })
 }
 
 async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
-    let query = request.query(&["cursor"])?;
+    request.query(&[])?;
     request.idempotency_key()?;
-    let cursor = GroupCursor::parse(query.get("cursor"))?;
-    let batch = get_batch::get(app, request.id()?, owner).await?;
-    cursor.check(&batch)?;
     let base = request.base_url();
-    if let BatchOrGroup::File(file) = batch {
-        let file = cancel_file_batch::cancel(app, *file).await?;
-        let now = app.clock.now();
-        let view = BatchView::of_file(&file, file.last_counts(now), now, &base);
-        return Ok(batch_answer(app, 202, view, file.started_at));
-    }
-    let (counts, next_cursor) = cancel_batch::cancel(app, &batch, cursor).await?;
-    let view = BatchView::new(&batch, counts, app.clock.now(), &base);
-    Ok(batch_answer(app, 200, BatchView { next_cursor, ..view }, None))
+    Ok(match get_batch::get(app, request.id()?, owner).await? {
+        AnyBatch::InRequest(batch) => {
+            let counts = cancel_batch::cancel(app, batch.clone()).await?;
+            batch_answer(app, 200, BatchView::new(&batch, counts, &base), None)
+        }
+        AnyBatch::FromFile(file) => {
+            let file = cancel_file_batch::cancel(app, *file).await?;
+            let now = app.clock.now();
+            let view = BatchView::of_file(&file, file.last_counts(now), now, &base);
+            batch_answer(app, 202, view, file.started_at)
+        }
+    })
 }
 
 /// Shows a batch. One from a file was started at `started_at`.

@@ -2,8 +2,8 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{BatchView, BatchesView};
+use shared::aws::AnyBatch;
 use shared::aws::gateway::{Request, log_failure};
-use shared::group::BatchOrGroup;
 use shared::{Owner, Problem};
 
 use crate::list_jobs::limit_of;
@@ -41,11 +41,10 @@ pub(crate) async fn list(app: &App, owner: &Owner, range: &Range, base: &str) ->
     let (batches, next) = listed.map_err(log_failure("list"))?;
     let batches = stream::iter(batches)
         .map(|batch| async move {
-            let counts = match &batch {
-                BatchOrGroup::File(file) => file.last_counts(now),
-                batch => get_batch::count(app, batch).await?,
-            };
-            Ok::<_, Problem>(BatchView::new(&batch, counts, now, base))
+            Ok::<_, Problem>(match &batch {
+                AnyBatch::InRequest(batch) => BatchView::new(batch, get_batch::count(app, batch).await?, base),
+                AnyBatch::FromFile(file) => BatchView::of_file(file, file.last_counts(now), now, base),
+            })
         })
         .buffered(AT_ONCE)
         .try_collect()

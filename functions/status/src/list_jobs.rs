@@ -8,10 +8,9 @@ use shared::aws::gateway::{Request, log_failure};
 use shared::aws::{List, Page};
 use shared::batch::Batch;
 use shared::fault::FieldError;
-use shared::group::BatchOrGroup;
 use shared::job::Status;
 use shared::json::escaped_len_of;
-use shared::{BatchId, Job, Owner, Problem};
+use shared::{Job, Owner, Problem};
 
 use crate::{App, digest, etag, get_job};
 
@@ -23,10 +22,6 @@ const MAX_LIMIT: usize = 100;
 /// always smaller. Lambda limits a response to 6 MB, see
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const MAX_PAGE_BYTES: usize = 4_000_000;
-
-/// The maximum number of a group's parts that one page reads. A filter that few jobs match would otherwise read all of
-/// them.
-const PARTS_PER_PAGE: usize = 8;
 
 pub(crate) struct Listed {
     pub(crate) jobs: JobsView,
@@ -75,56 +70,22 @@ pub(crate) fn limit_of(query: &HashMap<String, String>) -> Result<usize, FieldEr
 
 /// One page of the owner's single jobs.
 pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &str) -> Result<Listed, Problem> {
-    let scope = filter.scope(["owner", owner.as_str()]);
-    let after = place(app, &scope, filter)?;
-    let page = app.table.list(List::OfOwner(owner), candidates(app, filter), filter.limit, after).await;
-    let page = page.map_err(log_failure("list"))?;
-    let (jobs, next) = shown(app, page, filter, &scope).await?;
-    Ok(fitting(app, &jobs, next, &scope, base, |last| List::OfOwner(owner).place_after(last)))
+    list(app, List::OfOwner(owner), filter, &filter.scope(["owner", owner.as_str()]), base).await
 }
 
-/// One page of a batch's jobs. A group's are listed part by part.
-pub(crate) async fn of_batch(app: &App, batch: &BatchOrGroup, filter: &Filter, base: &str) -> Result<Listed, Problem> {
-    let id = batch.id().to_string();
-    // Older versions use the kind "batch" for positions of another form.
-    let scope = filter.scope(["batch by place", &id]);
-    // A position is the id of a part, and the position in that part unless it is the start.
-    let (first, mut after) = match place(app, &scope, filter)? {
-        None => (None, None),
-        Some(place) => {
-            let (part, after) = place.split_once(' ').ok_or(Problem::InvalidCursor)?;
-            let part: BatchId = part.parse().map_err(|_| Problem::InvalidCursor)?;
-            (Some(part), Some(after.to_owned()).filter(|after| !after.is_empty()))
-        }
-    };
-    let parts = batch.parts();
-    let begin = match first {
-        None => 0,
-        Some(first) => parts.iter().position(|part| part.id == first).ok_or(Problem::InvalidCursor)?,
-    };
-    let mut page = Page { jobs: Vec::new(), next: None };
-    for place in begin..parts.len().min(begin + PARTS_PER_PAGE) {
-        let part = &parts[place];
-        let limit = filter.limit - page.jobs.len();
-        let listed = app.table.list(List::OfBatch(part), candidates(app, filter), limit, after.take()).await;
-        let Page { jobs, next } = listed.map_err(log_failure("list"))?;
-        page.jobs.extend(jobs);
-        let part_goes_on = next.is_some();
-        page.next = match next {
-            Some(next) => Some(format!("{} {next}", part.id)),
-            None => parts.get(place + 1).map(|next| format!("{} ", next.id)),
-        };
-        // If the part has more jobs, the page is full or has read enough.
-        if part_goes_on || page.jobs.len() >= filter.limit {
-            break;
-        }
-    }
-    let (jobs, next) = shown(app, page, filter, &scope).await?;
-    Ok(fitting(app, &jobs, next, &scope, base, |last| {
-        let of_last = |part: &&Batch| last.membership.as_ref().is_some_and(|membership| membership.batch == part.id);
-        let part = parts.iter().find(of_last).unwrap_or(&parts[begin]);
-        format!("{} {}", part.id, List::OfBatch(part).place_after(last))
-    }))
+/// One page of a batch's jobs.
+pub(crate) async fn of_batch(app: &App, batch: &Batch, filter: &Filter, base: &str) -> Result<Listed, Problem> {
+    let id = batch.id.to_string();
+    list(app, List::OfBatch(batch), filter, &filter.scope(["batch", &id]), base).await
+}
+
+/// One page of a list.
+async fn list(app: &App, list: List<'_>, filter: &Filter, scope: &[&str], base: &str) -> Result<Listed, Problem> {
+    let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
+    let after = filter.cursor.as_ref().map(open).transpose()?;
+    let page = app.table.list(list, candidates(app, filter), filter.limit, after).await;
+    let (jobs, next) = shown(app, page.map_err(log_failure("list"))?, filter, scope).await?;
+    Ok(fitting(app, &jobs, next, scope, base, |last| list.place_after(last)))
 }
 
 /// Selects the jobs that the page may contain: those with the wanted status, and overdue jobs, which have yet to be
@@ -158,12 +119,6 @@ fn fitting(
     }
     versions.extend(next.as_deref());
     Listed { etag: format!("W/\"{}\"", digest(&versions)), jobs: JobsView { jobs: views, next_cursor: next } }
-}
-
-/// The position at which the page begins.
-fn place(app: &App, scope: &[&str], filter: &Filter) -> Result<Option<String>, Problem> {
-    let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
-    filter.cursor.as_ref().map(open).transpose()
 }
 
 /// Ends overdue jobs and renews URLs. Returns the jobs to show, and the next cursor.

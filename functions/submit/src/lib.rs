@@ -15,11 +15,10 @@ use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, UploadView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{Aws, BatchFiles, Queue, Table};
+use shared::aws::{AnyBatch, Aws, BatchFiles, Queue, Table};
 use shared::batch::{BatchOrder, Counts};
 use shared::caller::IdempotencyKey;
 use shared::file_batch::FileBatchOrder;
-use shared::group::{BatchOrGroup, GroupCursor};
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
 use shared::{BatchId, Clock, FileBatch, Owner, Problem};
@@ -123,14 +122,8 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
         return post_file_batch(app, request, owner, order, key.as_ref()).await;
     }
     let order = BatchOrder::parse(body, app.model).map_err(Problem::faults)?;
-    if order.group.is_some() && key.is_none() {
-        // Without a key, nobody could complete a submission that crashed, and its group would never end.
-        return Err(Problem::field("/group", "requires the header Idempotency-Key".to_owned()));
-    }
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
-    let counts = Counts::of(submitted.states);
-    let batch = BatchOrGroup::Batch(submitted.batch);
-    let view = BatchView::new(&batch, counts, app.clock.now(), &request.base_url());
+    let view = BatchView::new(&submitted.batch, Counts::of(submitted.states), &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
@@ -163,24 +156,22 @@ async fn start_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answ
 }
 
 async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
-    let query = request.query(&["cursor"])?;
+    request.query(&[])?;
     let key = request.idempotency_key()?;
-    let id = request.id()?;
-    let cursor = GroupCursor::parse(query.get("cursor"))?;
-    let batch = owned_batch(app, id, owner).await?;
-    cursor.check(&batch)?;
-    if let BatchOrGroup::File(file) = batch {
-        let retried = retry_file_batch::retry(app, *file, key.as_ref()).await?;
-        let view = view_of_file(app, request, &retried.batch);
-        return Ok(accepted(Answer::json(202, &view), &view.links.this, retried.replayed));
-    }
-    let (counts, next_cursor) = retry_batch::retry(app, &batch, key.as_ref(), cursor, trace).await?;
-    let view = BatchView::new(&batch, counts, app.clock.now(), &request.base_url());
-    let view = BatchView { next_cursor, ..view };
-    Ok(accepted(Answer::json(202, &view), &view.links.this, false))
+    let (view, replayed) = match owned_batch(app, request.id()?, owner).await? {
+        AnyBatch::InRequest(batch) => {
+            let counts = retry_batch::retry(app, &batch, key.as_ref(), trace).await?;
+            (BatchView::new(&batch, counts, &request.base_url()), false)
+        }
+        AnyBatch::FromFile(file) => {
+            let retried = retry_file_batch::retry(app, *file, key.as_ref()).await?;
+            (view_of_file(app, request, &retried.batch), retried.replayed)
+        }
+    };
+    Ok(accepted(Answer::json(202, &view), &view.links.this, replayed))
 }
 
-async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<BatchOrGroup, Problem> {
+async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<AnyBatch, Problem> {
     let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     batch.ok_or(Problem::NotFound)
 }

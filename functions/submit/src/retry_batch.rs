@@ -1,6 +1,6 @@
 //! Retries the failed jobs of a batch.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
@@ -8,7 +8,6 @@ use shared::aws::gateway::log_failure;
 use shared::aws::job_retry::requeue;
 use shared::batch::Counts;
 use shared::caller::IdempotencyKey;
-use shared::group::{BatchOrGroup, GroupCursor};
 use shared::job::Status;
 use shared::ticket::Ticket;
 use shared::{Batch, Job, JobId, Problem};
@@ -17,68 +16,49 @@ use crate::App;
 
 const AT_ONCE: usize = 16;
 
-/// Retries the failed jobs of a batch. Returns the new counts, and the cursor of the next request if a group was too
-/// large for this one.
-pub(crate) async fn retry(
-    app: &App,
-    batch: &BatchOrGroup,
-    key: Option<&IdempotencyKey>,
-    mut cursor: GroupCursor,
-    trace: Option<String>,
-) -> Result<(Counts, Option<String>), Problem> {
-    let mut states = Vec::with_capacity(batch.total());
-    let before = app.table.states_of_batches(batch.parts()).await.map_err(log_failure(batch.id()))?;
-    for (part, known) in batch.parts().iter().zip(before) {
-        let Some(limit) = cursor.turn_of(part, Instant::now()) else {
-            states.extend(part.states(known, app.clock.now()));
-            continue;
-        };
-        let retried = retry_part(app, part, known, key, limit, trace.clone()).await;
-        let (retried, broke_off) = retried.map_err(log_failure(part.id))?;
-        if broke_off {
-            cursor.stop_at(part);
-        }
-        states.extend(retried);
-    }
-    Ok((Counts::of(states), cursor.next_cursor()))
-}
+/// A request retries no further jobs after this time. API Gateway waits 29 seconds.
+const TIME: Duration = Duration::from_secs(18);
 
-/// Retries the failed jobs of a part until `limit`. Returns the statuses of all its jobs, and whether time ran out.
+/// Retries the failed jobs of a batch, and returns the new counts. If the table is too slow for that, the request can be
+/// repeated.
 ///
 /// The index shows which jobs succeeded or were canceled, but it may lag behind. All others are read, including those
 /// that it does not know.
-async fn retry_part(
+pub(crate) async fn retry(
     app: &App,
-    part: &Batch,
-    known: Vec<(JobId, Status)>,
+    batch: &Batch,
     key: Option<&IdempotencyKey>,
-    limit: Instant,
     trace: Option<String>,
-) -> Result<(Vec<Status>, bool), ServiceError> {
-    let mut jobs: Vec<_> = part.jobs(known).collect();
+) -> Result<Counts, Problem> {
+    let (id, end) = (batch.id, Instant::now() + TIME);
+    let known = app.table.states_of_batch(id).await.map_err(log_failure(id))?;
+    let mut jobs: Vec<_> = batch.jobs(known).collect();
     // Known failures first, so that repeated requests make progress.
     jobs.sort_by_key(|(_, status)| *status != Some(Status::Failed));
     let trace = &trace;
     let jobs: Vec<_> = stream::iter(jobs)
-        .map(|(id, status)| async move {
-            let missing = || part.state_of_missing(app.clock.now());
+        .map(|(job, status)| async move {
+            let missing = || batch.state_of_missing(app.clock.now());
             Ok::<_, ServiceError>(match status {
-                Some(Status::Succeeded | Status::Canceled) => (status, None, false),
-                _ if Instant::now() >= limit => (status.or_else(missing), None, true),
-                _ => match retry_failed(app, id, key).await? {
-                    Some(job) => (Some(job.status()), Ticket::for_unfinished(&job, trace.as_ref()), false),
-                    None => (missing(), None, false),
+                Some(Status::Succeeded | Status::Canceled) => (status, None, true),
+                _ if Instant::now() >= end => (None, None, false),
+                _ => match retry_failed(app, job, key).await? {
+                    Some(job) => (Some(job.status()), Ticket::for_unfinished(&job, trace.as_ref()), true),
+                    None => (missing(), None, true),
                 },
             })
         })
         .buffer_unordered(AT_ONCE)
         .try_collect()
-        .await?;
+        .await
+        .map_err(log_failure(id))?;
     let tickets: Vec<_> = jobs.iter().filter_map(|(_, ticket, _)| ticket.clone()).collect();
-    app.queue.send_batch(&tickets, &part.owner).await?;
-    tracing::info!(batch.id = %part.id, jobs = tickets.len(), "batch retried");
-    let broke_off = jobs.iter().any(|(_, _, left)| *left);
-    Ok((jobs.into_iter().filter_map(|(status, _, _)| status).collect(), broke_off))
+    app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
+    tracing::info!(batch.id = %id, jobs = tickets.len(), "batch retried");
+    if jobs.iter().any(|(_, _, in_time)| !in_time) {
+        return Err(Problem::Unavailable { retry_after: Duration::from_secs(1) });
+    }
+    Ok(Counts::of(jobs.into_iter().filter_map(|(status, _, _)| status)))
 }
 
 /// Retries the job if it has failed. Returns the job as it then is; `None` if its record was deleted.

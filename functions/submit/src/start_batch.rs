@@ -1,9 +1,9 @@
 //! Starts a batch whose file is uploaded.
 
+use shared::aws::AnyBatch;
 use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
 use shared::file_batch::{InputFile, MAX_BYTES};
-use shared::group::BatchOrGroup;
 use shared::ticket::BatchTicket;
 use shared::{BatchId, FileBatch, Owner, Problem};
 
@@ -11,7 +11,7 @@ use crate::{App, owned_batch};
 
 /// Starts the batch with the file as it is now. A batch that was started before stays as it is.
 pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<FileBatch, Problem> {
-    let BatchOrGroup::File(batch) = owned_batch(app, id, owner).await? else { return Err(Problem::NotFromFile) };
+    let AnyBatch::FromFile(batch) = owned_batch(app, id, owner).await? else { return Err(Problem::NotFromFile) };
     let mut batch = *batch;
     // Each iteration means that somebody else changed the batch, so the loop ends.
     while batch.awaits_start(app.clock.now())? {

@@ -6,10 +6,9 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::BatchJobView;
 use shared::aws::gateway::log_failure;
-use shared::aws::{CreatedBatch, Joined, Saved, ServiceError};
+use shared::aws::{CreatedBatch, Saved, ServiceError};
 use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
-use shared::group::Group;
 use shared::job::{Lease, Membership, Status};
 use shared::order::DeadlineHours;
 use shared::ticket::Ticket;
@@ -58,7 +57,6 @@ pub(crate) async fn submit(
     let lease = Lease::new(now + WRITING);
     let batch = Batch {
         id,
-        group: order.group.as_ref().map(|group| BatchId::of_group(&owner, group)),
         owner,
         name: order.name.clone(),
         total: order.entries.len(),
@@ -127,7 +125,6 @@ async fn write(
     trace: Option<String>,
 ) -> Result<Vec<Status>, Problem> {
     let id = batch.id;
-    join_group(app, batch, order).await?;
     let wanted = jobs_of(app, batch, &order.entries);
     // Skip the jobs that exist, so that repeated tries make progress.
     let (there, missing) = match written {
@@ -174,19 +171,6 @@ async fn cancel_new(app: &App, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
-}
-
-/// Adds the batch to its group, if any. This comes before any job is stored, so that every picture can be found through
-/// its group.
-async fn join_group(app: &App, batch: &Batch, order: &BatchOrder) -> Result<(), Problem> {
-    let (Some(id), Some(name)) = (batch.group, &order.group) else { return Ok(()) };
-    match app.table.join_group(batch, id, name).await.map_err(log_failure(batch.id))? {
-        Joined::Part => Ok(()),
-        Joined::Full => {
-            let rule = format!("already has {} parts, the maximum; use another group", Group::MAX_PARTS);
-            Err(Problem::field("/group", rule))
-        }
-    }
 }
 
 fn jobs_of(app: &App, batch: &Batch, entries: &[Entry]) -> Vec<Job> {

@@ -37,7 +37,6 @@ pub(crate) async fn submit(
         owner,
         fingerprint: order.fingerprint(),
         name: order.name,
-        group: None,
         total: 0,
         created_at: now,
         deadline_at: now + TIME_TO_START,

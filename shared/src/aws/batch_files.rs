@@ -74,20 +74,21 @@ impl BatchFiles {
         Ok(SignedUrl { url: put.uri().to_owned(), expires_at: self.signing.end(now, life).await })
     }
 
-    /// Presigns a GET of one of the service's own files.
+    /// Presigns a GET of one of the service's own files. The URL works for `life` from `now`, but not longer than the
+    /// signing credentials.
     pub async fn sign(
         &self,
         batch: BatchId,
         document: Document,
         now: Timestamp,
         life: Duration,
-    ) -> Result<String, ServiceError> {
+    ) -> Result<SignedUrl, ServiceError> {
         let get = self.client.get_object().bucket(&self.bucket).key(document.key(batch));
         let get = get
             .response_content_type("application/x-ndjson")
             .response_content_disposition(format!("attachment; filename=\"{}\"", document.file_name(batch)));
         let get = get.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
-        Ok(get.uri().to_owned())
+        Ok(SignedUrl { url: get.uri().to_owned(), expires_at: self.signing.end(now, life).await })
     }
 
     /// The input file; `None` if it was not uploaded.

@@ -35,7 +35,7 @@ pub use metrics::{Metrics, Output};
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
-pub use table::{Created, CreatedBatch, Joined, List, Page, Saved, SavedBatch, Table};
+pub use table::{AnyBatch, Created, CreatedBatch, List, Page, Saved, SavedBatch, Table};
 
 use self::signing::Signing;
 use crate::settings::{Settings, SettingsError};

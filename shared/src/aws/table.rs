@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 
-pub use self::batches::{CreatedBatch, Joined};
+pub use self::batches::{AnyBatch, CreatedBatch};
 pub use self::file_batches::SavedBatch;
 pub use self::lists::{List, Page};
 use self::rows::{Item, item_of, job_key, job_of, state_of};

@@ -1,4 +1,4 @@
-//! Batches and groups, and the creation of a batch's jobs.
+//! Batches, and the creation of a batch's jobs.
 
 use std::time::Duration;
 
@@ -6,16 +6,15 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{GroupRow, batch_item_of, batch_key, batch_of, file_batch_of, group_of};
+use super::rows::{any_batch_of, batch_item_of, batch_key, batch_of};
 use super::{Created, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::batch::Batch;
 use crate::caller::Owner;
-use crate::group::{BatchOrGroup, Group};
+use crate::file_batch::FileBatch;
 use crate::id::BatchId;
 use crate::job::{Job, Lease};
-use crate::label::GroupName;
 use crate::time::Timestamp;
 
 /// How many writes run at once. Each uses its own connection, and a small function is limited by CPU, not by waiting.
@@ -33,13 +32,27 @@ pub enum CreatedBatch {
     Existing(Batch),
 }
 
-/// The outcome of adding a batch to a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
-    /// The batch is a part of the group.
-    Part,
-    /// The group already has the maximum number of parts.
-    Full,
+/// A batch of either kind.
+#[derive(Debug)]
+pub enum AnyBatch {
+    /// Its jobs were in the request.
+    InRequest(Batch),
+    /// Its jobs come from a file.
+    FromFile(Box<FileBatch>),
+}
+
+impl AnyBatch {
+    /// What both kinds have.
+    pub fn batch(&self) -> &Batch {
+        match self {
+            Self::InRequest(batch) => batch,
+            Self::FromFile(file) => &file.batch,
+        }
+    }
+
+    pub(super) fn is_visible_to(&self, owner: &Owner, now: Timestamp) -> bool {
+        self.batch().owner == *owner && self.batch().expires_at > now
+    }
 }
 
 impl Table {
@@ -58,95 +71,15 @@ impl Table {
         self.get_item(batch_key(id)).await?.map(batch_of).transpose()
     }
 
-    /// The batch or group with this id; `None` if it belongs to another owner or has expired.
+    /// The batch with this id; `None` if it belongs to another owner or has expired.
     pub async fn get_owned_batch(
         &self,
         id: BatchId,
         owner: &Owner,
         now: Timestamp,
-    ) -> Result<Option<BatchOrGroup>, ServiceError> {
-        let Some(item) = self.get_item(batch_key(id)).await? else { return Ok(None) };
-        if let Some(file) = file_batch_of(&item) {
-            let file = file?;
-            let visible = file.batch.owner == *owner && file.batch.expires_at > now;
-            return Ok(visible.then(|| BatchOrGroup::File(Box::new(file))));
-        }
-        let whole = match group_of(&item) {
-            None => BatchOrGroup::Batch(batch_of(item)?),
-            Some(row) => {
-                let GroupRow { batch_owner, group_name, created_at, expires_at, parts } = row?;
-                BatchOrGroup::Group(Group {
-                    id,
-                    owner: batch_owner,
-                    name: group_name,
-                    created_at: Timestamp::from_ms(created_at),
-                    expires_at: Timestamp::from_ms(expires_at * 1000),
-                    parts: self.parts(parts.into_iter().collect(), now).await?,
-                })
-            }
-        };
-        Ok(Some(whole).filter(|whole| whole.owner() == owner && whole.expires_at() > now))
-    }
-
-    /// The unexpired batches with these ids, oldest first.
-    async fn parts(&self, ids: Vec<BatchId>, now: Timestamp) -> Result<Vec<Batch>, ServiceError> {
-        let items = self.read_items(ids.into_iter().map(batch_key)).await?;
-        let mut parts = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
-        parts.retain(|part| part.expires_at > now);
-        parts.sort_unstable_by_key(|part| (part.created_at, part.id));
-        Ok(parts)
-    }
-
-    /// Adds the batch to its group, which is created with its first part. Repeating this changes nothing.
-    ///
-    /// The group's record holds only a set of its parts' ids, so that one atomic write without a read suffices. Each
-    /// part extends its expiry.
-    pub async fn join_group(&self, batch: &Batch, group: BatchId, name: &GroupName) -> Result<Joined, ServiceError> {
-        // A part that is finished late must not shorten the expiry.
-        let last = "(attribute_not_exists(expires_at) OR expires_at <= :expires)";
-        match self.join(batch, group, name, "expires_at = :expires", last).await? {
-            Joined::Full => self.join(batch, group, name, "expires_at = expires_at", "expires_at > :expires").await,
-            joined => Ok(joined),
-        }
-    }
-
-    async fn join(
-        &self,
-        batch: &Batch,
-        group: BatchId,
-        name: &GroupName,
-        expiry: &str,
-        condition: &str,
-    ) -> Result<Joined, ServiceError> {
-        let part = AttributeValue::S(batch.id.to_string());
-        let result = self
-            .client
-            .update_item()
-            .table_name(&self.name)
-            .key("pk", key(group))
-            .update_expression(format!(
-                "SET batch_owner = :owner, group_name = :name, {expiry}, \
-                 created_at = if_not_exists(created_at, :now) ADD parts :parts",
-            ))
-            .condition_expression(format!(
-                "{condition} AND (attribute_not_exists(parts) OR size(parts) < :most OR contains(parts, :part))"
-            ))
-            .expression_attribute_values(":owner", AttributeValue::S(batch.owner.as_str().to_owned()))
-            .expression_attribute_values(":name", AttributeValue::S(name.as_str().to_owned()))
-            .expression_attribute_values(":expires", AttributeValue::N(batch.expires_at.secs_ceil().to_string()))
-            .expression_attribute_values(":now", AttributeValue::N(batch.created_at.ms().to_string()))
-            .expression_attribute_values(":parts", AttributeValue::Ss(vec![batch.id.to_string()]))
-            .expression_attribute_values(":part", part)
-            .expression_attribute_values(":most", AttributeValue::N(Group::MAX_PARTS.to_string()))
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(Joined::Part),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Joined::Full),
-                _ => Err(ServiceError::new(SERVICE, &error)),
-            },
-        }
+    ) -> Result<Option<AnyBatch>, ServiceError> {
+        let batch = self.get_item(batch_key(id)).await?.map(any_batch_of).transpose()?;
+        Ok(batch.filter(|batch| batch.is_visible_to(owner, now)))
     }
 
     /// Passes the right to write a batch's jobs from the holder of `before` to `after`, or to nobody once they are

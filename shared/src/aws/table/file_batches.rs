@@ -22,7 +22,7 @@ pub enum SavedBatch {
 }
 
 impl Table {
-    /// Creates a batch from a file. Returns the unexpired batch or group that has its id already, if there is one: a
+    /// Creates a batch from a file. Returns the unexpired batch that has its id already, if there is one: a
     /// batch from a file, or `None` for any other.
     pub async fn create_file_batch(&self, batch: &FileBatch) -> Result<Option<Option<FileBatch>>, ServiceError> {
         let existing = self.put_new(file_item_of(batch), batch.batch.created_at).await?;

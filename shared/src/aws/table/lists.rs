@@ -7,11 +7,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{Item, any_batch_of, batches_of, job_id, job_key, job_of, part_key};
-use super::{SERVICE, Table};
+use super::{AnyBatch, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::batch::Batch;
 use crate::caller::Owner;
-use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
 use crate::job::{Job, Status};
 use crate::time::Timestamp;
@@ -24,8 +23,6 @@ const QUERIES_PER_PAGE: usize = 8;
 const ITEMS_PER_READ: usize = 100;
 
 const READS_AT_ONCE: usize = 8;
-
-const BATCHES_AT_ONCE: usize = 16;
 
 const TRIES: u32 = 5;
 
@@ -109,13 +106,13 @@ impl Table {
         limit: usize,
         after: Option<String>,
         now: Timestamp,
-    ) -> Result<(Vec<BatchOrGroup>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<AnyBatch>, Option<String>), ServiceError> {
         let (keys, next) = self.query(&batches_of(owner), limit, after).await?;
         let items = self.read_items(keys.into_iter().map(|(key, _)| key)).await?;
         let mut batches = items.into_iter().map(any_batch_of).collect::<Result<Vec<_>, _>>()?;
-        batches.retain(|batch| batch.owner() == owner && batch.expires_at() > now);
+        batches.retain(|batch| batch.is_visible_to(owner, now));
         // BatchGetItem returns items in no particular order.
-        batches.sort_unstable_by_key(|batch| Reverse((batch.created_at(), batch.id())));
+        batches.sort_unstable_by_key(|batch| Reverse((batch.batch().created_at, batch.batch().id)));
         Ok((batches, next))
     }
 
@@ -145,12 +142,6 @@ impl Table {
             Some((job_id(item.get("pk")?.as_s().ok()?)?, status))
         };
         items.iter().map(|item| state(item).ok_or_else(|| ServiceError::corrupt(SERVICE))).collect()
-    }
-
-    /// The same for several batches, in order.
-    pub async fn states_of_batches(&self, batches: &[Batch]) -> Result<Vec<Vec<(JobId, Status)>>, ServiceError> {
-        let reads: Vec<_> = batches.iter().map(|batch| self.states_of_batch(batch.id)).collect();
-        stream::iter(reads).buffered(BATCHES_AT_ONCE).try_collect().await
     }
 
     /// The jobs at the next `limit` positions of a list, each with its position, and the position after them.

@@ -1,23 +1,22 @@
 //! The items of the table.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
 use serde_dynamo::aws_sdk_dynamodb_1::{from_attribute_value, from_item, to_attribute_value, to_item};
 use uuid::Uuid;
 
-use super::SERVICE;
+use super::{AnyBatch, SERVICE};
 use crate::aws::ServiceError;
 use crate::batch::{Batch, Counts};
 use crate::batch_file::{Format, LineFault, Position};
 use crate::caller::Owner;
 use crate::file_batch::{Action, Admitted, Checked, FileBatch, Input, InputFile, OnBadLine, Pass, Progress, Stage};
-use crate::group::BatchOrGroup;
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
-use crate::label::{BatchName, CustomId, GroupName};
+use crate::label::{BatchName, CustomId};
 use crate::order::{DeadlineHours, Model, Order};
 use crate::time::Timestamp;
 
@@ -237,8 +236,6 @@ struct BatchRow {
     owner: Option<String>,
     batch_owner: Owner,
     name: Option<BatchName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    group_id: Option<BatchId>,
     total: usize,
     created_at: i64,
     #[serde(default)]
@@ -258,7 +255,6 @@ pub(super) fn batch_item_of(batch: &Batch) -> Item {
         owner: Some(batches_of(&batch.owner)),
         batch_owner: batch.owner.clone(),
         name: batch.name.clone(),
-        group_id: batch.group,
         total: batch.total,
         created_at: batch.created_at.ms(),
         deadline_at: Some(batch.deadline_at.ms()),
@@ -282,7 +278,6 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
         id: row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?,
         owner: row.batch_owner,
         name: row.name,
-        group: row.group_id,
         total: row.total,
         created_at,
         deadline_at: row.deadline_at.map_or(created_at + Batch::LONGEST_DEADLINE, Timestamp::from_ms),
@@ -416,26 +411,11 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
 }
 
 /// Parses a batch of either kind.
-pub(super) fn any_batch_of(item: Item) -> Result<BatchOrGroup, ServiceError> {
+pub(super) fn any_batch_of(item: Item) -> Result<AnyBatch, ServiceError> {
     match file_batch_of(&item) {
-        Some(file) => Ok(BatchOrGroup::File(Box::new(file?))),
-        None => Ok(BatchOrGroup::Batch(batch_of(item)?)),
+        Some(file) => Ok(AnyBatch::FromFile(Box::new(file?))),
+        None => Ok(AnyBatch::InRequest(batch_of(item)?)),
     }
-}
-
-/// A group's item. It has a batch's key and a batch's attribute for the owner.
-#[derive(Deserialize)]
-pub(super) struct GroupRow {
-    pub(super) batch_owner: Owner,
-    pub(super) group_name: GroupName,
-    pub(super) created_at: i64,
-    pub(super) expires_at: i64,
-    pub(super) parts: HashSet<BatchId>,
-}
-
-/// Parses a group; `None` if the item is a batch.
-pub(super) fn group_of(item: &Item) -> Option<Result<GroupRow, ServiceError>> {
-    item.contains_key("parts").then(|| from_item(item.clone()).map_err(|_| ServiceError::corrupt(SERVICE)))
 }
 
 #[cfg(test)]
@@ -549,7 +529,6 @@ mod tests {
             id: BatchId::new(),
             owner: Owner::new("alice"),
             name: Some("Friday".to_owned().try_into().expect("a good name")),
-            group: Some(BatchId::new()),
             total: 3,
             created_at: now,
             deadline_at: now,
@@ -558,7 +537,7 @@ mod tests {
             writing: Some(Lease::new(now)),
             canceled_at: Some(now),
         };
-        for batch in [Batch { name: None, group: None, writing: None, canceled_at: None, ..batch.clone() }, batch] {
+        for batch in [Batch { name: None, writing: None, canceled_at: None, ..batch.clone() }, batch] {
             assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
         }
     }
@@ -570,7 +549,6 @@ mod tests {
             id: BatchId::new(),
             owner: Owner::new("alice"),
             name: None,
-            group: None,
             total: 3,
             created_at: now,
             deadline_at: now,
