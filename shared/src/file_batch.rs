@@ -240,6 +240,8 @@ pub struct FileBatch {
     pub stage: Stage,
     /// When it was started. Its jobs have this creation time.
     pub started_at: Option<Timestamp>,
+    /// When it was last retried.
+    pub retried_at: Option<Timestamp>,
     /// The file that was checked.
     pub file: Option<InputFile>,
     /// What the check found.
@@ -280,6 +282,7 @@ impl FileBatch {
             fence: 0,
             stage: Stage::AwaitingInput,
             started_at: None,
+            retried_at: None,
             file: None,
             checked: Checked::default(),
             admitted: Admitted::default(),
@@ -435,6 +438,7 @@ impl FileBatch {
         let mut next = self.next().watched();
         next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
         next.retry_keys = self.retry_keys.with(key);
+        next.retried_at = Some(now);
         next.batch.deadline_at = now + DeadlineHours::or(self.input.deadline_hours, deadline);
         next.batch.expires_at = (now + retention).whole_secs();
         Ok(Some(next))
@@ -472,6 +476,11 @@ impl FileBatch {
                 status => status,
             },
         }
+    }
+
+    /// For how long the function `batch` has been at work on it, since its start or its last retry.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.retried_at.or(self.started_at).map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// Whether the function `batch` has something to do.

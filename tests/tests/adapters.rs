@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use serde_json::{Value, json};
-use shared::aws::{Aws, Created, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
+use shared::aws::{Aws, Created, Document, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
 use shared::image::{ImageFacts, Variant};
 use shared::job::{ErrorCode, Lease};
 use shared::order::{Model, Order, OutputFormat};
 use shared::poster::{Lettering, Placement, Style};
-use shared::{Job, JobId, Owner, Timestamp};
+use shared::{BatchId, Job, JobId, Owner, Timestamp};
 use tests::interceptor::{Action, Call, Interceptor};
 use tests::pipeline::Pipeline;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -361,5 +361,27 @@ async fn each_owner_has_a_message_group_of_its_own() {
         .collect();
     assert_eq!((&groups[0], &groups[2]), (&groups[1], &groups[3]), "alone or among many");
     assert_ne!(groups[0], groups[2], "the tickets of one owner must not keep those of another waiting");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_of_many_parts_is_written_whole_or_not_at_all() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let bucket = pipeline.ready().bucket.clone();
+    let (files, batch) = (pipeline.stack.aws().batch_files(bucket.clone()), BatchId::new());
+    let line = |number: usize| format!("{number:>1000}");
+    let mut abandoned = files.write(batch, Document::Faults);
+    let mut writer = files.write(batch, Document::Faults);
+    for number in 0..20_000 {
+        abandoned.line(&line(number)).await.expect("the bucket answers");
+        writer.line(&line(number)).await.expect("the bucket answers");
+    }
+    abandoned.abandon().await.expect("the bucket answers");
+    assert_eq!(pipeline.pictures().await, [""; 0], "nothing is to be seen before the end");
+    writer.finish().await.expect("the bucket answers");
+    let get = pipeline.s3().get_object().bucket(bucket).key(format!("batches/{batch}/faults.ndjson"));
+    let body = get.send().await.expect("it is there").body.collect().await.expect("S3 answers").into_bytes();
+    let expected: String = (0..20_000).map(|number| format!("{:?}\n", line(number))).collect();
+    assert!(body == expected, "{} bytes instead of {}", body.len(), expected.len());
     pipeline.stop().await;
 }

@@ -1,15 +1,17 @@
 //! The function `batch`: from an uploaded file to results.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Value, json};
-use shared::aws::SavedBatch;
+use shared::aws::{Created, SavedBatch};
 use shared::batch::{Batch, BatchStatus};
 use shared::file_batch::{FileBatch, FileBatchOrder, InputFile, Stage};
-use shared::order::Model;
+use shared::job::Membership;
+use shared::order::{Model, Order};
 use shared::ticket::BatchTicket;
-use shared::{BatchId, JobId, Owner};
+use shared::{BatchId, Job, JobId, Owner};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery};
 use tests::wire::{Disturbance, Wire};
@@ -19,13 +21,18 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A batch with this file, which is started.
 pub(crate) async fn started(pipeline: &Pipeline, order: Value, file: &str) -> BatchId {
+    started_with(pipeline, order, file, HOUR).await
+}
+
+/// The same, if new jobs have this deadline.
+async fn started_with(pipeline: &Pipeline, order: Value, file: &str, deadline: Duration) -> BatchId {
     let batch = awaiting(pipeline, order).await;
     upload(pipeline, batch.batch.id, file).await;
     let head = pipeline.s3().head_object().bucket(&pipeline.ready().bucket).key(input_key(batch.batch.id));
     let head = head.send().await.expect("the file is there");
     let file = InputFile { etag: head.e_tag.expect("an entity tag"), bytes: file.len() as u64 };
     let now = pipeline.clock.now();
-    let batch = batch.start(file, now, HOUR, 30 * DAY).expect("it is in time").expect("it was not started before");
+    let batch = batch.start(file, now, deadline, 30 * DAY).expect("it is in time").expect("it was not started before");
     save(pipeline, &batch).await;
     batch.batch.id
 }
@@ -396,6 +403,45 @@ async fn a_file_that_is_not_checked_in_time_is_invalid_and_not_checked_for_ever(
     assert_eq!((batch.stage, batch.batch.total), (Stage::Invalid, 0));
     assert!(batch.checked.first_faults[0].detail.contains("in time"), "{:?}", batch.checked.first_faults);
     assert!(step(&pipeline, id).await, "nothing more is done");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_paints_no_job_of_an_earlier_batch_with_the_same_key() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(3)).await;
+    // It was retried, so that it outlives its batch.
+    let order = Order::parse(json!({ "prompt": "Another heist" }), "", Model::Core).expect("a good order");
+    let (owner, now) = (Owner::new(local::EVERYONE), pipeline.clock.now());
+    let membership = Membership { batch: id, part: 0, custom_id: None };
+    let earlier = Job::new(JobId::in_batch(id, 1), owner, order, now, HOUR, 30 * DAY);
+    let earlier = Job { membership: Some(membership), fence: 1, ..earlier };
+    assert!(matches!(pipeline.table().create(&earlier).await, Ok(Created::New)));
+    pipeline.clock.advance(Duration::from_secs(1));
+    assert!(!step(&pipeline, id).await, "the earlier job has not ended");
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);
+    assert!(pipeline.work(JobId::in_batch(id, 1), 1).await);
+    assert!(step(&pipeline, id).await);
+    let counts = record(&pipeline, id).await.progress.counts;
+    assert_eq!((counts.canceled, counts.succeeded), (2, 1));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_looked_at_no_more_often_when_the_deadline_of_new_jobs_was_shortened() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started_with(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(1), 96 * HOUR).await;
+    assert!(!step(&pipeline, id).await);
+    pipeline.clock.advance(10 * HOUR);
+    let hidden = Arc::new(Mutex::new(Vec::new()));
+    let seen = hidden.clone();
+    let (_, apps) = pipeline.intercept(move |call| {
+        seen.lock().expect("no panic").extend(call.json()["VisibilityTimeout"].as_u64());
+        Action::Pass
+    });
+    batch::handle(&apps.batch, ticket(id)).await.expect("it answers");
+    assert_eq!(hidden.lock().expect("no panic").last(), Some(&900), "and not five seconds");
+    pipeline.work(JobId::in_batch(id, 0), 1).await;
     pipeline.stop().await;
 }
 

@@ -39,6 +39,17 @@ pub(crate) async fn admit(app: &App, batch: &FileBatch, end: Instant) -> Result<
             cancel_new(app, stored).await?;
             return Ok(Step::Go(Box::new(now)));
         }
+        // A retried job may outlive its batch, and so collide with the next batch of the same key.
+        if !stored
+            .iter()
+            .zip(&jobs)
+            .all(|(job, wanted)| job.order == wanted.order && job.membership == wanted.membership)
+        {
+            tracing::error!(batch.id = %id, "a job of an earlier batch with the same key is in the way");
+            let ours = stored.into_iter().filter(|job| job.created_at == jobs[0].created_at);
+            cancel_new(app, ours.collect()).await?;
+            return save(app, current.stop_admission(app.clock.now())).await;
+        }
         let tickets: Vec<_> = stored.iter().filter_map(|job| Ticket::for_unfinished(job, None)).collect();
         app.jobs.send_batch(&tickets, &current.batch.owner).await?;
         let admitted = Admitted { jobs: current.admitted.jobs + jobs.len(), position: lines.position() };

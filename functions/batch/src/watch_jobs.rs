@@ -10,7 +10,6 @@ use shared::aws::{Saved, ServiceError};
 use shared::batch::Counts;
 use shared::file_batch::Progress;
 use shared::job::{ErrorCode, Status};
-use shared::order::DeadlineHours;
 use shared::{FileBatch, JobId};
 
 use crate::App;
@@ -62,9 +61,7 @@ pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
         progress.counts.queued += queued;
         progress.open_parts.push(part);
     }
-    let deadline = DeadlineHours::or(batch.input.deadline_hours, app.deadline);
-    let elapsed = deadline.saturating_sub(batch.batch.deadline_at.since(now));
-    let delay = until_next_look(&progress, elapsed);
+    let delay = until_next_look(&progress, batch.age(now));
     let have_ended = progress.open_parts.is_empty();
     match save(app, batch.looked(progress)).await? {
         // Its owner may have asked for something in the meantime.

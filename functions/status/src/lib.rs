@@ -23,7 +23,7 @@ use shared::aws::{AnyBatch, Aws, BatchFiles, Document, Images, Queue, Table};
 use shared::cursor::CursorKey;
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, FileBatch, Job, JobState, Owner, Problem, Timestamp};
+use shared::{Clock, FileBatch, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
 use crate::list_batches::Range;
@@ -34,8 +34,8 @@ use crate::pace::Pace;
 /// How often a client should look at a batch until its estimated end.
 const LOOKS: u64 = 4;
 
-/// A client that waits for the function `batch` asks again after this part of the time since the batch was started. The
-/// function itself looks at a batch no more often in the end.
+/// A client that waits for the function `batch` asks again after this part of the batch's age. In the end, the function
+/// itself looks at a batch no more often.
 const PART_OF_AGE: u32 = 50;
 
 /// The function's clients and settings.
@@ -204,12 +204,13 @@ async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer
     Ok(match get_batch::get(app, request.id()?, owner).await? {
         AnyBatch::InRequest(batch) => {
             let counts = get_batch::count(app, &batch).await?;
-            batch_answer(app, 200, BatchView::new(&batch, counts, &base), None)
+            batch_answer(app, 200, BatchView::new(&batch, counts, &base), Duration::ZERO)
         }
         AnyBatch::FromFile(file) => {
             let counts = count_file_batch::count(app, &file).await?;
-            let view = BatchView::of_file(&file, counts, app.clock.now(), &base);
-            batch_answer(app, 200, view, file.started_at)
+            let now = app.clock.now();
+            let view = BatchView::of_file(&file, counts, now, &base);
+            batch_answer(app, 200, view, file.age(now))
         }
     })
 }
@@ -251,31 +252,28 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
     Ok(match get_batch::get(app, request.id()?, owner).await? {
         AnyBatch::InRequest(batch) => {
             let counts = cancel_batch::cancel(app, batch.clone()).await?;
-            batch_answer(app, 200, BatchView::new(&batch, counts, &base), None)
+            batch_answer(app, 200, BatchView::new(&batch, counts, &base), Duration::ZERO)
         }
         AnyBatch::FromFile(file) => {
             let file = cancel_file_batch::cancel(app, *file).await?;
             let now = app.clock.now();
             let view = BatchView::of_file(&file, file.last_counts(now), now, &base);
-            batch_answer(app, 202, view, file.started_at)
+            batch_answer(app, 202, view, file.age(now))
         }
     })
 }
 
-/// Shows a batch. One from a file was started at `started_at`.
-fn batch_answer(app: &App, status: u16, view: BatchView, started_at: Option<Timestamp>) -> Answer {
+/// Shows a batch. The function `batch` has been at work on it for `age`.
+fn batch_answer(app: &App, status: u16, view: BatchView, age: Duration) -> Answer {
     let answer = Answer::json(status, &view);
     if !view.status.is_active() {
         return answer;
     }
     let left = (view.counts.queued + view.counts.running) as u64;
-    match started_at {
-        // No job is left, but the file is being checked, or its results are written after the next look. The looks at an
-        // old batch are far apart.
-        Some(started_at) if left == 0 => answer.retry_after(app.clock.now().since(started_at) / PART_OF_AGE),
-        // The closer a batch is to its end, the sooner its next news.
-        _ => answer.retry_after(app.pace.time_for(left.div_ceil(LOOKS))),
-    }
+    // The closer a batch is to its end, the sooner its next news. Without a job left, its file is being checked, or its
+    // results are written after the next look, and the looks at an old batch are far apart.
+    let wait = if left == 0 { age / PART_OF_AGE } else { app.pace.time_for(left.div_ceil(LOOKS)) };
+    answer.retry_after(wait)
 }
 
 async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {

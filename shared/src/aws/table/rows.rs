@@ -304,6 +304,8 @@ pub(super) struct FileRow {
     jobs_per_part: usize,
     base_url: String,
     started_at: Option<i64>,
+    #[serde(default)]
+    retried_at: Option<i64>,
     etag: Option<String>,
     bytes: Option<u64>,
     checked_lines: u64,
@@ -343,6 +345,7 @@ pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
         jobs_per_part: batch.jobs_per_part,
         base_url: batch.base_url.clone(),
         started_at: batch.started_at.map(Timestamp::ms),
+        retried_at: batch.retried_at.map(Timestamp::ms),
         etag: batch.file.as_ref().map(|file| file.etag.clone()),
         bytes: batch.file.as_ref().map(|file| file.bytes),
         checked_lines: batch.checked.lines,
@@ -392,6 +395,7 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
             fence: row.fence,
             stage: row.stage,
             started_at: row.started_at.map(Timestamp::from_ms),
+            retried_at: row.retried_at.map(Timestamp::from_ms),
             file: row.etag.zip(row.bytes).map(|(etag, bytes)| InputFile { etag, bytes }),
             checked: Checked {
                 lines: row.checked_lines,
@@ -421,8 +425,10 @@ pub(super) fn any_batch_of(item: Item) -> Result<AnyBatch, ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch_file::MAX_LINES;
+    use crate::file_batch::{FIRST_FAULTS, JOBS_PER_PART, MAX_DEFAULTS_BYTES};
     use crate::job::{Attempt, ErrorCode};
-    use crate::order::{Model, OutputFormat};
+    use crate::order::{Metadata, Model, OutputFormat};
     use crate::poster::{Contrast, Lettering, Placement, Style};
     use serde_json::json;
     use std::time::Duration;
@@ -542,9 +548,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_batch_from_a_file_reads_back_as_it_was_written() {
-        let now = Timestamp::from_ms(1_795_000_000_123);
+    fn file_batch(now: Timestamp) -> FileBatch {
         let batch = Batch {
             id: BatchId::new(),
             owner: Owner::new("alice"),
@@ -564,12 +568,19 @@ mod tests {
             model: Model::Ultra,
             deadline_hours: Some(DeadlineHours::parse(&json!(5)).expect("a good deadline")),
         };
-        let new = FileBatch::new(batch, input, "https://example.com/v1".to_owned());
+        FileBatch::new(batch, input, "https://example.com/v1".to_owned())
+    }
+
+    #[test]
+    fn a_batch_from_a_file_reads_back_as_it_was_written() {
+        let now = Timestamp::from_ms(1_795_000_000_123);
+        let new = file_batch(now);
         let fault = LineFault { line: 2, pointer: "/prompt".to_owned(), detail: "is required".to_owned() };
         let full = FileBatch {
             fence: 7,
             stage: Stage::InProgress,
             started_at: Some(now),
+            retried_at: Some(now),
             file: Some(InputFile { etag: "\"a\"".to_owned(), bytes: 5 }),
             checked: Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault], is_of_file: false },
             admitted: Admitted {
@@ -588,6 +599,35 @@ mod tests {
             assert_eq!(read.expect("it reads back"), batch);
         }
         assert!(file_batch_of(&Item::new()).is_none());
+    }
+
+    /// The size of a value as DynamoDB counts it, or a little more, see
+    /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>.
+    fn size_of(value: &AttributeValue) -> usize {
+        match value {
+            AttributeValue::S(text) => text.len(),
+            AttributeValue::N(_) => 21,
+            AttributeValue::M(map) => {
+                3 + map.iter().map(|(name, value)| 1 + name.len() + size_of(value)).sum::<usize>()
+            }
+            AttributeValue::L(values) => 3 + values.iter().map(|value| 1 + size_of(value)).sum::<usize>(),
+            _ => 1,
+        }
+    }
+
+    #[test]
+    fn the_largest_record_of_a_batch_from_a_file_fits_into_an_item() {
+        let wide = |chars: usize| "\u{1f3ac}".repeat(chars);
+        let fault = LineFault { line: MAX_LINES, pointer: wide(300), detail: wide(600) };
+        let column = format!("metadata.{}", wide(Metadata::MAX_KEY_CHARS));
+        let mut batch = file_batch(Timestamp::from_ms(0));
+        batch.checked.first_faults = vec![fault; FIRST_FAULTS];
+        batch.admitted.position.header = Some(vec![column; 100]);
+        batch.progress.open_parts = (0..MAX_LINES as usize / JOBS_PER_PART).collect();
+        batch.base_url = wide(1000);
+        batch.input.defaults.insert("x".to_owned(), "x".repeat(MAX_DEFAULTS_BYTES).into());
+        let size = size_of(&AttributeValue::M(file_item_of(&batch)));
+        assert!(size < 400_000 * 3 / 4, "{size}");
     }
 
     #[test]
