@@ -269,6 +269,8 @@ pub enum Refused {
     NotAdmitted,
     /// It is being canceled.
     BeingCanceled,
+    /// Its jobs were kept as long as any, and are deleted.
+    Deleted,
 }
 
 impl FileBatch {
@@ -434,6 +436,9 @@ impl FileBatch {
             (Stage::Checking | Stage::Admitting, _) => return Err(Refused::NotAdmitted),
             (_, Some(Pass { action: Action::Cancel, .. })) => return Err(Refused::BeingCanceled),
             (Stage::InProgress | Stage::Ended, _) => {}
+        }
+        if self.started_at.is_some_and(|at| at + retention <= now) {
+            return Err(Refused::Deleted);
         }
         let mut next = self.next().watched();
         next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
@@ -649,5 +654,9 @@ mod tests {
         assert_eq!(refused(awaiting().cancel(now).expect("canceled")), Refused::NoJobs);
         assert_eq!(refused(checked(3)), Refused::NotAdmitted);
         assert_eq!(refused(watched(3).cancel(now).expect("canceled")), Refused::BeingCanceled);
+        let ended = watched(3).end(counts(2, 1), Uuid::nil());
+        let late = ended.started_at.expect("it was started") + 24 * HOUR;
+        assert_eq!(ended.retry(None, late, HOUR, 24 * HOUR), Err(Refused::Deleted));
+        assert!(ended.retry(None, late, HOUR, 25 * HOUR).is_ok());
     }
 }

@@ -235,6 +235,7 @@ impl Problem {
                 Refused::NotAdmitted => {
                     "The jobs of the batch are not all queued yet. Wait until its status is in_progress."
                 }
+                Refused::Deleted => "The jobs of the batch are no longer kept. Submit a new batch.",
                 Refused::BeingCanceled => "The batch is being canceled. Wait until it has ended, then retry it.",
             }
             .to_owned(),

@@ -7,7 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Value, json};
 use shared::aws::{Created, SavedBatch};
 use shared::batch::{Batch, BatchStatus};
-use shared::file_batch::{FileBatch, FileBatchOrder, InputFile, Stage};
+use shared::file_batch::{Checked, FileBatch, FileBatchOrder, InputFile, Progress, Stage};
 use shared::job::Membership;
 use shared::order::{Model, Order};
 use shared::ticket::BatchTicket;
@@ -380,6 +380,42 @@ async fn a_cancellation_during_a_look_is_done_at_once() {
     let apps = &slow.batch;
     let (answer, ()) = tokio::join!(batch::handle(apps, ticket(id)), cancel);
     assert!(answer.expect("it answers").batch_item_failures.is_empty(), "both jobs are canceled");
+    pipeline.stop().await;
+}
+
+/// Delivers the batch's ticket to an invocation whose time is over when it has read from the file.
+async fn slow_step(pipeline: &Pipeline, id: BatchId) -> bool {
+    let (slow, apps) =
+        pipeline.intercept(|call| if call.request.uri().contains("GetObject") { Action::Hold } else { Action::Pass });
+    let mut event = ticket(id);
+    // The function begins nothing in the last half minute of an invocation.
+    event.context.deadline -= 58_000;
+    let wait = async {
+        slow.held().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        slow.resume();
+    };
+    let (answer, ()) = tokio::join!(batch::handle(&apps.batch, event), wait);
+    answer.expect("it answers").batch_item_failures.is_empty()
+}
+
+#[tokio::test]
+async fn results_that_take_too_long_are_left_to_another_invocation() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(3)).await;
+    let now = pipeline.clock.now();
+    let checked = record(&pipeline, id).await.checked(Checked { lines: 3, jobs: 3, ..Checked::default() });
+    let canceled = checked.cancel(now).expect("it has not ended");
+    let stopped = canceled.stop_admission(now);
+    let passed = stopped.passed(None);
+    let looked = passed.looked(Progress::default());
+    for next in [checked, canceled, stopped, passed, looked] {
+        save(&pipeline, &next).await;
+    }
+    assert!(!slow_step(&pipeline, id).await, "its time is over");
+    assert_eq!(record(&pipeline, id).await.stage, Stage::InProgress);
+    assert!(step(&pipeline, id).await);
+    assert_eq!(document(&pipeline, id, "results").await.len(), 3);
     pipeline.stop().await;
 }
 

@@ -47,7 +47,7 @@ pub(crate) async fn advance(app: &App, delivery: Delivery<BatchTicket>, end: Ins
             (Stage::Admitting, _) => admit_jobs::admit(app, &batch, end).await?,
             (Stage::InProgress, Some(pass)) => change_jobs::change(app, &batch, pass).await?,
             (Stage::InProgress, None) if batch.progress.open_parts.is_empty() => {
-                write_results::write(app, &batch).await?
+                write_results::write(app, &batch, end).await?
             }
             (Stage::InProgress, None) => watch_jobs::watch(app, &batch).await?,
             (Stage::AwaitingInput | Stage::Invalid | Stage::Ended, _) => return Ok(Verdict::Done),

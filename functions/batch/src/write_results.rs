@@ -12,11 +12,12 @@ use shared::job::{JobError, JobState, Status};
 use shared::label::CustomId;
 use shared::poster::Lettering;
 use shared::{FileBatch, Job, JobId};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::App;
 use crate::lines::{Lines, Next};
-use crate::step::{Step, save};
+use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
 
 /// How many lines are written together. It bounds the memory when the jobs are large.
 const LINES_AT_ONCE: usize = 200;
@@ -66,7 +67,7 @@ enum Wanted {
 ///
 /// The jobs are read from the table itself, not from its index, which may lag behind. If one has not ended after all, the
 /// batch goes on.
-pub(crate) async fn write(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
+pub(crate) async fn write(app: &App, batch: &FileBatch, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Some(Lines::from(app, batch, Position::default()));
     let id = Uuid::new_v4();
     let mut results = app.files.write(batch.batch.id, Document::Results(id));
@@ -75,6 +76,12 @@ pub(crate) async fn write(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
         let wanted = next_lines(&mut lines, batch, &mut index).await?;
         if wanted.is_empty() {
             break;
+        }
+        // A million lines take a fraction of an invocation, unless the table or the bucket is slow.
+        if Instant::now() + MARGIN >= end {
+            results.abandon().await?;
+            tracing::error!(batch.id = %batch.batch.id, "cannot write results within one invocation");
+            return Ok(Step::Wait(OTHER_AT_WORK));
         }
         match write_lines(app, batch, &wanted, &mut results).await? {
             Some(written) => counts = [counts, written].into_iter().sum(),
