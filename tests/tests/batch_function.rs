@@ -464,6 +464,23 @@ async fn a_batch_paints_no_job_of_an_earlier_batch_with_the_same_key() {
 }
 
 #[tokio::test]
+async fn a_large_batch_lets_others_have_their_turn() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(2001)).await;
+    let app = batch::App::clone(&pipeline.stack.apps().batch).with_turn(Duration::from_millis(1));
+    let mut turns = 0;
+    while record(&pipeline, id).await.admitted.jobs < 2001 {
+        let answer = batch::handle(&app, ticket(id)).await.expect("it answers");
+        assert_eq!(answer.batch_item_failures.len(), 1, "the ticket comes back");
+        turns += 1;
+    }
+    assert!(turns >= 4, "the check and each part have a turn of their own: {turns}");
+    save(&pipeline, &record(&pipeline, id).await.cancel(pipeline.clock.now()).expect("it has not ended")).await;
+    assert!(step(&pipeline, id).await);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_batch_is_looked_at_no_more_often_when_the_deadline_of_new_jobs_was_shortened() {
     let pipeline = Pipeline::without_event_sources().await;
     let id = started_with(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(1), 96 * HOUR).await;

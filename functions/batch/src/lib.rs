@@ -22,6 +22,10 @@ use tokio::time::Instant;
 /// How long after the end of an invocation its message becomes visible again.
 const AFTER_THE_END: Duration = Duration::from_secs(60);
 
+/// How long an invocation admits, cancels or retries the jobs of one batch. Only a few invocations run at once, so that
+/// otherwise the batches of others would wait for a quarter of an hour.
+const TURN: Duration = Duration::from_secs(60);
+
 /// The function's clients and settings.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -39,6 +43,7 @@ pub struct App {
     /// How long jobs and pictures are kept.
     retention: Duration,
     url_life: Duration,
+    turn: Duration,
 }
 
 impl App {
@@ -70,7 +75,13 @@ impl App {
             deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
             retention: Duration::from_secs(u64::from(retention_days) * 86_400),
             url_life: Duration::from_secs(u64::from(url_life)),
+            turn: TURN,
         })
+    }
+
+    /// Works on one batch for so long, to see in a test what happens then.
+    pub fn with_turn(self, turn: Duration) -> Self {
+        Self { turn, ..self }
     }
 }
 

@@ -38,13 +38,15 @@ pub(crate) async fn advance(app: &App, delivery: Delivery<BatchTicket>, end: Ins
         return Ok(Verdict::Done);
     };
     let mut batch = Box::new(batch);
-    while Instant::now() + MARGIN < end {
+    // A check and the results take longer, but cannot be interrupted.
+    let turn = end.min(Instant::now() + app.turn + MARGIN);
+    while Instant::now() + MARGIN < turn {
         let step = match (batch.stage, &batch.pass) {
             (Stage::Checking, _) => check_file::check(app, &batch, end).await?,
             (Stage::Admitting, _) if batch.batch.canceled_at.is_some() => {
                 save(app, batch.stop_admission(app.clock.now())).await?
             }
-            (Stage::Admitting, _) => admit_jobs::admit(app, &batch, end).await?,
+            (Stage::Admitting, _) => admit_jobs::admit(app, &batch, turn).await?,
             (Stage::InProgress, Some(pass)) => change_jobs::change(app, &batch, pass).await?,
             (Stage::InProgress, None) if batch.progress.open_parts.is_empty() => {
                 write_results::write(app, &batch, end).await?
