@@ -270,6 +270,26 @@ test("a batch of twelve is dropped as a file, counted while it runs, and hangs i
   await page.locator("#counts", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
   await page.getByRole("link", { name: "Show all posters" }).click();
   await page.locator("#wall-title", { hasText: "The wall" }).waitFor();
+
+  // On the wall it is a set, which opens, and closes with the back button.
+  const set = page.locator("#posters .set", { hasText: "festival" });
+  await set.locator("small", { hasText: "12 posters: 11 ready, 1 failed." }).waitFor();
+  await page.waitForFunction(() => [...document.querySelectorAll(".set img")].filter((image) => image.naturalWidth === 400).length === 4);
+  await inspect(page, "set", "#wall");
+  await set.getByRole("link").press("Enter");
+  await page.waitForSelector("#wall-title:focus");
+  await until("Its posters", async () => (await page.locator("#posters li").count()) === 12);
+  assert.equal(await page.locator("#posters .set").count(), 0);
+  await page.goBack();
+  await page.locator("#wall-title", { hasText: "The wall" }).waitFor();
+  await until("The focus", () => set.getByRole("link").evaluate((link) => link === document.activeElement));
+  await page.goForward();
+  await until("Its posters", async () => (await page.locator("#posters li").count()) === 12);
+  await page.goBack();
+  await page.getByRole("radio", { name: "Waiting" }).check();
+  await page.getByText("No posters with this filter.").waitFor();
+  await page.getByRole("radio", { name: "Failed" }).check();
+  await set.waitFor();
 });
 
 /** Sends the films that are chosen or typed, and returns the id of their batch. */
@@ -462,25 +482,60 @@ test("a batch is followed over a reload, canceled and retried", async () => {
   assert.match(sent.join(), /^\/batches\/[^/]*\/retry$/);
 });
 
-test("the wall shows the newest posters first, and more on request", async () => {
-  const batch = { defaults: { aspect_ratio: "1:1" }, jobs: Array.from({ length: 30 }, (_, index) => ({ prompt: `Film ${index}, nsfw` })) };
-  const { id } = await api("/batches", { method: "POST", headers, body: JSON.stringify(batch) });
-  await until("The end of the batch", async () => (await api(`/batches/${id}`)).status !== "in_progress");
-  const page = await open(stack);
-  const count = () => page.locator("#posters li").count();
-  await until("The first posters", async () => (await count()) === 24);
+test("the wall shows single posters and sets, the newest first, and more on request", async () => {
+  const own = await start("--model-plain");
+  cleanups.push(own.stop);
+  const call = caller(own);
+  const made = [];
+  for (let index = 0; index < 60; index++) {
+    // The first thirty are sets in the main, the others single posters.
+    const job = { prompt: `Film ${index}`, aspect_ratio: "1:1" };
+    const single = index % 10 === 0 || index >= 30;
+    made.unshift((await (single ? call("/jobs", job) : call("/batches", { jobs: [job] }))).id);
+  }
+  await until("The end", async () => (await call("/jobs?limit=100&status=succeeded")).jobs.length === 33);
+  const page = await open(own);
   const ids = () => page.locator("#posters li").evaluateAll((cards) => cards.map((card) => card.dataset.id));
-  const { jobs } = await api("/jobs?limit=48");
-  assert.deepEqual(await ids(), jobs.slice(0, 24).map((job) => job.id));
+  await until("The first posters", async () => (await ids()).length === 24);
+  assert.deepEqual(await ids(), made.slice(0, 24));
   const asked = [];
-  page.on("request", (sent) => { if (sent.url().includes("/jobs")) asked.push(new URL(sent.url()).searchParams.get("cursor")); });
-  await page.getByRole("button", { name: "Show more" }).click();
-  await until("More posters", async () => (await count()) > 24);
-  assert.equal(asked.filter(Boolean).length, 1, "only the next part is asked for");
-  assert.deepEqual(await ids(), jobs.slice(0, await count()).map((job) => job.id));
+  page.on("request", (sent) => { if (/cursor=/.test(sent.url())) asked.push(new URL(sent.url()).pathname); });
+  for (let known = 24; known < 60; ) {
+    await page.getByRole("button", { name: "Show more" }).click();
+    await until("More posters", async () => (await ids()).length > known);
+    known = (await ids()).length;
+    assert.deepEqual(await ids(), made.slice(0, known));
+  }
+  assert.deepEqual(asked, ["/jobs", "/batches"]);
+  await page.locator("#more").waitFor({ state: "hidden" });
+  await inspect(page, "sets", "#wall");
+  await page.getByRole("radio", { name: "Failed" }).check();
+  await page.getByText("No posters with this filter.").waitFor();
   await page.getByRole("radio", { name: "Ready" }).check();
-  await until("Ready ones alone", async () => page.locator("#posters li:not([data-state=succeeded])").count().then((others) => others === 0));
-  await page.waitForFunction(() => [...document.querySelectorAll("#posters img")].some((image) => image.naturalWidth > 0));
+  await until("Ready ones", async () => (await ids()).length === 24);
+});
+
+test("a set is counted live while it is under way and can be seen, and not in the background", async () => {
+  const own = await start("--model-latency", "2s", "--parameter", "MaximumConcurrency=2", "--parameter", "PostersInFlight=1");
+  cleanups.push(own.stop);
+  const page = await open(own);
+  await page.getByText("No posters yet.").waitFor();
+  const asked = [];
+  page.on("request", (sent) => { if (/batches\/[^/]*$/.test(sent.url())) asked.push(sent.url()); });
+  const { id } = await caller(own)("/batches", { name: "Live", jobs: Array.from({ length: 6 }, (_, index) => ({ prompt: `Film ${index}` })) });
+  await turn(page, true);
+  await turn(page, false);
+  const set = page.locator("#posters .set", { hasText: "Live" });
+  await set.scrollIntoViewIfNeeded();
+  await set.locator("small", { hasText: /[1-5] ready/ }).waitFor();
+  await page.waitForFunction(() => document.querySelector(".set img")?.naturalWidth);
+  await turn(page, true);
+  const before = asked.length;
+  await until("The end", async () => (await caller(own)(`/batches/${id}`)).status === "completed");
+  assert.ok(asked.length <= before + 1, "one request may have been under way");
+  await turn(page, false);
+  await set.locator("small", { hasText: "6 posters: 6 ready." }).waitFor();
+  await until("Four pictures", async () => (await set.locator("img").count()) === 4);
 });
 
 test("a poster fails, is retried, is canceled, and succeeds in the end", async () => {
@@ -605,6 +660,13 @@ test("the page works below the path of a stage, with and without its slash", asy
   }
 });
 
+/** Hides the tab, or shows it. */
+const turn = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+  if (!hidden) window.dispatchEvent(new Event("focus"));
+}, hidden);
+
 test("the wall shows what is made elsewhere, requests only what has changed, and nothing in the background", async () => {
   const own = await start("--model-plain");
   cleanups.push(own.stop);
@@ -619,17 +681,13 @@ test("the wall shows what is made elsewhere, requests only what has changed, and
   await until("Three looks", () => looks.length >= 3);
   assert.deepEqual(looks.slice(-2), [304, 304]);
 
-  const turn = (hidden) => page.evaluate((hidden) => {
-    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, hidden);
-  await turn(true);
+  await turn(page, true);
   await submit("A film that is made unseen");
   const unseen = page.waitForRequest(() => true, { timeout: 10_000 }).then(() => "asked", () => "not asked");
   // One request may be in flight when the tab goes into the background.
   await until("The rest", async () => (await unseen) === "not asked" || (await page.waitForRequest(() => true, { timeout: 10_000 }).then(() => false, () => true)));
   assert.equal(await page.locator("#posters li").count(), 1);
-  await turn(false);
+  await turn(page, false);
   await page.locator("#posters li", { hasText: "made unseen" }).waitFor({ timeout: 3000 });
 });
 
@@ -783,9 +841,9 @@ test("style, placement and credits are sent, and a title that is too small is re
 
 test("the dialog shows the next poster, and nothing jumps when one is ready", async () => {
   const page = await open(stack);
-  await page.waitForSelector("#posters li:nth-child(3)");
-  await page.locator("#posters li:nth-child(2) a").click();
-  const ids = await page.locator("#posters li").evaluateAll((cards) => cards.map((card) => card.dataset.id));
+  await page.waitForSelector("#posters li:not(.set) ~ li:not(.set) ~ li:not(.set)");
+  await page.locator("#posters li:not(.set) a").nth(1).click();
+  const ids = await page.locator("#posters li:not(.set)").evaluateAll((cards) => cards.map((card) => card.dataset.id));
   const at = (id) => page.waitForURL((url) => url.hash === `#job=${id}`);
   await at(ids[1]);
   await page.getByRole("button", { name: "Next" }).click();
