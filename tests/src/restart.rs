@@ -134,17 +134,10 @@ pub struct Report {
 /// # Panics
 /// When the stack does not start, or makes no progress.
 pub async fn restart(plan: Plan) -> Report {
-    let binary = binary("local");
     let start = Instant::now();
     let directory = tempfile::tempdir().expect("a directory");
     let model = Model::start(plan.latency).await;
-    let mut stack = Local {
-        binary,
-        directory: directory.path().to_owned(),
-        model: model.address.clone(),
-        http: Client::new(),
-        slowest_start: Duration::ZERO,
-    };
+    let mut stack = Local::new(directory.path(), &model);
     let body = batch(plan.jobs);
 
     let moments = moments(&plan);
@@ -215,17 +208,10 @@ pub async fn restart(plan: Plan) -> Report {
 /// # Panics
 /// When the stack does not start, or does not go on.
 pub async fn restart_with_file(plan: FilePlan) -> FileReport {
-    let binary = binary("local");
     let start = Instant::now();
     let directory = tempfile::tempdir().expect("a directory");
     let model = Model::start(plan.latency).await;
-    let mut stack = Local {
-        binary,
-        directory: directory.path().to_owned(),
-        model: model.address.clone(),
-        http: Client::new(),
-        slowest_start: Duration::ZERO,
-    };
+    let mut stack = Local::new(directory.path(), &model);
     let mut killed_at = Vec::new();
     let mut id = None;
     for kill in 0..3 {
@@ -344,7 +330,7 @@ impl Audit {
     }
 
     /// How many times a job was claimed again. Only kills disturb this pipeline.
-    fn interrupted(&self) -> u64 {
+    pub(crate) fn interrupted(&self) -> u64 {
         self.jobs.iter().map(|job| u64::from(job.attempts.saturating_sub(1))).sum()
     }
 
@@ -368,9 +354,10 @@ impl Audit {
 }
 
 /// The model, which keeps running when its callers are killed.
-struct Model {
-    address: String,
-    paintings: Arc<Mutex<HashMap<String, usize>>>,
+pub(crate) struct Model {
+    pub(crate) address: String,
+    /// How many paintings have begun, by their prompts.
+    pub(crate) paintings: Arc<Mutex<HashMap<String, usize>>>,
     begun: watch::Receiver<usize>,
 }
 
@@ -381,7 +368,7 @@ struct Counter {
 }
 
 impl Model {
-    async fn start(latency: Duration) -> Self {
+    pub(crate) async fn start(latency: Duration) -> Self {
         let bedrock = Bedrock::new(Behavior { latency, faults: Faults::NONE, plain: true });
         let paintings = Arc::default();
         let (sender, begun) = watch::channel(0);
@@ -417,28 +404,48 @@ async fn count(State(counter): State<Counter>, request: Request, next: Next) -> 
 }
 
 /// The local stack's binary, with a data directory of its own.
-struct Local {
+pub(crate) struct Local {
     binary: PathBuf,
     directory: PathBuf,
     model: String,
+    /// The parameters of the template, each as `NAME=VALUE`.
+    parameters: Vec<String>,
     http: Client,
     slowest_start: Duration,
 }
 
 /// A process from its start to its end.
-struct Life {
+pub(crate) struct Life {
     process: Child,
     since: Instant,
 }
 
 impl Life {
-    async fn kill(&mut self) -> std::io::Result<()> {
+    pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
         self.process.kill().await
     }
 }
 
 impl Local {
-    fn data(&self) -> PathBuf {
+    /// A stack that keeps its data in `directory` and asks this model.
+    pub(crate) fn new(directory: &Path, model: &Model) -> Self {
+        Self {
+            binary: binary("local"),
+            directory: directory.to_owned(),
+            model: model.address.clone(),
+            parameters: vec![format!("MaxAttempts={MAX_ATTEMPTS}")],
+            http: Client::new(),
+            slowest_start: Duration::ZERO,
+        }
+    }
+
+    /// The same with another parameter of the template.
+    pub(crate) fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.parameters.push(format!("{name}={value}"));
+        self
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 
@@ -446,11 +453,12 @@ impl Local {
         self.directory.join("ready.json")
     }
 
-    fn spawn(&self) -> Life {
+    pub(crate) fn spawn(&self) -> Life {
         // The file of an earlier process says nothing about this one.
         let _ = std::fs::remove_file(self.ready_file());
         let process = Command::new(&self.binary)
-            .args(["--port", "0", "--bedrock", "aws", "--parameter", &format!("MaxAttempts={MAX_ATTEMPTS}")])
+            .args(["--port", "0", "--bedrock", "aws"])
+            .args(self.parameters.iter().flat_map(|parameter| ["--parameter", parameter]))
             .args([Path::new("--data"), &self.data(), Path::new("--ready-file"), &self.ready_file()])
             .env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", &self.model)
             .env("AWS_ACCESS_KEY_ID", "test")
@@ -467,7 +475,7 @@ impl Local {
     }
 
     /// The addresses of the services, once they answer.
-    async fn ready(&mut self, life: &mut Life) -> Ready {
+    pub(crate) async fn ready(&mut self, life: &mut Life) -> Ready {
         loop {
             // The file is written in one step.
             if let Ok(text) = std::fs::read(self.ready_file()) {
@@ -527,7 +535,7 @@ impl Local {
     }
 
     /// Waits until every job has ended and no ticket is left. Fails when there is no progress.
-    async fn finish(&self, ready: &Ready, accepted: &Accepted) {
+    pub(crate) async fn finish(&self, ready: &Ready, accepted: &Accepted) {
         let mut last = None;
         let mut end = Instant::now() + PATIENCE;
         loop {

@@ -1,4 +1,5 @@
-//! Volume: the command `poster` with a file of many prompts, killed several times, over a network that loses answers.
+//! Volume: the command `poster` with a file of many prompts, over a network that loses answers. Both the command and the
+//! local stack are killed several times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,18 +15,18 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use local::Options;
-use local::bedrock::{Behavior, Faults, Stats};
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::{BatchId, JobId};
+use shared::{BatchId, Job, JobId};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::audit::{Accepted, Audit, audit};
 use crate::pipeline::Pipeline;
+use crate::restart::{Local, Model};
 use crate::runtime_api::binary;
 use crate::soak::peak_kb;
 
@@ -38,12 +39,15 @@ const UNFIT: usize = 1000;
 /// How many worker invocations run at once, and how many pictures each paints at once.
 const WORKERS: [usize; 2] = [4, 5];
 
-/// What happens to the command.
+/// The names of the sheet and its page.
+const SHEET: [&str; 2] = ["contact-sheet.png", "index.html"];
+
+/// What happens to the command and the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How many prompts the file has.
     pub jobs: usize,
-    /// How many times the command is killed: first when its batch exists, then during the downloads.
+    /// How many times the command and then the stack are killed: first when the batch exists, then during the downloads.
     pub kills: usize,
     /// How long the model takes for a picture.
     pub latency: Duration,
@@ -58,20 +62,20 @@ pub struct Plan {
 pub struct Report {
     /// The plan of the run.
     pub plan: Plan,
-    /// How many pictures were saved at each kill.
-    pub killed_at: Vec<usize>,
+    /// What was killed, and how many pictures were saved then.
+    pub killed_at: Vec<(&'static str, usize)>,
     /// How long all runs took together.
     pub took: Duration,
-    /// The peak memory of the command in kilobytes, if the operating system reports it.
-    pub peak_kb: Option<u64>,
+    /// The peak memory of the command in kilobytes, without and with the sheet, if the operating system reports it.
+    pub peak_kb: [Option<u64>; 2],
     /// How many requests were made, by method and path.
     pub requests: BTreeMap<String, usize>,
     /// How many of them got a 503 from the network.
     pub refused: usize,
     /// How many answers the network lost.
     pub lost_answers: usize,
-    /// What the model did.
-    pub model: Stats,
+    /// How many paintings the model began.
+    pub paintings: usize,
     /// How many pictures are saved.
     pub saved: usize,
     /// How many lines are in the file of failed lines.
@@ -85,25 +89,30 @@ pub struct Report {
 /// # Panics
 /// When the pipeline does not start, or the command makes no progress.
 pub async fn volume(plan: Plan) -> Report {
-    let binary = binary("poster");
-    let [invocations, in_flight] = WORKERS.map(|number| number.to_string());
-    // The command has nothing to do with thumbnails, which would take most of the time.
-    let parameters =
-        [("MaximumConcurrency", invocations), ("PostersInFlight", in_flight), ("Thumbnails", "false".to_owned())];
-    let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).into();
-    let pipeline = Pipeline::with(Options { parameters, ..Options::default() }).await;
-    pipeline.stack.bedrock().behave(Behavior { latency: plan.latency, faults: Faults::NONE, plain: true });
-    let network = Network::start(&pipeline.ready().api, plan.busy).await;
-
     let directory = tempfile::tempdir().expect("a directory");
-    let command = Poster { binary, directory: directory.path().to_owned(), api: network.address.clone(), plan };
+    let model = Model::start(plan.latency).await;
+    let [invocations, in_flight] = WORKERS;
+    // The command has nothing to do with thumbnails, which would take most of the time.
+    let mut stack = Local::new(directory.path(), &model)
+        .with("MaximumConcurrency", invocations)
+        .with("PostersInFlight", in_flight)
+        .with("Thumbnails", false);
+    let mut life = stack.spawn();
+    let mut ready = stack.ready(&mut life).await;
+    let network = Network::start(&ready.api, plan.busy).await;
+    let command = Poster {
+        binary: binary("poster"),
+        directory: directory.path().to_owned(),
+        api: network.address.clone(),
+        plan,
+    };
     std::fs::write(command.input(), prompts(plan.jobs)).expect("the prompts are written");
 
     let start = Instant::now();
-    let mut peak = None;
     let mut killed_at = Vec::new();
+    let mut child = command.spawn(&["--no-sheet"]);
+    let mut peak = None;
     for kill in 0..plan.kills {
-        let mut child = command.spawn(&[]);
         let pictures = plan.jobs * kill / plan.kills;
         let end = Instant::now() + plan.patience;
         while command.batch().is_none() || command.saved() < pictures {
@@ -111,34 +120,47 @@ pub async fn volume(plan: Plan) -> Report {
             assert!(Instant::now() < end, "it does not get as far as kill {kill}: {} saved", command.saved());
             sleep(POLL).await;
         }
+        // These are SIGKILLs.
         peak = peak.max(child.id().and_then(peak_kb));
-        // This is SIGKILL.
         child.kill().await.expect("it can be killed");
-        killed_at.push(command.saved());
+        killed_at.push(("command", command.saved()));
+        child = command.spawn(&["--no-sheet"]);
+        sleep(Duration::from_millis(fastrand::u64(..500))).await;
+        life.kill().await.expect("it can be killed");
+        killed_at.push(("stack", command.saved()));
+        life = stack.spawn();
+        ready = stack.ready(&mut life).await;
+        network.lead_to(&ready.api);
     }
-    let (status, last_peak) = command.finish(&[]).await;
+    let (status, last_peak) = command.finish(child).await;
     let took = start.elapsed();
-    peak = peak.max(last_peak);
+    let peak = peak.max(last_peak);
 
+    // The same command has nothing left to do but the sheet, and the failed lines can be submitted again.
+    let begun = || model.paintings.lock().expect("no one panicked").values().sum::<usize>();
+    let (requests, paintings, pictures) = (network.seen().requests, begun(), command.pictures_as_they_lie());
+    let (again, peak_of_sheet) = command.finish(command.spawn(&[])).await;
+    let repeated = network.seen().requests.get("POST /batches") != requests.get("POST /batches")
+        || command.pictures_as_they_lie() != pictures
+        || begun() != paintings;
     let batch = command.batch().expect("the batch is recorded");
     let jobs = (0..plan.jobs).map(|index| JobId::in_batch(batch, index)).collect();
-    let mut audit = audit(&pipeline, &[Accepted { batch, jobs }]).await;
-    let model = pipeline.stack.bedrock().stats();
+    let accepted = Accepted { batch, jobs };
+    stack.finish(&ready, &accepted).await;
+    life.kill().await.expect("it can be killed");
+
+    let options = Options { data: Some(stack.data()), event_sources: false, ..Options::default() };
+    let pipeline = Pipeline::with(options).await;
+    let mut audit = audit(&pipeline, &[accepted]).await;
+    pipeline.stop().await;
     let (saved, failed) = command.compare(&mut audit, &model, status);
-    // The same command has nothing left to do, and the failed lines can be submitted again.
-    let requests = network.seen().requests;
-    let pictures = command.pictures_as_they_lie();
-    let (again, _) = command.finish(&["--no-sheet"]).await;
-    let repeated = network.seen().requests.get("POST /batches") != requests.get("POST /batches")
-        || command.pictures_as_they_lie() != pictures;
-    if repeated || again.code() != status.code() || pipeline.stack.bedrock().stats() != model {
-        audit
-            .violations
-            .push(format!("the same command once more ended with {again}, or submitted or downloaded again"));
+    if repeated || again.code() != status.code() {
+        let why = format!("the same command once more ended with {again}, or submitted or downloaded again");
+        audit.violations.push(why);
     }
     let Seen { refused, lost, .. } = network.seen();
-    pipeline.stop().await;
-    Report { plan, killed_at, took, peak_kb: peak, requests, refused, lost_answers: lost, model, saved, failed, audit }
+    let peak_kb = [peak, peak_of_sheet];
+    Report { plan, killed_at, took, peak_kb, requests, refused, lost_answers: lost, paintings, saved, failed, audit }
 }
 
 fn prompts(jobs: usize) -> String {
@@ -183,6 +205,7 @@ impl Poster {
     /// The pictures, each with the time at which it was written.
     fn pictures_as_they_lie(&self) -> BTreeMap<PathBuf, SystemTime> {
         let entries = std::fs::read_dir(self.pictures()).into_iter().flatten().flatten();
+        let entries = entries.filter(|entry| !SHEET.iter().any(|name| entry.file_name() == *name));
         entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?))).collect()
     }
 
@@ -200,9 +223,8 @@ impl Poster {
             .expect("the command starts")
     }
 
-    /// Runs the command to its end, and returns its peak memory.
-    async fn finish(&self, more: &[&str]) -> (ExitStatus, Option<u64>) {
-        let mut child = self.spawn(more);
+    /// Waits until the command ends, and returns its peak memory.
+    async fn finish(&self, mut child: Child) -> (ExitStatus, Option<u64>) {
         let end = Instant::now() + self.plan.patience;
         let mut peak = None;
         loop {
@@ -228,7 +250,7 @@ impl Poster {
     }
 
     /// Compares the command's files with the records and with what the model did.
-    fn compare(&self, audit: &mut Audit, model: &Stats, status: ExitStatus) -> (usize, usize) {
+    fn compare(&self, audit: &mut Audit, model: &Model, status: ExitStatus) -> (usize, usize) {
         let manifest = std::fs::read_to_string(self.pictures().join("posters.ndjson")).expect("a manifest");
         let saved: Vec<Saved> = manifest.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let failed = std::fs::read_to_string(self.directory.join("prompts.ndjson.failed.ndjson")).unwrap_or_default();
@@ -244,8 +266,16 @@ impl Poster {
         let jobs: BTreeSet<_> = saved.iter().map(|saved| saved.job).collect();
         audit.same("pictures that were downloaded, and jobs that they are of", saved.len(), jobs.len());
         audit.same("pictures that are saved, and jobs that succeeded", saved.len(), audit.succeeded);
-        audit.same("pictures that were painted, and jobs that succeeded", model.images as usize, audit.succeeded);
-        audit.same("calls of the model, and jobs", model.invocations as usize, self.plan.jobs);
+        let paintings = model.paintings.lock().expect("no one panicked");
+        let is_explained = |job: &Job| {
+            let painted = paintings.get(job.order.prompt.as_str()).copied().unwrap_or_default();
+            // A painting is counted before it begins, and only after a kill is a job claimed again.
+            (1..=job.attempts as usize).contains(&painted)
+        };
+        let unexplained = audit.jobs.iter().filter(|job| !is_explained(job)).count();
+        audit.same("jobs that were not painted, or more often than they were claimed", 0, unexplained);
+        let most = WORKERS.iter().product::<usize>() * self.plan.kills;
+        audit.same("paintings that no kill explains", 0, (audit.interrupted() as usize).saturating_sub(most));
         audit.same("lines in the file of failed ones, and jobs that failed", failed.len(), audit.failed.values().sum());
         let unfit = (0..self.plan.jobs).filter(|number| number % UNFIT == UNFIT / 2).count();
         audit.same("prompts that are unfit, and failed lines", unfit, failed.len());
@@ -253,7 +283,7 @@ impl Poster {
         if failed.iter().any(|line| !line["prompt"].as_str().is_some_and(|prompt| prompt.contains("nsfw"))) {
             audit.violations.push("a line that the filter accepts is among the failed lines".to_owned());
         }
-        for name in ["contact-sheet.png", "index.html"] {
+        for name in SHEET {
             if !self.pictures().join(name).exists() {
                 audit.violations.push(format!("there is no {name}"));
             }
@@ -265,6 +295,7 @@ impl Poster {
 /// A proxy of the API that counts requests, refuses some, and loses some answers.
 struct Network {
     address: String,
+    to: Arc<Mutex<String>>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -277,7 +308,7 @@ struct Seen {
 
 #[derive(Clone)]
 struct Way {
-    to: String,
+    to: Arc<Mutex<String>>,
     busy: f64,
     http: Client,
     seen: Arc<Mutex<Seen>>,
@@ -291,11 +322,17 @@ fn direct() -> Client {
 impl Network {
     async fn start(to: &str, busy: f64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let way = Way { to: to.to_owned(), busy, http: direct(), seen: seen.clone() };
+        let to = Arc::new(Mutex::new(to.to_owned()));
+        let way = Way { to: to.clone(), busy, http: direct(), seen: seen.clone() };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("a bound address"));
         tokio::spawn(axum::serve(listener, Router::new().fallback(forward).with_state(way)).into_future());
-        Self { address, seen }
+        Self { address, to, seen }
+    }
+
+    /// Leads to another address from now on.
+    fn lead_to(&self, to: &str) {
+        to.clone_into(&mut self.to.lock().expect("no one panicked"));
     }
 
     fn seen(&self) -> Seen {
@@ -318,7 +355,8 @@ async fn forward(State(way): State<Way>, request: Request) -> Response {
     }
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let request = way.http.request(parts.method, format!("{}{path}{query}", way.to)).headers(parts.headers).body(body);
+    let to = format!("{}{path}{query}", way.to.lock().expect("no one panicked"));
+    let request = way.http.request(parts.method, to).headers(parts.headers).body(body);
     let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
     if strikes(way.busy) {
         way.seen.lock().expect("no one panicked").lost += 1;
@@ -337,23 +375,21 @@ async fn forward(State(way): State<Way>, request: Request) -> Response {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { plan, audit, model, .. } = self;
+        let Self { plan, audit, .. } = self;
         let secs = self.took.as_secs_f64();
         writeln!(f, "prompts        {}, model {:?}", plan.jobs, plan.latency)?;
-        for saved in &self.killed_at {
-            writeln!(f, "killed         with {saved} pictures saved")?;
+        for (what, saved) in &self.killed_at {
+            writeln!(f, "killed         the {what} with {saved} pictures saved")?;
         }
         writeln!(f, "time           {secs:.1} s, {:.1} posters a second", self.saved as f64 / secs)?;
-        match self.peak_kb {
-            Some(kb) => writeln!(f, "peak memory    {} MB of the command", kb / 1024)?,
-            None => writeln!(f, "peak memory    unknown")?,
-        }
+        let megabytes = self.peak_kb.map(|kb| kb.map_or("unknown".to_owned(), |kb| format!("{} MB", kb / 1024)));
+        writeln!(f, "peak memory    {} of the command, {} with the sheet", megabytes[0], megabytes[1])?;
         writeln!(f, "requests       {} to the API", self.requests.values().sum::<usize>())?;
         for (shape, number) in &self.requests {
             writeln!(f, "  {number:>6}       {shape}")?;
         }
         writeln!(f, "network        {} turned away, {} answers lost", self.refused, self.lost_answers)?;
-        writeln!(f, "model calls    {}, pictures {}", model.invocations, model.images)?;
+        writeln!(f, "paintings      {}, {} attempts interrupted", self.paintings, audit.interrupted())?;
         writeln!(f, "saved          {}", self.saved)?;
         writeln!(f, "failed         {} {:?}", self.failed, audit.failed)?;
         write!(f, "{audit}")

@@ -20,7 +20,7 @@ async fn a_stack_that_is_killed_twenty_times_loses_no_job_and_paints_none_twice_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stack_that_is_killed_over_a_file_paints_each_line_and_writes_its_results() {
-    // More lines: `cargo run -p tests --bin soak -- --file --jobs 20000 --latency 20`.
+    // More lines, with the command: `cargo run -p tests --bin soak -- --file --latency 20`.
     let plan = FilePlan { lines: 150, latency: Duration::from_millis(20), patience: Duration::from_secs(120) };
     let report = restart_with_file(plan).await;
     assert!(report.audit.is_good() && report.results == 150, "{report}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use local::bedrock::{Behavior, Faults};
-use tests::restart::{FilePlan, Plan, restart, restart_with_file};
+use tests::restart::{Plan, restart};
 use tests::simulation::{Ailment, Universe};
 use tests::soak::{Load, soak};
 use tests::volume::{Plan as Volume, volume};
@@ -58,13 +58,9 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Ailment::Throttled, requires = "outage")]
     ailment: Ailment,
 
-    /// Instead of load with faults, have the command `poster` make a poster of each line of a file, and kill it three times
+    /// Instead of load with faults, have the command `poster` make a poster of each line of a file, and kill it and the local
+    /// stack's binary three times
     #[arg(long, conflicts_with_all = ["kills", "outage"])]
-    volume: bool,
-
-    /// Instead of load with faults, upload a file with a line for each job, and kill the local stack's binary three times
-    /// over its batch
-    #[arg(long, conflicts_with_all = ["kills", "outage", "volume"])]
     file: bool,
 
     /// The seed of the moments of the kills [default: a random one]
@@ -107,20 +103,15 @@ fn build_programs() {
 #[tokio::main]
 async fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::parse();
-    if arguments.volume || arguments.file || arguments.kills.is_some() {
+    if arguments.file || arguments.kills.is_some() {
         build_programs();
     }
     let latency = Duration::from_millis(arguments.latency);
     let (report, good) = match (arguments.kills, arguments.outage) {
-        _ if arguments.volume => {
+        _ if arguments.file => {
             let plan =
                 Volume { jobs: arguments.jobs, kills: 3, latency, busy: 0.01, patience: Duration::from_secs(3600) };
             let report = volume(plan).await;
-            (report.to_string(), report.audit.is_good())
-        }
-        _ if arguments.file => {
-            let plan = FilePlan { lines: arguments.jobs, latency, patience: Duration::from_secs(3600) };
-            let report = restart_with_file(plan).await;
             (report.to_string(), report.audit.is_good())
         }
         (_, Some(lasts)) => {

@@ -190,6 +190,9 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
         terminal.show(format!("  {:9} line {}: {text}", "fault", fault.line))?;
     }
     terminal.show(format!("  {:9} {}", "created", batch.created_at))?;
+    if batch.status.is_active() {
+        terminal.println(format!("`poster watch {}` waits for it", batch.id));
+    }
     terminal.data(batch)
 }
 

@@ -31,8 +31,8 @@ use crate::words::thousands;
 /// A page is read again once so many of its jobs have newly ended, on average over all pages that are read again.
 const NEWS: usize = PAGE / 10;
 
-/// Pages with less news are read again after this time, or after one second for each of them.
-const PAUSE: Duration = Duration::from_secs(60);
+/// Pages with less news are read again after this time and a second for each of them.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// How many line numbers a reason shows.
 const SHOWN: usize = 10;
@@ -276,10 +276,8 @@ impl<'a> Follower<'a> {
     fn is_worth_a_sweep(&self) -> bool {
         let pages = self.open.len() + 1;
         let enough = (NEWS * pages).min(self.jobs.len() / 10).max(1);
-        let since = self.swept_at.elapsed();
-        self.have_ended()
-            || self.news() >= enough
-            || (self.news() > 0 && since >= PAUSE && since.as_secs() >= pages as u64)
+        let is_time = self.swept_at.elapsed() >= PAUSE + Duration::from_secs(pages as u64);
+        self.have_ended() || self.news() >= enough || (self.news() > 0 && is_time)
     }
 
     /// Reads the pages in which jobs may have ended, and saves their pictures.
