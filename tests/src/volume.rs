@@ -2,6 +2,7 @@
 //! local stack are killed several times.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::future::IntoFuture;
 use std::path::PathBuf;
@@ -38,9 +39,6 @@ const UNFIT: usize = 1000;
 
 /// How many worker invocations run at once, and how many pictures each paints at once.
 const WORKERS: [usize; 2] = [4, 5];
-
-/// The names of the sheet and its page.
-const SHEET: [&str; 2] = ["contact-sheet.png", "index.html"];
 
 /// What happens to the command and the stack.
 #[derive(Clone, Copy, Debug)]
@@ -100,12 +98,8 @@ pub async fn volume(plan: Plan) -> Report {
     let mut life = stack.spawn();
     let mut ready = stack.ready(&mut life).await;
     let network = Network::start(&ready.api, plan.busy).await;
-    let command = Poster {
-        binary: binary("poster"),
-        directory: directory.path().to_owned(),
-        api: network.address.clone(),
-        plan,
-    };
+    let command =
+        Poster { binary: binary("poster"), directory: directory.path().to_owned(), api: network.address.clone(), plan };
     std::fs::write(command.input(), prompts(plan.jobs)).expect("the prompts are written");
 
     let start = Instant::now();
@@ -205,7 +199,8 @@ impl Poster {
     /// The pictures, each with the time at which it was written.
     fn pictures_as_they_lie(&self) -> BTreeMap<PathBuf, SystemTime> {
         let entries = std::fs::read_dir(self.pictures()).into_iter().flatten().flatten();
-        let entries = entries.filter(|entry| !SHEET.iter().any(|name| entry.file_name() == *name));
+        let is_picture = |name: &OsStr| name.as_encoded_bytes()[0].is_ascii_digit();
+        let entries = entries.filter(|entry| is_picture(&entry.file_name()));
         entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?))).collect()
     }
 
@@ -269,8 +264,9 @@ impl Poster {
         let paintings = model.paintings.lock().expect("no one panicked");
         let is_explained = |job: &Job| {
             let painted = paintings.get(job.order.prompt.as_str()).copied().unwrap_or_default();
-            // A painting is counted before it begins, and only after a kill is a job claimed again.
-            (1..=job.attempts as usize).contains(&painted)
+            // A painting is counted before it begins, and only after a kill is a job claimed again. What the filter refuses
+            // does not count.
+            (1..=job.attempts.max(1) as usize).contains(&painted)
         };
         let unexplained = audit.jobs.iter().filter(|job| !is_explained(job)).count();
         audit.same("jobs that were not painted, or more often than they were claimed", 0, unexplained);
@@ -283,7 +279,7 @@ impl Poster {
         if failed.iter().any(|line| !line["prompt"].as_str().is_some_and(|prompt| prompt.contains("nsfw"))) {
             audit.violations.push("a line that the filter accepts is among the failed lines".to_owned());
         }
-        for name in SHEET {
+        for name in ["contact-sheet.png", "index.html"] {
             if !self.pictures().join(name).exists() {
                 audit.violations.push(format!("there is no {name}"));
             }

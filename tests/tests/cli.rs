@@ -307,6 +307,10 @@ async fn no_picture_overwrites_that_of_another_job() {
             assert_eq!((again.code, &end["downloaded"]), (Some(0), &Value::from(0)), "{file} {out}: {}", again.words);
         }
     }
+    // With another state file it is the same batch.
+    let other = desk.poster(&["batch", "a.txt", "--out", "again", "--state", "other", "--no-sheet"]).await;
+    assert_eq!((other.code, files(&desk.path("again"), ".png").len()), (Some(0), 2), "{}", other.words);
+    assert_eq!(desk.jobs().await, 4);
     desk.pipeline.stop().await;
 }
 

@@ -187,6 +187,48 @@ async fn a_file_is_uploaded_again_to_a_new_url_when_the_first_has_expired() {
 }
 
 #[tokio::test]
+async fn a_batch_that_has_expired_is_submitted_anew() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let expired = Arc::new(Mutex::new(Value::Null));
+    let first = expired.clone();
+    let way = Way::to(&desk.pipeline, move |request, asked, answer| {
+        if request == "POST /batches" && asked.is_empty() {
+            answer.body["status"] = "expired".into();
+            *first.lock().expect("no one panicked") = answer.body["id"].clone();
+        }
+    })
+    .await;
+    desk.write("a.txt", "One\n");
+    let done = way.poster(&desk, &["batch", "a.txt", "--no-sheet"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    let expired = expired.lock().expect("no one panicked").as_str().expect("an id").to_owned();
+    assert_ne!(desk.batch("a.txt.poster-state"), expired);
+    assert_eq!(files(&desk.path("a.txt-posters"), ".png"), ["000001-one.png"]);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_changes_before_its_upload_is_not_started() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let file = desk.path("a.txt");
+    let way = Way::to(&desk.pipeline, move |request, _, _| {
+        if request == "POST /batches" {
+            std::fs::write(&file, "Two\n").expect("it is written");
+        }
+    })
+    .await;
+    desk.write("a.txt", "One\n");
+    let refused = way.poster(&desk, &["batch", "a.txt"]).await;
+    assert!(refused.code == Some(2) && refused.words.contains("a.txt has changed"), "{}", refused.words);
+    assert!(!way.asked().iter().any(|asked| asked.ends_with("/start")), "{:?}", way.asked());
+    desk.write("a.txt", "One\n");
+    let done = desk.poster(&["batch", "a.txt", "--no-sheet"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    assert_eq!(files(&desk.path("a.txt-posters"), ".png"), ["000001-one.png"], "the first upload was replaced");
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn pages_are_read_again_only_while_jobs_end_on_them() {
     let parameters = BTreeMap::from([("Thumbnails".to_owned(), "false".to_owned())]);
     let desk = Desk::new(Pipeline::with(Options { parameters, ..Options::default() }).await).await;

@@ -74,15 +74,13 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
     let mut follower = Follower::new(&api, terminal, (out, &mut manifest), at_once, id, checked.lines);
     follower.learn(&view).await?;
     report_start(terminal, &settings, &view, checked.good, known.is_some(), follower.saved())?;
-    let mut view = submit::start(&api, terminal, &input, &settings.sha256, &mut request, view).await?;
-    if batch.no_wait && view.status.is_active() {
+    submit::start(&api, terminal, &input, &settings.sha256, &mut request, view).await?;
+    if batch.no_wait {
         terminal.println("submitted; the same command without --no-wait downloads the posters, and this one waits:");
         terminal.println(format!("  poster watch {id}"));
         return Ok(outcome);
     }
-    if view.links.results.is_none() || known.is_some() {
-        view = follower.run().await?;
-    }
+    let view = follower.run().await?;
     if view.links.results.is_none() {
         return Err(without_results(terminal, &view, &mut state)?);
     }

@@ -56,7 +56,7 @@ impl Request {
     }
 }
 
-/// Uploads the file of a batch that awaits it, and starts the batch.
+/// Uploads the file of a batch if the batch awaits it, and starts the batch.
 pub(super) async fn start(
     api: &Api,
     terminal: &Terminal,
@@ -64,11 +64,11 @@ pub(super) async fn start(
     sha256: &str,
     request: &mut Request,
     mut batch: BatchView,
-) -> Result<BatchView, Failure> {
+) -> Result<(), Failure> {
     let mut waited = Duration::ZERO;
     for attempt in 0.. {
-        // Another process may have started it.
-        let Some(upload) = &batch.upload else { return Ok(batch) };
+        // It was started before.
+        let Some(upload) = &batch.upload else { return Ok(()) };
         let why = match send(api, terminal, input, upload).await {
             Ok(sent) if sent == sha256 => break,
             Ok(_) => return Err(input.changed()),
@@ -87,7 +87,7 @@ pub(super) async fn start(
         // The URL may have expired, so the next try has another.
         batch = request.send(api).await?;
     }
-    api.start_batch(batch.id).await
+    api.start_batch(batch.id).await.map(drop)
 }
 
 /// Why a file was not uploaded.
