@@ -385,6 +385,9 @@ test("what cannot be sent is refused with the reason, and nothing is submitted",
   }
   assert.match(await page.evaluate(() => window.target), /Drop a file/);
   await inspect(page, "batch-refused");
+  await page.evaluate(() => desk.open([new File([new Uint8Array(64_000_001)], "g.json")]));
+  await page.getByRole("button", { name: "Make the posters" }).click();
+  await fault.filter({ hasText: "g.json must be at most 64 MB as a JSON document." }).waitFor();
   await drop(page, ["a.txt", "x"], ["b.txt", "y"]);
   await fault.filter({ hasText: "These are 2 files. One at a time can be sent." }).waitFor();
   await page.getByRole("button", { name: "Type the films instead" }).click();
@@ -635,6 +638,16 @@ test("a key is requested, checked, kept in the tab, and sent only to the API", a
   await page.getByText("The same with curl").click();
   const command = await page.locator("#curl pre", { hasText: " -d " }).textContent();
   assert.ok(command.includes('"x-api-key: $KEY"') && !command.includes("alice-key"));
+
+  // The watch over the page's requests sees it if the key goes to the bucket with the film or for the results.
+  await page.getByRole("radio", { name: "A batch" }).check();
+  await page.getByRole("textbox", { name: "Films" }).fill("A film in a batch");
+  await sendFilms(page);
+  const results = page.getByRole("button", { name: "Download the results" });
+  const [download] = await Promise.all([page.waitForEvent("download"), results.click()]);
+  assert.equal(JSON.parse(readFileSync(await download.path())).status, "succeeded");
+  const ofBatch = await page.locator("#curl pre", { hasText: "/start" }).textContent();
+  assert.deepEqual([ofBatch.split('"x-api-key: $KEY"').length, ofBatch.includes("alice-key")], [3, false]);
 });
 
 test("the page works below the path of a stage, with and without its slash", async () => {
