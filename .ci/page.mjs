@@ -439,14 +439,33 @@ test("an upload shows its progress, and goes on with the same batch after it bro
   assert.deepEqual(keys, Array(3).fill(keys[0]));
   assert.equal((await api(`/batches/${id}`)).counts.total, 1);
 
-  // The command that does the same.
+});
+
+test("the commands for a batch do the same with a file, with typed films and with JSON", async () => {
+  const page = await open(stack);
   await page.getByText("The same with curl").click();
-  const command = await page.locator("#curl pre", { hasText: "twice.txt" }).textContent();
   const work = folder();
   cleanups.push(() => rmSync(work, { recursive: true }));
-  writeFileSync(join(work, "twice.txt"), "A film by curl\n");
-  const started = JSON.parse(execFileSync("bash", ["-c", command], { cwd: work }));
-  assert.equal(started.status, "checking");
+  const films = async (lines) => {
+    const command = await page.locator("#curl pre").textContent();
+    const { id } = JSON.parse(execFileSync("bash", ["-c", command], { cwd: work }));
+    return until("The jobs", async () => {
+      const { jobs } = await api(`/batches/${id}/jobs`);
+      return jobs.length === lines && jobs.map(({ prompt }) => prompt);
+    });
+  };
+  writeFileSync(join(work, "it's.txt"), "A film by curl\n");
+  await drop(page, ["it's.txt", "A film by curl\n"]);
+  await page.getByText("it's.txt, 1 kB.").waitFor();
+  assert.deepEqual(await films(1), ["A film by curl"]);
+  await page.getByRole("button", { name: "Type the films instead" }).click();
+  const typed = page.getByRole("textbox", { name: "Films" });
+  await typed.fill("@file\nA film that's typed");
+  assert.deepEqual(await films(2), ["@file", "A film that's typed"]);
+  for (const document of ['{"jobs": [{"prompt": "One"}, {"prompt": "Two"}]}', '[{"prompt": "One"}, {"prompt": "Two"}]']) {
+    await typed.fill(document);
+    assert.deepEqual(await films(2), ["One", "Two"]);
+  }
 });
 
 test("a batch is followed over a reload, canceled and retried", async () => {
