@@ -97,7 +97,7 @@ impl Run {
         let record = self.record()?;
         match record["file"]["M"]["stage"]["S"].as_str() {
             Some(found) if found == stage => Ok(()),
-            _ => Err(format!("the batch is not {stage}: {}", json!(record)).into()),
+            found => Err(format!("the batch is not {stage}, but {found:?}").into()),
         }
     }
 

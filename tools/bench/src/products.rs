@@ -126,7 +126,7 @@ impl Products {
 }
 
 /// What Lambda and `template.yaml` set, the same for all.
-const VARIABLES: [(&str, &str); 29] = [
+const VARIABLES: [(&str, &str); 31] = [
     ("AWS_REGION", "us-west-2"),
     ("AWS_DEFAULT_REGION", "us-west-2"),
     ("AWS_ACCESS_KEY_ID", "ASIABENCHBENCHBENCH0"),
@@ -152,6 +152,8 @@ const VARIABLES: [(&str, &str); 29] = [
     ("DEADLINE_HOURS", "24"),
     ("RETENTION_DAYS", "30"),
     ("CURSOR_KEY", "bench"),
+    ("MAX_WAIT_SECONDS", "20"),
+    ("OWNER_FROM", "ApiKey"),
     ("METRICS_NAMESPACE", "bench"),
     ("PAGE", "true"),
     // Its peers make none either, and the picture of random bytes cannot be decoded.
