@@ -303,7 +303,12 @@ async function sendFilms(page) {
 const HEISTS = 'custom_id,prompt,title,seed\n1,"A heist, in ""Venice""",The Heist,7\n2,A heist on the moon,,seven\n\n3,"A heist,\nthen rain",Dust,-1\n';
 
 test("a file with faults paints nothing and names the lines, which can be left out", async () => {
-  const page = await open(stack);
+  const page = await open(stack, { expected: ["status of 400"] });
+  // The fault has no field in the form for a batch.
+  await drop(page, ["defaults.json", JSON.stringify({ defaults: { poster: { title: "" } }, jobs: [{ prompt: "x" }] })]);
+  await page.getByText("defaults.json, 1 kB.").waitFor();
+  await page.getByRole("button", { name: "Make the posters" }).click();
+  await page.locator("#desk-fault", { hasText: "/poster/title must" }).waitFor();
   await drop(page, ["heists.csv", HEISTS]);
   await page.getByRole("radio", { name: "1:1" }).check();
   const invalid = await sendFilms(page);
@@ -329,7 +334,7 @@ test("a file with faults paints nothing and names the lines, which can be left o
   await page.goto(`${stack.api}/#batch=${invalid}`);
   await page.reload();
   await page.getByRole("button", { name: "Leave out the bad lines" }).click();
-  await page.locator("#lines-fault", { hasText: "must be given again" }).waitFor();
+  await page.locator("#lines-fault", { hasText: "no longer has them" }).waitFor();
   assert.equal(await page.getByLabel("Lines with faults").inputValue(), "skip");
 });
 
@@ -376,6 +381,7 @@ test("what cannot be sent is refused with the reason, and nothing is submitted",
     ["d.json", '{"jobs":[],"colour":1}', "d.json has “colour”, which is not a field of a batch here."],
     ["e.json", Buffer.from('["Caf\u00e9"]', "latin1"), "e.json is not in UTF-8."],
     ["f.csv", "", "f.csv is empty."],
+    ["g.json", "[]", "g.json must have at least one film."],
   ]) {
     await drop(page, [name, content]);
     await page.getByText(`${name}, `).waitFor();
@@ -385,9 +391,9 @@ test("what cannot be sent is refused with the reason, and nothing is submitted",
   }
   assert.match(await page.evaluate(() => window.target), /Drop a file/);
   await inspect(page, "batch-refused");
-  await page.evaluate(() => desk.open([new File([new Uint8Array(64_000_001)], "g.json")]));
+  await page.evaluate(() => desk.open([new File([new Uint8Array(64_000_001)], "h.json")]));
   await page.getByRole("button", { name: "Make the posters" }).click();
-  await fault.filter({ hasText: "g.json must be at most 64 MB as a JSON document." }).waitFor();
+  await fault.filter({ hasText: "h.json must be at most 64 MB as a JSON document." }).waitFor();
   await drop(page, ["a.txt", "x"], ["b.txt", "y"]);
   await fault.filter({ hasText: "These are 2 files. One at a time can be sent." }).waitFor();
   await page.getByRole("button", { name: "Type the films instead" }).click();
