@@ -19,7 +19,7 @@ use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
 
-/// The maximum number of jobs in a batch.
+/// The maximum number of jobs in a request for a batch. A batch from a file may have more.
 pub const MAX_JOBS: usize = 1000;
 
 /// The request to submit a batch.
