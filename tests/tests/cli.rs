@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::Options;
 use serde_json::{Value, json};
+use shared::Timestamp;
 use tempfile::TempDir;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
@@ -424,6 +425,24 @@ async fn the_options_of_the_command_set_the_lettering() {
 }
 
 #[tokio::test]
+async fn a_deadline_can_be_set() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let hours = |job: &Value| {
+        let [created, deadline] = ["created_at", "deadline_at"]
+            .map(|name| serde_json::from_value::<Timestamp>(job[name].clone()).expect("a time"));
+        deadline.since(created).as_secs().div_ceil(3600)
+    };
+    let made = desk.poster(&["make", "A heist", "--deadline-hours", "2", "--json"]).await;
+    assert_eq!((made.code, hours(&made.data[0]["job"])), (Some(0), 2), "{}", made.words);
+    desk.write("a.txt", "One\n");
+    assert_eq!(desk.poster(&["batch", "a.txt", "--deadline-hours", "96", "--no-sheet"]).await.code, Some(0));
+    let listed = desk.poster(&["list", "--batch", "a.txt.poster-state", "--json"]).await;
+    assert_eq!(hours(&listed.data[0]), 96);
+    assert_eq!(desk.poster(&["make", "A heist", "--deadline-hours", "97"]).await.code, Some(2));
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_that_cannot_succeed_fails_at_once() {
     let desk = Desk::new(Pipeline::start().await).await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
@@ -554,14 +573,19 @@ async fn a_state_file_stands_for_its_batch() {
 async fn a_line_that_only_the_service_refuses_is_reported_or_left_out() {
     let desk = Desk::new(Pipeline::start().await).await;
     // The model that the service uses for jobs that name none paints no WebP.
-    desk.write("a.csv", "prompt,output_format\nOne,png\nTwo,webp\n\nThree,png\n");
+    desk.write("a.csv", "prompt,output_format\nOne,png\nTwo,webp\n\nThree,png\nFour,webp\nFive\n");
+    let refused = desk.poster(&["batch", "a.csv"]).await;
+    assert!(refused.code == Some(2) && refused.words.contains("line 7:"), "{}", refused.words);
+    desk.write("a.csv", "prompt,output_format\nOne,png\nTwo,webp\n\nThree,png\nFour,webp\n");
     let refused = desk.poster(&["batch", "a.csv"]).await;
     assert!(refused.code == Some(2) && refused.words.contains("line 3: output_format"), "{}", refused.words);
     assert_eq!(desk.jobs().await, 0);
+    // Now it has a line that this command refuses too.
+    desk.write("a.csv", "prompt,output_format\nOne,png\nTwo,webp\n\nThree,png\nFour,webp\nFive\n");
     let some = desk.poster(&["batch", "a.csv", "--skip-bad", "--no-sheet", "--json"]).await;
     assert_eq!(some.code, Some(1), "a line was left out: {}", some.words);
     assert_eq!(files(&desk.path("a.csv-posters"), ".png"), ["000002-one.png", "000005-three.png"]);
-    assert!(some.words.contains("1 line left out by the service"), "{}", some.words);
+    assert!(some.words.contains("2 lines left out by the service"), "{}", some.words);
 
     desk.write("b.ndjson", &"{\"prompt\":\"One\",\"custom_id\":\"a\"}\n".repeat(2));
     let twice = desk.poster(&["batch", "b.ndjson", "--skip-bad"]).await;

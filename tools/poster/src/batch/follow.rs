@@ -20,8 +20,9 @@ use shared::{BatchId, JobId};
 use tokio::time::Instant;
 
 use super::line_numbers::LineNumbers;
+use super::unknown;
 use crate::api::{Answer, Api, PAGE};
-use crate::failure::{Failure, blocking};
+use crate::failure::{Failure, blocking, if_found};
 use crate::manifest::{self, Manifest};
 use crate::pictures::{Unfetched, download_document, fetch, name_of};
 use crate::progress::{Progress, counts_of_ended, ticking};
@@ -239,7 +240,8 @@ impl<'a> Follower<'a> {
     /// Waits until the batch has ended and all its pictures are saved. Returns the batch as it is then.
     pub(crate) async fn run(&mut self) -> Result<BatchView, Failure> {
         loop {
-            let Answer { value: batch, retry_after } = self.api.batch(&self.batch.to_string()).await?;
+            let answer = if_found(self.api.batch(&self.batch.to_string()).await)?;
+            let Answer { value: batch, retry_after } = answer.ok_or_else(unknown)?;
             self.learn(&batch).await?;
             self.counts = batch.counts;
             self.admitted = batch.progress.as_ref().map_or(self.jobs.len(), |progress| progress.admitted_jobs);
@@ -397,32 +399,30 @@ impl<'a> Follower<'a> {
         self.terminal.status("reading the results …");
         let results = download_document(self.api, &format!("/batches/{}/results", self.batch)).await?;
         let mut index = 0;
-        each_line(results, |result| {
-            if index < self.jobs.len() {
-                index += self.add(index, result)?;
+        each_line(results, |result: ResultLine| {
+            if result.status == "invalid" {
+                self.tally.skipped += 1;
+                return Ok(());
             }
-            Ok(())
+            index += 1;
+            self.add(index - 1, result)
         })?;
-        if index < self.jobs.len() {
+        if index != self.jobs.len() {
             return Err(Failure::Service("the results of the batch are not complete".to_owned()));
         }
         Ok(self.tally)
     }
 
-    /// Adds the result of the job with this index, or of a line before it that was left out. Returns whether it is the job's.
-    fn add(&mut self, index: usize, result: ResultLine) -> Result<usize, Failure> {
+    /// Adds the result of the job with this index.
+    fn add(&mut self, index: usize, result: ResultLine) -> Result<(), Failure> {
         let ResultLine { custom_id, job_id, status, image, error } = result;
-        if status == "invalid" {
-            self.tally.skipped += 1;
-            return Ok(0);
-        }
         let line = self.lines.line_of(index);
         let error = if status == Status::Succeeded.as_str() {
             if image.and_then(|image| image.poster).is_some_and(|poster| poster.legible == Some(false)) {
                 self.tally.small_titles.add(line);
             }
-            if self.jobs[index] == Known::Saved {
-                return Ok(1);
+            if self.jobs.get(index) == Some(&Known::Saved) {
+                return Ok(());
             }
             self.tally.unfetched += 1;
             let why = self.tally.why_unfetched.as_deref().unwrap_or("the service no longer has it");
@@ -436,8 +436,7 @@ impl<'a> Follower<'a> {
             self.tally.reasons.entry(code.to_owned()).or_insert_with(new).lines.add(line);
             json!({ "code": code, "message": message })
         };
-        self.report(line, custom_id.as_ref(), job_id, &status, json!({ "error": error }))?;
-        Ok(1)
+        self.report(line, custom_id.as_ref(), job_id, &status, json!({ "error": error }))
     }
 
     fn report(
