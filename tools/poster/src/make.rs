@@ -29,12 +29,12 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
         });
         order.insert("poster".to_owned(), poster);
     }
+    if let Some(hours) = make.deadline_hours {
+        order.insert("deadline_hours".to_owned(), hours.into());
+    }
     // The service's default model is not known here, so the rules of the model that accepts the most are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
         return Err(Failure::Usage(errors_text(&errors)));
-    }
-    if let Some(hours) = make.deadline_hours {
-        order.insert("deadline_hours".to_owned(), hours.into());
     }
     // Do not pay for a picture that cannot be saved.
     let mut manifest = if make.no_wait { None } else { Some(Manifest::open(&make.out)?) };

@@ -13,7 +13,7 @@ mod submit;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::api::BatchView;
 use shared::batch::BatchStatus;
 use shared::file_batch::OnBadLine;
@@ -169,8 +169,9 @@ fn settings(api: &Api, batch: &Batch, input: &Input, checked: &Checked) -> Resul
     let mut request = json!({
         "input": { "format": input.format }, "on_bad_line": on_bad_line, "defaults": input.defaults
     });
-    if let Some(hours) = batch.deadline_hours {
-        request["deadline_hours"] = hours.into();
+    // The flags override the document.
+    if batch.deadline_hours.is_some() || input.deadline_hours.is_some() {
+        request["deadline_hours"] = batch.deadline_hours.map_or(json!(input.deadline_hours), Value::from);
     }
     let out = batch.out.clone().unwrap_or_else(|| with_suffix(&input.path, "-posters"));
     Ok(Settings {
