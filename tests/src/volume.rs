@@ -64,6 +64,8 @@ pub struct Report {
     pub killed_at: Vec<(&'static str, usize)>,
     /// How long all runs took together.
     pub took: Duration,
+    /// After which time the last of the prompts was painted.
+    pub painted: Duration,
     /// The peak memory of the command in kilobytes, without and with the sheet, if the operating system reports it.
     pub peak_kb: [Option<u64>; 2],
     /// How many requests were made, by method and path.
@@ -126,12 +128,18 @@ pub async fn volume(plan: Plan) -> Report {
         ready = stack.ready(&mut life).await;
         network.lead_to(&ready.api);
     }
-    let (status, last_peak) = command.finish(child).await;
+    let begun = || model.paintings.lock().expect("no one panicked").values().sum::<usize>();
+    let painted = async {
+        while model.paintings.lock().expect("no one panicked").len() < plan.jobs {
+            sleep(POLL).await;
+        }
+        start.elapsed()
+    };
+    let ((status, last_peak), painted) = tokio::join!(command.finish(child), painted);
     let took = start.elapsed();
     let peak = peak.max(last_peak);
 
     // The same command has nothing left to do but the sheet, and the failed lines can be submitted again.
-    let begun = || model.paintings.lock().expect("no one panicked").values().sum::<usize>();
     let (requests, paintings, pictures) = (network.seen().requests, begun(), command.pictures_as_they_lie());
     let (again, peak_of_sheet) = command.finish(command.spawn(&[])).await;
     let repeated = network.seen().requests.get("POST /batches") != requests.get("POST /batches")
@@ -154,7 +162,20 @@ pub async fn volume(plan: Plan) -> Report {
     }
     let Seen { refused, lost, .. } = network.seen();
     let peak_kb = [peak, peak_of_sheet];
-    Report { plan, killed_at, took, peak_kb, requests, refused, lost_answers: lost, paintings, saved, failed, audit }
+    Report {
+        plan,
+        killed_at,
+        took,
+        painted,
+        peak_kb,
+        requests,
+        refused,
+        lost_answers: lost,
+        paintings,
+        saved,
+        failed,
+        audit,
+    }
 }
 
 fn prompts(jobs: usize) -> String {
@@ -377,7 +398,12 @@ impl fmt::Display for Report {
         for (what, saved) in &self.killed_at {
             writeln!(f, "killed         the {what} with {saved} pictures saved")?;
         }
-        writeln!(f, "time           {secs:.1} s, {:.1} posters a second", self.saved as f64 / secs)?;
+        let painted = self.painted.as_secs_f64();
+        let pace = self.saved as f64 / secs;
+        writeln!(
+            f,
+            "time           {secs:.1} s, {pace:.1} posters a second; the last was painted after {painted:.1} s"
+        )?;
         let megabytes = self.peak_kb.map(|kb| kb.map_or("unknown".to_owned(), |kb| format!("{} MB", kb / 1024)));
         writeln!(f, "peak memory    {} of the command, {} with the sheet", megabytes[0], megabytes[1])?;
         writeln!(f, "requests       {} to the API", self.requests.values().sum::<usize>())?;
