@@ -86,7 +86,7 @@ def before_call(context, case, kwargs):
             case.query["cursor"] = cursor
     if case.operation.path == "/jobs" and isinstance(case.body, dict):
         paint_webp(case.body)
-    if case.operation.path == "/batches":
+    if case.operation.path == "/batches" and isinstance(case.body, dict):
         # A job inherits the defaults of its batch, so the two must be compatible.
         defaults = case.body.get("defaults") or {}
         paint_webp(defaults)
@@ -114,7 +114,7 @@ def paint_webp(order):
 
 @schemathesis.hook
 def after_call(context, case, response):
-    if response.status_code == 200 and case.operation.path in ("/jobs", "/batches/{id}/jobs"):
+    if response.status_code == 200 and case.operation.path in ("/jobs", "/batches", "/batches/{id}/jobs"):
         cursors[list_of(case)] = response.json()["next_cursor"]
 
 
