@@ -151,6 +151,8 @@ fn recorded(pipeline: &Pipeline) -> (Apps, Arc<Mutex<Rights>>) {
 }
 
 /// Longer than a lease.
+const DAY: Duration = Duration::from_secs(86_400);
+
 const LEASE: Duration = Duration::from_secs(600);
 
 /// A job whose worker died after it had been paid for, and whose lease has ended.
@@ -286,7 +288,7 @@ async fn batch_all(pipeline: &Pipeline, app: &batch::App) {
     drop(pipeline.claim(JobId::in_batch(id, 0), LEASE).await);
     pipeline.clock.advance(Duration::from_secs(2 * 86_400));
     step(id).await;
-    let retried = record(pipeline, ended).await.retry(None, pipeline.clock.now(), LEASE, LEASE);
+    let retried = record(pipeline, ended).await.retry(None, pipeline.clock.now(), LEASE, 30 * DAY);
     save(pipeline, &retried.expect("allowed").expect("new")).await;
     step(ended).await;
     // Faults and results that are too large for one PUT, and results that are abandoned because a job has not ended.

@@ -151,10 +151,10 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, admission: &A
     let storage = crate::worker::PICTURE as f64 / 1e9 * 1e6 * prices::S3_STORAGE;
     let _ = write!(
         table,
-        "\nPrices of us-west-2 and us-east-1, {}; 256 MB at arm64's price, with the times of this machine and without \
-         the free tiers. The model takes 1 s; each further second costs ${:.2} if ten posters share an invocation, and \
-         ${:.2} if each has its own. A poster takes {:.1} write units submitted alone and {:.1} in a batch, and {:.1} \
-         read units; its final record has {} bytes, with a prompt of 41 characters, and without lettering or thumbnail. \
+        "\nPrices of us-west-2 and us-east-1, {}; 256 MB, and 1,024 MB for `batch`, at arm64's price, with the times of \
+         this machine and without the free tiers. The model takes 1 s; each further second costs ${:.2} if ten posters share an invocation, and \
+         ${:.2} if each has its own. A poster takes {:.1} write units submitted alone, {:.1} in a \
+         batch of ten and {:.1} from a file, and {:.1} read units, or {:.1} from a file; its final record has {} bytes, with a prompt of 41 characters, and without lettering or thumbnail. \
          Longer prompts take more write units, and so does a thumbnail; a poster with lettering stores two files. \
          Not included: the pictures' storage, ${storage:.2} for a month of 1.5 MB each; API Gateway's $3.50 for a million \
          calls, of which a batch of ten takes a tenth; and logs, traces, and the table's storage and backups, \
@@ -164,7 +164,9 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, admission: &A
         compute_cost(1000.0, 0.0),
         calls.single.writes,
         calls.batch.writes,
+        admission.units.writes,
         calls.single.reads,
+        admission.units.reads,
         calls.largest_item,
     );
     report.section("money", table);
