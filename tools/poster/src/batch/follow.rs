@@ -425,7 +425,7 @@ impl<'a> Follower<'a> {
                 return Ok(());
             }
             self.tally.unfetched += 1;
-            let why = self.tally.why_unfetched.as_deref().unwrap_or("the service no longer has it");
+            let why = self.tally.why_unfetched.as_deref().unwrap_or("it was not there when this command looked for it");
             json!({ "code": "picture_unavailable", "message": format!("The picture: {why}.") })
         } else {
             let code = error.as_ref().map_or("canceled", |error| error.code.as_str());
