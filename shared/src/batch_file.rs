@@ -217,7 +217,8 @@ impl Reader {
             return ControlFlow::Break(None);
         }
         let signature = SIGNATURES.iter().find(|(bytes, _)| self.buffer.starts_with(bytes)).map(|(_, detail)| *detail);
-        let is_utf_16 = matches!(self.buffer[..], [0, _, ..] | [_, 0, ..]);
+        // Without a mark at its beginning. A single NUL is a fault of its line only.
+        let is_utf_16 = matches!(self.buffer[..], [0, _, 0, _, ..] | [_, 0, _, 0, ..]);
         if let Some(detail) = signature.or(is_utf_16.then_some(UTF_16)) {
             return self.stop(1, [LineFault::of_line(1, detail)]);
         }

@@ -205,6 +205,15 @@ fn other_encodings_are_named() {
                 assert!(found[0].line == 1 && found[0].detail.contains("UTF-16"), "{found:?}");
             }
         }
+        // This is no other encoding, but a character that no prompt may have.
+        for file in [&b"a\0b\n"[..], b"\0ab\n"] {
+            let mut reader = Reader::new(*format);
+            reader.push(file);
+            reader.finish();
+            let faults = reader.next_line().map(|line| line.order(&Map::new(), Model::Core));
+            let faults = faults.expect("a line").expect_err("a fault");
+            assert!(!faults[0].detail.contains("UTF-16"), "{faults:?}");
+        }
         assert!(unreadable(*format, b"PK\x03\x04\x14\0")[0].detail.contains("workbook"));
         assert!(unreadable(*format, b"\x1f\x8b\x08\0")[0].detail.contains("gzip"));
     }
