@@ -262,6 +262,25 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
+async fn jobs_that_are_just_being_stored_are_counted_as_they_are() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline).await.id;
+    let batch = save(&pipeline, record(&pipeline, id).await.checked(checked(5))).await;
+    // Two jobs are stored, and the record does not say so yet.
+    let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("an order");
+    let jobs = [0, 1].map(|index| {
+        let now = pipeline.clock.now();
+        let job = Job::new(JobId::in_batch(id, index), batch.batch.owner.clone(), order.clone(), now, DAY, DAY);
+        Job { membership: Some(Membership { batch: id, part: 0, custom_id: None }), ..job }
+    });
+    pipeline.table().create_all(&jobs).await.expect("the table answers");
+    steered(&pipeline, id, "cancel").await;
+    let counts = view(&pipeline, id).await.counts;
+    assert_eq!((counts.total, counts.queued, counts.canceled), (5, 2, 3));
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
 async fn who_waits_for_an_old_batch_without_open_jobs_asks_less_often() {
     let pipeline = Pipeline::without_event_sources().await;
     let id = started(&pipeline).await.id;
