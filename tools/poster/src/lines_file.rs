@@ -1,10 +1,12 @@
 //! Files of JSON lines whose last line a crash may have cut short.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
 
 /// Opens a file for appending, and ends a torn last line so that it does not spoil the next one.
 pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
@@ -17,6 +19,17 @@ pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
         file.write_all(b"\n")?;
     }
     Ok(file)
+}
+
+/// Locks a file against other processes that lock it, as long as it is open.
+pub(crate) fn lock(file: &File, path: &Path) -> Result<(), Failure> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::Usage(format!("{} is in use by another `poster` process", path.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Failure::file(path, error)),
+    }
 }
 
 /// Appends a line in one write.

@@ -13,7 +13,7 @@ use shared::text::hex;
 use shared::{BatchId, JobId};
 
 use crate::failure::Failure;
-use crate::lines_file::{open_lines, read_lines, write_line};
+use crate::lines_file::{lock, open_lines, read_lines, write_line};
 
 pub(crate) const FILE: &str = "posters.ndjson";
 
@@ -49,6 +49,12 @@ impl Manifest {
         let path = directory.join(FILE);
         let file = open_lines(&path).map_err(|error| Failure::file(&path, error))?;
         Ok(Self { file, path })
+    }
+
+    /// Keeps other batches out of the directory until this one is closed. Two runs of one batch would write the same
+    /// temporary files.
+    pub(crate) fn lock(&self) -> Result<(), Failure> {
+        lock(&self.file, &self.path)
     }
 
     pub(crate) fn add(&mut self, picture: &Picture) -> Result<(), Failure> {
@@ -150,6 +156,16 @@ mod tests {
             width: 1,
             height: 1,
         }
+    }
+
+    #[test]
+    fn one_batch_at_a_time_saves_to_a_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [first, second] = [(); 2].map(|()| Manifest::open(directory.path()).expect("a manifest"));
+        first.lock().expect("nobody else uses it");
+        assert!(second.lock().is_err_and(|failure| failure.to_string().contains("in use by another")));
+        drop(first);
+        second.lock().expect("nobody else uses it any more");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It has one line, written when the service has accepted the batch. If a crash keeps it from being written, the next run
 //! submits the batch again under the same idempotency key, and the service answers with the batch that it has.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use shared::BatchId;
 
 use crate::failure::Failure;
+use crate::lines_file::lock;
 
 /// What all runs of a batch must agree on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,13 +47,7 @@ impl State {
     pub(crate) fn open(path: &Path, settings: &Settings) -> Result<(Self, Option<BatchId>), Failure> {
         let failed = |error: io::Error| Failure::file(path, error);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::Usage(format!("{} is in use by another `poster` process", path.display())));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        lock(&file, path)?;
         let known = read(&file, path)?;
         if let Some(earlier) = &known {
             earlier.settings.agree(settings, path)?;

@@ -51,6 +51,7 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
     let path = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
     let (mut state, known) = State::open(&path, &settings)?;
     let mut manifest = Manifest::open(&settings.out)?;
+    manifest.lock()?;
 
     terminal.set_resume_hint("Run the same command again to continue.");
     terminal.status("submitting …");
