@@ -177,10 +177,7 @@ pub async fn restart(plan: Plan) -> Report {
     let pipeline = Pipeline::with(options).await;
     let mut audit = audit(&pipeline, &[batch]).await;
     audit.violations.append(&mut violations);
-    let environment = &pipeline.stack.deployment().functions["worker"].environment;
-    let in_flight: u64 = environment["POSTERS_IN_FLIGHT"].parse().expect("a number");
-    let source = &pipeline.stack.deployment().functions["worker"].sources[0];
-    let at_once = in_flight * source.scaling.maximum_concurrency as u64;
+    let at_once = paintings_at_once(&pipeline);
     pipeline.stop().await;
 
     let paintings = model.paintings.lock().expect("no one panicked").clone();
@@ -256,10 +253,7 @@ pub async fn restart_with_file(plan: FilePlan) -> FileReport {
     let pipeline = Pipeline::with(options).await;
     let jobs = (0..plan.lines).map(|index| JobId::in_batch(id, index)).collect();
     let mut audit = audit(&pipeline, &[Accepted { batch: id, jobs }]).await;
-    let environment = &pipeline.stack.deployment().functions["worker"].environment;
-    let in_flight: u64 = environment["POSTERS_IN_FLIGHT"].parse().expect("a number");
-    let source = &pipeline.stack.deployment().functions["worker"].sources[0];
-    let at_once = in_flight * source.scaling.maximum_concurrency as u64;
+    let at_once = paintings_at_once(&pipeline);
     pipeline.stop().await;
 
     let paintings = model.paintings.lock().expect("no one panicked").clone();
@@ -275,6 +269,13 @@ pub async fn restart_with_file(plan: FilePlan) -> FileReport {
         took: start.elapsed(),
         audit,
     }
+}
+
+/// How many pictures the worker paints at once at most.
+fn paintings_at_once(pipeline: &Pipeline) -> u64 {
+    let worker = &pipeline.stack.deployment().functions["worker"];
+    let in_flight: u64 = worker.environment["POSTERS_IN_FLIGHT"].parse().expect("a number");
+    in_flight * worker.sources[0].scaling.maximum_concurrency as u64
 }
 
 /// The moments of the kills: the first during the submission, some during a start, the others spread over the paintings.

@@ -423,18 +423,7 @@ async fn results_that_take_too_long_are_left_to_another_invocation() {
 async fn a_file_that_is_not_checked_in_time_is_invalid_and_not_checked_for_ever() {
     let pipeline = Pipeline::without_event_sources().await;
     let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(2)).await;
-    let (slow, apps) =
-        pipeline.intercept(|call| if call.request.uri().contains("GetObject") { Action::Hold } else { Action::Pass });
-    let mut event = ticket(id);
-    // The function begins nothing in the last half minute of an invocation.
-    event.context.deadline -= 58_000;
-    let wait = async {
-        slow.held().await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        slow.resume();
-    };
-    let (answer, ()) = tokio::join!(batch::handle(&apps.batch, event), wait);
-    assert_eq!(answer.expect("it answers").batch_item_failures.len(), 1, "its time is over");
+    assert!(!slow_step(&pipeline, id).await, "its time is over");
     let batch = record(&pipeline, id).await;
     assert_eq!((batch.stage, batch.batch.total), (Stage::Invalid, 0));
     assert!(batch.checked.first_faults[0].detail.contains("in time"), "{:?}", batch.checked.first_faults);
