@@ -26,8 +26,7 @@ use shared::settings::{Settings, SettingsError};
 use shared::{Clock, FileBatch, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
-use crate::list_batches::Range;
-use crate::list_jobs::{Filter, Listed};
+use crate::list_jobs::{Filter, Listed, Range};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
 
@@ -183,7 +182,8 @@ async fn list_jobs(app: &App, request: &Request, owner: &Owner) -> Result<Answer
 }
 
 async fn list_batches(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
-    let range = Range::of(request)?;
+    let query = request.query(&["limit", "cursor"])?;
+    let range = Range::of(&query).map_err(|fault| Problem::faults(vec![fault]))?;
     let base = request.base_url();
     let batches = list_batches::list(app, owner, &range, &base).await?;
     let next = batches.next_cursor.as_ref().map(|cursor| format!("{base}/batches?{}", range.query(cursor)));

@@ -3,39 +3,20 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{BatchView, BatchesView};
 use shared::aws::AnyBatch;
-use shared::aws::gateway::{Request, log_failure};
+use shared::aws::gateway::log_failure;
 use shared::{Owner, Problem};
 
-use crate::list_jobs::limit_of;
+use crate::list_jobs::Range;
 use crate::{App, get_batch};
 
 /// How many batches are counted at once.
 const AT_ONCE: usize = 16;
 
-/// Which page of the list to return.
-pub(crate) struct Range {
-    limit: usize,
-    cursor: Option<String>,
-}
-
-impl Range {
-    pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
-        let query = request.query(&["limit", "cursor"])?;
-        let limit = limit_of(&query).map_err(|fault| Problem::faults(vec![fault]))?;
-        Ok(Self { limit, cursor: query.get("cursor").cloned() })
-    }
-
-    pub(crate) fn query(&self, cursor: &str) -> String {
-        format!("limit={}&cursor={cursor}", self.limit)
-    }
-}
-
 /// One page of the owner's batches, newest first. The counts of a batch from a file are those of the last look at its
 /// jobs, as one of them may have a million.
 pub(crate) async fn list(app: &App, owner: &Owner, range: &Range, base: &str) -> Result<BatchesView, Problem> {
     let scope = ["batches of owner", owner.as_str()];
-    let open = |cursor: &String| app.cursors.open(&scope, cursor).ok_or(Problem::InvalidCursor);
-    let after = range.cursor.as_ref().map(open).transpose()?;
+    let after = range.place(app, &scope)?;
     let now = app.clock.now();
     let listed = app.table.list_batches(owner, range.limit, after, now).await;
     let (batches, next) = listed.map_err(log_failure("list"))?;

@@ -28,11 +28,36 @@ pub(crate) struct Listed {
     pub(crate) etag: String,
 }
 
+/// Which page of a list to return.
+pub(crate) struct Range {
+    pub(crate) limit: usize,
+    cursor: Option<String>,
+}
+
+impl Range {
+    pub(crate) fn of(query: &HashMap<String, String>) -> Result<Self, FieldError> {
+        let limit = query.get("limit").map_or(Ok(DEFAULT_LIMIT), |text| {
+            let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+            limit.ok_or_else(|| FieldError::new("?limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
+        })?;
+        Ok(Self { limit, cursor: query.get("cursor").cloned() })
+    }
+
+    /// The position at which the page begins; `None` is the start of the list.
+    pub(crate) fn place(&self, app: &App, scope: &[&str]) -> Result<Option<String>, Problem> {
+        let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
+        self.cursor.as_ref().map(open).transpose()
+    }
+
+    pub(crate) fn query(&self, cursor: &str) -> String {
+        format!("limit={}&cursor={cursor}", self.limit)
+    }
+}
+
 /// Which jobs of a list to return.
 pub(crate) struct Filter {
     status: Option<Status>,
-    limit: usize,
-    cursor: Option<String>,
+    range: Range,
 }
 
 impl Filter {
@@ -43,9 +68,9 @@ impl Filter {
             let parsed = text.parse().map_err(|detail| errors.push(FieldError::new("?status", detail)));
             parsed.ok()
         });
-        let limit = limit_of(&query).map_err(|fault| errors.push(fault));
-        match limit {
-            Ok(limit) if errors.is_empty() => Ok(Self { status, limit, cursor: query.get("cursor").cloned() }),
+        let range = Range::of(&query).map_err(|fault| errors.push(fault));
+        match range {
+            Ok(range) if errors.is_empty() => Ok(Self { status, range }),
             _ => Err(Problem::faults(errors)),
         }
     }
@@ -57,15 +82,8 @@ impl Filter {
 
     pub(crate) fn query(&self, cursor: &str) -> String {
         let status = self.status.map(|status| format!("status={status}&")).unwrap_or_default();
-        format!("{status}limit={}&cursor={cursor}", self.limit)
+        format!("{status}{}", self.range.query(cursor))
     }
-}
-
-/// The maximum number of entries that a page may have.
-pub(crate) fn limit_of(query: &HashMap<String, String>) -> Result<usize, FieldError> {
-    let Some(text) = query.get("limit") else { return Ok(DEFAULT_LIMIT) };
-    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| FieldError::new("?limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
 }
 
 /// One page of the owner's single jobs.
@@ -81,9 +99,8 @@ pub(crate) async fn of_batch(app: &App, batch: &Batch, filter: &Filter, base: &s
 
 /// One page of a list.
 async fn list(app: &App, list: List<'_>, filter: &Filter, scope: &[&str], base: &str) -> Result<Listed, Problem> {
-    let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
-    let after = filter.cursor.as_ref().map(open).transpose()?;
-    let page = app.table.list(list, candidates(app, filter), filter.limit, after).await;
+    let after = filter.range.place(app, scope)?;
+    let page = app.table.list(list, candidates(app, filter), filter.range.limit, after).await;
     let (jobs, next) = shown(app, page.map_err(log_failure("list"))?, filter, scope).await?;
     Ok(fitting(app, &jobs, next, scope, base, |last| list.place_after(last)))
 }
