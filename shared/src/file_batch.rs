@@ -460,6 +460,12 @@ impl FileBatch {
         }
     }
 
+    /// The maximum number of jobs that are stored: those that are admitted, and those of one more step, which may be
+    /// under way or may have been when the admission stopped.
+    pub fn most_stored(&self) -> usize {
+        self.batch.total.min(self.admitted.jobs + self.jobs_per_part)
+    }
+
     /// The indexes of the jobs of a part.
     pub fn jobs_of_part(&self, part: usize) -> std::ops::Range<usize> {
         let begin = part * self.jobs_per_part;

@@ -274,6 +274,12 @@ impl Job {
         }
     }
 
+    /// Whether this stored job is the one that a submission `wanted` to store. A job that was retried may outlive its
+    /// batch, and so have the id of a job of the next batch with the same key.
+    pub fn is_as_wanted(&self, wanted: &Self) -> bool {
+        self.order == wanted.order && self.membership == wanted.membership
+    }
+
     /// The name of the state.
     pub fn status(&self) -> Status {
         match self.state {

@@ -39,12 +39,7 @@ pub(crate) async fn admit(app: &App, batch: &FileBatch, end: Instant) -> Result<
             cancel_new(app, stored).await?;
             return Ok(Step::Go(Box::new(now)));
         }
-        // A retried job may outlive its batch, and so collide with the next batch of the same key.
-        if !stored
-            .iter()
-            .zip(&jobs)
-            .all(|(job, wanted)| job.order == wanted.order && job.membership == wanted.membership)
-        {
+        if !stored.iter().zip(&jobs).all(|(job, wanted)| job.is_as_wanted(wanted)) {
             tracing::error!(batch.id = %id, "a job of an earlier batch with the same key is in the way");
             let ours = stored.into_iter().filter(|job| job.created_at == jobs[0].created_at);
             cancel_new(app, ours.collect()).await?;

@@ -20,11 +20,7 @@ const AT_ONCE: usize = 16;
 /// Does the next jobs of the pass, up to the end of a part.
 pub(crate) async fn change(app: &App, batch: &FileBatch, pass: &Pass) -> Result<Step, ServiceError> {
     let Pass { action, next } = pass;
-    // Of a batch that was canceled during its admission, at most the jobs of one more step were stored.
-    let stored = match batch.batch.canceled_at {
-        Some(_) => batch.batch.total.min(batch.admitted.jobs + batch.jobs_per_part),
-        None => batch.batch.total,
-    };
+    let stored = batch.most_stored();
     let end = stored.min(next + batch.jobs_per_part);
     let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
     for ids in ids.chunks(JOBS_AT_ONCE) {

@@ -28,11 +28,7 @@ pub(crate) async fn count(app: &App, batch: &FileBatch) -> Result<Counts, Proble
         send_ticket(app, batch).await?;
     }
     let (parts, ended) = match batch.stage {
-        // With the part whose jobs are just being stored.
-        Stage::Admitting => {
-            let stored = batch.batch.total.min(batch.admitted.jobs + batch.jobs_per_part);
-            ((0..stored.div_ceil(batch.jobs_per_part)).collect(), Counts::default())
-        }
+        Stage::Admitting => ((0..batch.most_stored().div_ceil(batch.jobs_per_part)).collect(), Counts::default()),
         Stage::InProgress => (batch.progress.open_parts.clone(), batch.progress.ended),
         Stage::AwaitingInput | Stage::Checking | Stage::Invalid | Stage::Ended => (Vec::new(), batch.progress.ended),
     };

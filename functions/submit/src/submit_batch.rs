@@ -136,9 +136,7 @@ async fn write(
         }
     };
     let mut jobs = app.table.create_all(&missing).await.map_err(log_failure(id))?;
-    // A retried job may outlive its batch, and so collide with the next batch of the same key.
-    let asked = |(job, wanted): (&Job, &Job)| job.order == wanted.order && job.membership == wanted.membership;
-    let reused = !jobs.iter().zip(&missing).all(asked);
+    let reused = !jobs.iter().zip(&missing).all(|(job, wanted)| job.is_as_wanted(wanted));
     jobs.extend(there);
     let canceled = app.table.get_batch(id).await.map_err(log_failure(id))?.is_some_and(|now| now.canceled_at.is_some());
     if reused || canceled {
