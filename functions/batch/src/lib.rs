@@ -14,7 +14,7 @@ use std::time::Duration;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
-use shared::aws::deliveries::{change_visibility, end_of, process_batch};
+use shared::aws::messages::{change_visibility, end_of, process_batch};
 use shared::aws::{Aws, BatchFiles, Images, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 use tokio::time::Instant;
@@ -89,7 +89,7 @@ impl App {
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
     hide_until_end(app, &event.payload, end).await;
-    Ok(process_batch(event.payload, &app.batches, &app.parked, 1, |delivery| step::advance(app, delivery, end)).await)
+    Ok(process_batch(event.payload, &app.batches, &app.parked, 1, |received| step::advance(app, received, end)).await)
 }
 
 /// Hides the messages no longer than this invocation can last, so that another one takes over soon after a crash. The

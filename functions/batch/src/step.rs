@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::FileBatch;
-use shared::aws::deliveries::{Delivery, Verdict};
+use shared::aws::messages::{Received, Verdict};
 use shared::aws::{SavedBatch, ServiceError};
 use shared::file_batch::Stage;
 use shared::ticket::BatchTicket;
@@ -31,8 +31,8 @@ pub(crate) enum Step {
 ///
 /// Every step can be repeated, and several invocations may work on one batch: the record moves on from one version to
 /// the next, and an invocation that was overtaken reads it anew.
-pub(crate) async fn advance(app: &App, delivery: Delivery<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
-    let id = delivery.ticket.batch;
+pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
+    let id = received.message.batch;
     let Some(batch) = app.table.get_file_batch(id).await? else {
         tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
         return Ok(Verdict::Done);

@@ -1,21 +1,21 @@
 //! Ends a job whose ticket moved to the dead-letter queue.
 
 use shared::aws::ServiceError;
-use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::job_end::{give_up, verdict_for};
+use shared::aws::messages::{Received, Verdict};
 use shared::job::ErrorCode;
 
 use crate::App;
 
 /// Ends the ticket's job, unless a worker holds it.
-pub(crate) async fn end(app: &App, delivery: Delivery) -> Result<Verdict, ServiceError> {
-    let id = delivery.ticket.job;
+pub(crate) async fn end(app: &App, received: Received) -> Result<Verdict, ServiceError> {
+    let id = received.message.job;
     let now = app.clock.now();
     let Some(job) = app.table.get(id).await? else {
         tracing::warn!(job.id = %id, "dropped a dead letter whose job has no record");
         return Ok(Verdict::Done);
     };
-    if job.finished_at().is_none() && delivery.ticket.predates_retry(&job) {
+    if job.finished_at().is_none() && received.message.predates_retry(&job) {
         tracing::warn!(job.id = %id, "dropped a dead letter whose job was retried since");
         return Ok(Verdict::Done);
     }

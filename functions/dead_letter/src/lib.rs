@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
-use shared::aws::deliveries::process_batch;
+use shared::aws::messages::process_batch;
 use shared::aws::{Aws, Images, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
@@ -53,5 +53,5 @@ impl App {
 
 /// Processes one invocation. The response names the tickets to be redelivered.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
-    Ok(process_batch(event.payload, &app.queue, &app.parked, IN_FLIGHT, |delivery| end_job::end(app, delivery)).await)
+    Ok(process_batch(event.payload, &app.queue, &app.parked, IN_FLIGHT, |received| end_job::end(app, received)).await)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
-use shared::aws::deliveries::{end_of, process_batch};
+use shared::aws::messages::{end_of, process_batch};
 use shared::aws::{Aws, Images, Painter, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
@@ -74,8 +74,8 @@ impl App {
 /// Processes one invocation. The response names the tickets to be redelivered.
 pub async fn handle(app: &App, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
     let end = end_of(&event.context);
-    Ok(process_batch(event.payload, &app.queue, &app.parked, app.in_flight, |delivery| {
-        paint_job::paint(app, delivery, end)
+    Ok(process_batch(event.payload, &app.queue, &app.parked, app.in_flight, |received| {
+        paint_job::paint(app, received, end)
     })
     .await)
 }

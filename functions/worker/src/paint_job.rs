@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::aws::deliveries::{Delivery, Verdict};
 use shared::aws::job_end::{clean_up, give_up, verdict_for};
+use shared::aws::messages::{Received, Verdict};
 use shared::aws::{File, Files, Kind, Saved, ServiceError, Stored};
 use shared::backoff::full_jitter;
 use shared::image::{ImageFacts, Variant};
@@ -31,15 +31,15 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5);
 const TIME_TO_APPEAR: Duration = Duration::from_secs(60);
 
 /// Processes a ticket. Lambda stops the invocation at `end`.
-pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result<Verdict, ServiceError> {
+pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result<Verdict, ServiceError> {
     if !may_paint_before(app, end) {
         return Ok(Verdict::Again(Duration::ZERO));
     }
     let left = end.saturating_duration_since(Instant::now());
-    let id = delivery.ticket.job;
+    let id = received.message.job;
     let now = app.clock.now();
     let Some(job) = app.table.get(id).await?.filter(|job| job.expires_at > now) else {
-        let age = delivery.sent_at.map(|sent| now.since(sent));
+        let age = received.sent_at.map(|sent| now.since(sent));
         if age.is_some_and(|age| age < TIME_TO_APPEAR) {
             return Ok(Verdict::Again(Duration::from_secs(5)));
         }
@@ -61,7 +61,7 @@ pub(crate) async fn paint(app: &App, delivery: Delivery, end: Instant) -> Result
     }
     match obtain_files(app, &claimed, end).await {
         Ok(files) => finish(app, claimed, files).await,
-        Err(failure) => fail_or_release(app, claimed, failure, &delivery).await,
+        Err(failure) => fail_or_release(app, claimed, failure, &received).await,
     }
 }
 
@@ -208,7 +208,7 @@ async fn fail_or_release(
     app: &App,
     job: Claimed,
     failure: Failure,
-    delivery: &Delivery,
+    received: &Received,
 ) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     let Failure { code, message, attempt, then } = failure;
@@ -226,7 +226,7 @@ async fn fail_or_release(
     };
     let verdict = Verdict::Again(wait);
     tracing::warn!(
-        job.id = %job.id, attempt = job.attempts, receives = delivery.receives, reason = %code, ?verdict,
+        job.id = %job.id, attempt = job.attempts, receives = received.receives, reason = %code, ?verdict,
         "attempt failed: {message}",
     );
     let released = job.release(LastError { code, message, at: now }, attempt);

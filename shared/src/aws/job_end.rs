@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::deliveries::Verdict;
+use super::messages::Verdict;
 use super::{Images, Saved, ServiceError, Table};
 use crate::image::Image;
 use crate::job::{ErrorCode, Job, JobState};

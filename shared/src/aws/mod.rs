@@ -3,13 +3,14 @@
 mod batch_files;
 mod buffered_http;
 pub mod callers;
-pub mod deliveries;
+
 mod error;
 pub mod gateway;
 mod images;
 pub mod job_end;
 pub mod job_retry;
 pub mod logs;
+pub mod messages;
 pub mod metrics;
 mod painter;
 mod queue;
