@@ -39,12 +39,14 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 
+pub mod address;
 pub mod api;
 pub mod backoff;
 pub mod batch;
 pub mod batch_file;
 pub mod caller;
 pub mod cursor;
+pub mod delivery;
 pub mod fault;
 pub mod file_batch;
 pub mod id;
@@ -62,6 +64,8 @@ pub mod stability;
 pub mod text;
 pub mod ticket;
 pub mod time;
+pub mod webhook;
+pub mod webhook_secret;
 pub use batch::Batch;
 pub use caller::Owner;
 pub use file_batch::FileBatch;

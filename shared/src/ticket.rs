@@ -72,7 +72,7 @@ struct Version {
     v: u32,
 }
 
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 impl Ticket {
     /// A ticket for the job as it is now queued.
@@ -103,7 +103,7 @@ impl Ticket {
 
 impl Message for Ticket {
     fn from_body(body: &str) -> Result<Self, TicketError> {
-        let TicketBody { job, queued_at, trace, .. } = parse(body)?;
+        let TicketBody { job, queued_at, trace, .. } = parse_versioned(body)?;
         Ok(Self { job, queued_at: queued_at.map(Timestamp::from_ms), trace })
     }
 
@@ -122,7 +122,7 @@ impl BatchTicket {
 
 impl Message for BatchTicket {
     fn from_body(body: &str) -> Result<Self, TicketError> {
-        parse::<BatchTicketBody>(body).map(|body| Self { batch: body.batch })
+        parse_versioned::<BatchTicketBody>(body).map(|body| Self { batch: body.batch })
     }
 
     fn batch(&self) -> Option<BatchId> {
@@ -130,7 +130,8 @@ impl Message for BatchTicket {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, TicketError> {
+/// Parses the body of a message of this version.
+pub(crate) fn parse_versioned<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, TicketError> {
     match serde_json::from_str::<Version>(body) {
         Ok(Version { v: VERSION }) => serde_json::from_str(body).map_err(|_| TicketError::Malformed),
         Ok(Version { v }) if v > VERSION => Err(TicketError::Newer(v)),

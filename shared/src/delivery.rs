@@ -1,0 +1,386 @@
+//! Deliveries: the sending of events to the endpoints of callers, in the way of Standard Webhooks 1.0, see
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::caller::Owner;
+use crate::id::{BatchId, JobId, NotAnId};
+use crate::spelled::spelled;
+use crate::ticket::{Message, TicketError, parse_versioned};
+use crate::time::Timestamp;
+use crate::webhook::{EventType, WebhookUrl};
+
+/// How long a delivery waits after each try that failed. After the last of them there is one more try.
+pub const SCHEDULE: [Duration; 7] = [
+    Duration::from_secs(5),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 3600),
+    Duration::from_secs(5 * 3600),
+    Duration::from_secs(10 * 3600),
+    Duration::from_secs(12 * 3600),
+];
+
+/// How long a delivery's record is kept after its event.
+pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// How many tries a record keeps, the newest ones.
+pub const MAX_TRIES: usize = 24;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A job.
+    Job(JobId),
+    /// A batch.
+    Batch(BatchId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(id) => write!(f, "job_{id}"),
+            Self::Batch(id) => write!(f, "batch_{id}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        match text.split_once('_').ok_or(NotAnId)? {
+            ("job", id) => id.parse().map(Self::Job),
+            ("batch", id) => id.parse().map(Self::Batch),
+            _ => Err(NotAnId),
+        }
+    }
+}
+
+/// The id of a delivery, which is the event's `webhook-id`. It is derived from what has ended, so an event that is queued
+/// twice has one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeliveryId {
+    /// What the event is about.
+    pub subject: Subject,
+    /// When the subject was queued or started, by its submission or a retry. A subject ends once after each of these.
+    pub since: Timestamp,
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.subject, self.since.ms())
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let (subject, since) = text.rsplit_once('_').ok_or(NotAnId)?;
+        let id = Self { subject: subject.parse()?, since: Timestamp::from_ms(since.parse().map_err(|_| NotAnId)?) };
+        // Reject other spellings of the number, so that each delivery has one URL.
+        if id.to_string() == text { Ok(id) } else { Err(NotAnId) }
+    }
+}
+
+/// A message to send an event to its endpoint. It contains everything that is sent, so that the function `webhook` reads
+/// no record of a job.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeliveryMessage {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Who asked for it.
+    pub owner: Owner,
+    /// The endpoint.
+    pub url: WebhookUrl,
+    /// What happened.
+    pub event: EventType,
+    /// When it happened.
+    pub at: Timestamp,
+    /// How often the delivery was replayed before.
+    pub round: u32,
+    /// The body of the request, which is JSON.
+    pub payload: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeliveryBody {
+    v: u32,
+    id: String,
+    owner: Owner,
+    url: WebhookUrl,
+    #[serde(rename = "type")]
+    event: EventType,
+    at: i64,
+    round: u32,
+    payload: String,
+}
+
+impl DeliveryMessage {
+    /// Serializes the message.
+    pub fn to_body(&self) -> String {
+        let body = DeliveryBody {
+            v: crate::ticket::VERSION,
+            id: self.id.to_string(),
+            owner: self.owner.clone(),
+            url: self.url.clone(),
+            event: self.event,
+            at: self.at.ms(),
+            round: self.round,
+            payload: self.payload.clone(),
+        };
+        serde_json::to_string(&body).expect("a message of strings and numbers is always JSON")
+    }
+}
+
+impl Message for DeliveryMessage {
+    fn from_body(body: &str) -> Result<Self, TicketError> {
+        let DeliveryBody { id, owner, url, event, at, round, payload, .. } = parse_versioned(body)?;
+        let id = id.parse().map_err(|_| TicketError::Malformed)?;
+        Ok(Self { id, owner, url, event, at: Timestamp::from_ms(at), round, payload })
+    }
+
+    fn job(&self) -> Option<JobId> {
+        match self.id.subject {
+            Subject::Job(id) => Some(id),
+            Subject::Batch(_) => None,
+        }
+    }
+
+    fn batch(&self) -> Option<BatchId> {
+        match self.id.subject {
+            Subject::Job(_) => None,
+            Subject::Batch(id) => Some(id),
+        }
+    }
+}
+
+spelled! {
+    /// How far a delivery has got.
+    DeliveryStatus, "a status of a delivery",
+    /// It will be tried again.
+    Pending = "pending",
+    /// The endpoint has accepted it.
+    Delivered = "delivered",
+    /// It was given up.
+    Failed = "failed",
+}
+
+spelled! {
+    /// Why a try failed without a usable answer.
+    TryErrorCode, "an error code of a delivery",
+    /// The host's name could not be resolved.
+    DnsFailed = "dns_failed",
+    /// The host has an address that is not public.
+    AddressForbidden = "address_forbidden",
+    /// The host refused the connection.
+    ConnectionRefused = "connection_refused",
+    /// The connection failed in another way.
+    ConnectionFailed = "connection_failed",
+    /// The host does not speak TLS as it should.
+    TlsFailed = "tls_failed",
+    /// The host's certificate is not valid for it.
+    CertificateInvalid = "certificate_invalid",
+    /// There was no complete answer in time.
+    Timeout = "timeout",
+    /// The answer is not HTTP.
+    AnswerBroken = "answer_broken",
+    /// The answer leads to another URL, which is not followed.
+    Redirect = "redirect",
+    /// The endpoint answered 410 to an earlier event, so nothing is sent to it.
+    EndpointGone = "endpoint_gone",
+}
+
+/// Why a try failed without a usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryError {
+    /// A code for programs.
+    pub code: TryErrorCode,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// One request to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// The round of the delivery.
+    pub round: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// Why there was none, or why it does not count.
+    pub error: Option<TryError>,
+    /// The first bytes of the answer's body, as text.
+    pub response: Option<String>,
+}
+
+impl Try {
+    /// Whether the endpoint accepted the event.
+    pub fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status)) && self.error.is_none()
+    }
+
+    /// Whether the endpoint said that it wants no more events, see RFC 9110, section 15.5.11.
+    pub fn is_gone(&self) -> bool {
+        self.status == Some(410)
+    }
+}
+
+/// A delivery, as recorded in the table of deliveries.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Who may see it.
+    pub owner: Owner,
+    /// The endpoint.
+    pub url: WebhookUrl,
+    /// What happened.
+    pub event: EventType,
+    /// When it happened.
+    pub created_at: Timestamp,
+    /// When the record is deleted.
+    pub expires_at: Timestamp,
+    /// How far it has got.
+    pub status: DeliveryStatus,
+    /// When it will be tried again, if it will.
+    pub next_try_at: Option<Timestamp>,
+    /// How often it was replayed.
+    pub round: u32,
+    /// The tries, oldest first, at most [`MAX_TRIES`].
+    pub tries: Vec<Try>,
+    /// The body of the request.
+    pub payload: String,
+}
+
+impl Delivery {
+    /// The delivery that a message asks for, before its first try.
+    pub fn new(message: &DeliveryMessage) -> Self {
+        Self {
+            id: message.id,
+            owner: message.owner.clone(),
+            url: message.url.clone(),
+            event: message.event,
+            created_at: message.at,
+            expires_at: (message.at + KEPT).whole_secs(),
+            status: DeliveryStatus::Pending,
+            next_try_at: None,
+            round: message.round,
+            tries: Vec::new(),
+            payload: message.payload.clone(),
+        }
+    }
+
+    /// The delivery after a try, and how long it waits for the next one; `None` if there is none.
+    pub fn tried(mut self, tried: Try) -> (Self, Option<Duration>) {
+        let end = tried.at + tried.duration;
+        let before = self.tries.iter().filter(|earlier| earlier.round == self.round).count();
+        let wait = SCHEDULE.get(before).copied();
+        let stops =
+            tried.is_gone() || tried.error.as_ref().is_some_and(|error| error.code == TryErrorCode::EndpointGone);
+        let (status, wait) = match wait {
+            _ if tried.succeeded() => (DeliveryStatus::Delivered, None),
+            Some(wait) if !stops => (DeliveryStatus::Pending, Some(wait)),
+            _ => (DeliveryStatus::Failed, None),
+        };
+        self.tries.push(tried);
+        self.tries.drain(..self.tries.len().saturating_sub(MAX_TRIES));
+        self.status = status;
+        self.next_try_at = wait.map(|wait| end + wait);
+        (self, wait)
+    }
+
+    /// The delivery in its next round, which begins at `now`. A pending one stays in its round, as its message may be
+    /// lost.
+    pub fn replayed(&self, now: Timestamp) -> Self {
+        let round = if self.status == DeliveryStatus::Pending { self.round } else { self.round + 1 };
+        Self { round, status: DeliveryStatus::Pending, next_try_at: Some(now), ..self.clone() }
+    }
+
+    /// The message that asks for the delivery.
+    pub fn message(&self) -> DeliveryMessage {
+        DeliveryMessage {
+            id: self.id,
+            owner: self.owner.clone(),
+            url: self.url.clone(),
+            event: self.event,
+            at: self.created_at,
+            round: self.round,
+            payload: self.payload.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> DeliveryMessage {
+        DeliveryMessage {
+            id: "job_01930000-0000-7000-8000-000000000001_1795500000000".parse().expect("an id"),
+            owner: Owner::new("alice"),
+            url: WebhookUrl::parse("https://example.com/posters").expect("a URL"),
+            event: EventType::JobFailed,
+            at: Timestamp::from_ms(1_795_500_001_000),
+            round: 0,
+            payload: r#"{"type":"job.failed"}"#.to_owned(),
+        }
+    }
+
+    fn answered(status: u16) -> Try {
+        let at = Timestamp::from_ms(1_795_500_002_000);
+        Try { round: 0, at, duration: Duration::ZERO, status: Some(status), error: None, response: None }
+    }
+
+    #[test]
+    fn the_bytes_of_a_message_are_pinned() {
+        let body = r#"{"v":1,"id":"job_01930000-0000-7000-8000-000000000001_1795500000000","owner":"alice","url":"https://example.com/posters","type":"job.failed","at":1795500001000,"round":0,"payload":"{\"type\":\"job.failed\"}"}"#;
+        assert_eq!(message().to_body(), body);
+        assert!(DeliveryMessage::from_body(body).is_ok_and(|read| read == message()));
+        assert_eq!(DeliveryMessage::from_body(r#"{"v":2}"#).err(), Some(TicketError::Newer(2)));
+        assert_eq!(DeliveryMessage::from_body(r#"{"v":1,"id":"job_1"}"#).err(), Some(TicketError::Malformed));
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = message().id.to_string();
+        for other in [id.to_uppercase(), format!("{id} "), id.replace("_179", "_+179"), id.replace("_179", "_0179")] {
+            assert_eq!(other.parse::<DeliveryId>(), Err(NotAnId), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_given_up_after_eight_tries_and_a_replay_begins_again() {
+        let mut delivery = Delivery::new(&message());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let (next, wait) = delivery.tried(answered(503));
+            (delivery, waits) = (next, [waits, wait.into_iter().collect()].concat());
+        }
+        assert_eq!((waits.as_slice(), delivery.status), (&SCHEDULE[..], DeliveryStatus::Failed));
+        let again = delivery.replayed(Timestamp::from_ms(1_795_500_003_000));
+        assert_eq!((again.round, again.status, again.message().id), (1, DeliveryStatus::Pending, delivery.id));
+        let (again, wait) = again.tried(Try { round: 1, ..answered(503) });
+        assert_eq!((again.status, wait), (DeliveryStatus::Pending, Some(SCHEDULE[0])));
+        assert_eq!(again.replayed(Timestamp::from_ms(0)).round, 1, "its message may be lost");
+    }
+
+    #[test]
+    fn an_endpoint_ends_a_delivery_by_2xx_or_410() {
+        for (status, end) in [
+            (200, DeliveryStatus::Delivered),
+            (204, DeliveryStatus::Delivered),
+            (410, DeliveryStatus::Failed),
+            (404, DeliveryStatus::Pending),
+            (302, DeliveryStatus::Pending),
+        ] {
+            assert_eq!(Delivery::new(&message()).tried(answered(status)).0.status, end, "{status}");
+        }
+    }
+}
