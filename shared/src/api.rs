@@ -15,6 +15,7 @@ use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
 use crate::poster::{Lettering, Poster};
 use crate::problem::Problem;
 use crate::time::Timestamp;
+use crate::webhook::Webhook;
 
 /// The largest request body, in bytes as counted by [`crate::json::escaped_len`]. API Gateway passes the body to a
 /// function inside a JSON string, and the whole event may have 6 MB, see
@@ -44,6 +45,9 @@ pub struct JobView {
     pub metadata: Metadata,
     /// The requested lettering.
     pub poster: Option<Poster>,
+    /// Where its end is told.
+    #[serde(default)]
+    pub webhook: Option<Webhook>,
     /// The batch that the job belongs to.
     pub batch_id: Option<BatchId>,
     /// The caller's id for the job within its batch.
@@ -177,6 +181,9 @@ pub struct BatchView {
     pub created_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
+    /// Where its end, and those of its jobs, are told.
+    #[serde(default)]
+    pub webhook: Option<Webhook>,
     /// Where to upload the file of a batch that awaits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadView>,
@@ -341,6 +348,7 @@ impl JobView {
             model: order.model,
             metadata: order.metadata.clone(),
             poster: order.poster.clone(),
+            webhook: order.webhook.clone(),
             batch_id: job.membership.as_ref().map(|membership| membership.batch),
             custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
             attempts: job.attempts,
@@ -386,6 +394,7 @@ impl BatchView {
             counts,
             created_at: batch.created_at,
             expires_at: batch.expires_at,
+            webhook: batch.webhook.clone(),
             upload: None,
             progress: None,
             faults: None,
@@ -417,6 +426,7 @@ impl BatchView {
             counts,
             created_at: batch.created_at,
             expires_at: batch.expires_at,
+            webhook: batch.webhook.clone(),
             upload: None,
             progress: Some(ProgressView { checked_lines: checked.lines, admitted_jobs: admitted.jobs }),
             faults: Some(FaultsView { total: checked.faults, first: checked.first_faults.clone() }),

@@ -18,6 +18,7 @@ use crate::order::{DeadlineHours, Model, Order};
 use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
+use crate::webhook::{EventType, Webhook};
 
 /// The maximum number of jobs in a request for a batch. A batch from a file may have more.
 pub const MAX_JOBS: usize = 1000;
@@ -29,6 +30,8 @@ pub struct BatchOrder {
     pub name: Option<BatchName>,
     /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
+    /// Where its end, and those of its jobs, are told.
+    pub webhook: Option<Webhook>,
     /// The jobs, in the caller's order.
     pub entries: Vec<Entry>,
 }
@@ -57,6 +60,8 @@ impl BatchOrder {
             other => Err(format!("must be an array, not {}", kind(&other))),
         });
         let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
+        let webhook = fields.nested("webhook", Webhook::of_batch);
+        let webhook_of_jobs = webhook.as_ref().and_then(Webhook::for_jobs);
         for name in ["input", "on_bad_line"] {
             fields.optional::<(), _>(name, |_| Err("is not for a batch with its jobs in the request".to_owned()));
         }
@@ -74,6 +79,7 @@ impl BatchOrder {
             match Entry::parse(job, &format!("/jobs/{index}"), &defaults, default_model) {
                 Ok(mut entry) => {
                     entry.order.deadline_hours = deadline_hours;
+                    entry.order.webhook = webhook_of_jobs.clone();
                     if let Some(first) = entry.custom_id.clone().and_then(|id| seen.insert(id, index)) {
                         let detail = format!("must be unique in the batch, but job {first} has the same");
                         errors.push(FieldError::new(&format!("/jobs/{index}/custom_id"), detail));
@@ -86,13 +92,16 @@ impl BatchOrder {
                 break;
             }
         }
-        if errors.is_empty() { Ok(Self { name, deadline_hours, entries }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { name, deadline_hours, webhook, entries }) } else { Err(errors) }
     }
 
     /// A digest that is equal for two batches exactly if they ask for the same thing.
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
         digest.update(serde_json::to_vec(&self.name).expect("a name is always JSON"));
+        if let Some(webhook) = &self.webhook {
+            digest.update(serde_json::to_vec(webhook).expect("a webhook is always JSON"));
+        }
         for Entry { order, custom_id } in &self.entries {
             digest.update(serde_json::to_vec(&(order, custom_id)).expect("an order is always JSON"));
         }
@@ -114,7 +123,7 @@ impl Entry {
                 return Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]);
             }
         };
-        let own_deadline = job.remove("deadline_hours").filter(|value| !value.is_null());
+        let own: Vec<_> = take_fields_of_batch(&mut job).collect();
         let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => string(value).and_then(CustomId::try_from).map(Some),
@@ -125,14 +134,14 @@ impl Entry {
             }
         }
         let order = Order::parse(Value::Object(job), pointer, model);
-        match (order, custom_id, own_deadline) {
-            (Ok(order), Ok(custom_id), None) => Ok(Self { order, custom_id }),
-            (order, custom_id, own_deadline) => {
+        match (order, custom_id) {
+            (Ok(order), Ok(custom_id)) if own.is_empty() => Ok(Self { order, custom_id }),
+            (order, custom_id) => {
                 let mut errors = order.err().unwrap_or_default();
                 let bad_id = custom_id.err();
                 errors.extend(bad_id.map(|detail| FieldError::new(&format!("{pointer}/custom_id"), detail)));
-                let rule = |_| FieldError::new(&format!("{pointer}/deadline_hours"), OF_BATCH.to_owned());
-                errors.extend(own_deadline.map(rule));
+                errors
+                    .extend(own.iter().map(|name| FieldError::new(&format!("{pointer}/{name}"), OF_BATCH.to_owned())));
                 Err(errors)
             }
         }
@@ -141,18 +150,22 @@ impl Entry {
 
 const OF_BATCH: &str = "must be set for the whole batch, not for its jobs";
 
+/// Takes the fields out of a job that only a whole batch may have, and names those that it had.
+fn take_fields_of_batch(job: &mut Map<String, Value>) -> impl Iterator<Item = &'static str> {
+    let names = ["deadline_hours", "webhook"].into_iter();
+    names.filter(|name| job.remove(*name).is_some_and(|value| !value.is_null()))
+}
+
 /// The faults of the defaults, found by parsing them as a job with a prompt.
 pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
     let mut job = defaults.clone();
-    job.remove("deadline_hours");
+    let of_batch: Vec<_> = take_fields_of_batch(&mut job).collect();
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
     let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
     if has_prompt {
         errors.push(FieldError::new("/defaults/prompt", "must be set for each job, not in the defaults".to_owned()));
     }
-    if defaults.get("deadline_hours").is_some_and(|value| !value.is_null()) {
-        errors.push(FieldError::new("/defaults/deadline_hours", OF_BATCH.to_owned()));
-    }
+    errors.extend(of_batch.iter().map(|name| FieldError::new(&format!("/defaults/{name}"), OF_BATCH.to_owned())));
     errors
 }
 
@@ -179,11 +192,28 @@ pub struct Batch {
     pub writing: Option<Lease>,
     /// When it was canceled, if that was before all of its jobs were written.
     pub canceled_at: Option<Timestamp>,
+    /// When it was last retried.
+    pub retried_at: Option<Timestamp>,
+    /// Where its end, and those of its jobs, are told.
+    pub webhook: Option<Webhook>,
+    /// The [`Batch::since`] of the last end whose event is in the queue.
+    pub told_for: Option<Timestamp>,
 }
 
 impl Batch {
     /// The longest deadline that a job can have; used for records that have none.
     pub const LONGEST_DEADLINE: Duration = Duration::from_secs(96 * 3600);
+
+    /// When it was submitted or last retried. It has one end after that.
+    pub fn since(&self) -> Timestamp {
+        self.retried_at.unwrap_or(self.created_at)
+    }
+
+    /// The webhook, if it is still to be told the end of the batch.
+    pub fn webhook_for_end(&self) -> Option<&Webhook> {
+        let webhook = self.webhook.as_ref().filter(|webhook| webhook.wants(EventType::BatchEnded));
+        webhook.filter(|_| self.told_for != Some(self.since()))
+    }
 
     /// The status of a job that was not found: not written yet, not in the index yet, or expired, which is `None`.
     ///
@@ -349,9 +379,13 @@ mod tests {
         let defaults = json!({ "seed": -1, "prompt": "z", "nmae": 1 });
         let found = pointers(json!({ "jobs": jobs, "defaults": defaults, "name": "" }));
         assert_eq!(found, ["/name", "/defaults/seed", "/defaults/nmae", "/defaults/prompt"]);
-        let late = json!({ "prompt": "x", "deadline_hours": 5 });
-        let found = pointers(json!({ "jobs": [late], "defaults": { "deadline_hours": 5 }, "deadline_hours": 97 }));
-        assert_eq!(found, ["/deadline_hours", "/defaults/deadline_hours", "/jobs/0/deadline_hours"]);
+        let of_batch = json!({ "deadline_hours": 5, "webhook": { "url": "https://example.com" } });
+        let late = json!({ "prompt": "x", "deadline_hours": 5, "webhook": {} });
+        let found = pointers(json!({ "jobs": [late], "defaults": of_batch, "deadline_hours": 97, "webhook": {} }));
+        let names = ["/deadline_hours", "/webhook/url"];
+        let inside =
+            ["/defaults", "/jobs/0"].map(|place| [format!("{place}/deadline_hours"), format!("{place}/webhook")]);
+        assert_eq!(found, [&names.map(str::to_owned)[..], &inside.concat()].concat());
         let found = pointers(json!({ "jobs": [{ "prompt": "" }], "defaults": { "seed": 0 }, "name": "" }));
         assert_eq!(found, ["/name", "/defaults/seed", "/jobs/0/prompt"]);
         assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_FAULTS);
@@ -371,6 +405,9 @@ mod tests {
             fingerprint: String::new(),
             writing: writing.then(|| Lease::new(Timestamp::from_ms(5))),
             canceled_at: canceled.then_some(Timestamp::from_ms(1)),
+            retried_at: None,
+            webhook: None,
+            told_for: None,
         };
         let states = |batch: Batch| [9, 10].map(|now| batch.state_of_missing(Timestamp::from_ms(now)));
         assert_eq!(states(batch(false, false)), [Some(Queued), None]);

@@ -21,6 +21,7 @@ use crate::order::{DeadlineHours, Model};
 use crate::spelled::spelled;
 use crate::text::hex;
 use crate::time::Timestamp;
+use crate::webhook::Webhook;
 
 /// The maximum size of a file, in bytes: what a single PUT of S3 takes, see
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>.
@@ -75,6 +76,8 @@ pub struct FileBatchOrder {
     pub name: Option<BatchName>,
     /// How to read the file.
     pub input: Input,
+    /// Where its end, and those of its jobs, are told.
+    pub webhook: Option<Webhook>,
 }
 
 /// How to read a batch's file.
@@ -90,6 +93,8 @@ pub struct Input {
     pub model: Model,
     /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
+    /// Where each job tells its end.
+    pub webhook: Option<Webhook>,
 }
 
 impl Input {
@@ -97,6 +102,7 @@ impl Input {
     pub fn entry(&self, line: Line) -> Result<Entry, Vec<LineFault>> {
         let mut entry = line.order(&self.defaults, self.model)?;
         entry.order.deadline_hours = self.deadline_hours;
+        entry.order.webhook = self.webhook.clone();
         Ok(entry)
     }
 }
@@ -123,6 +129,7 @@ impl FileBatchOrder {
             if errors.is_empty() { Ok(format) } else { Err(errors) }
         });
         let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
+        let webhook = fields.nested("webhook", Webhook::of_batch);
         fields.optional::<(), _>("jobs", |_| Err("must not be given together with input".to_owned()));
         let mut errors = fields.finish();
         let defaults = defaults.unwrap_or_default();
@@ -135,8 +142,10 @@ impl FileBatchOrder {
         match format.flatten() {
             Some(format) if errors.is_empty() => {
                 let on_bad_line = on_bad_line.unwrap_or_default();
-                let input = Input { format, on_bad_line, defaults, model: default_model, deadline_hours };
-                Ok(Self { name, input })
+                let of_jobs = webhook.as_ref().and_then(Webhook::for_jobs);
+                let input =
+                    Input { format, on_bad_line, defaults, model: default_model, deadline_hours, webhook: of_jobs };
+                Ok(Self { name, input, webhook })
             }
             _ => Err(errors),
         }
@@ -144,8 +153,8 @@ impl FileBatchOrder {
 
     /// A digest that is equal for two requests exactly if they ask for the same thing.
     pub fn fingerprint(&self) -> String {
-        let Input { format, on_bad_line, defaults, model, deadline_hours } = &self.input;
-        let parts = (&self.name, format, on_bad_line, defaults, model, deadline_hours);
+        let Input { format, on_bad_line, defaults, model, deadline_hours, webhook: _ } = &self.input;
+        let parts = (&self.name, format, on_bad_line, defaults, model, deadline_hours, &self.webhook);
         hex(&Sha256::digest(serde_json::to_vec(&parts).expect("an order is always JSON")))
     }
 }
@@ -240,8 +249,6 @@ pub struct FileBatch {
     pub stage: Stage,
     /// When it was started. Its jobs have this creation time.
     pub started_at: Option<Timestamp>,
-    /// When it was last retried.
-    pub retried_at: Option<Timestamp>,
     /// The file that was checked.
     pub file: Option<InputFile>,
     /// What the check found.
@@ -284,7 +291,6 @@ impl FileBatch {
             fence: 0,
             stage: Stage::AwaitingInput,
             started_at: None,
-            retried_at: None,
             file: None,
             checked: Checked::default(),
             admitted: Admitted::default(),
@@ -297,6 +303,12 @@ impl FileBatch {
 
     fn next(&self) -> Self {
         Self { fence: self.fence + 1, ..self.clone() }
+    }
+
+    /// Whether this is the same version of the same record, regardless of whether its end was told.
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        let batch = Batch { told_for: other.batch.told_for, ..self.batch.clone() };
+        Self { batch, ..self.clone() } == *other
     }
 
     /// Until when it can be started.
@@ -443,7 +455,7 @@ impl FileBatch {
         let mut next = self.next().watched();
         next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
         next.retry_keys = self.retry_keys.with(key);
-        next.retried_at = Some(now);
+        next.batch.retried_at = Some(now.max(self.batch.since() + Duration::from_millis(1)));
         next.batch.deadline_at = now + DeadlineHours::or(self.input.deadline_hours, deadline);
         next.batch.expires_at = (now + retention).whole_secs();
         Ok(Some(next))
@@ -491,12 +503,17 @@ impl FileBatch {
 
     /// For how long the function `batch` has been at work on it, since its start or its last retry.
     pub fn age(&self, now: Timestamp) -> Duration {
-        self.retried_at.or(self.started_at).map_or(Duration::ZERO, |since| now.since(since))
+        self.batch.retried_at.or(self.started_at).map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// Whether the function `batch` has something to do.
     pub fn is_active(&self) -> bool {
         matches!(self.stage, Stage::Checking | Stage::Admitting | Stage::InProgress)
+    }
+
+    /// Whether it has come to its end: every job has ended, or the file was refused.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Invalid | Stage::Ended)
     }
 
     /// Counts all jobs, as of the last look at them. Admitted jobs at which nobody has looked yet count as queued.
@@ -550,6 +567,9 @@ mod tests {
             fingerprint: order.fingerprint(),
             writing: None,
             canceled_at: None,
+            retried_at: None,
+            webhook: None,
+            told_for: None,
         };
         FileBatch::new(batch, order.input, "https://example.com".to_owned())
     }

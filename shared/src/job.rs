@@ -55,6 +55,9 @@ pub struct Job {
     pub former_until: Option<Timestamp>,
     /// The keys of the requests that retried it, newest last, so that a repeated request does not retry it again.
     pub retry_keys: RetryKeys,
+    /// The [`Job::queued_at`] of the last end whose event is in the queue of the function `webhook`. It is not part of a
+    /// version of the record: it may be set without a transition.
+    pub told_for: Option<Timestamp>,
     /// Its state.
     pub state: JobState,
 }
@@ -270,6 +273,7 @@ impl Job {
             last_error: None,
             former_until: None,
             retry_keys: RetryKeys::default(),
+            told_for: None,
             state: JobState::Queued,
         }
     }
@@ -278,6 +282,11 @@ impl Job {
     /// batch, and so have the id of a job of the next batch with the same key.
     pub fn is_as_wanted(&self, wanted: &Self) -> bool {
         self.order == wanted.order && self.membership == wanted.membership
+    }
+
+    /// Whether this is the same version of the same job.
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        Self { told_for: other.told_for, ..self.clone() } == *other
     }
 
     /// The name of the state.

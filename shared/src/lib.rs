@@ -47,6 +47,7 @@ pub mod batch_file;
 pub mod caller;
 pub mod cursor;
 pub mod delivery;
+pub mod event;
 pub mod fault;
 pub mod file_batch;
 pub mod id;

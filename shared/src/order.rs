@@ -14,8 +14,9 @@ use crate::json::{Fields, kind, string};
 use crate::poster::{NO_LETTERING, Poster};
 use crate::spelled::spelled;
 use crate::text::{check_visible, cut, is_forbidden, with_line_feeds};
+use crate::webhook::Webhook;
 
-/// What a caller asks for: everything that determines the picture of a job, and its deadline.
+/// What a caller asks for: everything that determines the picture of a job, its deadline and its webhook.
 ///
 /// Two orders are equal exactly if they ask for the same thing. Text is compared by code points: a composed and a
 /// decomposed `é` are different.
@@ -42,6 +43,9 @@ pub struct Order {
     /// How long the job may take after it is queued; `None` leaves that to the service. Omitted if `None`, as above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_hours: Option<DeadlineHours>,
+    /// Where its end is told; `None` for nowhere. Omitted if `None`, as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
 }
 
 impl Order {
@@ -57,6 +61,7 @@ impl Order {
         let metadata = fields.optional("metadata", Metadata::parse);
         let poster = fields.nested("poster", Poster::parse);
         let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
+        let webhook = fields.nested("webhook", Webhook::of_job);
         if let (Some(unwanted), Some(_)) = (&negative_prompt, &poster) {
             let chars = unwanted.as_str().chars().count();
             let most = Prompt::MAX_CHARS - NO_LETTERING.len() - SEPARATOR.len();
@@ -80,6 +85,7 @@ impl Order {
                 metadata: metadata.unwrap_or_default(),
                 poster,
                 deadline_hours,
+                webhook,
             }),
             _ => Err(errors),
         }

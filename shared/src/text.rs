@@ -56,9 +56,14 @@ const MAX_NAME_CHARS: usize = 100;
 
 /// A caller's name, cut to a hundred characters and … for use in a problem.
 pub fn cut(name: &str) -> Cow<'_, str> {
-    match name.char_indices().nth(MAX_NAME_CHARS) {
-        None => name.into(),
-        Some((end, _)) => format!("{}…", &name[..end]).into(),
+    cut_to(MAX_NAME_CHARS, name)
+}
+
+/// A text, cut to so many characters and ….
+pub(crate) fn cut_to(chars: usize, text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(chars) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
     }
 }
 

@@ -11,7 +11,6 @@ use crate::fault::FieldError;
 use crate::job::Status;
 use crate::json::{Fields, kind, string};
 use crate::problem::Problem;
-use crate::settings::Settings;
 use crate::spelled::spelled;
 
 spelled! {
@@ -187,27 +186,18 @@ fn is_public_name(name: &str) -> bool {
     name.len() <= 253 && name.contains('.') && name.split('.').all(is_label) && !PRIVATE.contains(&last)
 }
 
-/// Which webhooks the service accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookPolicy {
+spelled! {
+    /// Which webhooks the service accepts.
+    WebhookPolicy, "a policy of webhooks",
     /// None.
-    Off,
+    Off = "false",
     /// Those on the public internet.
-    Public,
-    /// Also those on this machine. Only the local stack can be told so.
-    AlsoLoopback,
+    Public = "true",
+    /// Also those on this machine. The template does not allow this value: only the local stack sets it.
+    AlsoLoopback = "loopback",
 }
 
 impl WebhookPolicy {
-    /// Reads the settings. [`Settings::finish`] later reports invalid ones.
-    pub fn read(settings: &mut Settings<'_>) -> Self {
-        match (settings.parse::<bool>("WEBHOOKS"), settings.optional("WEBHOOK_LOOPBACK").as_deref()) {
-            (Some(true), Some("true")) => Self::AlsoLoopback,
-            (Some(true), _) => Self::Public,
-            _ => Self::Off,
-        }
-    }
-
     /// Refuses a webhook that the service cannot serve.
     pub fn check(self, webhook: Option<&Webhook>) -> Result<(), Problem> {
         let Some(webhook) = webhook else { return Ok(()) };

@@ -36,3 +36,4 @@ mod steering;
 mod template;
 mod thumbnails;
 mod volume;
+mod webhooks;

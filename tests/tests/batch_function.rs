@@ -51,6 +51,9 @@ async fn awaiting(pipeline: &Pipeline, order: Value) -> FileBatch {
         fingerprint: order.fingerprint(),
         writing: None,
         canceled_at: None,
+        retried_at: None,
+        webhook: order.webhook.clone(),
+        told_for: None,
     };
     let batch = FileBatch::new(batch, order.input, pipeline.ready().api.clone());
     assert!(pipeline.table().create_file_batch(&batch).await.expect("the table answers").is_none());

@@ -103,8 +103,13 @@ async fn cancel_new(app: &App, jobs: Vec<Job>) -> Result<(), ServiceError> {
     let new = jobs.into_iter().filter(|job| job.fence == 0);
     let canceled = new.filter_map(|job| job.cancel(app.clock.now()).ok());
     stream::iter(canceled)
-        .map(|job| async move { app.table.save(&job).await })
+        .map(|job| async move {
+            match app.table.save(&job).await? {
+                Saved::Stored => app.outbox.tell(&job).await,
+                Saved::MovedOn(_) | Saved::Gone => Ok(()),
+            }
+        })
         .buffer_unordered(AT_ONCE)
-        .try_for_each(|_: Saved| async { Ok(()) })
+        .try_collect()
         .await
 }

@@ -50,7 +50,11 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
         && let Ok(canceled) = job.cancel(app.clock.now())
     {
         match app.table.save(&canceled).await? {
-            Saved::Stored | Saved::Gone => break,
+            Saved::Stored => {
+                app.outbox.tell(&canceled).await?;
+                break;
+            }
+            Saved::Gone => break,
             // Each iteration means that somebody else changed the job, so the loop ends.
             Saved::MovedOn(current) => job = *current,
         }
@@ -64,7 +68,7 @@ async fn retry(app: &App, batch: &FileBatch, jobs: Vec<Job>, number: u64) -> Res
     let key = &key;
     let chosen = jobs.into_iter().filter(|job| job.status() == Status::Failed || job.retry_keys.contain(key));
     let retried: Vec<_> = stream::iter(chosen)
-        .map(|job| requeue(&app.table, job, Some(key), app.clock.now(), app.deadline, app.retention))
+        .map(|job| requeue(&app.table, &app.outbox, job, Some(key), app.clock.now(), app.deadline, app.retention))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;

@@ -6,6 +6,7 @@ mod change_jobs;
 mod check_file;
 mod lines;
 mod step;
+mod watch_batch;
 mod watch_jobs;
 mod write_results;
 
@@ -15,7 +16,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::{change_visibility, end_of, process_batch};
-use shared::aws::{Aws, BatchFiles, Images, Queue, Table};
+use shared::aws::{Aws, BatchFiles, Images, Outbox, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 use tokio::time::Instant;
 
@@ -30,6 +31,7 @@ const TURN: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
+    outbox: Outbox,
     images: Images,
     files: BatchFiles,
     /// The queue of jobs.
@@ -63,9 +65,11 @@ impl App {
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
+        let outbox = Outbox::read(aws, &mut settings, table.clone());
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
+            outbox,
             images: aws.images(bucket.clone()),
             files: aws.batch_files(bucket),
             jobs: aws.queue(jobs),

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use shared::FileBatch;
 use shared::aws::messages::{Received, Verdict};
-use shared::aws::{SavedBatch, ServiceError};
+use shared::aws::{AnyBatch, SavedBatch, ServiceError};
 use shared::file_batch::Stage;
 use shared::ticket::BatchTicket;
 use tokio::time::Instant;
 
-use crate::{App, admit_jobs, change_jobs, check_file, watch_jobs, write_results};
+use crate::{App, admit_jobs, change_jobs, check_file, watch_batch, watch_jobs, write_results};
 
 /// No piece of work is begun when less than this is left of the invocation.
 pub(crate) const MARGIN: Duration = Duration::from_secs(30);
@@ -33,11 +33,14 @@ pub(crate) enum Step {
 /// the next, and an invocation that was overtaken reads it anew.
 pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
     let id = received.message.batch;
-    let Some(batch) = app.table.get_file_batch(id).await? else {
-        tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
-        return Ok(Verdict::Done);
+    let mut batch = match app.table.get_any_batch(id).await? {
+        Some(AnyBatch::FromFile(batch)) => batch,
+        Some(AnyBatch::InRequest(batch)) => return watch_batch::watch(app, &batch).await,
+        None => {
+            tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
+            return Ok(Verdict::Done);
+        }
     };
-    let mut batch = Box::new(batch);
     // A check and the results take longer, but cannot be interrupted.
     let turn = end.min(Instant::now() + app.turn + MARGIN);
     while Instant::now() + MARGIN < turn {
@@ -52,7 +55,10 @@ pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Ins
                 write_results::write(app, &batch, end).await?
             }
             (Stage::InProgress, None) => watch_jobs::watch(app, &batch).await?,
-            (Stage::AwaitingInput | Stage::Invalid | Stage::Ended, _) => return Ok(Verdict::Done),
+            (Stage::AwaitingInput | Stage::Invalid | Stage::Ended, _) => {
+                app.outbox.tell_file_batch(&batch, app.clock.now()).await?;
+                return Ok(Verdict::Done);
+            }
         };
         match step {
             Step::Go(next) => batch = next,

@@ -61,7 +61,7 @@ pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
         progress.counts.queued += queued;
         progress.open_parts.push(part);
     }
-    let delay = until_next_look(&progress, batch.age(now));
+    let delay = until_next_look(progress.counts, batch.age(now));
     let have_ended = progress.open_parts.is_empty();
     match save(app, batch.looked(progress)).await? {
         // Its owner may have asked for something in the meantime.
@@ -79,8 +79,8 @@ async fn settle(app: &App, batch: &FileBatch, part: usize, known: Vec<(JobId, St
     let late: &HashSet<_> = &late.map(|index| JobId::in_batch(id, index)).collect();
     stream::iter(known)
         .map(|(job, status)| async move {
-            let is_late = status == Status::Queued && late.contains(&job);
-            if status > Status::Running || !(overdue || is_late) {
+            let is_late = late.contains(&job);
+            if !is_late && (status > Status::Running || !overdue) {
                 return (job, status);
             }
             let status = end_abandoned(app, job, is_late).await.unwrap_or_else(|error| {
@@ -95,7 +95,7 @@ async fn settle(app: &App, batch: &FileBatch, part: usize, known: Vec<(JobId, St
 }
 
 /// Ends a job if nobody works on it. Returns the status that it then has.
-async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
+pub(crate) async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
     let now = app.clock.now();
     let Some(mut job) = app.table.get(id).await? else { return Ok(Status::Failed) };
     // Whatever else has happened to the job gave it a ticket.
@@ -109,19 +109,22 @@ async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, Se
             Saved::Gone => return Ok(Status::Canceled),
         };
     }
-    if !job.is_overdue(now) {
-        return Ok(job.status());
+    if job.is_overdue(now) {
+        let ended = give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await?;
+        let Some(ended) = ended else { return Ok(Status::Failed) };
+        job = ended;
     }
-    let ended = give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await?;
-    Ok(ended.map_or(Status::Failed, |job| job.status()))
+    // A job without a ticket has nobody else to tell its end.
+    app.outbox.tell(&job).await?;
+    Ok(job.status())
 }
 
 /// When to look again: sooner as the end comes closer, but at most a few hundred times in the whole life of a batch, as
 /// SQS moves a ticket that was received a thousand times to the dead-letter queue.
 ///
 /// An early look sees too few jobs to tell the pace, so no pause is longer than the time that has passed.
-fn until_next_look(progress: &Progress, elapsed: Duration) -> Duration {
-    let Counts { queued, running, total, .. } = progress.counts;
+pub(crate) fn until_next_look(counts: Counts, elapsed: Duration) -> Duration {
+    let Counts { queued, running, total, .. } = counts;
     let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);
     let left = elapsed.mul_f64(open / ended.max(1.0));
     (left / 4).min(elapsed).max(elapsed / 50).clamp(SHORTEST, LONGEST)
@@ -140,7 +143,7 @@ mod tests {
             let done = elapsed.saturating_sub(first).as_secs_f64() / (last - first).as_secs_f64();
             let ended = (total as f64 * done) as usize;
             let counts = Counts { total, queued: total - ended, succeeded: ended, ..Counts::default() };
-            elapsed += until_next_look(&Progress { counts, ..Progress::default() }, elapsed);
+            elapsed += until_next_look(counts, elapsed);
             looks += 1;
         }
         (looks, elapsed - last)
@@ -149,10 +152,9 @@ mod tests {
     #[test]
     fn the_ticket_of_a_batch_whose_last_job_lingers_stays_in_its_queue() {
         let counts = Counts { total: 1_000_000, queued: 1, succeeded: 999_999, ..Counts::default() };
-        let progress = Progress { counts, ..Progress::default() };
         let (mut elapsed, mut looks) = (Duration::ZERO, 0);
         while elapsed < Duration::from_secs(96 * 3600) {
-            elapsed += until_next_look(&progress, elapsed);
+            elapsed += until_next_look(counts, elapsed);
             looks += 1;
         }
         assert!(looks < 700, "{looks}");

@@ -22,7 +22,7 @@ pub(crate) async fn end(app: &App, received: Received) -> Result<Verdict, Servic
     let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
     // The worker that holds the job may still succeed, so do not fail the job now.
     match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
-        Some(job) => verdict_for(&app.images, &job, now).await,
+        Some(job) => verdict_for(&app.outbox, &app.images, &job, now).await,
         None => Ok(Verdict::Done),
     }
 }

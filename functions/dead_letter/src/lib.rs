@@ -8,7 +8,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::process_batch;
-use shared::aws::{Aws, Images, Queue, Table};
+use shared::aws::{Aws, Images, Outbox, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
 /// How many tickets are processed concurrently.
@@ -18,6 +18,7 @@ const IN_FLIGHT: usize = 10;
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
+    outbox: Outbox,
     images: Images,
     queue: Queue,
     parked: Queue,
@@ -39,9 +40,11 @@ impl App {
         let queue = settings.text("DEAD_LETTER_QUEUE_URL");
         let parked = settings.text("PARKED_QUEUE_URL");
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
+        let outbox = Outbox::read(aws, &mut settings, table.clone());
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
+            outbox,
             images: aws.images(bucket),
             queue: aws.queue(queue),
             parked: aws.queue(parked),

@@ -55,7 +55,10 @@ async fn cancel_waiting(app: &App, batch: &Batch, id: JobId) -> Result<Option<St
     }
     let Ok(canceled) = job.cancel(app.clock.now()) else { return Ok(Some(job.status())) };
     Ok(match app.table.save(&canceled).await? {
-        Saved::Stored => Some(Status::Canceled),
+        Saved::Stored => {
+            app.outbox.try_to_tell(&canceled).await;
+            Some(Status::Canceled)
+        }
         Saved::MovedOn(current) => Some(current.status()),
         Saved::Gone => missing(),
     })

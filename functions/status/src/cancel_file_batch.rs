@@ -2,10 +2,10 @@
 
 use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
-use shared::ticket::BatchTicket;
 use shared::{FileBatch, Problem};
 
 use crate::App;
+use crate::get_batch::send_ticket;
 
 /// Has the function `batch` cancel the jobs that have not started. A batch that has ended stays as it is.
 pub(crate) async fn cancel(app: &App, mut batch: FileBatch) -> Result<FileBatch, Problem> {
@@ -15,8 +15,9 @@ pub(crate) async fn cancel(app: &App, mut batch: FileBatch) -> Result<FileBatch,
         match app.table.save_file_batch(&next).await.map_err(log_failure(id))? {
             SavedBatch::Stored => {
                 if next.is_active() {
-                    send_ticket(app, &next).await?;
+                    send_ticket(app, &next.batch).await?;
                 }
+                app.outbox.try_to_tell_file_batch(&next, app.clock.now()).await;
                 tracing::info!(batch.id = %id, "cancellation of a batch noted");
                 return Ok(next);
             }
@@ -24,10 +25,6 @@ pub(crate) async fn cancel(app: &App, mut batch: FileBatch) -> Result<FileBatch,
             SavedBatch::Gone => return Err(Problem::NotFound),
         }
     }
+    app.outbox.try_to_tell_file_batch(&batch, app.clock.now()).await;
     Ok(batch)
-}
-
-/// Sends a ticket of a batch. An extra one does no harm.
-pub(crate) async fn send_ticket(app: &App, FileBatch { batch, .. }: &FileBatch) -> Result<(), Problem> {
-    app.batches.send_batch_ticket(&BatchTicket { batch: batch.id }, &batch.owner).await.map_err(log_failure(batch.id))
 }

@@ -1,7 +1,5 @@
 //! Counts the jobs of a batch from a file.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
 use shared::aws::gateway::log_failure;
@@ -10,7 +8,7 @@ use shared::file_batch::Stage;
 use shared::{FileBatch, Problem};
 
 use crate::App;
-use crate::cancel_file_batch::send_ticket;
+use crate::get_batch::{is_ticket_lost, send_ticket};
 
 /// A request counts the jobs of at most this many parts. Those of a larger batch are counted by the function `batch`, so
 /// they may be some minutes old.
@@ -18,14 +16,12 @@ const MAX_PARTS: usize = 100;
 
 const PARTS_AT_ONCE: usize = 16;
 
-/// A batch is over when its jobs' deadline has passed. If it is still open after this time, its ticket was lost.
-const LONGEST_CLEANUP: Duration = Duration::from_secs(3600);
-
 /// Counts the statuses of the batch's jobs.
 pub(crate) async fn count(app: &App, batch: &FileBatch) -> Result<Counts, Problem> {
     let now = app.clock.now();
-    if batch.is_active() && batch.batch.deadline_at + LONGEST_CLEANUP <= now {
-        send_ticket(app, batch).await?;
+    let has_work = batch.is_active() || (batch.has_ended() && batch.batch.webhook_for_end().is_some());
+    if has_work && is_ticket_lost(&batch.batch, now) {
+        send_ticket(app, &batch.batch).await?;
     }
     let (parts, ended) = match batch.stage {
         Stage::Admitting => ((0..batch.most_stored().div_ceil(batch.jobs_per_part)).collect(), Counts::default()),

@@ -7,7 +7,8 @@ use shared::aws::gateway::log_failure;
 use shared::aws::{AnyBatch, ServiceError};
 use shared::batch::Counts;
 use shared::job::Status;
-use shared::{Batch, BatchId, JobId, Owner, Problem};
+use shared::ticket::BatchTicket;
+use shared::{Batch, BatchId, JobId, Owner, Problem, Timestamp};
 
 use crate::{App, get_job};
 
@@ -16,6 +17,19 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How many unfinished jobs of a batch one request checks for their deadline.
 const SAMPLE: usize = 25;
+
+/// A batch is over when its jobs' deadline has passed. If it is still open after this time, its ticket was lost.
+const LONGEST_CLEANUP: Duration = Duration::from_secs(3600);
+
+/// Whether a batch that the function `batch` still works on has lost its ticket.
+pub(crate) fn is_ticket_lost(batch: &Batch, now: Timestamp) -> bool {
+    batch.deadline_at + LONGEST_CLEANUP <= now
+}
+
+/// Sends a ticket of a batch. An extra one does no harm.
+pub(crate) async fn send_ticket(app: &App, batch: &Batch) -> Result<(), Problem> {
+    app.batches.send_batch_ticket(&BatchTicket { batch: batch.id }, &batch.owner).await.map_err(log_failure(batch.id))
+}
 
 pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<AnyBatch, Problem> {
     let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
@@ -28,6 +42,9 @@ pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<AnyBatc
 /// does not keep its batch open forever.
 pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
     let now = app.clock.now();
+    if batch.webhook_for_end().is_some() && is_ticket_lost(batch, now) {
+        send_ticket(app, batch).await?;
+    }
     let found = app.table.states_of_batch(batch.id).await.map_err(log_failure(batch.id))?;
     let missing = batch.states_of_missing(found.len(), now);
     let old = now.since(batch.created_at) >= LEAST_DEADLINE;

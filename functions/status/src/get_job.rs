@@ -50,13 +50,16 @@ pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Vari
 pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     let now = app.clock.now();
     if !job.is_overdue(now) {
+        app.outbox.tell_if_late(&job, now).await;
         return Some(job);
     }
     let ended = give_up(&app.table, &app.images, job.clone(), ErrorCode::DeadlineExceeded, app.url_life, now);
-    ended.await.unwrap_or_else(|error| {
+    let ended = ended.await.unwrap_or_else(|error| {
         tracing::warn!(job.id = %job.id, %error, "cannot end an overdue job yet");
         Some(job)
-    })
+    })?;
+    app.outbox.try_to_tell(&ended).await;
+    Some(ended)
 }
 
 /// Replaces URLs that have less than half of their life left, or more than all of it: those were signed before the

@@ -19,11 +19,11 @@ use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{AnyBatch, Aws, BatchFiles, Document, Images, Queue, Table};
+use shared::aws::{AnyBatch, Aws, BatchFiles, Document, Images, Outbox, Queue, Table};
 use shared::cursor::CursorKey;
 use shared::image::Variant;
 use shared::settings::{Settings, SettingsError};
-use shared::{Clock, FileBatch, Job, JobState, Owner, Problem};
+use shared::{Batch, Clock, FileBatch, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
 use crate::list_jobs::{Filter, Listed, Range};
@@ -41,6 +41,7 @@ const PART_OF_AGE: u32 = 50;
 #[derive(Debug)]
 pub struct App {
     table: Table,
+    outbox: Outbox,
     images: Images,
     files: BatchFiles,
     /// The queue of the function `batch`.
@@ -77,9 +78,11 @@ impl App {
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
         let entrance = Entrance::read(&mut settings);
+        let outbox = Outbox::read(aws, &mut settings, table.clone());
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
+            outbox,
             images: aws.images(bucket.clone()),
             files: aws.batch_files(bucket),
             batches: aws.queue(batches),
@@ -251,7 +254,7 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
     let base = request.base_url();
     Ok(match get_batch::get(app, request.id()?, owner).await? {
         AnyBatch::InRequest(batch) => {
-            let counts = cancel_batch::cancel(app, batch.clone()).await?;
+            let counts = cancel_batch::cancel(app, Batch::clone(&batch)).await?;
             batch_answer(app, 200, BatchView::new(&batch, counts, &base), Duration::ZERO)
         }
         AnyBatch::FromFile(file) => {

@@ -15,7 +15,7 @@ use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, UploadView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{AnyBatch, Aws, BatchFiles, Queue, Table};
+use shared::aws::{AnyBatch, Aws, BatchFiles, Outbox, Queue, Table};
 use shared::batch::{BatchOrder, Counts};
 use shared::caller::IdempotencyKey;
 use shared::file_batch::FileBatchOrder;
@@ -30,6 +30,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
+    outbox: Outbox,
     queue: Queue,
     /// The queue of the function `batch`.
     batches: Queue,
@@ -60,9 +61,11 @@ impl App {
         let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
         let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
         let entrance = Entrance::read(&mut settings);
+        let outbox = Outbox::read(aws, &mut settings, table.clone());
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
+            outbox,
             queue: aws.queue(queue),
             batches: aws.queue(batches),
             files: aws.batch_files(bucket),
@@ -98,6 +101,7 @@ async fn post_job(app: &App, request: &Request, owner: Owner, trace: Option<Stri
     request.query(&[])?;
     let key = request.idempotency_key()?;
     let order = Order::parse(request.json()?, "", app.model).map_err(Problem::faults)?;
+    app.outbox.policy().check(order.webhook.as_ref())?;
     let keyed = key.is_some();
     let submitted = submit_job::submit(app, owner, order, key.as_ref(), trace).await?;
     let view = JobView::new(&submitted.job, &request.base_url());
@@ -119,9 +123,11 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
     let body = request.json()?;
     if FileBatchOrder::is_meant(&body) {
         let order = FileBatchOrder::parse(body, app.model).map_err(Problem::faults)?;
+        app.outbox.policy().check(order.webhook.as_ref())?;
         return post_file_batch(app, request, owner, order, key.as_ref()).await;
     }
     let order = BatchOrder::parse(body, app.model).map_err(Problem::faults)?;
+    app.outbox.policy().check(order.webhook.as_ref())?;
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
     let view = BatchView::new(&submitted.batch, Counts::of(submitted.states), &request.base_url());
     let view = BatchView { jobs: Some(submitted.jobs), ..view };

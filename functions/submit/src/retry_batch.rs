@@ -10,9 +10,11 @@ use shared::batch::Counts;
 use shared::caller::IdempotencyKey;
 use shared::job::Status;
 use shared::ticket::Ticket;
+use shared::webhook::EventType;
 use shared::{Batch, Job, JobId, Problem};
 
 use crate::App;
+use crate::submit_batch::send_batch_ticket;
 
 const AT_ONCE: usize = 16;
 
@@ -54,6 +56,11 @@ pub(crate) async fn retry(
         .map_err(log_failure(id))?;
     let tickets: Vec<_> = jobs.iter().filter_map(|(_, ticket, _)| ticket.clone()).collect();
     app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
+    if batch.webhook.as_ref().is_some_and(|webhook| webhook.wants(EventType::BatchEnded)) {
+        let now = app.clock.now().max(batch.since() + Duration::from_millis(1));
+        app.table.note_retry(id, key.map(IdempotencyKey::digest), now).await.map_err(log_failure(id))?;
+        send_batch_ticket(app, batch).await?;
+    }
     tracing::info!(batch.id = %id, jobs = tickets.len(), "batch retried");
     if jobs.iter().any(|(_, _, in_time)| !in_time) {
         return Err(Problem::Unavailable { retry_after: Duration::from_secs(1) });
@@ -68,5 +75,5 @@ async fn retry_failed(app: &App, id: JobId, key: Option<&IdempotencyKey>) -> Res
         return Ok(Some(job));
     }
     let now = app.clock.now();
-    Ok(requeue(&app.table, job, key, now, app.deadline, app.retention).await?.map(|(job, _)| job))
+    Ok(requeue(&app.table, &app.outbox, job, key, now, app.deadline, app.retention).await?.map(|(job, _)| job))
 }

@@ -24,6 +24,8 @@ pub(crate) async fn retry(
     // Each iteration means that somebody else changed the batch, so the loop ends.
     let replayed = loop {
         let Some(next) = batch.retry(key, app.clock.now(), app.deadline, app.retention)? else { break true };
+        // Nobody could tell the end of the batch afterwards.
+        app.outbox.tell_file_batch(&batch, app.clock.now()).await.map_err(log_failure(id))?;
         match app.table.save_file_batch(&next).await.map_err(log_failure(id))? {
             SavedBatch::Stored => {
                 batch = next;

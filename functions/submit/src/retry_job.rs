@@ -18,7 +18,9 @@ pub(crate) async fn retry(
 ) -> Result<Submitted, Problem> {
     let owned = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     let (owned, now) = (owned.ok_or(Problem::NotFound)?, app.clock.now());
-    let requeued = requeue(&app.table, owned, key, now, app.deadline, app.retention).await.map_err(log_failure(id))?;
+    let requeued = requeue(&app.table, &app.outbox, owned, key, now, app.deadline, app.retention)
+        .await
+        .map_err(log_failure(id))?;
     let (job, retried) = requeued.ok_or(Problem::NotFound)?;
     send_ticket(app, &job, trace).await?;
     let replayed = match retried {

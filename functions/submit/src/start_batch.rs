@@ -4,9 +4,9 @@ use shared::aws::AnyBatch;
 use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
 use shared::file_batch::{InputFile, MAX_BYTES};
-use shared::ticket::BatchTicket;
 use shared::{BatchId, FileBatch, Owner, Problem};
 
+use crate::submit_batch::send_batch_ticket;
 use crate::{App, owned_batch};
 
 /// Starts the batch with the file as it is now. A batch that was started before stays as it is.
@@ -40,9 +40,5 @@ async fn uploaded(app: &App, id: BatchId) -> Result<InputFile, Problem> {
 /// Sends a ticket of a batch unless it has ended. An earlier request may have crashed before it sent one, and an extra
 /// ticket does no harm.
 pub(crate) async fn send_ticket(app: &App, file_batch: &FileBatch) -> Result<(), Problem> {
-    if !file_batch.is_active() {
-        return Ok(());
-    }
-    let batch = &file_batch.batch;
-    app.batches.send_batch_ticket(&BatchTicket { batch: batch.id }, &batch.owner).await.map_err(log_failure(batch.id))
+    if file_batch.is_active() { send_batch_ticket(app, &file_batch.batch).await } else { Ok(()) }
 }

@@ -11,7 +11,7 @@ use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
 use shared::job::{Lease, Membership, Status};
 use shared::order::DeadlineHours;
-use shared::ticket::Ticket;
+use shared::ticket::{BatchTicket, Ticket};
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
@@ -66,6 +66,9 @@ pub(crate) async fn submit(
         fingerprint: order.fingerprint(),
         writing: Some(lease),
         canceled_at: None,
+        retried_at: None,
+        webhook: order.webhook.clone(),
+        told_for: None,
     };
     let (batch, states, replayed) = match app.table.create_batch(&batch).await.map_err(log_failure(id))? {
         CreatedBatch::New => {
@@ -73,7 +76,7 @@ pub(crate) async fn submit(
             (batch, states, false)
         }
         CreatedBatch::Existing(existing) if existing.fingerprint == batch.fingerprint => {
-            let batch = complete(app, existing, &order, trace).await?;
+            let batch = complete(app, *existing, &order, trace).await?;
             let known = app.table.states_of_batch(id).await.map_err(log_failure(id))?;
             let states = batch.states(known, app.clock.now()).collect();
             (batch, states, true)
@@ -147,24 +150,38 @@ async fn write(
     }
     let tickets: Vec<_> = jobs.iter().filter_map(|job| Ticket::for_unfinished(job, trace.as_ref())).collect();
     app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
+    if batch.webhook_for_end().is_some() {
+        send_batch_ticket(app, batch).await?;
+    }
     // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.
     app.table.move_writing_on(id, lease, None).await.map_err(log_failure(id))?;
     Ok(jobs.iter().map(Job::status).collect())
 }
 
-/// Cancels those jobs that were written for this batch and have not changed since. Returns all jobs as they then are.
+/// Has the function `batch` watch the batch.
+pub(crate) async fn send_batch_ticket(app: &App, batch: &Batch) -> Result<(), Problem> {
+    app.batches.send_batch_ticket(&BatchTicket { batch: batch.id }, &batch.owner).await.map_err(log_failure(batch.id))
+}
+
+/// Cancels those jobs that were written for this batch and have not changed since, and tells the ends of those that were
+/// canceled here or before. Returns all jobs as they then are.
 async fn cancel_new(app: &App, batch: &Batch, jobs: Vec<Job>) -> Result<Vec<Job>, ServiceError> {
     stream::iter(jobs)
         .map(|job| async move {
-            if job.fence > 0 || job.created_at != batch.created_at {
+            if job.created_at != batch.created_at {
                 return Ok(job);
             }
-            let Ok(canceled) = job.cancel(app.clock.now()) else { return Ok(job) };
-            Ok(match app.table.save(&canceled).await? {
-                Saved::Stored => canceled,
-                Saved::MovedOn(current) => *current,
-                Saved::Gone => job,
-            })
+            let job = match job.cancel(app.clock.now()) {
+                Ok(canceled) if job.fence == 0 => match app.table.save(&canceled).await? {
+                    Saved::Stored => canceled,
+                    Saved::MovedOn(current) => *current,
+                    Saved::Gone => return Ok(job),
+                },
+                _ => job,
+            };
+            // These jobs have no ticket that would tell it later.
+            app.outbox.tell(&job).await?;
+            Ok(job)
         })
         .buffer_unordered(AT_ONCE)
         .try_collect()

@@ -37,18 +37,21 @@ pub(crate) async fn submit(
         owner,
         fingerprint: order.fingerprint(),
         name: order.name,
+        webhook: order.webhook,
         total: 0,
         created_at: now,
         deadline_at: now + TIME_TO_START,
         expires_at: (now + app.retention).whole_secs(),
         writing: None,
         canceled_at: None,
+        retried_at: None,
+        told_for: None,
     };
     let batch = FileBatch::new(batch, order.input, base_url);
     let (batch, replayed) = match app.table.create_file_batch(&batch).await.map_err(log_failure(id))? {
         None => (batch, false),
         // An identical record is our own write, whose answer was lost.
-        Some(Some(existing)) if existing == batch => (batch, false),
+        Some(Some(existing)) if existing.is_same_version(&batch) => (batch, false),
         Some(Some(existing)) if existing.batch.fingerprint == batch.batch.fingerprint => (existing, true),
         Some(_) => return Err(Problem::IdempotencyKeyReused),
     };

@@ -12,7 +12,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::{end_of, process_batch};
-use shared::aws::{Aws, Images, Painter, Queue, Table};
+use shared::aws::{Aws, Images, Outbox, Painter, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
 use crate::drawing::Drawing;
@@ -21,6 +21,7 @@ use crate::drawing::Drawing;
 #[derive(Clone, Debug)]
 pub struct App {
     table: Table,
+    outbox: Outbox,
     images: Images,
     painter: Painter,
     drawing: Drawing,
@@ -54,9 +55,11 @@ impl App {
         let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
         let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
         let thumbnails = settings.parse::<bool>("THUMBNAILS").unwrap_or_default();
+        let outbox = Outbox::read(aws, &mut settings, table.clone());
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
+            outbox,
             images: aws.images(bucket),
             painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
             drawing: Drawing::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::aws::job_end::{clean_up, give_up, verdict_for};
+use shared::aws::job_end::{give_up, verdict_for, wind_up};
 use shared::aws::messages::{Received, Verdict};
 use shared::aws::{File, Files, Kind, Saved, ServiceError, Stored};
 use shared::backoff::full_jitter;
@@ -50,13 +50,13 @@ pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result
     let claimed = match job.claim(lease, app.max_attempts, now) {
         Ok(claimed) => claimed,
         Err(ClaimRefused::Leased(until)) => return Ok(Verdict::Again(until.since(now))),
-        Err(ClaimRefused::Ended) => return clean_up(&app.images, &job, now).await,
+        Err(ClaimRefused::Ended) => return wind_up(&app.outbox, &app.images, &job, now).await,
         Err(ClaimRefused::DeadlinePassed) => return give_up_job(app, job, ErrorCode::DeadlineExceeded).await,
         Err(ClaimRefused::AttemptsExhausted) => return give_up_job(app, job, ErrorCode::AttemptsExhausted).await,
     };
     match app.table.save(&claimed).await? {
         Saved::Stored => {}
-        Saved::MovedOn(job) => return verdict_for(&app.images, &job, app.clock.now()).await,
+        Saved::MovedOn(job) => return verdict_for(&app.outbox, &app.images, &job, app.clock.now()).await,
         Saved::Gone => return Ok(Verdict::Done),
     }
     match obtain_files(app, &claimed, end).await {
@@ -193,7 +193,7 @@ async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, Servic
     match app.table.save(&job).await? {
         Saved::Stored => {
             log_end(&job);
-            clean_up(&app.images, &job, now).await
+            wind_up(&app.outbox, &app.images, &job, now).await
         }
         Saved::MovedOn(current) => {
             tracing::warn!(job.id = %job.id, status = %current.status(), "discarded a late picture");
@@ -241,7 +241,7 @@ async fn fail(app: &App, job: Job) -> Result<Verdict, ServiceError> {
     match app.table.save(&job).await? {
         Saved::Stored => {
             log_end(&job);
-            clean_up(&app.images, &job, app.clock.now()).await
+            wind_up(&app.outbox, &app.images, &job, app.clock.now()).await
         }
         Saved::MovedOn(current) => discard_stale(app, &job, Some(&current)).await,
         Saved::Gone => discard_stale(app, &job, None).await,
@@ -251,7 +251,7 @@ async fn fail(app: &App, job: Job) -> Result<Verdict, ServiceError> {
 async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
-        Some(job) => verdict_for(&app.images, &job, app.clock.now()).await,
+        Some(job) => verdict_for(&app.outbox, &app.images, &job, app.clock.now()).await,
         None => Ok(Verdict::Done),
     }
 }
@@ -265,7 +265,7 @@ async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<V
         app.images.delete(mine).await?;
     }
     match current {
-        Some(job) => verdict_for(&app.images, job, app.clock.now()).await,
+        Some(job) => verdict_for(&app.outbox, &app.images, job, app.clock.now()).await,
         None => Ok(Verdict::Done),
     }
 }

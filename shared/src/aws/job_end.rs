@@ -1,9 +1,9 @@
-//! Ends jobs that no worker has claimed, and deletes the leftover files of ended jobs.
+//! Ends jobs that no worker has claimed, and does what is left to do for ended jobs.
 
 use std::time::Duration;
 
 use super::messages::Verdict;
-use super::{Images, Saved, ServiceError, Table};
+use super::{Images, Outbox, Saved, ServiceError, Table};
 use crate::image::Image;
 use crate::job::{ErrorCode, Job, JobState};
 use crate::time::Timestamp;
@@ -62,11 +62,13 @@ async fn left_behind(
     }
 }
 
-/// Deletes files of an ended job that its record does not mention: all files if it has no picture, and always those
-/// from before its last retry. Returns the verdict on the job's ticket.
+/// Does what is left to do for an ended job, and returns the verdict on its ticket. First its event is queued. Then files
+/// are deleted that its record does not mention: all files if it has no picture, and always those from before its last
+/// retry.
 ///
 /// While a worker may still be alive, the ticket is redelivered later, because the worker may still store a file.
-pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
+pub async fn wind_up(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
+    outbox.tell(job).await?;
     let succeeded = matches!(job.state, JobState::Succeeded { .. });
     let held_until = if succeeded { None } else { job.held_until };
     if let Some(until) = held_until.max(job.former_until).filter(|&until| until > now) {
@@ -83,10 +85,10 @@ pub async fn clean_up(images: &Images, job: &Job, now: Timestamp) -> Result<Verd
 
 /// The verdict on the ticket of a job that somebody else may have changed. While a worker holds the job, its ticket
 /// must be kept, because that worker may crash.
-pub async fn verdict_for(images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
+pub async fn verdict_for(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
     match &job.state {
         JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
         JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),
-        _ => clean_up(images, job, now).await,
+        _ => wind_up(outbox, images, job, now).await,
     }
 }

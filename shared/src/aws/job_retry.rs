@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Saved, ServiceError, Table};
+use super::{Outbox, Saved, ServiceError, Table};
 use crate::caller::IdempotencyKey;
 use crate::job::{Job, Status};
 use crate::time::Timestamp;
@@ -18,9 +18,10 @@ pub enum Retried {
 }
 
 /// Moves the job to queued, unless an earlier request with this key did. Returns the job as it then is, or `None` if its
-/// record is gone.
+/// record is gone. The event of its end is queued first, as nobody could tell it afterwards.
 pub async fn requeue(
     table: &Table,
+    outbox: &Outbox,
     mut job: Job,
     key: Option<&IdempotencyKey>,
     now: Timestamp,
@@ -37,6 +38,7 @@ pub async fn requeue(
         let Ok(next) = job.retry(key, now, deadline, retention) else {
             return Ok(Some((job, Retried::Refused)));
         };
+        outbox.queue_end(&job).await?;
         match table.save(&next).await? {
             Saved::Stored => return Ok(Some((next, Retried::Now))),
             // Each iteration means that somebody else changed the job, so the loop ends.

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::caller::Owner;
+use crate::delivery::DeliveryMessage;
 use crate::text::hex;
 use crate::ticket::{BatchTicket, Ticket};
 
@@ -71,6 +72,13 @@ impl Queue {
     pub async fn send_batch_ticket(&self, ticket: &BatchTicket, owner: &Owner) -> Result<(), ServiceError> {
         let send = self.client.send_message().queue_url(&self.url).message_body(ticket.to_body());
         send.message_group_id(group(owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
+    }
+
+    /// Sends a message to deliver an event. Its message group is the owner, so that endpoints that answer slowly do not
+    /// delay the deliveries of others.
+    pub async fn send_delivery(&self, message: &DeliveryMessage) -> Result<(), ServiceError> {
+        let send = self.client.send_message().queue_url(&self.url).message_body(message.to_body());
+        send.message_group_id(group(&message.owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
     /// Sends many tickets of one owner. If this fails, some may have been sent.

@@ -6,8 +6,9 @@ mod lists;
 mod rows;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 
 pub use self::batches::{AnyBatch, CreatedBatch};
@@ -138,7 +139,7 @@ impl Table {
                     None => Saved::Gone,
                     Some(item) => {
                         let stored = job_of(item.clone())?;
-                        if stored == *job { Saved::Stored } else { Saved::MovedOn(Box::new(stored)) }
+                        if stored.is_same_version(job) { Saved::Stored } else { Saved::MovedOn(Box::new(stored)) }
                     }
                 },
                 _ => return Err(ServiceError::new(SERVICE, &error)),
@@ -149,5 +150,37 @@ impl Table {
             metrics.ended(job);
         }
         Ok(saved)
+    }
+
+    /// Notes that the event of a job's end is in the queue.
+    pub async fn note_told(&self, job: &Job) -> Result<(), ServiceError> {
+        self.set_told(job_key(job.id), job.queued_at).await
+    }
+
+    /// Raises `told_for` of the item with this key, without a new version of its record.
+    async fn set_told(&self, key: String, told_for: Timestamp) -> Result<(), ServiceError> {
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", AttributeValue::S(key))
+            .update_expression("SET told_for = :told")
+            // Do not recreate a deleted record.
+            .condition_expression("attribute_exists(pk) AND (attribute_not_exists(told_for) OR told_for < :told)")
+            .expression_attribute_values(":told", AttributeValue::N(told_for.ms().to_string()))
+            .send()
+            .await;
+        unless_refused(result)
+    }
+}
+
+/// The outcome of an update that need not happen if its condition does not hold.
+fn unless_refused(result: Result<UpdateItemOutput, SdkError<UpdateItemError>>) -> Result<(), ServiceError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+            _ => Err(ServiceError::new(SERVICE, &error)),
+        },
     }
 }

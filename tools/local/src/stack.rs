@@ -105,6 +105,8 @@ pub struct Ready {
     pub dead_letter_queue_url: String,
     /// The URL of the queue of batches.
     pub batch_queue_url: String,
+    /// The URL of the queue of events; `None` if the stack sends no webhooks.
+    pub webhook_queue_url: Option<String>,
     /// The URL of the queue of parked messages.
     pub parked_queue_url: String,
     /// The name of the bucket of pictures.
@@ -333,6 +335,7 @@ fn ready(deployment: &Deployment, ports: &Ports) -> Result<Ready, StartError> {
         queue_url: queue("Queue")?,
         dead_letter_queue_url: queue("DeadLetterQueue")?,
         batch_queue_url: queue("BatchQueue")?,
+        webhook_queue_url: queue("WebhookQueue").ok(),
         parked_queue_url: queue("ParkedQueue")?,
         bucket: bucket.clone(),
     })

@@ -175,6 +175,11 @@ impl Deployment {
         for (id, resource) in resolver.resources {
             let place = format!("Resources/{id}/Properties");
             let properties = &resource["Properties"];
+            if let Some(condition) = resource["Condition"].as_str()
+                && !resolver.condition(condition, &place)?
+            {
+                continue;
+            }
             match resource["Type"].as_str() {
                 Some("AWS::DynamoDB::Table") => {
                     let properties = resolver.resolve(properties, &place)?;

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{any_batch_of, batch_item_of, batch_key, batch_of};
-use super::{Created, SERVICE, Table};
+use super::{Created, SERVICE, Table, unless_refused};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::batch::Batch;
@@ -29,14 +29,14 @@ pub enum CreatedBatch {
     /// It was created; the caller writes its jobs.
     New,
     /// A batch with this id exists.
-    Existing(Batch),
+    Existing(Box<Batch>),
 }
 
 /// A batch of either kind.
 #[derive(Debug)]
 pub enum AnyBatch {
     /// Its jobs were in the request.
-    InRequest(Batch),
+    InRequest(Box<Batch>),
     /// Its jobs come from a file.
     FromFile(Box<FileBatch>),
 }
@@ -63,12 +63,17 @@ impl Table {
         };
         let existing = batch_of(existing)?;
         // An identical record is our own write, whose answer was lost.
-        Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(existing) })
+        Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(Box::new(existing)) })
     }
 
     /// The batch with this id.
     pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
         self.get_item(batch_key(id)).await?.map(batch_of).transpose()
+    }
+
+    /// The batch of either kind with this id.
+    pub async fn get_any_batch(&self, id: BatchId) -> Result<Option<AnyBatch>, ServiceError> {
+        self.get_item(batch_key(id)).await?.map(any_batch_of).transpose()
     }
 
     /// The batch with this id; `None` if it belongs to another owner or has expired.
@@ -78,7 +83,7 @@ impl Table {
         owner: &Owner,
         now: Timestamp,
     ) -> Result<Option<AnyBatch>, ServiceError> {
-        let batch = self.get_item(batch_key(id)).await?.map(any_batch_of).transpose()?;
+        let batch = self.get_any_batch(id).await?;
         Ok(batch.filter(|batch| batch.is_visible_to(owner, now)))
     }
 
@@ -100,7 +105,7 @@ impl Table {
             .client
             .update_item()
             .table_name(&self.name)
-            .key("pk", key(id))
+            .key("pk", key_of(id))
             .update_expression("SET writing_until = :until, writer = :writer")
             // Or this is our own write, whose answer was lost.
             .condition_expression(format!("{holder} = :before OR writer = :writer"))
@@ -124,20 +129,35 @@ impl Table {
             .client
             .update_item()
             .table_name(&self.name)
-            .key("pk", key(id))
+            .key("pk", key_of(id))
             .update_expression("SET canceled_at = :now")
             // Do not recreate a deleted record.
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()))
             .send()
             .await;
-        match result {
-            Ok(_) => Ok(()),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
-                _ => Err(ServiceError::new(SERVICE, &error)),
-            },
-        }
+        unless_refused(result)
+    }
+
+    /// Notes that the event of a batch's end is in the queue.
+    pub async fn note_batch_told(&self, batch: &Batch) -> Result<(), ServiceError> {
+        self.set_told(batch_key(batch.id), batch.since()).await
+    }
+
+    /// Notes when a batch was retried by a request with this digest of a key. Only the first request with a key counts.
+    pub async fn note_retry(&self, id: BatchId, key: Option<String>, now: Timestamp) -> Result<(), ServiceError> {
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", key_of(id))
+            .update_expression("SET retried_at = :now, retry_key = :key")
+            .condition_expression("attribute_exists(pk) AND (attribute_not_exists(retry_key) OR retry_key <> :key)")
+            .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()))
+            .expression_attribute_values(":key", key.map_or(AttributeValue::Null(true), AttributeValue::S))
+            .send()
+            .await;
+        unless_refused(result)
     }
 
     /// Creates those jobs of a batch that do not exist, and returns all of them as stored, in order.
@@ -162,6 +182,6 @@ impl Table {
     }
 }
 
-fn key(id: BatchId) -> AttributeValue {
+fn key_of(id: BatchId) -> AttributeValue {
     AttributeValue::S(batch_key(id))
 }

@@ -38,7 +38,8 @@ impl Table {
     /// Saves the next version of a batch's record, if the stored one is the version before it.
     pub async fn save_file_batch(&self, batch: &FileBatch) -> Result<SavedBatch, ServiceError> {
         let number = |number: i64| AttributeValue::N(number.to_string());
-        let canceled_at = batch.batch.canceled_at.map(Timestamp::ms);
+        let [canceled_at, retried_at] =
+            [batch.batch.canceled_at, batch.batch.retried_at].map(|at| at.map(Timestamp::ms));
         let result = self
             .client
             .update_item()
@@ -46,7 +47,7 @@ impl Table {
             .key("pk", AttributeValue::S(batch_key(batch.batch.id)))
             .update_expression(
                 "SET #file = :file, #total = :total, deadline_at = :deadline, expires_at = :expires, \
-                 canceled_at = :canceled",
+                 canceled_at = :canceled, retried_at = :retried",
             )
             .condition_expression("#file.fence = :before")
             .expression_attribute_names("#file", FILE)
@@ -56,6 +57,7 @@ impl Table {
             .expression_attribute_values(":deadline", number(batch.batch.deadline_at.ms()))
             .expression_attribute_values(":expires", number(batch.batch.expires_at.secs_ceil()))
             .expression_attribute_values(":canceled", canceled_at.map_or(AttributeValue::Null(true), number))
+            .expression_attribute_values(":retried", retried_at.map_or(AttributeValue::Null(true), number))
             .expression_attribute_values(":before", AttributeValue::N((batch.fence - 1).to_string()))
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()
@@ -66,7 +68,11 @@ impl Table {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
                     let Some(item) = failed.item() else { return Ok(SavedBatch::Gone) };
                     let stored = file_batch_of(item).ok_or_else(|| ServiceError::corrupt(SERVICE))??;
-                    Ok(if stored == *batch { SavedBatch::Stored } else { SavedBatch::MovedOn(Box::new(stored)) })
+                    Ok(if stored.is_same_version(batch) {
+                        SavedBatch::Stored
+                    } else {
+                        SavedBatch::MovedOn(Box::new(stored))
+                    })
                 }
                 _ => Err(ServiceError::new(SERVICE, &error)),
             },

@@ -19,6 +19,7 @@ use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKey
 use crate::label::{BatchName, CustomId};
 use crate::order::{DeadlineHours, Model, Order};
 use crate::time::Timestamp;
+use crate::webhook::Webhook;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
@@ -68,6 +69,8 @@ struct JobRow {
     custom_id: Option<CustomId>,
     created_at: i64,
     order: Order,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_for: Option<i64>,
     #[serde(flatten)]
     state: StateRow,
 }
@@ -187,6 +190,7 @@ pub(super) fn item_of(job: &Job) -> Item {
         custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
         created_at: job.created_at.ms(),
         order: job.order.clone(),
+        told_for: job.told_for.map(Timestamp::ms),
         state: StateRow::from(job),
     };
     to_item(row).expect("a job's row is always an item")
@@ -212,6 +216,7 @@ pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
         started_at: row.state.started_at.map(Timestamp::from_ms),
         held_until: row.state.held_until.map(Timestamp::from_ms),
         state: row.state.state().ok_or_else(corrupt)?,
+        told_for: row.told_for.map(Timestamp::from_ms),
         last_error: row.state.last_error,
         former_until: row.state.former_until.map(Timestamp::from_ms),
         retry_keys: match row.state.retry_key {
@@ -247,6 +252,12 @@ struct BatchRow {
     writer: Option<String>,
     #[serde(default)]
     canceled_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retried_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    webhook: Option<Webhook>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_for: Option<i64>,
 }
 
 pub(super) fn batch_item_of(batch: &Batch) -> Item {
@@ -263,6 +274,9 @@ pub(super) fn batch_item_of(batch: &Batch) -> Item {
         writing_until: batch.writing.map(|lease| lease.until.ms()),
         writer: batch.writing.map(|lease| lease.id.to_string()),
         canceled_at: batch.canceled_at.map(Timestamp::ms),
+        retried_at: batch.retried_at.map(Timestamp::ms),
+        webhook: batch.webhook.clone(),
+        told_for: batch.told_for.map(Timestamp::ms),
     };
     to_item(row).expect("a batch's row is always an item")
 }
@@ -285,6 +299,9 @@ pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
         fingerprint: row.fingerprint,
         writing: row.writing_until.map(lease),
         canceled_at: row.canceled_at.map(Timestamp::from_ms),
+        retried_at: row.retried_at.map(Timestamp::from_ms),
+        webhook: row.webhook,
+        told_for: row.told_for.map(Timestamp::from_ms),
     })
 }
 
@@ -304,8 +321,6 @@ pub(super) struct FileRow {
     jobs_per_part: usize,
     base_url: String,
     started_at: Option<i64>,
-    #[serde(default)]
-    retried_at: Option<i64>,
     etag: Option<String>,
     bytes: Option<u64>,
     checked_lines: u64,
@@ -345,7 +360,6 @@ pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
         jobs_per_part: batch.jobs_per_part,
         base_url: batch.base_url.clone(),
         started_at: batch.started_at.map(Timestamp::ms),
-        retried_at: batch.retried_at.map(Timestamp::ms),
         etag: batch.file.as_ref().map(|file| file.etag.clone()),
         bytes: batch.file.as_ref().map(|file| file.bytes),
         checked_lines: batch.checked.lines,
@@ -381,21 +395,23 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
     Some(from_attribute_value(row).map_err(|_| corrupt()).and_then(|row: FileRow| {
         let cancel = row.cancel_from.map(|next| Pass { action: Action::Cancel, next });
         let retry = row.retry_from.map(|(next, number)| Pass { action: Action::Retry(number), next });
+        let batch = batch_of(item.clone())?;
+        let webhook_of_jobs = batch.webhook.as_ref().and_then(Webhook::for_jobs);
         Ok(FileBatch {
-            batch: batch_of(item.clone())?,
+            batch,
             input: Input {
                 format: row.format,
                 on_bad_line: row.on_bad_line,
                 defaults: serde_json::from_str(&row.defaults).map_err(|_| corrupt())?,
                 model: row.model,
                 deadline_hours: row.deadline_hours,
+                webhook: webhook_of_jobs,
             },
             jobs_per_part: row.jobs_per_part,
             base_url: row.base_url,
             fence: row.fence,
             stage: row.stage,
             started_at: row.started_at.map(Timestamp::from_ms),
-            retried_at: row.retried_at.map(Timestamp::from_ms),
             file: row.etag.zip(row.bytes).map(|(etag, bytes)| InputFile { etag, bytes }),
             checked: Checked {
                 lines: row.checked_lines,
@@ -418,7 +434,7 @@ pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceErro
 pub(super) fn any_batch_of(item: Item) -> Result<AnyBatch, ServiceError> {
     match file_batch_of(&item) {
         Some(file) => Ok(AnyBatch::FromFile(Box::new(file?))),
-        None => Ok(AnyBatch::InRequest(batch_of(item)?)),
+        None => Ok(AnyBatch::InRequest(Box::new(batch_of(item)?))),
     }
 }
 
@@ -430,6 +446,7 @@ mod tests {
     use crate::job::{Attempt, ErrorCode};
     use crate::order::{Metadata, Model, OutputFormat};
     use crate::poster::{Contrast, Lettering, Placement, Style};
+    use crate::webhook::WebhookUrl;
     use serde_json::json;
     use std::time::Duration;
 
@@ -542,10 +559,19 @@ mod tests {
             fingerprint: "abc".to_owned(),
             writing: Some(Lease::new(now)),
             canceled_at: Some(now),
+            retried_at: Some(now),
+            webhook: Some(webhook()),
+            told_for: Some(now),
         };
-        for batch in [Batch { name: None, writing: None, canceled_at: None, ..batch.clone() }, batch] {
+        let bare = Batch { name: None, writing: None, canceled_at: None, retried_at: None, ..batch.clone() };
+        for batch in [Batch { webhook: None, told_for: None, ..bare }, batch] {
             assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
         }
+    }
+
+    fn webhook() -> Webhook {
+        let events = json!(["job.failed", "batch.ended"]);
+        Webhook::of_batch(json!({ "url": "https://example.com/a", "events": events }), "").expect("a good webhook")
     }
 
     fn file_batch(now: Timestamp) -> FileBatch {
@@ -560,6 +586,9 @@ mod tests {
             fingerprint: "abc".to_owned(),
             writing: None,
             canceled_at: None,
+            retried_at: None,
+            webhook: Some(webhook()),
+            told_for: None,
         };
         let input = Input {
             format: Format::Csv,
@@ -567,6 +596,7 @@ mod tests {
             defaults: json!({ "seed": 7, "poster": { "title": "x" } }).as_object().expect("an object").clone(),
             model: Model::Ultra,
             deadline_hours: Some(DeadlineHours::parse(&json!(5)).expect("a good deadline")),
+            webhook: webhook().for_jobs(),
         };
         FileBatch::new(batch, input, "https://example.com/v1".to_owned())
     }
@@ -579,8 +609,8 @@ mod tests {
         let full = FileBatch {
             fence: 7,
             stage: Stage::InProgress,
+            batch: Batch { retried_at: Some(now), told_for: Some(now), ..new.batch.clone() },
             started_at: Some(now),
-            retried_at: Some(now),
             file: Some(InputFile { etag: "\"a\"".to_owned(), bytes: 5 }),
             checked: Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault], is_of_file: false },
             admitted: Admitted {
@@ -621,6 +651,8 @@ mod tests {
         let fault = LineFault { line: MAX_LINES, pointer: wide(300), detail: wide(600) };
         let column = format!("metadata.{}", wide(Metadata::MAX_KEY_CHARS));
         let mut batch = file_batch(Timestamp::from_ms(0));
+        let url = format!("https://example.com/{}", "x".repeat(WebhookUrl::MAX_CHARS - 20));
+        batch.batch.webhook = Some(Webhook { url: WebhookUrl::parse(&url).expect("a good URL"), ..webhook() });
         batch.checked.first_faults = vec![fault; FIRST_FAULTS];
         batch.admitted.position.header = Some(vec![column; 100]);
         batch.progress.open_parts = (0..MAX_LINES as usize / JOBS_PER_PART).collect();

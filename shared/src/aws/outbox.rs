@@ -1,0 +1,100 @@
+//! Puts the events of ended jobs and batches into the queue of the function `webhook`.
+//!
+//! The record of a job says whether this was done. Whoever finds that it was not, does it: the function that ended the
+//! job, the handler of its ticket, or a reader. So an event may be queued twice, but never not at all.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::{Aws, Queue, ServiceError, Table};
+use crate::batch::{Batch, BatchStatus, Counts};
+use crate::event;
+use crate::file_batch::FileBatch;
+use crate::job::Job;
+use crate::settings::Settings;
+use crate::time::Timestamp;
+use crate::webhook::WebhookPolicy;
+
+/// How long after the end of a job its event is queued at the latest, if the function that ended it does not crash.
+const TIME_TO_TELL: Duration = Duration::from_secs(60);
+
+/// Queues events, and notes in their records that it did.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    table: Table,
+    policy: WebhookPolicy,
+    /// `None` if the service sends no webhooks.
+    queue: Option<Queue>,
+}
+
+impl Outbox {
+    /// Reads the settings.
+    pub fn read(aws: &Aws, settings: &mut Settings<'_>, table: String) -> Self {
+        let policy = settings.parse("WEBHOOKS").unwrap_or(WebhookPolicy::Off);
+        let queue = (policy != WebhookPolicy::Off).then(|| aws.queue(settings.text("WEBHOOK_QUEUE_URL")));
+        Self { table: aws.table(table), policy, queue }
+    }
+
+    /// Which webhooks the service accepts.
+    pub fn policy(&self) -> WebhookPolicy {
+        self.policy
+    }
+
+    /// Queues the event of a job if it has ended and its event is not queued yet.
+    pub async fn tell(&self, job: &Job) -> Result<(), ServiceError> {
+        if self.queue_end(job).await? { self.table.note_told(job).await } else { Ok(()) }
+    }
+
+    /// Like [`Outbox::tell`], for a job that changes right after that. Returns whether an event was queued.
+    pub async fn queue_end(&self, job: &Job) -> Result<bool, ServiceError> {
+        let Some((queue, message)) = self.queue.as_ref().zip(event::of_job(job)) else { return Ok(false) };
+        queue.send_delivery(&message).await?;
+        Ok(true)
+    }
+
+    /// Like [`Outbox::tell`], for a caller who need not wait for it, because the job's ticket or the next reader tells
+    /// what this fails to.
+    pub async fn try_to_tell(&self, job: &Job) {
+        log_failure(job.id, self.tell(job).await);
+    }
+
+    /// Like [`Outbox::try_to_tell`], for a reader, who leaves a job that has just ended to the function that ended it.
+    pub async fn tell_if_late(&self, job: &Job, now: Timestamp) {
+        if job.finished_at().is_some_and(|end| now.since(end) >= TIME_TO_TELL) {
+            self.try_to_tell(job).await;
+        }
+    }
+
+    /// Queues the event of a batch that has ended with these counts, if that is not done yet.
+    pub async fn tell_batch(
+        &self,
+        batch: &Batch,
+        status: BatchStatus,
+        counts: Counts,
+        now: Timestamp,
+    ) -> Result<(), ServiceError> {
+        let message = event::of_batch(batch, status, counts, now);
+        let Some((queue, message)) = self.queue.as_ref().zip(message) else { return Ok(()) };
+        queue.send_delivery(&message).await?;
+        self.table.note_batch_told(batch).await
+    }
+
+    /// Queues the event of a batch from a file, if it has ended and its event is not queued yet.
+    pub async fn tell_file_batch(&self, batch: &FileBatch, now: Timestamp) -> Result<(), ServiceError> {
+        if !batch.has_ended() {
+            return Ok(());
+        }
+        self.tell_batch(&batch.batch, batch.status(now), batch.last_counts(now), now).await
+    }
+
+    /// Like [`Outbox::tell_file_batch`], for a caller who need not wait for it.
+    pub async fn try_to_tell_file_batch(&self, batch: &FileBatch, now: Timestamp) {
+        log_failure(batch.batch.id, self.tell_file_batch(batch, now).await);
+    }
+}
+
+fn log_failure(id: impl Display, result: Result<(), ServiceError>) {
+    if let Err(error) = result {
+        tracing::warn!(%id, %error, "cannot queue an event yet");
+    }
+}
