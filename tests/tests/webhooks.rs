@@ -336,3 +336,23 @@ async fn a_webhook_that_the_service_cannot_serve_is_refused() {
     without.stop().await;
     pipeline.stop().await;
 }
+
+#[tokio::test]
+async fn after_a_restart_the_stack_tells_what_was_left_untold() {
+    let data = tempfile::tempdir().expect("a directory");
+    let options = || Options { data: Some(data.path().to_owned()), event_sources: false, ..Options::default() };
+    let pipeline = Pipeline::with(options()).await;
+    let (job, told) = (untold(&pipeline).await, submit(&pipeline, "nsfw").await);
+    assert!(pipeline.work(told, 1).await);
+    let order = json!({ "jobs": [{ "prompt": "nsfw" }], "webhook": { "url": URL } });
+    let batch = pipeline.submit_batch(&order).await;
+    assert!(pipeline.work(batch.jobs.clone().expect("its jobs")[0].id, 1).await);
+    pipeline.stop().await;
+    let pipeline = Pipeline::with(options()).await;
+    let ready = pipeline.ready();
+    let tickets = [pipeline.messages(&ready.queue_url).await, pipeline.messages(&ready.batch_queue_url).await];
+    assert_eq!(tickets, [1, 1], "those whose end is told need none");
+    assert!(pipeline.work(job, 1).await && look(&pipeline, &batch).await);
+    assert_eq!(types(&pipeline).await, ["job.failed", "batch.ended"]);
+    pipeline.stop().await;
+}

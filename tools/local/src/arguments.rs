@@ -86,6 +86,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     model_plain: bool,
 
+    /// Accept webhooks to this machine, such as http://127.0.0.1:8788/, to try them out
+    #[arg(long, conflicts_with = "prompt")]
+    webhooks_to_loopback: bool,
+
     /// A parameter of template.yaml, such as MaxAttempts=5
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     parameter: Vec<(String, String)>,
@@ -132,6 +136,7 @@ impl Arguments {
             parameters: self.parameter.iter().cloned().collect(),
             api_keys: self.api_key.iter().map(|(name, key)| (key.clone(), name.clone())).collect(),
             event_sources: true,
+            webhooks_to_loopback: self.webhooks_to_loopback,
             clock: Clock::system(),
         }
     }

@@ -1,15 +1,20 @@
 //! The directory that holds a stack's data, and the lock on it.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::StartError;
 
 /// The file that a stack keeps locked while it runs. The operating system releases the lock when the process ends,
 /// however it ends.
 const LOCK_FILE: &str = "lock";
+
+/// The file with the secret from which the secrets of callers are derived.
+const SECRET_FILE: &str = "webhook-secret";
 
 /// The lock on a directory.
 pub(crate) struct Lock(File);
@@ -56,6 +61,21 @@ impl Data {
         match self {
             Self::Kept(path, _) => path,
             Self::Temporary(directory) => directory.path(),
+        }
+    }
+
+    /// The secret of this data, which is made on the first call.
+    pub(crate) fn secret(&self) -> Result<String, StartError> {
+        let path = self.path().join(SECRET_FILE);
+        let failed = |source| StartError::Data { path: path.clone(), source };
+        match std::fs::read_to_string(&path) {
+            Ok(secret) => Ok(secret),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let secret = [Uuid::new_v4(), Uuid::new_v4()].map(|half| half.simple().to_string()).concat();
+                std::fs::write(&path, &secret).map_err(failed)?;
+                Ok(secret)
+            }
+            Err(error) => Err(failed(error)),
         }
     }
 

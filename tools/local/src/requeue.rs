@@ -1,9 +1,9 @@
 //! Resumes what an earlier process left unfinished.
 //!
 //! The queue is in memory and starts empty, so every unfinished job gets a new ticket. So does every job that was retried,
-//! or canceled while a worker had it, because that ticket has late pictures deleted. The stack holds the lock on the data
-//! directory, so unlike a deployed pipeline it knows that no worker and no submission of an earlier process still runs. It
-//! ends their leases at once.
+//! or canceled while a worker had it, because that ticket has late pictures deleted; and every job and batch whose end may
+//! not be told yet. The stack holds the lock on the data directory, so unlike a deployed pipeline it knows that no worker and
+//! no submission of an earlier process still runs. It ends their leases at once.
 
 use std::collections::HashMap;
 
@@ -60,7 +60,7 @@ pub(crate) async fn requeue(
     }
 
     let batches = aws.queue(ready.batch_queue_url.clone());
-    for (batch, owner) in unfinished.file_batches {
+    for (batch, owner) in unfinished.watched_batches {
         batches.send_batch_ticket(&BatchTicket { batch }, &owner).await.map_err(RequeueError::Send)?;
     }
     let sent = unfinished.jobs.len();
@@ -88,8 +88,8 @@ struct Unfinished {
     jobs: Vec<UnfinishedJob>,
     /// Batches whose submission did not finish.
     batches: Vec<BatchId>,
-    /// Batches from files that have not ended.
-    file_batches: Vec<(BatchId, Owner)>,
+    /// Batches that the function `batch` works on.
+    watched_batches: Vec<(BatchId, Owner)>,
 }
 
 struct UnfinishedJob {
@@ -106,12 +106,17 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
     let items = client
         .scan()
         .table_name(&ready.table)
-        .projection_expression("pk, #owner, #status, created_at, queued_at, writing_until, batch_owner, #file.stage")
+        .projection_expression(
+            "pk, #owner, #status, created_at, queued_at, writing_until, batch_owner, #file.stage, webhook",
+        )
         .filter_expression(
             "#status IN (:queued, :running) OR attribute_type(held_until, :number) \
              OR attribute_type(former_until, :number) OR attribute_type(writing_until, :number) \
-             OR #file.stage IN (:checking, :admitting, :in_progress)",
+             OR #file.stage IN (:checking, :admitting, :in_progress) \
+             OR ((attribute_exists(#order.webhook) OR attribute_exists(webhook)) \
+                 AND (attribute_not_exists(told_for) OR told_for < queued_at OR told_for < retried_at))",
         )
+        .expression_attribute_names("#order", "order")
         .expression_attribute_names("#owner", "owner")
         .expression_attribute_names("#status", "status")
         .expression_attribute_names("#file", "file")
@@ -128,7 +133,7 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
         .await
         .map_err(|error| RequeueError::Read(DisplayErrorContext(error).to_string()))?;
 
-    let mut unfinished = Unfinished { jobs: Vec::new(), batches: Vec::new(), file_batches: Vec::new() };
+    let mut unfinished = Unfinished { jobs: Vec::new(), batches: Vec::new(), watched_batches: Vec::new() };
     for item in &items {
         let text = |name: &str| item.get(name)?.as_s().ok();
         let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
@@ -144,11 +149,17 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
             }
             _ if item.contains_key("file") => {
                 let (Ok(id), Some(owner)) = (id.parse(), text("batch_owner")) else { continue };
-                unfinished.file_batches.push((id, Owner::new(owner)));
+                unfinished.watched_batches.push((id, Owner::new(owner)));
             }
             _ => {
-                if let (Ok(id), Some(_)) = (id.parse(), number("writing_until")) {
+                let Ok(id) = id.parse() else { continue };
+                if number("writing_until").is_some() {
                     unfinished.batches.push(id);
+                }
+                if item.contains_key("webhook")
+                    && let Some(owner) = text("batch_owner")
+                {
+                    unfinished.watched_batches.push((id, Owner::new(owner)));
                 }
             }
         }

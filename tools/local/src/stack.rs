@@ -51,6 +51,8 @@ pub struct Options {
     pub api_keys: ApiKeys,
     /// Whether the queues invoke their functions. Tests that deliver messages themselves turn it off.
     pub event_sources: bool,
+    /// Whether callers may name endpoints on this machine.
+    pub webhooks_to_loopback: bool,
     /// The functions' clock.
     pub clock: Clock,
 }
@@ -64,6 +66,7 @@ impl Default for Options {
             parameters: BTreeMap::new(),
             api_keys: ApiKeys::new(),
             event_sources: true,
+            webhooks_to_loopback: false,
             clock: Clock::system(),
         }
     }
@@ -176,8 +179,12 @@ impl Stack {
             sqs: url(&ports.sqs)?,
             stack_id: STACK_ID.to_owned(),
             parameters: options.parameters,
+            secret: data.secret()?,
         };
-        let deployment = Deployment::read(TEMPLATE, &surroundings)?;
+        let mut deployment = Deployment::read(TEMPLATE, &surroundings)?;
+        if options.webhooks_to_loopback {
+            deployment.allow_webhooks_to_loopback();
+        }
         let ready = ready(&deployment, &ports)?;
 
         let (stop, _) = watch::channel(false);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use serde_yaml_ng::Value as Yaml;
+use shared::webhook::WebhookPolicy;
 
 /// The deployed template, as of the build of this program.
 pub const TEMPLATE: &str = include_str!("../../../template.yaml");
@@ -32,6 +33,8 @@ pub struct Surroundings {
     pub stack_id: String,
     /// Parameters that replace their defaults.
     pub parameters: BTreeMap<String, String>,
+    /// What every secret of Secrets Manager holds.
+    pub secret: String,
 }
 
 /// Why the template cannot be deployed locally.
@@ -156,6 +159,15 @@ pub struct Scaling {
 }
 
 impl Deployment {
+    /// Has the functions accept endpoints on this machine, which the template itself cannot say.
+    pub(crate) fn allow_webhooks_to_loopback(&mut self) {
+        for function in self.functions.values_mut() {
+            if let Some(setting) = function.environment.get_mut("WEBHOOKS").filter(|setting| *setting == "true") {
+                *setting = WebhookPolicy::AlsoLoopback.to_string();
+            }
+        }
+    }
+
     /// Reads and resolves a template. What this stack does not understand is an error, and so is an unknown parameter.
     pub fn read(template: &str, surroundings: &Surroundings) -> Result<Self, TemplateError> {
         let template = document(template)?;
@@ -439,6 +451,11 @@ impl<'a> Resolver<'a> {
                 [Value::String(id), Value::String(attribute)] => self.attribute(id, attribute, place).map(Value::from),
                 _ => Err(bad()),
             },
+            // A dynamic reference, see
+            // <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/dynamic-references-secretsmanager.html>.
+            ("Fn::Sub", Value::String(text)) if text.starts_with("{{resolve:secretsmanager:") => {
+                Ok(self.surroundings.secret.clone().into())
+            }
             ("Fn::Sub", Value::String(text)) => self.substitute(text, place).map(Value::from),
             ("Fn::If", Value::Array(arguments)) => match &arguments[..] {
                 [Value::String(condition), then, otherwise] => {
@@ -560,6 +577,7 @@ pub(crate) mod tests {
             sqs: "http://127.0.0.1:9".to_owned(),
             stack_id: "s".to_owned(),
             parameters,
+            secret: "0123456789".to_owned(),
         };
         Deployment::read(template, &surroundings).map_err(|error| error.to_string())
     }
