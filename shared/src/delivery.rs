@@ -247,6 +247,8 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When the record is deleted.
     pub expires_at: Timestamp,
+    /// The version number of the record, which each change raises by one. It is 0 before the record is stored.
+    pub fence: u64,
     /// How far it has got.
     pub status: DeliveryStatus,
     /// When it will be tried again, if it will.
@@ -269,6 +271,7 @@ impl Delivery {
             event: message.event,
             created_at: message.at,
             expires_at: (message.at + KEPT).whole_secs(),
+            fence: 0,
             status: DeliveryStatus::Pending,
             next_try_at: None,
             round: message.round,
@@ -278,7 +281,10 @@ impl Delivery {
     }
 
     /// The delivery after a try, and how long it waits for the next one; `None` if there is none.
+    ///
+    /// A try of an earlier round, or one that failed after the delivery has ended, is only noted.
     pub fn tried(mut self, tried: Try) -> (Self, Option<Duration>) {
+        let decides = tried.round == self.round && (self.status == DeliveryStatus::Pending || tried.succeeded());
         let end = tried.at + tried.duration;
         let before = self.tries.iter().filter(|earlier| earlier.round == self.round).count();
         let wait = SCHEDULE.get(before).copied();
@@ -291,6 +297,10 @@ impl Delivery {
         };
         self.tries.push(tried);
         self.tries.drain(..self.tries.len().saturating_sub(MAX_TRIES));
+        self.fence += 1;
+        if !decides {
+            return (self, None);
+        }
         self.status = status;
         self.next_try_at = wait.map(|wait| end + wait);
         (self, wait)
@@ -300,7 +310,8 @@ impl Delivery {
     /// lost.
     pub fn replayed(&self, now: Timestamp) -> Self {
         let round = if self.status == DeliveryStatus::Pending { self.round } else { self.round + 1 };
-        Self { round, status: DeliveryStatus::Pending, next_try_at: Some(now), ..self.clone() }
+        let (fence, status) = (self.fence + 1, DeliveryStatus::Pending);
+        Self { fence, round, status, next_try_at: Some(now), ..self.clone() }
     }
 
     /// The message that asks for the delivery.
@@ -369,6 +380,20 @@ mod tests {
         let (again, wait) = again.tried(Try { round: 1, ..answered(503) });
         assert_eq!((again.status, wait), (DeliveryStatus::Pending, Some(SCHEDULE[0])));
         assert_eq!(again.replayed(Timestamp::from_ms(0)).round, 1, "its message may be lost");
+    }
+
+    #[test]
+    fn a_late_try_is_noted_and_changes_nothing_else() {
+        let (delivered, _) = Delivery::new(&message()).tried(answered(200));
+        let (late, wait) = delivered.clone().tried(answered(503));
+        assert_eq!((late.status, wait, late.tries.len()), (DeliveryStatus::Delivered, None, 2));
+        let replayed = delivered.replayed(Timestamp::from_ms(0));
+        let (late, wait) = replayed.tried(answered(200));
+        assert_eq!((late.status, wait, late.fence), (DeliveryStatus::Pending, None, 3));
+        let (gone, _) = Delivery::new(&message()).tried(answered(410));
+        let (late, wait) = gone.clone().tried(answered(503));
+        assert_eq!((late.status, wait), (DeliveryStatus::Failed, None));
+        assert_eq!(gone.tried(answered(200)).0.status, DeliveryStatus::Delivered, "a duplicate came through");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod batch_files;
 mod buffered_http;
 pub mod callers;
-
+mod delivery_log;
 mod error;
 pub mod gateway;
 mod images;
@@ -31,6 +31,7 @@ use aws_smithy_runtime_api::shared::IntoShared;
 use aws_smithy_types::retry::RetryConfig;
 
 pub use batch_files::{BatchFiles, Document, Writer};
+pub use delivery_log::{DeliveryLog, SavedDelivery};
 pub use error::{Kind, ServiceError};
 pub use images::{File, Files, Images, Stored};
 pub use metrics::{Metrics, Output};
@@ -135,12 +136,21 @@ impl Aws {
 
     /// The table of jobs.
     pub fn table(&self, name: String) -> Table {
+        Table::new(self.dynamodb(), name)
+    }
+
+    /// The table of deliveries.
+    pub fn delivery_log(&self, name: String) -> DeliveryLog {
+        DeliveryLog::new(self.dynamodb(), name)
+    }
+
+    fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config)
             .timeout_config(timeouts(Duration::from_secs(3), Duration::from_secs(8)));
         if let Some(endpoint) = &self.endpoints.dynamodb {
             config = config.endpoint_url(endpoint);
         }
-        Table::new(aws_sdk_dynamodb::Client::from_conf(config.build()), name)
+        aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     /// The metrics of ended jobs, as configured.

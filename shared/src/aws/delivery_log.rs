@@ -1,0 +1,93 @@
+//! The table of deliveries in Amazon DynamoDB. It also holds which secrets of an owner are valid.
+
+mod rows;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use self::rows::{Item, delivery_of, item_of, key_of, numbers_key, numbers_of};
+use super::ServiceError;
+use crate::caller::Owner;
+use crate::delivery::{Delivery, DeliveryId, Subject};
+use crate::webhook_secret::SecretNumbers;
+
+const SERVICE: &str = "DynamoDB";
+
+/// The table of deliveries.
+#[derive(Clone, Debug)]
+pub struct DeliveryLog {
+    client: Client,
+    name: String,
+}
+
+/// The outcome of saving a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavedDelivery {
+    /// It was saved.
+    Stored,
+    /// Somebody else changed the delivery first, or an earlier call that stored it lost its answer.
+    MovedOn,
+}
+
+impl DeliveryLog {
+    pub(super) fn new(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+
+    /// The delivery with this id, by a consistent read.
+    pub async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, ServiceError> {
+        self.get_item(key_of(id)).await?.map(delivery_of).transpose()
+    }
+
+    /// All deliveries of a job or batch, oldest first, by consistent reads.
+    pub async fn of_subject(&self, subject: Subject) -> Result<Vec<Delivery>, ServiceError> {
+        let items = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .consistent_read(true)
+            .key_condition_expression("subject = :subject")
+            .expression_attribute_values(":subject", AttributeValue::S(subject.to_string()))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .map_err(ServiceError::of(SERVICE))?;
+        items.into_iter().map(delivery_of).collect()
+    }
+
+    /// Saves a delivery, if the stored fence is the one before its own.
+    pub async fn save(&self, delivery: &Delivery) -> Result<SavedDelivery, ServiceError> {
+        self.put(item_of(delivery), delivery.fence).await
+    }
+
+    /// Which secrets of the owner are valid, by a consistent read.
+    pub async fn secret_numbers(&self, owner: &Owner) -> Result<SecretNumbers, ServiceError> {
+        let item = self.get_item(numbers_key(owner)).await?;
+        Ok(item.map(numbers_of).transpose()?.unwrap_or_default())
+    }
+
+    async fn get_item(&self, key: Item) -> Result<Option<Item>, ServiceError> {
+        let get = self.client.get_item().table_name(&self.name).set_key(Some(key)).consistent_read(true);
+        Ok(get.send().await.map_err(ServiceError::of(SERVICE))?.item)
+    }
+
+    /// Puts an item with this fence over the one before it. The first fence is 1.
+    async fn put(&self, item: Item, fence: u64) -> Result<SavedDelivery, ServiceError> {
+        let mut put = self.client.put_item().table_name(&self.name).set_item(Some(item));
+        put = match fence.saturating_sub(1) {
+            0 => put.condition_expression("attribute_not_exists(subject)"),
+            before => put
+                .condition_expression("fence = :before")
+                .expression_attribute_values(":before", AttributeValue::N(before.to_string())),
+        };
+        match put.send().await {
+            Ok(_) => Ok(SavedDelivery::Stored),
+            Err(error) => match error.as_service_error() {
+                Some(error) if error.is_conditional_check_failed_exception() => Ok(SavedDelivery::MovedOn),
+                _ => Err(ServiceError::new(SERVICE, &error)),
+            },
+        }
+    }
+}
