@@ -1,4 +1,4 @@
-//! Metrics of ended jobs: one line on standard output per job, in CloudWatch's embedded metric format, so no API call
+//! Metrics of ended jobs and deliveries: one line on standard output for each, in CloudWatch's embedded metric format, so no API call
 //! is needed.
 //!
 //! See
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use crate::delivery::{Delivery, DeliveryStatus, Try, TryErrorCode};
 use crate::job::{Job, JobState};
 use crate::settings::Settings;
 
@@ -148,6 +149,56 @@ impl Metrics {
     }
 }
 
+/// Reports ended deliveries.
+#[derive(Clone, Debug)]
+pub struct DeliveryMetrics {
+    output: Output,
+    namespace: String,
+}
+
+impl DeliveryMetrics {
+    /// Reads the namespace from the settings.
+    pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
+        Self { output, namespace: settings.text("METRICS_NAMESPACE") }
+    }
+
+    /// Reports a delivery if its last try has ended it.
+    pub fn ended(&self, delivery: &Delivery, last: &Try) {
+        if let Some(document) = self.document(delivery, last) {
+            self.output.line(document.to_string());
+        }
+    }
+
+    fn document(&self, delivery: &Delivery, last: &Try) -> Option<Value> {
+        let is_gone =
+            last.is_gone() || last.error.as_ref().is_some_and(|error| error.code == TryErrorCode::EndpointGone);
+        let outcome = match delivery.status {
+            DeliveryStatus::Pending => return None,
+            DeliveryStatus::Delivered => "delivered",
+            // The receiver wants it so, which is no reason for an alarm.
+            DeliveryStatus::Failed if is_gone => "gone",
+            DeliveryStatus::Failed => "failed",
+        };
+        let end = last.at + last.duration;
+        let mut directives = vec![json!({
+            "Namespace": self.namespace,
+            "Dimensions": [["Outcome"]],
+            "Metrics": [{ "Name": "Deliveries", "Unit": "Count" }],
+        })];
+        let mut document = json!({
+            "Deliveries": 1, "Outcome": outcome, "Delivery": delivery.id.to_string(), "Event": delivery.event.as_str(),
+        });
+        // A replay is asked for long after the event.
+        if delivery.status == DeliveryStatus::Delivered && delivery.round == 0 {
+            let measure = json!({ "Name": "TimeToDeliver", "Unit": "Milliseconds" });
+            directives.push(json!({ "Namespace": self.namespace, "Dimensions": [[]], "Metrics": [measure] }));
+            document["TimeToDeliver"] = millis(end.since(delivery.created_at));
+        }
+        document["_aws"] = json!({ "Timestamp": end.ms(), "CloudWatchMetrics": directives });
+        Some(document)
+    }
+}
+
 /// The outcome as alarms see it. A job that failed because of its prompt is `refused`: no caller may trigger an alarm
 /// or stop a deployment.
 fn outcome(job: &Job) -> &'static str {
@@ -167,11 +218,13 @@ mod tests {
 
     use super::*;
     use crate::caller::Owner;
+    use crate::delivery::DeliveryMessage;
     use crate::id::JobId;
     use crate::image::{Image, ImageFacts, SignedUrl};
     use crate::job::{Attempt, ErrorCode, LastError, Lease};
     use crate::order::{Model, Order, OutputFormat};
     use crate::time::Timestamp;
+    use crate::webhook::{EventType, WebhookUrl};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -267,6 +320,33 @@ mod tests {
             assert_eq!(failed["Outcome"], outcome);
             assert_eq!(names(&failed), ["Posters", "TimeQueued", "Attempts", "Throttles", "Cost"]);
         }
+    }
+
+    #[test]
+    fn an_ended_delivery_is_reported_with_its_outcome() {
+        let metrics = DeliveryMetrics { output: Output::none(), namespace: "Posters/test".to_owned() };
+        let at = Timestamp::from_ms(1_795_500_001_000);
+        let delivery = |status| {
+            let message = DeliveryMessage {
+                id: "job_01930000-0000-7000-8000-000000000001_1795500000000".parse().expect("an id"),
+                owner: Owner::new("alice"),
+                url: WebhookUrl::parse("https://example.com/").expect("a URL"),
+                event: EventType::JobFailed,
+                at,
+                round: 0,
+                payload: "{}".to_owned(),
+            };
+            let (at, duration) = (at + Duration::from_secs(2), Duration::from_millis(52));
+            let tried = Try { round: 0, at, duration, status: Some(status), error: None, response: None };
+            let (after, _) = Delivery::new(&message).tried(tried.clone());
+            metrics.document(&after, &tried)
+        };
+        assert_eq!(delivery(503), None, "it will be tried again");
+        let delivered = delivery(204).expect("it has ended");
+        assert_eq!(names(&delivered), ["Deliveries", "TimeToDeliver"]);
+        assert_eq!((&delivered["Outcome"], &delivered["TimeToDeliver"]), (&json!("delivered"), &json!(2052)));
+        let gone = delivery(410).expect("it has ended");
+        assert_eq!((names(&gone), &gone["Outcome"]), (vec!["Deliveries"], &json!("gone")));
     }
 
     #[test]

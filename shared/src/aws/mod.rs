@@ -34,7 +34,7 @@ pub use batch_files::{BatchFiles, Document, Writer};
 pub use delivery_log::{DeliveryLog, SavedDelivery};
 pub use error::{Kind, ServiceError};
 pub use images::{File, Files, Images, Stored};
-pub use metrics::{Metrics, Output};
+pub use metrics::{DeliveryMetrics, Metrics, Output};
 pub use outbox::Outbox;
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
@@ -156,6 +156,11 @@ impl Aws {
     /// The metrics of ended jobs, as configured.
     pub fn metrics(&self, settings: &mut Settings<'_>) -> Metrics {
         Metrics::read(self.output.clone(), settings)
+    }
+
+    /// The metrics of ended deliveries, as configured.
+    pub fn delivery_metrics(&self, settings: &mut Settings<'_>) -> DeliveryMetrics {
+        DeliveryMetrics::read(self.output.clone(), settings)
     }
 
     /// A queue.

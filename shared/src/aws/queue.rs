@@ -18,9 +18,10 @@ use crate::ticket::{BatchTicket, Ticket};
 
 const SERVICE: &str = "SQS";
 
-/// The longest visibility timeout, see
+/// The longest visibility timeout that is asked for. SQS allows twelve hours from when the message was received, and refuses
+/// more. An invocation lasts at most a quarter of an hour, so this is never too long. See
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
-const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
+const MAX_VISIBILITY: Duration = Duration::from_secs(11 * 3600 + 45 * 60);
 
 /// The number of messages that SendMessageBatch accepts, see
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
@@ -138,7 +139,7 @@ impl Queue {
             .map_err(ServiceError::of(SERVICE))
     }
 
-    /// Makes a received message visible again `delay` from now, at most 12 hours.
+    /// Makes a received message visible again `delay` from now, or after almost 12 hours if that is sooner.
     pub async fn change_visibility(&self, receipt_handle: &str, delay: Duration) -> Result<(), ServiceError> {
         let secs = delay.min(MAX_VISIBILITY).as_secs_f64().ceil();
         self.client

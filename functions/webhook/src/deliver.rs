@@ -1,0 +1,160 @@
+//! Tries a delivery once, and records what came of it.
+
+use std::time::Duration;
+
+use shared::Timestamp;
+use shared::aws::messages::{Received, Verdict};
+use shared::aws::{SavedDelivery, ServiceError};
+use shared::backoff::between;
+use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, Subject, Try, TryErrorCode};
+use shared::webhook_secret::SecretNumbers;
+use tokio::time::Instant;
+use tracing::field::display;
+use url::{Position, Url};
+
+use crate::App;
+use crate::client::{Outcome, Post, error};
+use crate::pauses::PAUSE;
+
+/// How much earlier than planned a try may begin, as clocks differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(1);
+
+/// Sends the event of a message to its endpoint, unless that was done or given up, or is not due.
+///
+/// If the function dies after the request and before the record, the message comes back and the event is sent again with
+/// the same id. So it arrives at least once.
+pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> Result<Verdict, ServiceError> {
+    let message = received.message;
+    let (deliveries, numbers) =
+        tokio::try_join!(app.log.of_subject(message.id.subject), app.log.secret_numbers(&message.owner))?;
+    let now = app.clock.now();
+    let stored = deliveries.iter().find(|delivery| delivery.id == message.id);
+    let delivery = match stored {
+        None => Delivery::new(&message),
+        Some(stored) if is_over(stored, &message) => {
+            tracing::info!(delivery.id = %message.id, "dropped a message whose delivery has ended or was replayed");
+            return Ok(Verdict::Done);
+        }
+        Some(stored) => Delivery { round: message.round, status: DeliveryStatus::Pending, ..stored.clone() },
+    };
+    // SQS hides no message for longer than twelve hours, and a message may be sent twice.
+    let early = delivery.next_try_at.filter(|&at| at > now + CLOCK_SKEW);
+    if let Some(at) = early {
+        return Ok(Verdict::Again(at.since(now)));
+    }
+    let host = host_of(&message);
+    if let Some(left) = app.pauses.left(&host) {
+        // They come back over a while, so that they do not all fall into one invocation.
+        return Ok(Verdict::Again(between(left, left + PAUSE)));
+    }
+
+    let begun = Instant::now();
+    let outcome = if has_gone(&deliveries, &message) {
+        let gone = error(TryErrorCode::EndpointGone, "The endpoint answered 410 to an earlier event.");
+        Outcome { error: Some(gone), ..Outcome::default() }
+    } else {
+        send(app, &message, &numbers, now).await
+    };
+    if outcome.error.as_ref().is_some_and(|error| error.code == TryErrorCode::Timeout) {
+        app.pauses.begin(host);
+    }
+    // As precise as the record, so that a recorded try is recognized.
+    let duration = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let Outcome { status, error, response } = outcome;
+    let tried = Try { round: message.round, at: now, duration, status, error, response };
+    record(app, delivery, tried).await
+}
+
+/// Whether the record says that the message has nothing left to do.
+fn is_over(stored: &Delivery, message: &DeliveryMessage) -> bool {
+    stored.round > message.round || (stored.round == message.round && stored.status != DeliveryStatus::Pending)
+}
+
+/// Whether the endpoint's last answer about this subject was that it wants no more events. A replay asks it again, as its
+/// owner may have repaired it.
+fn has_gone(deliveries: &[Delivery], message: &DeliveryMessage) -> bool {
+    let tries = deliveries.iter().filter(|delivery| delivery.url == message.url).flat_map(|delivery| &delivery.tries);
+    let last = tries.filter(|tried| tried.status.is_some()).max_by_key(|tried| tried.at);
+    message.round == 0 && last.is_some_and(Try::is_gone)
+}
+
+async fn send(app: &App, message: &DeliveryMessage, numbers: &SecretNumbers, now: Timestamp) -> Outcome {
+    let id = message.id.to_string();
+    let timestamp = now.ms().div_euclid(1000);
+    let sign = |(number, _)| app.secret.secret(&message.owner, number).sign(&id, timestamp, message.payload.as_bytes());
+    let signatures: Vec<_> = numbers.valid(now).map(sign).collect();
+    let signature = signatures.join(" ");
+    app.client.post(Post { url: &message.url, id: &id, timestamp, signature: &signature, body: &message.payload }).await
+}
+
+/// Records a try over what is stored by then.
+async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict, ServiceError> {
+    loop {
+        let was_pending = before.status == DeliveryStatus::Pending;
+        let (after, wait) = before.tried(tried.clone());
+        if app.log.save(&after).await? == SavedDelivery::MovedOn {
+            // If it was deleted, it had expired.
+            let Some(stored) = app.log.get(after.id).await? else { return Ok(Verdict::Done) };
+            // Otherwise it was this try that moved it on, and the answer was lost.
+            if !stored.tries.contains(&tried) {
+                before = stored;
+                continue;
+            }
+        }
+        report(&after, &tried);
+        if was_pending {
+            app.metrics.ended(&after, &tried);
+        }
+        return Ok(wait.map_or(Verdict::Done, Verdict::Again));
+    }
+}
+
+fn report(delivery: &Delivery, tried: &Try) {
+    let (job, batch) = match delivery.id.subject {
+        Subject::Job(id) => (Some(display(id)), None),
+        Subject::Batch(id) => (None, Some(display(id))),
+    };
+    let (id, status) = (display(delivery.id), tried.status);
+    let attempt = delivery.tries.iter().filter(|earlier| earlier.round == tried.round).count();
+    let duration_ms = u64::try_from(tried.duration.as_millis()).unwrap_or(u64::MAX);
+    let code = tried.error.as_ref().map(|error| display(error.code));
+    if tried.succeeded() {
+        tracing::info!(
+            job.id = job,
+            batch.id = batch,
+            delivery.id = id,
+            attempt,
+            duration_ms,
+            status,
+            "delivered an event"
+        );
+    } else if delivery.status == DeliveryStatus::Failed {
+        tracing::warn!(
+            job.id = job,
+            batch.id = batch,
+            delivery.id = id,
+            attempt,
+            duration_ms,
+            status,
+            code,
+            "gave up a delivery"
+        );
+    } else {
+        tracing::info!(
+            job.id = job,
+            batch.id = batch,
+            delivery.id = id,
+            attempt,
+            duration_ms,
+            status,
+            code,
+            "an endpoint did not accept an event"
+        );
+    }
+}
+
+/// The host and port of the endpoint.
+fn host_of(message: &DeliveryMessage) -> String {
+    let url = Url::parse(message.url.as_str());
+    url.map(|url| url[Position::BeforeHost..Position::BeforePath].to_owned()).unwrap_or_default()
+}
