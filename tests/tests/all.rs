@@ -14,6 +14,7 @@ mod documents;
 mod file_batches;
 mod first_hour;
 mod gateway;
+mod listen;
 mod lists;
 mod meanwhile;
 mod metrics;

@@ -425,6 +425,40 @@ async fn the_options_of_the_command_set_the_lettering() {
 }
 
 #[tokio::test]
+async fn a_webhook_can_be_set() {
+    const URL: &str = "https://example.com/posters";
+    let desk = Desk::new(Pipeline::start().await).await;
+    let made = desk.poster(&["make", "A heist", "--webhook", URL, "--webhook-events", "job.failed", "--json"]).await;
+    let webhook = json!({ "url": URL, "events": ["job.failed"] });
+    assert_eq!((made.code, &made.data[0]["job"]["webhook"]), (Some(0), &webhook), "{}", made.words);
+    let shown = desk.poster(&["get", made.data[0]["job"]["id"].as_str().expect("an id")]).await.shown;
+    assert!(shown.contains(&format!("webhook   {URL}")), "{shown}");
+
+    desk.write("a.txt", "One\n");
+    assert_eq!(desk.poster(&["batch", "a.txt", "--webhook", URL, "--no-sheet"]).await.code, Some(0));
+    let document = json!({ "jobs": [{ "prompt": "One" }], "webhook": { "url": URL, "events": ["job.canceled"] } });
+    desk.write("a.json", &document.to_string());
+    assert_eq!(desk.poster(&["batch", "a.json", "--no-sheet"]).await.code, Some(0));
+    for (state, events) in [("a.txt", json!(["batch.ended"])), ("a.json", json!(["job.canceled"]))] {
+        let batch = desk.poster(&["get", &desk.batch(&format!("{state}.poster-state")), "--json"]).await;
+        assert_eq!(batch.data[0]["webhook"], json!({ "url": URL, "events": events }), "{state}");
+    }
+
+    let jobs = desk.jobs().await;
+    for (arguments, words) in [
+        (&["make", "A heist", "--webhook", "ftp://example.com"][..], "webhook.url must begin with https://"),
+        (&["make", "A heist", "--webhook", URL, "--webhook-events", "batch.ended"], "webhook.events must be"),
+        (&["make", "A heist", "--webhook-events", "job.failed"], "--webhook"),
+        (&["batch", "a.txt", "--name", "b", "--webhook", "https://10.0.0.1"], "webhook.url must name a host"),
+    ] {
+        let wrong = desk.poster(arguments).await;
+        assert!(wrong.code == Some(2) && wrong.words.contains(words), "{arguments:?}: {}", wrong.words);
+    }
+    assert_eq!(desk.jobs().await, jobs, "nothing was submitted");
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_deadline_can_be_set() {
     let desk = Desk::new(Pipeline::start().await).await;
     let hours = |job: &Value| {

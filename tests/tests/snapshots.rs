@@ -184,7 +184,7 @@ async fn help(name: &str, arguments: &[&str]) -> String {
 #[tokio::test]
 async fn helps_of_the_command_lines() {
     insta::assert_snapshot!("help_poster", help("poster", &["--help"]).await);
-    for command in ["make", "batch", "list", "watch", "cancel", "retry", "download", "sheet", "doctor"] {
+    for command in ["make", "batch", "list", "watch", "cancel", "retry", "download", "sheet", "listen", "doctor"] {
         insta::assert_snapshot!(format!("help_poster_{command}"), help("poster", &[command, "--help"]).await);
     }
     insta::assert_snapshot!("help_local", help("local", &["--help"]).await);

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shared::BatchId;
 use shared::api::{BatchView, BatchesView, JobView, JobsView, UploadView};
 use shared::backoff::full_jitter;
 use shared::job::Status;
 use shared::problem::ProblemDetails;
+use shared::webhook_secret::WebhookSecret;
 use uuid::Uuid;
 
 use crate::config::Service;
@@ -191,6 +193,23 @@ impl Api {
         let request = Request::get(url).header(USER_AGENT, agent()).body(whole(Bytes::new()));
         let request = request.map_err(|_| Unreachable::lasting("the service returned an invalid URL of a file"))?;
         self.http.send(request).await
+    }
+
+    /// The secrets that sign the caller's webhooks, the current one first.
+    pub(crate) async fn webhook_secrets(&self) -> Result<Vec<WebhookSecret>, Failure> {
+        #[derive(Deserialize)]
+        struct Secret {
+            secret: String,
+        }
+        #[derive(Deserialize)]
+        struct Secrets {
+            secret: String,
+            previous: Vec<Secret>,
+        }
+        let Secrets { secret, previous } = self.get("/webhook-secret", None).await?.value;
+        let secrets = std::iter::once(secret).chain(previous.into_iter().map(|former| former.secret));
+        let secrets: Result<_, _> = secrets.map(|text| text.parse()).collect();
+        secrets.map_err(|error| Failure::Service(format!("the service returned something else than a secret: {error}")))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, prefer: Option<&str>) -> Result<Answer<T>, Failure> {

@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 use shared::job::Status;
 use shared::order::{AspectRatio, Model, OutputFormat, Seed};
 use shared::poster::{Placement, Style};
+use shared::webhook::EventType;
+use shared::webhook_secret::WebhookSecret;
 
 use crate::config::ApiKey;
 
@@ -91,6 +93,8 @@ pub(crate) enum Command {
     Download(Download),
     /// Make a contact sheet and an index.html of a directory of pictures
     Sheet(Sheet),
+    /// Receive webhooks on this machine, check their signatures, and print them
+    Listen(Listen),
     /// Check a service step by step, with advice for each failure
     Doctor(Doctor),
     /// Print completions for a shell
@@ -142,6 +146,29 @@ impl PictureOptions {
     }
 }
 
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct WebhookOptions {
+    /// Send the end to this URL; `poster listen` is a receiver for a local service
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
+
+    /// Which ends to send, separated by commas [default: all of a job's, or only the batch's own]
+    #[arg(long, value_name = "EVENTS", requires = "webhook", value_delimiter = ',')]
+    #[arg(value_parser = one_of(EventType::ALL, EventType::as_str))]
+    webhook_events: Option<Vec<EventType>>,
+}
+
+impl WebhookOptions {
+    /// The field `webhook` of a request.
+    pub(crate) fn field(&self) -> Option<Value> {
+        let mut webhook = json!({ "url": self.webhook.as_ref()? });
+        if let Some(events) = &self.webhook_events {
+            webhook["events"] = json!(events);
+        }
+        Some(webhook)
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -176,6 +203,9 @@ pub(crate) struct Make {
 
     #[command(flatten)]
     pub(crate) picture: PictureOptions,
+
+    #[command(flatten)]
+    pub(crate) webhook: WebhookOptions,
 
     /// In how many hours the job fails if it is unfinished, 1 to 96 [default: as the service is deployed]
     #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u8).range(1..=96))]
@@ -251,6 +281,9 @@ pub(crate) struct Batch {
     /// The state file [default: FILE.poster-state]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) webhook: WebhookOptions,
 
     /// In how many hours unfinished jobs fail, 1 to 96 [default: as the service is deployed]
     #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u8).range(1..=96))]
@@ -345,6 +378,30 @@ pub(crate) struct Sheet {
     /// Draw all sheets, not only the first
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Answers 200 to a request whose signature is good, and 400 to any other. A line
+has the time of the event in UTC, its type, the id of the job or batch, its
+custom id or name, the code of its error, and \"again\" if it came before.
+
+Examples:
+  cargo run -- --webhooks-to-loopback       a local service that sends to this machine
+  poster listen
+  poster make \"A heist on the moon\" --webhook http://127.0.0.1:8788/")]
+pub(crate) struct Listen {
+    /// The port on 127.0.0.1; 0 for a free one
+    #[arg(long, default_value_t = 8788)]
+    pub(crate) port: u16,
+
+    /// End after the first request; the exit code is 1 if its signature is bad
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// The secret that signs the requests [default: the service is asked for yours]
+    #[arg(long, env = "POSTER_WEBHOOK_SECRET", hide_env_values = true, value_name = "whsec_...")]
+    pub(crate) secret: Option<WebhookSecret>,
 }
 
 #[derive(Debug, Args)]

@@ -151,6 +151,9 @@ fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
     if let Some(batch) = job.batch_id {
         field("batch", &batch)?;
     }
+    if let Some(webhook) = &job.webhook {
+        field("webhook", &ellipsize(webhook.url.as_str(), width))?;
+    }
     if let Some(queue) = &job.queue {
         field("queue", &format_args!("about {} before it", thousands(queue.ahead)))?;
     }
@@ -181,6 +184,9 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     }
     if let Some(progress) = batch.progress.as_ref().filter(|_| batch.status == BatchStatus::Checking) {
         terminal.show(format!("  {:9} {} checked", "lines", thousands(progress.checked_lines)))?;
+    }
+    if let Some(webhook) = &batch.webhook {
+        terminal.show(format!("  {:9} {}", "webhook", webhook.url.as_str()))?;
     }
     if batch.counts.total > 0 {
         terminal.show(format!("  {:9} {}", "jobs", counts_text(&batch.counts)))?;

@@ -13,6 +13,7 @@ mod http;
 mod ids;
 mod jobs;
 mod lines_file;
+mod listen;
 mod make;
 mod manifest;
 mod pictures;
@@ -33,16 +34,23 @@ use crate::config::Config;
 use crate::failure::{Failure, Outcome, blocking};
 use crate::terminal::Terminal;
 
+/// The exit code of a command that Ctrl-C stopped.
+const CTRL_C: u8 = 130;
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let terminal = Terminal::new(arguments.json, arguments.quiet);
     let outcome = match tokio::runtime::Runtime::new() {
         Ok(runtime) => {
+            let ends_by_ctrl_c = matches!(&arguments.command, Command::Listen(listen) if !listen.once);
             let outcome = runtime.block_on(async {
                 tokio::select! {
                     outcome = run(arguments, &terminal) => outcome,
-                    code = stopped() => Err(Failure::Interrupted(code)),
+                    code = stopped() => match code {
+                        CTRL_C if ends_by_ctrl_c => Ok(Outcome::AllDone),
+                        code => Err(Failure::Interrupted(code)),
+                    },
                 }
             });
             // Do not wait for a thread that reads a large file.
@@ -78,6 +86,7 @@ async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failu
         Command::Cancel(ids) => jobs::cancel(&api()?, terminal, ids).await,
         Command::Retry(ids) => jobs::retry(&api()?, terminal, ids).await,
         Command::Download(download) => download::run(&api()?, terminal, download).await,
+        Command::Listen(listen) => listen::run(&api()?, terminal, listen).await,
         Command::Doctor(doctor) => doctor::run(&api()?, terminal, doctor).await,
         Command::Sheet(sheet) => {
             let (sheet, terminal) = (sheet.clone(), terminal.clone());
@@ -98,13 +107,13 @@ async fn stopped() -> u8 {
         use tokio::signal::unix::{SignalKind, signal};
         if let Ok(mut terminate) = signal(SignalKind::terminate()) {
             return tokio::select! {
-                _ = tokio::signal::ctrl_c() => 130,
+                _ = tokio::signal::ctrl_c() => CTRL_C,
                 _ = terminate.recv() => 143,
             };
         }
     }
     match tokio::signal::ctrl_c().await {
-        Ok(()) => 130,
+        Ok(()) => CTRL_C,
         // Without a handler, the system ends the process.
         Err(_) => std::future::pending().await,
     }

@@ -32,6 +32,9 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
     if let Some(hours) = make.deadline_hours {
         order.insert("deadline_hours".to_owned(), hours.into());
     }
+    if let Some(webhook) = make.webhook.field() {
+        order.insert("webhook".to_owned(), webhook);
+    }
     // The service's default model is not known here, so the rules of the model that accepts the most are checked.
     if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
         return Err(Failure::Usage(errors_text(&errors)));

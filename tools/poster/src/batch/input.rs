@@ -47,6 +47,8 @@ pub(crate) struct Input {
     pub(crate) name: Option<String>,
     /// The deadline of its jobs in a JSON document.
     pub(crate) deadline_hours: Option<DeadlineHours>,
+    /// The webhook of the batch in a JSON document.
+    pub(crate) webhook: Option<Value>,
     /// The file itself, or a copy without a name with a line for each job of a JSON document.
     pub(super) file: Arc<File>,
     stamp: Stamp,
@@ -113,7 +115,7 @@ impl Input {
             Some(format) => format,
             None => format_of_content(&file).map_err(failed)?,
         };
-        let (mut defaults, mut name, mut deadline_hours) = (flags, None, None);
+        let (mut defaults, mut name, mut deadline_hours, mut webhook) = (flags, None, None, None);
         let format = match format {
             Format::Ndjson => batch_file::Format::Ndjson,
             Format::Csv => batch_file::Format::Csv,
@@ -122,6 +124,7 @@ impl Input {
                 let document = Document::read(&file, &path)?;
                 file = document.as_lines().map_err(failed)?;
                 (name, deadline_hours) = (document.name, document.deadline_hours);
+                webhook = document.webhook.map(|Strict(webhook)| webhook);
                 // The flags override the document.
                 let own = match document.defaults.map(|Strict(defaults)| defaults) {
                     None => Map::new(),
@@ -143,7 +146,7 @@ impl Input {
             let most = thousands(MAX_BYTES / 1_000_000_000);
             return Err(Failure::Usage(format!("{} must have at most {most} GB; split it", path.display())));
         }
-        Ok(Self { path, format, defaults, name, deadline_hours, file: Arc::new(file), stamp, is_new_copy })
+        Ok(Self { path, format, defaults, name, deadline_hours, webhook, file: Arc::new(file), stamp, is_new_copy })
     }
 
     /// Deletes the copy of standard input if this run made it.
@@ -276,6 +279,7 @@ impl Input {
 struct Document {
     name: Option<String>,
     deadline_hours: Option<DeadlineHours>,
+    webhook: Option<Strict>,
     defaults: Option<Strict>,
     jobs: Vec<Strict>,
 }
@@ -290,7 +294,13 @@ impl Document {
         }
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
         let document = if text.trim_ascii_start().starts_with(b"[") {
-            serde_json::from_slice(text).map(|jobs| Self { name: None, deadline_hours: None, defaults: None, jobs })
+            serde_json::from_slice(text).map(|jobs| Self {
+                name: None,
+                deadline_hours: None,
+                webhook: None,
+                defaults: None,
+                jobs,
+            })
         } else {
             serde_json::from_slice(text)
         };
@@ -426,11 +436,12 @@ mod tests {
 
     #[test]
     fn the_jobs_of_a_document_are_numbered_by_their_position() {
-        let document = "\u{feff}{\"name\":\"friday\",\"deadline_hours\":2,\"defaults\":{\"seed\":5},\n\"jobs\":[{\"prompt\":\"a\"},7,{\"prompt\":\"b\"}]}";
+        let document = "\u{feff}{\"name\":\"friday\",\"deadline_hours\":2,\"webhook\":{\"url\":\"https://example.com\"},\"defaults\":{\"seed\":5},\n\"jobs\":[{\"prompt\":\"a\"},7,{\"prompt\":\"b\"}]}";
         let (_directory, jobs) = input("jobs.json", document);
         let (result, faults) = checked(&jobs);
         assert_eq!((result.good, faults[0].0, jobs.name.as_deref()), (2, 2, Some("friday")));
         assert_eq!(serde_json::json!(jobs.deadline_hours), 2);
+        assert_eq!(jobs.webhook, Some(serde_json::json!({ "url": "https://example.com" })));
         let mut failed = Vec::new();
         jobs.copy_jobs(&[3], &mut failed).expect("it can be read").expect("it is written");
         assert_eq!(failed, b"{\"prompt\":\"b\",\"seed\":5}\n");

@@ -18,6 +18,7 @@ use shared::api::BatchView;
 use shared::batch::BatchStatus;
 use shared::file_batch::OnBadLine;
 use shared::label::BatchName;
+use shared::webhook::Webhook;
 
 use crate::api::Api;
 use crate::arguments::Batch;
@@ -28,7 +29,7 @@ use crate::manifest::Manifest;
 use crate::sheet;
 use crate::state::{Settings, State};
 use crate::terminal::{Event, Terminal};
-use crate::words::{count_of, faults_text, short_path, status_text, thousands};
+use crate::words::{count_of, errors_text, faults_text, short_path, status_text, thousands};
 
 /// How many bad lines are printed.
 const BAD_SHOWN: usize = 20;
@@ -40,6 +41,11 @@ const MAX_NAME: usize = 128;
 pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
     let api = api.patient(batch.patience);
     let input = Input::open(&batch.file, batch.format, batch.picture.fields(), batch.state.as_deref()).await?;
+    // The flags override the document.
+    let webhook = batch.webhook.field().or_else(|| input.webhook.clone());
+    if let Some(Err(errors)) = webhook.clone().map(|webhook| Webhook::of_batch(webhook, "/webhook")) {
+        return Err(Failure::Usage(errors_text(&errors)));
+    }
     let checked = check(&input, terminal, batch).await?;
     let bad = checked.bad;
     let outcome = if bad > 0 { Outcome::SomeFailed } else { Outcome::AllDone };
@@ -47,7 +53,7 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
         terminal.println(format!("{} good", count_of(checked.good, "line")));
         return Ok(outcome);
     }
-    let settings = settings(&api, batch, &input, &checked)?;
+    let settings = settings(&api, batch, &input, &checked, webhook)?;
     let path = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
     let (mut state, known) = State::open(&path, &settings)?;
     let mut manifest = Manifest::open(&settings.out)?;
@@ -157,7 +163,13 @@ async fn check(input: &Input, terminal: &Terminal, batch: &Batch) -> Result<Chec
 }
 
 /// What this run and those that continue it must agree on.
-fn settings(api: &Api, batch: &Batch, input: &Input, checked: &Checked) -> Result<Settings, Failure> {
+fn settings(
+    api: &Api,
+    batch: &Batch,
+    input: &Input,
+    checked: &Checked,
+    webhook: Option<Value>,
+) -> Result<Settings, Failure> {
     let name = match batch.name.clone().or_else(|| input.name.clone()) {
         Some(name) => BatchName::try_from(name).map_err(|rule| Failure::Usage(format!("the name {rule}")))?.into(),
         None => {
@@ -173,6 +185,9 @@ fn settings(api: &Api, batch: &Batch, input: &Input, checked: &Checked) -> Resul
     // The flags override the document.
     if batch.deadline_hours.is_some() || input.deadline_hours.is_some() {
         request["deadline_hours"] = batch.deadline_hours.map_or(json!(input.deadline_hours), Value::from);
+    }
+    if let Some(webhook) = webhook {
+        request["webhook"] = webhook;
     }
     let out = batch.out.clone().unwrap_or_else(|| with_suffix(&input.path, "-posters"));
     Ok(Settings {
