@@ -273,3 +273,26 @@ async fn a_picture_that_cannot_be_downloaded_is_fetched_by_the_next_run() {
     assert_eq!((rest.code, &end["saved"], &end["downloaded"]), (Some(0), &3.into(), &1.into()), "{}", rest.words);
     desk.pipeline.stop().await;
 }
+
+#[tokio::test]
+async fn a_batch_is_watched_although_its_file_is_not_there_yet() {
+    let pipeline = Pipeline::start().await;
+    let order = json!({ "input": { "format": "csv" } });
+    let batch: Value = pipeline.post("/batches", &order).await.json().await.expect("a batch");
+    let id = batch["id"].as_str().expect("an id").to_owned();
+    let path = format!("GET /batches/{id}");
+    let is_path = path.clone();
+    let way = Way::to(&pipeline, move |request, before, answer| {
+        let looks = before.iter().filter(|earlier| **earlier == is_path).count();
+        if request == is_path && looks > 1 {
+            answer.body["status"] = "completed".into();
+        }
+    })
+    .await;
+    let desk = Desk::new(pipeline).await;
+    let watched = way.poster(&desk, &["watch", &id]).await;
+    assert_eq!(watched.code, Some(0), "{}", watched.words);
+    assert!(watched.words.contains(&format!("batch {id}: completed")), "{}", watched.words);
+    assert!(way.asked().iter().filter(|asked| **asked == path).count() > 2);
+    desk.pipeline.stop().await;
+}

@@ -55,10 +55,13 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
     let mut progress = Progress::default();
     loop {
         let counts = batches.iter().map(|(batch, _)| batch.counts).sum();
-        let waiting = batches.iter_mut().filter(|(batch, _)| batch.status.is_active());
+        // Somebody may upload the file of a batch in the meantime.
+        let is_awaited = |status: BatchStatus| status.is_active() || status == BatchStatus::AwaitingInput;
+        let waiting = batches.iter_mut().filter(|(batch, _)| is_awaited(batch.status));
         let Some(next) = waiting.min_by_key(|(_, due)| *due) else { break };
         progress.learn(&counts);
         let show = || match counts.total {
+            0 if next.0.status == BatchStatus::AwaitingInput => terminal.status("the service awaits the file"),
             0 => terminal.status("the service checks the file"),
             _ => terminal.status(progress.line(&counts, None, None, terminal.columns())),
         };
