@@ -6,6 +6,7 @@ pub mod events;
 pub mod front;
 pub mod interceptor;
 pub mod pipeline;
+pub mod receiver;
 pub mod restart;
 pub mod runtime_api;
 pub mod simulation;

@@ -37,4 +37,5 @@ mod steering;
 mod template;
 mod thumbnails;
 mod volume;
+mod webhook_function;
 mod webhooks;

@@ -73,6 +73,7 @@ async fn a_function_with_missing_settings_does_not_start_and_names_them_all() {
         ("status", &["TABLE_NAME", "IMAGE_BUCKET", "OWNER_FROM"]),
         ("dead_letter", &["DEAD_LETTER_QUEUE_URL", "PARKED_QUEUE_URL"]),
         ("batch", &["BATCH_QUEUE_URL", "QUEUE_URL", "IMAGE_BUCKET"]),
+        ("webhook", &["WEBHOOK_QUEUE_URL", "DELIVERIES_TABLE_NAME", "WEBHOOK_SECRET"]),
     ] {
         let mut command = command(function);
         command.env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9").env("AWS_REGION", "us-west-2");

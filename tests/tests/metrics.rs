@@ -20,7 +20,7 @@ use crate::binaries::variables;
 
 /// The output, for a test to read.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Kept(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -33,7 +33,7 @@ impl Write for Kept {
 
 impl Kept {
     /// The lines, each parsed as JSON.
-    fn take(&self) -> Vec<Value> {
+    pub(crate) fn take(&self) -> Vec<Value> {
         let bytes = std::mem::take(&mut *self.0.lock().expect("no one panicked"));
         let lines = String::from_utf8(bytes).expect("it is text");
         lines.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
@@ -41,7 +41,7 @@ impl Kept {
 }
 
 /// Clients whose metrics are kept, and the settings of a function.
-fn overheard(pipeline: &Pipeline, function: &str) -> (Kept, Aws, BTreeMap<String, String>) {
+pub(crate) fn overheard(pipeline: &Pipeline, function: &str) -> (Kept, Aws, BTreeMap<String, String>) {
     let kept = Kept::default();
     let aws = pipeline.stack.aws().clone().with_output(Output::to(kept.clone()));
     (kept, aws, pipeline.stack.deployment().functions[function].environment.clone())

@@ -13,6 +13,7 @@ use shared::{BatchId, JobId};
 use tests::events::{answer, get, post};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery, ticket};
+use tests::receiver::Names;
 
 use crate::batch_function::{paint, record, save, started, step, ticket as batch_ticket};
 use crate::template::{document, functions};
@@ -95,7 +96,9 @@ fn needed(call: &Call<'_>, ready: &Ready) -> Vec<(String, String)> {
     match target.split_once('.') {
         Some(("DynamoDB_20120810", _)) => {
             let index = body["IndexName"].as_str().map(|index| format!("/index/{index}")).unwrap_or_default();
-            vec![right(&format!("dynamodb:{operation}"), &format!("JobsTable{index}"))]
+            let is_log = body["TableName"].as_str() == ready.deliveries_table.as_deref();
+            let table = if is_log { "DeliveriesTable" } else { "JobsTable" };
+            vec![right(&format!("dynamodb:{operation}"), &format!("{table}{index}"))]
         }
         Some(("AmazonSQS", _)) => {
             let queues = [
@@ -329,11 +332,24 @@ async fn dead_letter_all(pipeline: &Pipeline, app: &dead_letter::App) {
     end(delivery(&["not a ticket", &Ticket { job: JobId::new(), queued_at: None, trace: None }.to_body()], 1)).await;
 }
 
+/// All kinds of messages for `webhook`.
+async fn webhook_all(pipeline: &Pipeline, app: &webhook::App) {
+    let app =
+        app.clone().with_client(webhook::Client::new(Names::default().network(([127, 0, 0, 1], 9).into()), false));
+    let event = serde_json::json!({
+        "v": 1, "id": format!("job_{}_1", JobId::new()), "owner": "alice", "url": "https://example.com/",
+        "type": "job.failed", "at": pipeline.clock.now().ms(), "round": 0, "payload": "{}",
+    });
+    // Two at once, so that one finds that the record has moved on.
+    let event = event.to_string();
+    drop(webhook::handle(&app, delivery(&[&event, &event, "no event"], 1)).await.expect("an answer"));
+}
+
 #[tokio::test]
 async fn each_role_allows_exactly_what_its_function_does() {
     let template = document();
     let functions = functions(&template);
-    assert_eq!(functions.len(), 5);
+    assert_eq!(functions.len(), 6);
     for (id, binary, function) in functions {
         let pipeline = Pipeline::without_event_sources().await;
         let (apps, used) = recorded(&pipeline);
@@ -344,6 +360,7 @@ async fn each_role_allows_exactly_what_its_function_does() {
             "worker" => worker_all(&pipeline, &apps.worker).await,
             "dead_letter" => dead_letter_all(&pipeline, &apps.dead_letter).await,
             "batch" => batch_all(&pipeline, &apps.batch).await,
+            "webhook" => webhook_all(&pipeline, apps.webhook.as_ref().expect("it sends webhooks")).await,
             other => panic!("{other} is not known"),
         }
         let mut used = std::mem::take(&mut *used.lock().expect("no panic"));

@@ -33,7 +33,7 @@ fn a_message_stays_hidden_for_six_times_its_functions_timeout() {
             sources += 1;
         }
     }
-    assert_eq!(sources, 3);
+    assert_eq!(sources, 4);
 }
 
 #[test]
@@ -181,6 +181,7 @@ async fn each_function_reads_exactly_the_variables_that_it_gets() {
             "status" => status::App::new(aws, clock, &lookup).map(drop),
             "dead_letter" => dead_letter::App::new(aws, clock, &lookup).map(drop),
             "batch" => batch::App::new(aws, clock, &lookup).map(drop),
+            "webhook" => webhook::App::new(aws, clock, &lookup).map(drop),
             other => panic!("{other} is a function that this test does not know"),
         };
         built.expect("the template sets what the function needs");
@@ -286,7 +287,7 @@ fn the_boundary_of_the_deploy_role_includes_all_rights_of_the_roles() {
         }
         roles += 1;
     }
-    assert_eq!(roles, 7);
+    assert_eq!(roles, 8);
 }
 
 #[test]
@@ -535,9 +536,14 @@ fn the_access_log_is_json_and_holds_no_key() {
 #[test]
 fn the_dashboard_is_json() {
     let template = document();
-    let body = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"].as_str().expect("a body");
-    let body: Value = serde_json::from_str(body).expect("it is JSON");
-    assert!(body["widgets"].as_array().is_some_and(|widgets| !widgets.is_empty()));
+    let body = &template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"];
+    let (text, choice) = (body[0].as_str().expect("a body"), &body[1]["WebhookWidgets"]["Fn::If"]);
+    assert_eq!(choice[0], "SendsWebhooks");
+    let widgets = [choice[1]["Fn::Sub"].as_str(), choice[2].as_str()].map(|more| {
+        let body: Value = serde_json::from_str(&text.replace("${WebhookWidgets}", more?)).expect("it is JSON");
+        Some(body["widgets"].as_array()?.len())
+    });
+    assert!(widgets[0] > widgets[1] && widgets[1] > Some(0), "{widgets:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use shared::Clock;
 use shared::aws::messages::process_batch;
 use shared::aws::{Aws, DeliveryLog, DeliveryMetrics, Queue};
 use shared::settings::{Settings, SettingsError};
+use shared::webhook::WebhookPolicy;
 use shared::webhook_secret::MasterSecret;
 
 pub use self::client::{Client, Network, TIMEOUT};
@@ -48,7 +49,7 @@ impl App {
         let queue = settings.text("WEBHOOK_QUEUE_URL");
         let parked = settings.text("PARKED_QUEUE_URL");
         let secret = settings.text("WEBHOOK_SECRET");
-        let allows_loopback = settings.optional("WEBHOOK_LOOPBACK").as_deref() == Some("true");
+        let allows_loopback = settings.parse("WEBHOOKS") == Some(WebhookPolicy::AlsoLoopback);
         let metrics = aws.delivery_metrics(&mut settings);
         settings.finish(|| Self {
             log: aws.delivery_log(log),

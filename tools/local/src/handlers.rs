@@ -27,6 +27,8 @@ pub struct Apps {
     pub dead_letter: Arc<dead_letter::App>,
     /// `functions/batch`.
     pub batch: Arc<batch::App>,
+    /// `functions/webhook`; `None` if the stack sends no webhooks.
+    pub webhook: Option<Arc<webhook::App>>,
 }
 
 /// A handler that calls `$handle` with `$app` and the event.
@@ -43,7 +45,7 @@ macro_rules! handler {
 impl Apps {
     /// The functions, each with the environment that the template gives it.
     pub(crate) fn new(deployment: &Deployment, aws: &Aws, clock: &Clock) -> Result<Self, StartError> {
-        let known = ["submit", "worker", "status", "dead_letter", "batch"];
+        let known = ["submit", "worker", "status", "dead_letter", "batch", "webhook"];
         if let Some(unknown) = deployment.functions.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(StartError::UnknownFunction(unknown.clone()));
         }
@@ -51,7 +53,12 @@ impl Apps {
             let function = deployment.functions.get(name).ok_or(StartError::Undeclared(name))?;
             Ok::<_, StartError>(|variable: &str| function.environment.get(variable).cloned())
         };
+        let webhook = match lookup("webhook") {
+            Ok(lookup) => Some(Arc::new(webhook::App::new(aws, clock.clone(), &lookup)?)),
+            Err(_) => None,
+        };
         Ok(Self {
+            webhook,
             submit: Arc::new(submit::App::new(aws, clock.clone(), &lookup("submit")?)?),
             worker: Arc::new(worker::App::new(aws, clock.clone(), &lookup("worker")?)?),
             status: Arc::new(status::App::new(aws, clock.clone(), &lookup("status")?)?),
@@ -70,6 +77,7 @@ impl Apps {
 
     fn queue_handler(&self, function: &str) -> Result<event_source::Handler, StartError> {
         match function {
+            "webhook" if let Some(webhook) = &self.webhook => Ok(handler!(webhook::handle, webhook)),
             "worker" => Ok(handler!(worker::handle, self.worker)),
             "dead_letter" => Ok(handler!(dead_letter::handle, self.dead_letter)),
             "batch" => Ok(handler!(batch::handle, self.batch)),
@@ -123,8 +131,9 @@ impl Apps {
                     batch_size: source.batch_size,
                     maximum_concurrency: source.scaling.maximum_concurrency,
                     timeout: Duration::from_secs(function.timeout),
-                    // It works for up to a quarter of an hour, in steps that it can repeat.
-                    interruptible: name == "batch",
+                    // One works for up to a quarter of an hour, in steps that it can repeat. The other may wait for a
+                    // server that does not answer, and sends the event again.
+                    interruptible: matches!(name.as_str(), "batch" | "webhook"),
                     handler: self.queue_handler(name)?,
                 });
             }

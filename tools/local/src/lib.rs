@@ -11,6 +11,7 @@ mod invoke;
 mod ports;
 mod provision;
 mod requeue;
+mod retell;
 pub mod services;
 mod stack;
 pub mod template;

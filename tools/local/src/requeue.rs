@@ -31,6 +31,9 @@ pub enum RequeueError {
     /// The lease of a job could not be ended.
     #[error("cannot release the unfinished jobs: {0}")]
     Release(#[source] ServiceError),
+    /// The events of ended jobs and batches could not be queued.
+    #[error("cannot queue the undelivered events again: {0}")]
+    Events(#[source] ServiceError),
     /// The tickets could not be sent.
     #[error("cannot queue the unfinished jobs again: {0}")]
     Send(#[source] ServiceError),

@@ -27,6 +27,7 @@ use crate::host::loopback_only;
 use crate::ports::{Ports, url};
 use crate::provision::{ProvisionError, provision};
 use crate::requeue::{RequeueError, requeue};
+use crate::retell::retell;
 use crate::services::{self, DynamoDb, S3, Sqs};
 use crate::template::{ACCOUNT, Deployment, Surroundings, TEMPLATE, TemplateError};
 
@@ -110,6 +111,8 @@ pub struct Ready {
     pub batch_queue_url: String,
     /// The URL of the queue of events; `None` if the stack sends no webhooks.
     pub webhook_queue_url: Option<String>,
+    /// The name of the table of deliveries; `None` if the stack sends no webhooks.
+    pub deliveries_table: Option<String>,
     /// The URL of the queue of parked messages.
     pub parked_queue_url: String,
     /// The name of the bucket of pictures.
@@ -225,7 +228,12 @@ impl Stack {
         let apps = Apps::new(&deployment, &aws, &options.clock)?;
         if data.is_kept() {
             let requeued = requeue(&config, &ready, &aws, options.clock.now()).await?;
-            tracing::info!(jobs = requeued, "unfinished jobs were queued again");
+            let retold = retell(&config, &ready, &aws, options.clock.now()).await?;
+            tracing::info!(
+                jobs = requeued,
+                events = retold,
+                "unfinished jobs and undelivered events were queued again"
+            );
         }
 
         let front = JoinSet::new();
@@ -343,6 +351,7 @@ fn ready(deployment: &Deployment, ports: &Ports) -> Result<Ready, StartError> {
         dead_letter_queue_url: queue("DeadLetterQueue")?,
         batch_queue_url: queue("BatchQueue")?,
         webhook_queue_url: queue("WebhookQueue").ok(),
+        deliveries_table: deployment.tables.get("DeliveriesTable").map(|table| table.name.clone()),
         parked_queue_url: queue("ParkedQueue")?,
         bucket: bucket.clone(),
     })

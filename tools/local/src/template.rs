@@ -586,7 +586,7 @@ pub(crate) mod tests {
     fn the_deployed_template_is_understood() {
         let deployment = read(TEMPLATE, &[("MaxAttempts", "5")]).expect("it is understood");
         let functions: Vec<_> = deployment.functions.keys().collect();
-        assert_eq!(functions, ["batch", "dead_letter", "status", "submit", "worker"]);
+        assert_eq!(functions, ["batch", "dead_letter", "status", "submit", "webhook", "worker"]);
         let worker = &deployment.functions["worker"];
         assert_eq!(worker.environment["MAX_ATTEMPTS"], "5");
         assert_eq!(worker.environment["TABLE_NAME"], deployment.tables["JobsTable"].name);
@@ -602,6 +602,9 @@ pub(crate) mod tests {
     fn conditions_choose() {
         let named = read(TEMPLATE, &[("BucketName", "movieposterdesign01")]).expect("it is understood");
         assert_eq!(named.buckets["ImageBucket"], "movieposterdesign01");
+        let silent = read(TEMPLATE, &[("Webhooks", "false")]).expect("it is understood");
+        assert!(!silent.functions.contains_key("webhook") && !silent.tables.contains_key("DeliveriesTable"));
+        assert!(!silent.functions["worker"].environment.contains_key("WEBHOOK_QUEUE_URL"));
     }
 
     #[test]
