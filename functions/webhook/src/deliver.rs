@@ -5,7 +5,6 @@ use std::time::Duration;
 use shared::Timestamp;
 use shared::aws::messages::{Received, Verdict};
 use shared::aws::{SavedDelivery, ServiceError};
-use shared::backoff::between;
 use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, Subject, Try, TryErrorCode};
 use shared::webhook_secret::SecretNumbers;
 use tokio::time::Instant;
@@ -14,7 +13,6 @@ use url::{Position, Url};
 
 use crate::App;
 use crate::client::{Outcome, Post, error};
-use crate::pauses::PAUSE;
 
 /// How much earlier than planned a try may begin, as clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
@@ -43,21 +41,18 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
         return Ok(Verdict::Again(at.since(now)));
     }
     let host = host_of(&message);
-    if let Some(left) = app.pauses.left(&host) {
-        // They come back over a while, so that they do not all fall into one invocation.
-        return Ok(Verdict::Again(between(left, left + PAUSE)));
-    }
-
     let begun = Instant::now();
     let outcome = if has_gone(&deliveries, &message) {
         let gone = error(TryErrorCode::EndpointGone, "The endpoint answered 410 to an earlier event.");
         Outcome { error: Some(gone), ..Outcome::default() }
+    } else if app.pauses.include(&host) {
+        let left_alone = "Nothing was sent, because the host has not answered the last requests to it in time.";
+        Outcome { error: Some(error(TryErrorCode::Timeout, left_alone)), ..Outcome::default() }
     } else {
-        send(app, &message, &numbers, now).await
+        let outcome = send(app, &message, &numbers, now).await;
+        app.pauses.learn(&host, outcome.error.as_ref().is_some_and(|error| error.code == TryErrorCode::Timeout));
+        outcome
     };
-    if outcome.error.as_ref().is_some_and(|error| error.code == TryErrorCode::Timeout) {
-        app.pauses.begin(host);
-    }
     // As precise as the record, so that a recorded try is recognized.
     let duration = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
     let Outcome { status, error, response } = outcome;
