@@ -251,6 +251,17 @@ fn a_parameter_that_changes_a_function_publishes_a_version_of_it() {
     }
 }
 
+#[test]
+fn a_function_that_is_left_out_leaves_nothing_behind() {
+    let template = document();
+    for (id, _, function) in functions(&template) {
+        if !function["Condition"].is_null() {
+            let passed = &function["Properties"]["DeploymentPreference"]["PassthroughCondition"];
+            assert_eq!(*passed, true, "SAM would still make a deployment group for {id}");
+        }
+    }
+}
+
 /// The texts of an IAM list, which may be a single text.
 fn texts(value: &Value) -> Vec<&str> {
     value

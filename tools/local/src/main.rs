@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A single poster shows its progress instead; RUST_LOG shows the functions' log as well. The embedded DynamoDB warns
     // about every request that it refuses, which includes every condition that fails.
-    let server = "warn,dynoxide=error,submit=info,worker=info,dead_letter=info,batch=info";
+    let server = "warn,dynoxide=error,submit=info,worker=info,dead_letter=info,batch=info,webhook=info";
     let prompt = arguments.prompt();
     let quiet = if prompt.is_some() { "error" } else { server };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
