@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::Owner;
+use crate::caller::{IdempotencyKey, Owner};
 use crate::id::{BatchId, JobId, NotAnId};
 use crate::spelled::spelled;
 use crate::ticket::{Message, TicketError, parse_versioned};
@@ -30,6 +30,9 @@ pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many tries a record keeps, the newest ones.
 pub const MAX_TRIES: usize = 24;
+
+/// How many keys of replays a record keeps, the newest ones.
+const MAX_KEYS: usize = 8;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +65,8 @@ impl FromStr for Subject {
 
 /// The id of a delivery, which is the event's `webhook-id`. It is derived from what has ended, so an event that is queued
 /// twice has one id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DeliveryId {
     /// What the event is about.
     pub subject: Subject,
@@ -83,6 +87,19 @@ impl FromStr for DeliveryId {
         let id = Self { subject: subject.parse()?, since: Timestamp::from_ms(since.parse().map_err(|_| NotAnId)?) };
         // Reject other spellings of the number, so that each delivery has one URL.
         if id.to_string() == text { Ok(id) } else { Err(NotAnId) }
+    }
+}
+
+impl TryFrom<String> for DeliveryId {
+    type Error = NotAnId;
+    fn try_from(text: String) -> Result<Self, NotAnId> {
+        text.parse()
+    }
+}
+
+impl From<DeliveryId> for String {
+    fn from(id: DeliveryId) -> Self {
+        id.to_string()
     }
 }
 
@@ -109,7 +126,7 @@ pub struct DeliveryMessage {
 #[derive(Serialize, Deserialize)]
 struct DeliveryBody {
     v: u32,
-    id: String,
+    id: DeliveryId,
     owner: Owner,
     url: WebhookUrl,
     #[serde(rename = "type")]
@@ -124,7 +141,7 @@ impl DeliveryMessage {
     pub fn to_body(&self) -> String {
         let body = DeliveryBody {
             v: crate::ticket::VERSION,
-            id: self.id.to_string(),
+            id: self.id,
             owner: self.owner.clone(),
             url: self.url.clone(),
             event: self.event,
@@ -139,7 +156,6 @@ impl DeliveryMessage {
 impl Message for DeliveryMessage {
     fn from_body(body: &str) -> Result<Self, TicketError> {
         let DeliveryBody { id, owner, url, event, at, round, payload, .. } = parse_versioned(body)?;
-        let id = id.parse().map_err(|_| TicketError::Malformed)?;
         Ok(Self { id, owner, url, event, at: Timestamp::from_ms(at), round, payload })
     }
 
@@ -255,6 +271,8 @@ pub struct Delivery {
     pub next_try_at: Option<Timestamp>,
     /// How often it was replayed.
     pub round: u32,
+    /// The digests of the keys of the last requests that replayed it, oldest first.
+    pub replay_keys: Vec<String>,
     /// The tries, oldest first, at most [`MAX_TRIES`].
     pub tries: Vec<Try>,
     /// The body of the request.
@@ -275,6 +293,7 @@ impl Delivery {
             status: DeliveryStatus::Pending,
             next_try_at: None,
             round: message.round,
+            replay_keys: Vec::new(),
             tries: Vec::new(),
             payload: message.payload.clone(),
         }
@@ -306,12 +325,19 @@ impl Delivery {
         (self, wait)
     }
 
-    /// The delivery in its next round, which begins at `now`. A pending one stays in its round, as its message may be
-    /// lost.
-    pub fn replayed(&self, now: Timestamp) -> Self {
+    /// The delivery in its next round, which begins at `now`; `None` if a request with this key has replayed it before.
+    /// A pending one stays in its round, as its message may be lost.
+    pub fn replayed(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Option<Self> {
+        let digest = key.map(IdempotencyKey::digest);
+        if digest.as_ref().is_some_and(|digest| self.replay_keys.contains(digest)) {
+            return None;
+        }
+        let mut replay_keys = self.replay_keys.clone();
+        replay_keys.extend(digest);
+        replay_keys.drain(..replay_keys.len().saturating_sub(MAX_KEYS));
         let round = if self.status == DeliveryStatus::Pending { self.round } else { self.round + 1 };
         let (fence, status) = (self.fence + 1, DeliveryStatus::Pending);
-        Self { fence, round, status, next_try_at: Some(now), ..self.clone() }
+        Some(Self { fence, round, status, next_try_at: Some(now), replay_keys, ..self.clone() })
     }
 
     /// The message that asks for the delivery.
@@ -375,11 +401,25 @@ mod tests {
             (delivery, waits) = (next, [waits, wait.into_iter().collect()].concat());
         }
         assert_eq!((waits.as_slice(), delivery.status), (&SCHEDULE[..], DeliveryStatus::Failed));
-        let again = delivery.replayed(Timestamp::from_ms(1_795_500_003_000));
+        let again = delivery.replayed(None, Timestamp::from_ms(1_795_500_003_000)).expect("no key");
         assert_eq!((again.round, again.status, again.message().id), (1, DeliveryStatus::Pending, delivery.id));
         let (again, wait) = again.tried(Try { round: 1, ..answered(503) });
         assert_eq!((again.status, wait), (DeliveryStatus::Pending, Some(SCHEDULE[0])));
-        assert_eq!(again.replayed(Timestamp::from_ms(0)).round, 1, "its message may be lost");
+        let round = again.replayed(None, Timestamp::from_ms(0)).expect("no key").round;
+        assert_eq!(round, 1, "its message may be lost");
+    }
+
+    #[test]
+    fn a_repeated_request_replays_a_delivery_once() {
+        let now = Timestamp::from_ms(1_795_500_003_000);
+        let key = |number: usize| format!("key-{number}").parse::<IdempotencyKey>().expect("a key");
+        let mut delivery = Delivery::new(&message());
+        for number in 0..=MAX_KEYS {
+            delivery = delivery.replayed(Some(&key(number)), now).expect("a new key");
+            assert!(delivery.replayed(Some(&key(number)), now).is_none());
+        }
+        assert_eq!(delivery.replay_keys.len(), MAX_KEYS);
+        assert!(delivery.replayed(Some(&key(0)), now).is_some(), "only the last keys are kept");
     }
 
     #[test]
@@ -387,7 +427,7 @@ mod tests {
         let (delivered, _) = Delivery::new(&message()).tried(answered(200));
         let (late, wait) = delivered.clone().tried(answered(503));
         assert_eq!((late.status, wait, late.tries.len()), (DeliveryStatus::Delivered, None, 2));
-        let replayed = delivered.replayed(Timestamp::from_ms(0));
+        let replayed = delivered.replayed(None, Timestamp::from_ms(0)).expect("no key");
         let (late, wait) = replayed.tried(answered(200));
         assert_eq!((late.status, wait, late.fence), (DeliveryStatus::Pending, None, 3));
         let (gone, _) = Delivery::new(&message()).tried(answered(410));

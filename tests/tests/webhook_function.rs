@@ -493,7 +493,7 @@ async fn a_delivery_is_tried_eight_times_over_thirty_hours_and_then_given_up() {
 
 /// Replays a delivery as the API does: first the record, then the message.
 async fn replay(pipeline: &Pipeline, message: &DeliveryMessage) -> DeliveryMessage {
-    let replayed = recorded(pipeline, message).await.replayed(pipeline.clock.now());
+    let replayed = recorded(pipeline, message).await.replayed(None, pipeline.clock.now()).expect("no key");
     assert_eq!(log(pipeline).save(&replayed).await, Ok(SavedDelivery::Stored));
     replayed.message()
 }

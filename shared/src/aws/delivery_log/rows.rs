@@ -32,6 +32,7 @@ struct DeliveryRow {
     status: DeliveryStatus,
     next_try_at: Option<i64>,
     round: u32,
+    replay_keys: Vec<String>,
     tries: Vec<TryRow>,
     payload: String,
 }
@@ -82,6 +83,7 @@ pub(super) fn item_of(delivery: &Delivery) -> Item {
         status: delivery.status,
         next_try_at: delivery.next_try_at.map(Timestamp::ms),
         round: delivery.round,
+        replay_keys: delivery.replay_keys.clone(),
         tries: tries.collect(),
         payload: delivery.payload.clone(),
     };
@@ -110,6 +112,7 @@ pub(super) fn delivery_of(item: Item) -> Result<Delivery, ServiceError> {
         status: row.status,
         next_try_at: row.next_try_at.map(Timestamp::from_ms),
         round: row.round,
+        replay_keys: row.replay_keys,
         tries: tries.collect(),
         payload: row.payload,
     })
