@@ -1,11 +1,13 @@
 //! The table of deliveries in Amazon DynamoDB. It also holds which secrets of an owner are valid.
 
+mod lists;
 mod rows;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use self::rows::{Item, delivery_of, item_of, key_of, numbers_key, numbers_of};
+pub use self::lists::DeliveryFilter;
+use self::rows::{Item, delivery_of, item_of, item_of_numbers, key_of, numbers_key, numbers_of};
 use super::ServiceError;
 use crate::caller::Owner;
 use crate::delivery::{Delivery, DeliveryId, Subject};
@@ -66,6 +68,16 @@ impl DeliveryLog {
     pub async fn secret_numbers(&self, owner: &Owner) -> Result<SecretNumbers, ServiceError> {
         let item = self.get_item(numbers_key(owner)).await?;
         Ok(item.map(numbers_of).transpose()?.unwrap_or_default())
+    }
+
+    /// Saves which secrets of the owner are valid, if nobody has rotated since the numbers before these were read.
+    pub async fn save_secret_numbers(
+        &self,
+        owner: &Owner,
+        numbers: &SecretNumbers,
+    ) -> Result<SavedDelivery, ServiceError> {
+        // The current number counts the rotations, so it is the fence.
+        self.put(item_of_numbers(owner, numbers), numbers.current.into()).await
     }
 
     async fn get_item(&self, key: Item) -> Result<Option<Item>, ServiceError> {

@@ -118,6 +118,13 @@ pub(super) fn delivery_of(item: Item) -> Result<Delivery, ServiceError> {
     })
 }
 
+pub(super) fn item_of_numbers(owner: &Owner, numbers: &SecretNumbers) -> Item {
+    let mut item: Item = to_item(numbers).expect("the numbers are always an item");
+    item.extend(numbers_key(owner));
+    item.insert("fence".to_owned(), AttributeValue::N(numbers.current.to_string()));
+    item
+}
+
 pub(super) fn numbers_of(item: Item) -> Result<SecretNumbers, ServiceError> {
     from_item(item).map_err(|_| ServiceError::corrupt(SERVICE))
 }
@@ -157,6 +164,16 @@ mod tests {
         let item = item_of(&delivery);
         assert!(key_of(delivery.id).iter().all(|(name, value)| item.get(name) == Some(value)), "{item:?}");
         assert!(delivery_of(item).expect("it reads back") == delivery);
+    }
+
+    #[test]
+    fn the_numbers_of_secrets_read_back_as_they_were_written() {
+        let now = Timestamp::from_ms(1_795_500_001_123);
+        let key = "first".parse().expect("a key");
+        let numbers = SecretNumbers::default().rotate(Some(&key), now).expect("few").expect("new");
+        let item = item_of_numbers(&Owner::new("alice"), &numbers);
+        assert!(item.get("owner").is_none() && item.get("expires_at").is_none(), "{item:?}");
+        assert_eq!(numbers_of(item).expect("they read back"), numbers);
     }
 
     #[test]
