@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::batch::{Batch, BatchStatus, Counts};
 use crate::batch_file::LineFault;
+use crate::caller::Owner;
+use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Subject, Try, TryError};
 use crate::file_batch::{FileBatch, Stage};
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, SignedUrl};
@@ -15,7 +18,8 @@ use crate::order::{AspectRatio, Metadata, Model, OutputFormat, Prompt, Seed};
 use crate::poster::{Lettering, Poster};
 use crate::problem::Problem;
 use crate::time::Timestamp;
-use crate::webhook::Webhook;
+use crate::webhook::{EventType, Webhook, WebhookUrl};
+use crate::webhook_secret::{MasterSecret, SecretNumbers};
 
 /// The largest request body, in bytes as counted by [`crate::json::escaped_len`]. API Gateway passes the body to a
 /// function inside a JSON string, and the whole event may have 6 MB, see
@@ -274,6 +278,101 @@ pub struct BatchLinks {
     pub results: Option<String>,
 }
 
+/// A delivery as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// The delivery's id, the `webhook-id` of its requests.
+    pub id: DeliveryId,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// The delivery's status.
+    pub status: DeliveryStatus,
+    /// The job whose event this is.
+    pub job_id: Option<JobId>,
+    /// The batch whose event this is.
+    pub batch_id: Option<BatchId>,
+    /// The endpoint.
+    pub url: WebhookUrl,
+    /// When the event happened.
+    pub created_at: Timestamp,
+    /// About when a pending delivery is tried next.
+    pub next_try_at: Option<Timestamp>,
+    /// When its record is deleted.
+    pub expires_at: Timestamp,
+    /// The last tries, oldest first.
+    pub tries: Vec<TryView>,
+    /// The body of the requests.
+    pub event: Box<RawValue>,
+    /// Related URLs.
+    pub links: DeliveryLinks,
+}
+
+/// A request to an endpoint as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TryView {
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The HTTP status of the answer.
+    pub status: Option<u16>,
+    /// Why there was no answer that counts.
+    pub error: Option<TryError>,
+    /// The first bytes of the answer's body, as text.
+    pub response: Option<String>,
+}
+
+/// URLs related to a delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryLinks {
+    /// The delivery itself.
+    #[serde(rename = "self")]
+    pub this: String,
+    /// Sends it again.
+    pub replay: String,
+    /// The job whose event this is.
+    pub job: Option<String>,
+    /// The batch whose event this is.
+    pub batch: Option<String>,
+}
+
+/// A page of deliveries as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveriesView {
+    /// The deliveries.
+    pub deliveries: Vec<DeliveryView>,
+    /// The cursor of the next page; null on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// What a replay of many deliveries has done, as the API shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayedView {
+    /// How many deliveries are sent again.
+    pub replayed: usize,
+    /// Where to go on; null if there are no more.
+    pub next_cursor: Option<String>,
+}
+
+/// The secrets of an owner's webhooks as the API shows them.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SecretView {
+    /// The text of the current secret.
+    pub secret: String,
+    /// The earlier secrets that are still valid, newest first.
+    pub previous: Vec<PreviousSecretView>,
+}
+
+/// An earlier secret as the API shows it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PreviousSecretView {
+    /// The text of the secret.
+    pub secret: String,
+    /// Until when it is valid.
+    pub valid_until: Timestamp,
+}
+
 /// The health of the service as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HealthView {
@@ -312,6 +411,12 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/batches/{id}/start", &["POST"]),
     ("/batches/{id}/cancel", &["POST"]),
     ("/batches/{id}/retry", &["POST"]),
+    ("/webhook-secret", &["GET"]),
+    ("/webhook-secret/rotate", &["POST"]),
+    ("/deliveries", &["GET"]),
+    ("/deliveries/{id}", &["GET"]),
+    ("/deliveries/{id}/replay", &["POST"]),
+    ("/deliveries/replay", &["POST"]),
     ("/health", &["GET"]),
 ];
 
@@ -441,6 +546,59 @@ impl BatchView {
             },
             jobs: None,
         }
+    }
+}
+
+impl DeliveryView {
+    /// Shows a delivery. `base` is the API's base URL as the caller reached it, without a trailing slash.
+    pub fn new(delivery: &Delivery, base: &str) -> Self {
+        let (job_id, batch_id) = match delivery.id.subject {
+            Subject::Job(id) => (Some(id), None),
+            Subject::Batch(id) => (None, Some(id)),
+        };
+        let this = format!("{base}/deliveries/{}", delivery.id);
+        Self {
+            id: delivery.id,
+            event_type: delivery.event,
+            status: delivery.status,
+            job_id,
+            batch_id,
+            url: delivery.url.clone(),
+            created_at: delivery.created_at,
+            next_try_at: delivery.next_try_at,
+            expires_at: delivery.expires_at,
+            tries: delivery.tries.iter().map(TryView::new).collect(),
+            event: RawValue::from_string(delivery.payload.clone()).unwrap_or_default(),
+            links: DeliveryLinks {
+                replay: format!("{this}/replay"),
+                job: job_id.map(|id| format!("{base}/jobs/{id}")),
+                batch: batch_id.map(|id| format!("{base}/batches/{id}")),
+                this,
+            },
+        }
+    }
+}
+
+impl TryView {
+    fn new(tried: &Try) -> Self {
+        Self {
+            at: tried.at,
+            duration_ms: tried.duration.as_millis().try_into().unwrap_or(u64::MAX),
+            status: tried.status,
+            error: tried.error.clone(),
+            response: tried.response.clone(),
+        }
+    }
+}
+
+impl SecretView {
+    /// Shows the secrets of `owner` that are valid at `now`.
+    pub fn new(master: &MasterSecret, owner: &Owner, numbers: &SecretNumbers, now: Timestamp) -> Self {
+        let text = |number| master.secret(owner, number).to_text();
+        let previous = numbers.valid(now).filter_map(|(number, until)| {
+            until.map(|valid_until| PreviousSecretView { secret: text(number), valid_until })
+        });
+        Self { secret: text(numbers.current), previous: previous.collect() }
     }
 }
 

@@ -59,6 +59,7 @@ pub mod order;
 pub mod origin;
 pub mod poster;
 pub mod problem;
+pub mod replay;
 pub mod settings;
 mod spelled;
 pub mod stability;

@@ -8,6 +8,8 @@ use crate::fault::{FaultKind, FieldError, MAX_FAULTS};
 use crate::file_batch::{MAX_BYTES, Refused};
 use crate::job::Status;
 use crate::json::{MAX_VALUES, Unreadable};
+use crate::time::Timestamp;
+use crate::webhook_secret::MOST_VALID;
 
 /// The prefix of each problem's `type`. A UUID is the one kind of URI that needs neither a domain nor a registration;
 /// the fragment names the problem.
@@ -39,7 +41,7 @@ pub enum Problem {
     IdempotencyKeyReused,
     /// The cursor is invalid, or belongs to another list.
     InvalidCursor,
-    /// The job or batch does not exist, or belongs to another owner.
+    /// The job, batch or delivery does not exist, or belongs to another owner.
     NotFound,
     /// The job has ended with this status and cannot be canceled.
     NotCancelable(Status),
@@ -59,6 +61,8 @@ pub enum Problem {
     NoFaults,
     /// The batch has no results yet.
     NoResults,
+    /// So many secrets of the owner are valid that none can be added before this time.
+    TooManyRotations(Timestamp),
     /// The path does not exist.
     NoSuchRoute,
     /// The path has no such method, only these.
@@ -145,7 +149,7 @@ impl Problem {
             Self::InvalidIdempotencyKey => (400, "invalid_idempotency_key", "The idempotency key is invalid"),
             Self::InvalidCursor => (400, "invalid_cursor", "The cursor is not valid"),
             Self::Unauthorized => (401, "unauthorized", "The caller is unknown"),
-            Self::NotFound => (404, "not_found", "There is no such job or batch"),
+            Self::NotFound => (404, "not_found", "There is no such job, batch or delivery"),
             Self::NoSuchRoute => (404, "no_such_route", "There is no such path"),
             Self::MethodNotAllowed(_) => (405, "method_not_allowed", "The path does not support this method"),
             Self::NotCancelable(_) => (409, "not_cancelable", "The job can no longer be canceled"),
@@ -156,6 +160,7 @@ impl Problem {
             Self::NotFromFile => (409, "not_from_file", "The batch is not one from a file"),
             Self::NoFaults => (409, "no_faults", "The batch has no list of faults"),
             Self::NoResults => (409, "no_results", "The batch has no results"),
+            Self::TooManyRotations(_) => (409, "too_many_rotations", "The secret was rotated too often"),
             Self::PayloadTooLarge(_) => (413, "payload_too_large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The body must be JSON"),
             Self::UnsupportedCharacter(_) => (422, "unsupported_character", "The fonts lack a character"),
@@ -205,7 +210,8 @@ impl Problem {
                 "Send what identifies you to this service: an API key, a token, or a signature.".to_owned()
             }
             Self::NotFound => {
-                "Nothing of yours has this id. Jobs and batches are deleted when their retention ends.".to_owned()
+                "Nothing of yours has this id. Jobs, batches and deliveries are deleted when their retention ends."
+                    .to_owned()
             }
             Self::NotCancelable(status) => format!("The job has already {status}."),
             Self::NotRetryable(status) => {
@@ -251,6 +257,9 @@ impl Problem {
             }
             Self::NoResults => {
                 "The results are written when all jobs have ended. The batch then has a link to them.".to_owned()
+            }
+            Self::TooManyRotations(until) => {
+                format!("{MOST_VALID} secrets are still valid. Rotate again when the oldest has expired, at {until}.")
             }
             Self::NoSuchRoute => "The paths of this API are listed in its OpenAPI document.".to_owned(),
             Self::MethodNotAllowed(allowed) => format!("This path supports {}.", allowed.join(", ")),

@@ -39,3 +39,4 @@ mod thumbnails;
 mod volume;
 mod webhook_function;
 mod webhooks;
+mod webhooks_api;

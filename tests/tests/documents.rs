@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use axum::Router;
+use local::Options;
 use serde_json::{Value, json};
 use shared::api::{MAX_BODY_BYTES, ROUTES};
 use shared::batch::BatchOrder;
 use shared::fault::MAX_FAULTS;
 use shared::order::{Model, Order};
+use tests::front::serve;
 use tests::pipeline::Pipeline;
 use tests::runtime_api::binary;
 use tokio::process::Command;
@@ -101,8 +104,13 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
     let jobs = |jobs: usize| is_batch_taken(json!({ "jobs": vec![json!({ "prompt": "A heist" }); jobs] }));
     let custom_id = |length: usize| is_batch_taken(json!({ "jobs": [{ "prompt": "x", "custom_id": text(length) }] }));
 
+    let webhook = |length: usize| {
+        let url = format!("https://example.com/{}", text(length - "https://example.com/".len()));
+        is_taken(json!({ "webhook": { "url": url } }))
+    };
+
     type Takes<'a> = &'a dyn Fn(usize) -> bool;
-    let limits: [(&str, &str, Takes<'_>, &str); 14] = [
+    let limits: [(&str, &str, Takes<'_>, &str); 15] = [
         (
             "Prompt",
             "maxLength",
@@ -139,6 +147,7 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
         ),
         ("Credit/role", "maxLength", &|n| credit(n, 1), "the role of 1 to {} or"),
         ("Credit/name", "maxLength", &|n| credit(1, n), "the name of 1 to {} char"),
+        ("WebhookUrl", "maxLength", &webhook, "| `url` of a webhook | {} characters |"),
         ("BatchRequest/name", "maxLength", &|n| batch("name", n), "| `name` of a batch | 1 to {} char"),
         ("BatchRequest/jobs", "maxItems", &jobs, "| jobs in a batch | 1 to {} |"),
         ("BatchJobRequest/custom_id", "maxLength", &custom_id, "| `custom_id` | 1 to {} characters"),
@@ -342,11 +351,13 @@ fn each_block_of_the_deployment_guide_defines_what_it_uses() {
 
 #[tokio::test]
 async fn every_example_of_the_api_guide_works_and_answers_as_printed() {
-    let pipeline = Pipeline::start().await;
+    let pipeline = Pipeline::with(Options { webhooks_to_loopback: true, ..Options::default() }).await;
+    let receiver = serve(Router::new().fallback(async || "Thank you")).await;
     let blocks = blocks(&read("docs/api.md"));
     let folder = tempfile::tempdir().expect("a directory");
     let commands: Vec<_> = blocks.iter().map(|block| block.commands.clone()).collect();
-    let answers = run(&commands, &[("API", &pipeline.ready().api), ("FILMS", "1000")], folder.path()).await;
+    let variables = [("API", pipeline.ready().api.as_str()), ("FILMS", "1000"), ("HOOK", receiver.as_str())];
+    let answers = run(&commands, &variables, folder.path()).await;
     let mut compared = 0;
     for (Block { commands, answer }, answered) in blocks.iter().zip(answers) {
         let Some(printed) = answer else { continue };

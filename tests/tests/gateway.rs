@@ -6,8 +6,8 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use local::Options;
 use local::bedrock::Behavior;
+use local::{EVERYONE, Options};
 use reqwest::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -22,6 +22,8 @@ use shared::job::Status;
 use tests::pipeline::{Pipeline, ticket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::webhooks_api::stored_for;
 
 #[tokio::test]
 async fn a_trailing_slash_or_an_escape_changes_neither_the_answer_nor_its_links() {
@@ -72,9 +74,14 @@ async fn head_is_answered_like_get_without_the_body() {
     let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "A heist on the moon" }] })).await;
     let job = batch.jobs.as_ref().expect("its jobs")[0].id;
     pipeline.ended(job).await;
+    let delivery = stored_for(EVERYONE, &pipeline, 200, Duration::from_secs(60)).await.id;
     let ask = |method: Method, path: &str| client.request(method, format!("{}{path}", pipeline.ready().api)).send();
     for (path, methods) in ROUTES {
-        let id = if path.starts_with("/jobs") { job.to_string() } else { batch.id.to_string() };
+        let id = match path.split('/').nth(1) {
+            Some("jobs") => job.to_string(),
+            Some("deliveries") => delivery.to_string(),
+            _ => batch.id.to_string(),
+        };
         let address = path.replace("{id}", &id);
         let without = ask(Method::HEAD, &address).await.expect("the API answers");
         if !methods.contains(&"GET") {

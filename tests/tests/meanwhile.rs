@@ -37,7 +37,7 @@ fn some_picture() -> shared::aws::File {
 }
 
 /// Runs `work`, and runs `then` just before the first of its calls for which `held` is true.
-async fn meanwhile<T>(
+pub(crate) async fn meanwhile<T>(
     pipeline: &Pipeline,
     held: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static,
     work: impl AsyncFnOnce(&Apps) -> T,

@@ -5,11 +5,14 @@ use lambda_runtime::LambdaEvent;
 use local::Options;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::api::{BatchView, BatchesView, JobView, JobsView};
+use shared::api::{BatchView, BatchesView, DeliveriesView, JobView, JobsView, ReplayedView, SecretView};
+use shared::delivery::Subject;
 use shared::job::Status;
 use shared::{Clock, JobId};
 use tests::events::{answer, get, post};
 use tests::pipeline::{Pipeline, ticket};
+
+use crate::webhooks_api::stored_for;
 
 async fn with_keys() -> Pipeline {
     let keys = [("alice-key", "alice"), ("bob-key", "bob")];
@@ -47,6 +50,9 @@ async fn what_belongs_to_another_owner_seems_not_to_exist() {
     let batch = json!({ "jobs": [order] });
     let batch = call(&pipeline, "alice-key", Method::POST, "/batches", &batch).await;
     let batch: BatchView = batch.json().await.expect("a batch");
+    let minute = std::time::Duration::from_secs(60);
+    let delivery = stored_for("alice", &pipeline, 410, minute).await.id;
+    stored_for("alice", &pipeline, 200, minute).await;
     let unknown = JobId::new();
     let nothing = call(&pipeline, "bob-key", Method::GET, &format!("/jobs/{unknown}"), &Value::Null).await;
     let nothing = nothing.text().await.expect("a problem");
@@ -59,6 +65,8 @@ async fn what_belongs_to_another_owner_seems_not_to_exist() {
         (Method::GET, format!("/batches/{}/jobs", batch.id)),
         (Method::POST, format!("/batches/{}/cancel", batch.id)),
         (Method::POST, format!("/batches/{}/retry", batch.id)),
+        (Method::GET, format!("/deliveries/{delivery}")),
+        (Method::POST, format!("/deliveries/{delivery}/replay")),
     ] {
         let response = call(&pipeline, "bob-key", method.clone(), &path, &Value::Null).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{method} {path}");
@@ -70,9 +78,27 @@ async fn what_belongs_to_another_owner_seems_not_to_exist() {
     let bobs: BatchesView =
         call(&pipeline, "bob-key", Method::GET, "/batches", &Value::Null).await.json().await.expect("a page");
     assert!(bobs.batches.is_empty());
-    for path in ["/jobs", "/batches"] {
+    let Subject::Job(alices) = delivery.subject else { unreachable!("it is a job's") };
+    for path in ["/deliveries".to_owned(), format!("/deliveries?job={alices}")] {
+        let bobs: DeliveriesView =
+            call(&pipeline, "bob-key", Method::GET, &path, &Value::Null).await.json().await.expect("a page");
+        assert!(bobs.deliveries.is_empty(), "{path}");
+    }
+    let everything = json!({ "since": "2026-01-01T00:00:00Z" });
+    for (key, count) in [("bob-key", 0), ("alice-key", 1)] {
+        let replayed = call(&pipeline, key, Method::POST, "/deliveries/replay", &everything).await;
+        assert_eq!(replayed.json::<ReplayedView>().await.expect("an answer").replayed, count, "{key}");
+    }
+    let mut secrets = std::collections::BTreeSet::new();
+    for key in ["alice-key", "bob-key"] {
+        let view = call(&pipeline, key, Method::GET, "/webhook-secret", &Value::Null).await;
+        assert!(secrets.insert(view.json::<SecretView>().await.expect("a secret").secret), "each has its own");
+    }
+    for path in ["/jobs", "/batches", "/deliveries"] {
         let order = if path == "/jobs" { json!({ "prompt": "x" }) } else { json!({ "jobs": [{ "prompt": "x" }] }) };
-        assert!(call(&pipeline, "alice-key", Method::POST, path, &order).await.status().is_success());
+        if path != "/deliveries" {
+            assert!(call(&pipeline, "alice-key", Method::POST, path, &order).await.status().is_success());
+        }
         let path = format!("{path}?limit=1");
         let page = call(&pipeline, "alice-key", Method::GET, &path, &Value::Null).await;
         let page: Value = page.json().await.expect("a page");
@@ -192,6 +218,12 @@ async fn each_caller_that_an_authorizer_names_has_its_own_jobs_and_others_have_n
             get("/batches/{id}", id()),
             get("/batches/{id}/jobs", id()),
             post("/batches/{id}/cancel", id(), None, &none),
+            get("/webhook-secret", None),
+            post("/webhook-secret/rotate", None, None, &none),
+            get("/deliveries", None),
+            get("/deliveries/{id}", id()),
+            post("/deliveries/{id}/replay", id(), None, &none),
+            post("/deliveries/replay", None, None, &json!({ "since": "2026-01-01T00:00:00Z" })),
         ] {
             let (code, problem) = told(called_by(event, &nobody)).await;
             assert_eq!((code, &problem["code"]), (401, &"unauthorized".into()), "{source}");

@@ -1,10 +1,10 @@
 //! The rights of each function's role against the calls that the function makes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use local::{Apps, Ready};
+use local::{Apps, EVERYONE, Ready};
 use serde_json::{Value, json};
 use shared::file_batch::Progress;
 use shared::order::Model;
@@ -18,6 +18,7 @@ use tests::receiver::Names;
 use crate::batch_function::{paint, record, save, started, step, ticket as batch_ticket};
 use crate::template::{document, functions};
 use crate::webhooks::untold;
+use crate::webhooks_api::stored_for;
 
 /// Actions with the resources on which a function may use them or does use them.
 type Rights = BTreeSet<(String, String)>;
@@ -272,6 +273,17 @@ async fn status_all(pipeline: &Pipeline, app: &status::App) -> Vec<(&'static str
         assert_eq!(answer.status_code, 302);
         signed.push(("GET", answer.headers["location"].to_str().expect("a URL").to_owned()));
     }
+    let delivery = stored_for(EVERYONE, pipeline, 410, LEASE).await.id;
+    request(get("/webhook-secret", None)).await;
+    request(post("/webhook-secret/rotate", None, None, &Value::Null)).await;
+    request(get("/deliveries", None)).await;
+    let mut of_subject = get("/deliveries", None);
+    let job = delivery.subject.to_string().trim_start_matches("job_").to_owned();
+    of_subject.payload.multi_value_query_string_parameters = HashMap::from([("job".to_owned(), vec![job])]).into();
+    request(of_subject).await;
+    request(get("/deliveries/{id}", Some(delivery.to_string()))).await;
+    request(post("/deliveries/{id}/replay", Some(delivery.to_string()), None, &Value::Null)).await;
+    request(post("/deliveries/replay", None, None, &json!({ "since": "2026-01-01T00:00:00Z" }))).await;
     signed
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use bench::events::messages;
+use local::EVERYONE;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::ticket::Ticket;
@@ -13,8 +14,9 @@ use tests::runtime_api::{invoke, program};
 
 use crate::binaries::variables;
 use crate::cli::Desk;
+use crate::webhooks_api::stored_for;
 
-/// The text with masks in place of what differs between runs: ids, times, ports, signatures, and temporary paths.
+/// The text with masks in place of what differs between runs: ids, times, ports, signatures, secrets, and temporary paths.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut rest = text;
@@ -29,6 +31,8 @@ fn masked(text: &str) -> String {
             ("[ms]", digits)
         } else if id.is_some() {
             ("[id]", 36)
+        } else if rest.starts_with("whsec_") {
+            ("whsec_[secret]", rest.find('"').unwrap_or(rest.len()))
         } else if let Some(length) = time {
             ("[time]", length)
         } else if let Some(after) = rest.strip_prefix("http://127.0.0.1:") {
@@ -155,6 +159,29 @@ async fn answers_about_a_batch_from_a_file() {
 }
 
 #[tokio::test]
+async fn answers_about_webhooks() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let post = |path: &str, body: Value| (Method::POST, path.to_owned(), body);
+    let get = |path: &str| (Method::GET, path.to_owned(), Value::Null);
+    let webhook = json!({ "url": "https://example.com/posters", "events": ["job.failed"] });
+    let delivery = stored_for(EVERYONE, &pipeline, 410, std::time::Duration::from_secs(60)).await.id;
+    let requests = vec![
+        post("/jobs", json!({ "prompt": "A heist on the moon", "webhook": webhook })),
+        get("/webhook-secret"),
+        post("/webhook-secret/rotate", Value::Null),
+        get(&format!("/deliveries/{delivery}")),
+        get("/deliveries?status=pending"),
+        post("/deliveries/replay", json!({ "since": "2026-01-01T00:00:00Z", "status": "failed" })),
+        post(&format!("/deliveries/{delivery}/replay"), Value::Null),
+    ];
+    insta::assert_snapshot!("webhooks", exchanges(&pipeline, requests).await);
+    let listed: Value = pipeline.get("/jobs").await.json().await.expect("a list");
+    let job: JobId = listed["jobs"][0]["id"].as_str().expect("an id").parse().expect("an id");
+    assert!(pipeline.work(job, 1).await);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn answers_about_faults() {
     let pipeline = Pipeline::without_event_sources().await;
     let post = |body: Value| (Method::POST, "/jobs".to_owned(), body);
@@ -165,6 +192,8 @@ async fn answers_about_faults() {
         post(json!({ "prompt": "A heist", "poster": { "tagline": "Nobody is listening" } })),
         post(json!({ "prompt": "A heist", "poster": { "title": "月" } })),
         (Method::POST, "/batches".to_owned(), json!({ "jobs": [] })),
+        post(json!({ "prompt": "A heist", "webhook": { "url": "http://example.com", "events": ["batch.ended"] } })),
+        (Method::POST, "/deliveries/replay".to_owned(), json!({ "until": "tomorrow" })),
         get("/jobs?limit=0&status=done"),
         get("/jobs?cursor=x"),
         get("/jobs/x"),

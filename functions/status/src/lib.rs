@@ -8,8 +8,11 @@ mod get_batch;
 mod get_job;
 mod html_page;
 mod list_batches;
+mod list_deliveries;
 mod list_jobs;
 mod pace;
+mod replay_deliveries;
+mod webhook_secret;
 
 use std::time::Duration;
 
@@ -17,18 +20,23 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
-use shared::api::{BatchView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
+use shared::api::{BatchView, DeliveryView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{AnyBatch, Aws, BatchFiles, Document, Images, Outbox, Queue, Table};
+use shared::aws::{AnyBatch, Aws, BatchFiles, DeliveryLog, Document, Images, Outbox, Queue, Table};
 use shared::cursor::CursorKey;
+use shared::delivery::DeliveryId;
 use shared::image::Variant;
+use shared::replay::ReplayRequest;
 use shared::settings::{Settings, SettingsError};
+use shared::webhook::WebhookPolicy;
+use shared::webhook_secret::MasterSecret;
 use shared::{Batch, Clock, FileBatch, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
 use crate::list_jobs::{Filter, Listed, Range};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
+use crate::replay_deliveries::Replayed;
 
 /// How often a client should look at a batch until its estimated end.
 const LOOKS: u64 = 4;
@@ -55,6 +63,28 @@ pub struct App {
     /// Whether `GET /` serves the web page.
     page: bool,
     entrance: Entrance,
+    /// `None` if the service sends no webhooks.
+    webhooks: Option<Webhooks>,
+}
+
+/// What the routes of webhooks work with.
+#[derive(Debug)]
+struct Webhooks {
+    log: DeliveryLog,
+    /// The queue of the function `webhook`.
+    queue: Queue,
+    master: MasterSecret,
+}
+
+impl Webhooks {
+    /// Reads the settings.
+    fn read(aws: &Aws, settings: &mut Settings<'_>) -> Self {
+        Self {
+            log: aws.delivery_log(settings.text("DELIVERIES_TABLE_NAME")),
+            queue: aws.queue(settings.text("WEBHOOK_QUEUE_URL")),
+            master: MasterSecret::new(&settings.text("WEBHOOK_SECRET")),
+        }
+    }
 }
 
 impl App {
@@ -79,6 +109,7 @@ impl App {
         let page = settings.parse::<bool>("PAGE").unwrap_or_default();
         let entrance = Entrance::read(&mut settings);
         let outbox = Outbox::read(aws, &mut settings, table.clone());
+        let webhooks = (outbox.policy() != WebhookPolicy::Off).then(|| Webhooks::read(aws, &mut settings));
         let metrics = aws.metrics(&mut settings);
         settings.finish(|| Self {
             table: aws.table(table).with_metrics(metrics),
@@ -93,6 +124,7 @@ impl App {
             max_wait: Duration::from_secs(u64::from(max_wait)),
             page,
             entrance,
+            webhooks,
         })
     }
 }
@@ -122,6 +154,24 @@ async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
         ("GET", "/batches/{id}/faults") => get_document(app, request, owner, faults_of).await,
         ("GET", "/batches/{id}/results") => get_document(app, request, owner, results_of).await,
         ("POST", "/batches/{id}/cancel") => cancel_batch(app, request, owner).await,
+        (_, "/webhook-secret" | "/webhook-secret/rotate")
+        | (_, "/deliveries" | "/deliveries/replay" | "/deliveries/{id}" | "/deliveries/{id}/replay") => {
+            let webhooks = app.webhooks.as_ref().ok_or(Problem::NoSuchRoute)?;
+            answer_webhooks(app, webhooks, request, owner).await
+        }
+        (_, path) => Err(wrong_method(path)),
+    }
+}
+
+/// Serves the routes of webhooks.
+async fn answer_webhooks(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    match request.route() {
+        ("GET", "/webhook-secret") => get_secret(app, webhooks, request, owner).await,
+        ("POST", "/webhook-secret/rotate") => rotate_secret(app, webhooks, request, owner).await,
+        ("GET", "/deliveries") => list_deliveries(app, webhooks, request, owner).await,
+        ("GET", "/deliveries/{id}") => get_delivery(app, webhooks, request, owner).await,
+        ("POST", "/deliveries/{id}/replay") => replay_delivery(app, webhooks, request, owner).await,
+        ("POST", "/deliveries/replay") => replay_deliveries(app, webhooks, request, owner).await,
         (_, path) => Err(wrong_method(path)),
     }
 }
@@ -264,6 +314,55 @@ async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Ans
             batch_answer(app, 202, view, file.age(now))
         }
     })
+}
+
+async fn get_secret(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    Ok(Answer::json(200, &webhook_secret::get(app, webhooks, owner).await?))
+}
+
+async fn rotate_secret(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let key = request.idempotency_key()?;
+    let (view, repeated) = webhook_secret::rotate(app, webhooks, owner, key.as_ref()).await?;
+    Ok(Answer::json(200, &view).repeated(repeated))
+}
+
+async fn list_deliveries(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    let filter = list_deliveries::Filter::of(request)?;
+    let base = request.base_url();
+    let deliveries = list_deliveries::list(app, &webhooks.log, owner, &filter, &base).await?;
+    let next = deliveries.next_cursor.as_ref().map(|cursor| format!("{base}/deliveries?{}", filter.query(cursor)));
+    Ok(with_next(Answer::json(200, &deliveries), next))
+}
+
+async fn get_delivery(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let id: DeliveryId = request.id()?;
+    let delivery = webhooks.log.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
+    let delivery = delivery.ok_or(Problem::NotFound)?;
+    Ok(Answer::json(200, &DeliveryView::new(&delivery, &request.base_url())))
+}
+
+async fn replay_delivery(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let key = request.idempotency_key()?;
+    let Replayed { delivery, repeated } =
+        replay_deliveries::replay(app, webhooks, owner, request.id()?, key.as_ref()).await?;
+    let view = DeliveryView::new(&delivery, &request.base_url());
+    Ok(Answer::json(202, &view).header(header::LOCATION, &view.links.this).repeated(repeated))
+}
+
+async fn replay_deliveries(
+    app: &App,
+    webhooks: &Webhooks,
+    request: &Request,
+    owner: &Owner,
+) -> Result<Answer, Problem> {
+    request.query(&[])?;
+    let key = request.idempotency_key()?;
+    let wanted = ReplayRequest::parse(request.json()?)?;
+    Ok(Answer::json(202, &replay_deliveries::replay_all(app, webhooks, owner, &wanted, key.as_ref()).await?))
 }
 
 /// Shows a batch. The function `batch` has been at work on it for `age`.

@@ -11,7 +11,7 @@ mod submit_job;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
-use aws_lambda_events::http::{HeaderName, header};
+use aws_lambda_events::http::header;
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, UploadView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
@@ -195,6 +195,5 @@ fn accepted(answer: Answer, location: &str, replayed: bool) -> Answer {
 
 /// Adds where to ask for the result, and whether the request was a repeat.
 fn located(answer: Answer, location: &str, replayed: bool) -> Answer {
-    let answer = answer.header(header::LOCATION, location);
-    if replayed { answer.header(HeaderName::from_static("idempotency-replayed"), "true") } else { answer }
+    answer.header(header::LOCATION, location).repeated(replayed)
 }

@@ -237,6 +237,11 @@ impl Answer {
         self
     }
 
+    /// Says that an earlier request with the same idempotency key has taken effect, if `repeated`.
+    pub fn repeated(self, repeated: bool) -> Self {
+        if repeated { self.header(HeaderName::from_static("idempotency-replayed"), "true") } else { self }
+    }
+
     /// Adds `Retry-After`, in whole seconds from 1 to 30, so that no client sleeps through a change.
     pub fn retry_after(self, wait: Duration) -> Self {
         let secs = wait.as_secs_f64().ceil().clamp(1.0, 30.0);

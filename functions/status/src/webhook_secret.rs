@@ -1,0 +1,50 @@
+//! Shows the secrets of an owner's webhooks, and rotates them.
+
+use shared::api::SecretView;
+use shared::aws::SavedDelivery;
+use shared::aws::gateway::log_failure;
+use shared::caller::IdempotencyKey;
+use shared::webhook_secret::SecretNumbers;
+use shared::{Owner, Problem};
+
+use crate::{App, Webhooks};
+
+async fn stored(webhooks: &Webhooks, owner: &Owner) -> Result<SecretNumbers, Problem> {
+    webhooks.log.secret_numbers(owner).await.map_err(log_failure("secret"))
+}
+
+/// The secrets that are valid now.
+pub(crate) async fn get(app: &App, webhooks: &Webhooks, owner: &Owner) -> Result<SecretView, Problem> {
+    let numbers = stored(webhooks, owner).await?;
+    Ok(SecretView::new(&webhooks.master, owner, &numbers, app.clock.now()))
+}
+
+/// Makes a new secret, and returns the secrets that are then valid; and whether an earlier request with this key has
+/// done it.
+pub(crate) async fn rotate(
+    app: &App,
+    webhooks: &Webhooks,
+    owner: &Owner,
+    key: Option<&IdempotencyKey>,
+) -> Result<(SecretView, bool), Problem> {
+    // Each further iteration means that somebody else has rotated, so the loop ends.
+    loop {
+        let now = app.clock.now();
+        let numbers = stored(webhooks, owner).await?;
+        let view = |numbers| SecretView::new(&webhooks.master, owner, numbers, now);
+        match numbers.rotate(key, now) {
+            Ok(None) => return Ok((view(&numbers), true)),
+            Ok(Some(next)) => {
+                let saved = webhooks.log.save_secret_numbers(owner, &next).await.map_err(log_failure("secret"))?;
+                if saved == SavedDelivery::Stored {
+                    tracing::info!(number = next.current, "webhook secret rotated");
+                    return Ok((view(&next), false));
+                }
+            }
+            Err(_) => {
+                let ends = numbers.valid(now).filter_map(|(_, until)| until);
+                return Err(Problem::TooManyRotations(ends.min().unwrap_or(now)));
+            }
+        }
+    }
+}
