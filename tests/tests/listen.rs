@@ -1,6 +1,8 @@
 //! `poster listen`, as a sender of webhooks and its user see it.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -22,6 +24,9 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Another secret.
 const OTHER: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// A third one.
+const THIRD: &str = "whsec_HxwdHh8AAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRo=";
 
 const ID: &str = "job_01930000-0000-7000-8000-000000000001_1795500000000";
 
@@ -132,10 +137,28 @@ async fn the_current_and_the_earlier_secrets_of_the_service_are_accepted() {
     let service = front::serve(Router::new().route("/webhook-secret", get(async || secrets))).await;
     let listener = Listener::start(&["--api", &service]).await;
     let (event, now) = (event().to_string(), SystemTime::now());
-    for secret in [SECRET, OTHER] {
-        assert_eq!(listener.send(listener.post(secret, now, &event)).await, 200, "{secret}");
+    for (secret, status) in [(SECRET, 200), (OTHER, 200), (THIRD, 400)] {
+        assert_eq!(listener.send(listener.post(secret, now, &event)).await, status, "{secret}");
     }
     assert_eq!(listener.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_secret_that_the_service_has_only_had_for_a_while_is_accepted() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let answer = async move || {
+        let secret = [SECRET, OTHER][counted.fetch_add(1, Ordering::SeqCst).min(1)];
+        json!({ "secret": secret, "previous": [] }).to_string()
+    };
+    let service = front::serve(Router::new().route("/webhook-secret", get(answer))).await;
+    let listener = Listener::start(&["--api", &service]).await;
+    let (event, now) = (event().to_string(), SystemTime::now());
+    for (secret, status, times) in [(SECRET, 200, 1), (OTHER, 200, 2), (OTHER, 200, 2), (SECRET, 400, 3)] {
+        assert_eq!(listener.send(listener.post(secret, now, &event)).await, status, "{secret}");
+        assert_eq!(asked.load(Ordering::SeqCst), times, "the service is asked only after a signature that is not good");
+    }
+    listener.stop().await;
 }
 
 #[tokio::test]

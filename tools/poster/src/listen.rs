@@ -43,7 +43,8 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, listen: &Listen) -> Resu
         None => api.webhook_secrets().await?,
     };
     terminal.println(format!("listening at http://{}/", listener.local_addr().map_err(unusable)?));
-    let receiver = Receiver { secrets, terminal, seen: RefCell::default() };
+    let service = listen.secret.is_none().then_some(api);
+    let receiver = Receiver { service, secrets: RefCell::new(secrets), terminal, seen: RefCell::default() };
     let mut requests = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -64,8 +65,10 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, listen: &Listen) -> Resu
 }
 
 struct Receiver<'a> {
+    /// Where the secrets are from; `None` if the user has given one.
+    service: Option<&'a Api>,
     /// Each of them is accepted.
-    secrets: Vec<WebhookSecret>,
+    secrets: RefCell<Vec<WebhookSecret>>,
     terminal: &'a Terminal,
     /// The deliveries that were received.
     seen: RefCell<HashSet<String>>,
@@ -117,10 +120,18 @@ impl Receiver<'_> {
         let (id, timestamp) = (header("webhook-id")?, header("webhook-timestamp")?);
         let signatures = header("webhook-signature")?;
         let now = Timestamp::from(SystemTime::now());
-        let verify = |secret: &WebhookSecret| secret.verify(id, timestamp, signatures, &body, now);
-        let mut verified = Err(Unverified::WrongSignature);
-        for secret in &self.secrets {
-            verified = verified.or_else(|_| verify(secret));
+        let verify = || {
+            let verified = |secret: &WebhookSecret| secret.verify(id, timestamp, signatures, &body, now);
+            let secrets = self.secrets.borrow();
+            secrets.iter().map(verified).reduce(Result::or).unwrap_or(Err(Unverified::WrongSignature))
+        };
+        let mut verified = verify();
+        // The service may have other secrets by now, such as a local one that was started again.
+        if let (Err(Unverified::WrongSignature), Some(service)) = (verified, self.service)
+            && let Ok(secrets) = service.webhook_secrets().await
+        {
+            self.secrets.replace(secrets);
+            verified = verify();
         }
         verified.map_err(|why| why.to_string())?;
         let event = serde_json::from_slice(&body).map_err(|_| "the body is not JSON".to_owned())?;
