@@ -603,6 +603,58 @@ test("a poster fails, is retried, is canceled, and succeeds in the end", async (
   await page.waitForFunction(() => document.querySelector("#easel img").naturalWidth === 832);
 });
 
+test("a webhook is set, its deliveries are shown with every try, and one is sent again", async () => {
+  const hooked = await start("--webhooks-to-loopback");
+  cleanups.push(hooked.stop);
+  const received = [];
+  const receiver = createServer((request, answer) => {
+    received.push(request.headers["webhook-id"]);
+    request.resume().on("end", () => answer.writeHead(received.length === 1 ? 503 : 204).end());
+  });
+  await new Promise((resolve) => receiver.listen(0, "127.0.0.1", resolve));
+  cleanups.push(() => new Promise((resolve) => { receiver.close(resolve); receiver.closeAllConnections(); }));
+  const url = `http://127.0.0.1:${receiver.address().port}/`;
+
+  const page = await open(hooked, { expected: ["status of 400"] });
+  const asked = [];
+  page.on("request", (sent) => { if (sent.url().includes("deliveries")) asked.push(sent.method()); });
+  await ask(page, "A film that tells nobody");
+  await state(page, "succeeded");
+  await page.getByText("More", { exact: false }).first().click();
+  await page.getByLabel("Webhook").fill("ftp://example.com");
+  await ask(page, "A film that is awaited");
+  await page.locator("#webhook-fault", { hasText: "It must begin with https://." }).waitFor();
+  await page.getByLabel("Webhook").fill(url);
+  await page.getByText("A batch", { exact: true }).click();
+  await page.getByText("The same with curl").click();
+  await page.locator("#curl pre", { hasText: `"defaults":{"aspect_ratio":"2:3"},"input":{"format":"txt"},"webhook":{"url":"${url}"}}` }).waitFor();
+  await page.getByText("One poster", { exact: true }).click();
+  await ask(page, "A film that is awaited");
+  await page.locator("#easel h3", { hasText: "that is awaited" }).waitFor();
+  await state(page, "succeeded");
+  assert.deepEqual(asked, [], "only the details show deliveries");
+
+  await page.locator("#easel .frame").click();
+  const delivery = page.locator("#poster .deliveries li[data-id]");
+  await delivery.filter({ hasText: "job.succeeded: not delivered yet" }).filter({ hasText: "answered 503 (" }).waitFor();
+  await delivery.filter({ hasText: "The next try is at" }).waitFor();
+  await inspect(page, "deliveries", "#poster .deliveries");
+  await delivery.filter({ hasText: "job.succeeded: delivered" }).filter({ hasText: "answered 204 (" }).waitFor();
+  await page.getByRole("button", { name: "Replay" }).click();
+  await page.locator("#poster .deliveries li li:nth-child(3)", { hasText: "answered 204 (" }).waitFor();
+  await delivery.filter({ hasText: "job.succeeded: delivered" }).waitFor();
+  await page.waitForSelector("#poster .deliveries button:focus");
+  assert.deepEqual([received.length, new Set(received).size], [3, 1], "a delivery has one id");
+  await page.locator("#poster").getByRole("button", { name: "Use again" }).click();
+  assert.equal(await page.getByLabel("Webhook").inputValue(), url);
+
+  const requests = asked.length;
+  await page.locator("#posters li", { hasText: "tells nobody" }).locator("a").click();
+  await page.locator("#poster h3", { hasText: "tells nobody" }).waitFor();
+  await page.locator("#poster dt", { hasText: "Kept until" }).waitFor();
+  assert.deepEqual([await delivery.count(), asked.length], [0, requests], "this poster has no webhook");
+});
+
 test("everything can be done with the keyboard", async () => {
   const page = await open(stack);
   await page.waitForSelector("#posters li");
