@@ -6,6 +6,7 @@ use std::process::Stdio;
 use bench::events::{messages, request};
 use serde_json::{Value, json};
 use shared::JobId;
+use shared::delivery::{DeliveryId, TryErrorCode};
 use shared::job::Status;
 use shared::ticket::Ticket;
 use tests::pipeline::Pipeline;
@@ -62,6 +63,25 @@ async fn the_deployed_binaries_turn_a_prompt_into_a_picture() {
     assert_eq!(pipeline.stack.bedrock().stats().images, 1);
     // The local API has another owner than the key that submitted the job, and so does not show it.
     assert_eq!(pipeline.get(&format!("/jobs/{id}")).await.status().as_u16(), 404);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_deployed_webhook_function_does_not_call_lambda_itself() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id: DeliveryId = format!("job_{}_1", JobId::new()).parse().expect("an id");
+    let event = json!({
+        "v": 1, "id": id.to_string(), "owner": "alice", "url": "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
+        "type": "job.failed", "at": pipeline.clock.now().ms(), "round": 0, "payload": "{}",
+    });
+    let event = event.to_string();
+    let told = answer(&pipeline, "webhook", &messages(&[event.as_str(), "no event"])).await;
+    assert_eq!(told["batchItemFailures"].as_array().map(Vec::len), Some(1), "{told}");
+    let log = pipeline.ready().deliveries_table.clone().expect("it sends webhooks");
+    let delivery = pipeline.stack.aws().delivery_log(log).get(id).await.expect("it answers").expect("a record");
+    let error = delivery.tries[0].error.as_ref().expect("an error");
+    assert_eq!(error.code, TryErrorCode::AddressForbidden);
+    assert_eq!(pipeline.messages(&pipeline.ready().parked_queue_url).await, 1);
     pipeline.stop().await;
 }
 

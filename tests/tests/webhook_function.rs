@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use local::{EVERYONE, Options};
 use serde_json::json;
 use shared::api::JobView;
@@ -119,16 +118,12 @@ async fn every_valid_secret_of_the_owner_signs() {
     let receiver = Receiver::start(Reply::status(204)).await;
     let message = message(&pipeline, &receiver.url());
     let now = pipeline.clock.now();
-    let numbers = SecretNumbers::default().rotate(None, now).expect("few").expect("new");
-    let numbers = numbers.rotate(None, now).expect("few").expect("new");
-    let text = |text: &str| AttributeValue::S(text.to_owned());
-    let number = |number: u32| AttributeValue::N(number.to_string());
-    let former = numbers.former.iter().map(|(n, until)| AttributeValue::L(vec![number(*n), text(&until.to_string())]));
-    let put = pipeline.dynamodb().put_item().table_name(pipeline.ready().deliveries_table.as_ref().expect("a table"));
-    let put =
-        put.item("subject", text(&format!("secrets of {EVERYONE}"))).item("at", number(0)).item("fence", number(1));
-    let put = put.item("current", number(2)).item("former", AttributeValue::L(former.collect()));
-    put.item("keys", AttributeValue::L(Vec::new())).send().await.expect("the table answers");
+    let mut numbers = SecretNumbers::default();
+    for _ in 0..2 {
+        numbers = numbers.rotate(None, now).expect("few").expect("new");
+        let saved = log(&pipeline).save_secret_numbers(&message.owner, &numbers).await;
+        assert_eq!(saved, Ok(SavedDelivery::Stored));
+    }
 
     hand(&app(&pipeline), &[&message]).await;
     let request = &receiver.requests()[0];
@@ -262,8 +257,8 @@ async fn a_host_that_cannot_be_trusted_gets_nothing() {
     pipeline.stop().await;
 }
 
-/// URLs that lead, or try to lead, to something that is not a public host, each with what it is. Names ending in
-/// `rebound.example` resolve to what [`forbidden_names`] says.
+/// URLs that lead, or try to lead, to something that is not a public host, each with what it is. Their names resolve to what
+/// [`forbidden_names`] says.
 const FORBIDDEN: [(&str, &str); 66] = [
     ("loopback", "https://127.0.0.1/"),
     ("Lambda's runtime API", "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next"),
