@@ -109,7 +109,7 @@ pub(crate) async fn replay_all(
         }
         let is_end = is_complete && place.is_none();
         if is_end || app.clock.now() >= end {
-            tracing::info!(count = replayed, "deliveries replayed");
+            tracing::info!(deliveries = replayed, "deliveries replayed");
             if !is_end && place.is_none() {
                 return Err(Problem::unavailable());
             }
