@@ -7,6 +7,7 @@ import urllib.request
 from movie_poster_creator_client import AuthenticatedClient
 from movie_poster_creator_client.api.batches import get_batch, list_batch_jobs, submit_batch
 from movie_poster_creator_client.api.jobs import get_job, submit_job
+from movie_poster_creator_client.api.webhooks import list_deliveries
 from movie_poster_creator_client.models import (
     AcceptedBatch,
     AspectRatio,
@@ -14,8 +15,12 @@ from movie_poster_creator_client.models import (
     BatchJobRequest,
     BatchRequest,
     BatchStatus,
+    DeliveryStatus,
     Job,
+    JobEvent,
+    JobEventType,
     JobRequest,
+    JobWebhook,
     Lettering,
     Problem,
     ProblemCode,
@@ -50,7 +55,16 @@ while get_batch.sync(batch.id, client=client).status == BatchStatus.IN_PROGRESS:
 page = list_batch_jobs.sync(batch.id, client=client, limit=1)
 assert [(job.custom_id, job.aspect_ratio) for job in page.jobs] == [("venice", AspectRatio("1:1"))], page
 
+# An endpoint whose name does not resolve, so that its delivery stays pending.
+webhook = JobWebhook(url="https://posters.invalid/hooks", events=[JobEventType.JOB_SUCCEEDED])
+job = submit_job.sync(client=client, body=JobRequest(prompt="A message in a bottle", webhook=webhook))
+assert isinstance(job, Job) and job.webhook.url == webhook.url, job
+while not (deliveries := list_deliveries.sync(client=client, job=job.id).deliveries):
+    time.sleep(0.2)
+assert deliveries[0].status == DeliveryStatus.PENDING and deliveries[0].tries[0].error.code == "dns_failed", deliveries
+assert isinstance(deliveries[0].event, JobEvent) and deliveries[0].event.data.id == job.id, deliveries
+
 problem = submit_job.sync(client=client, body=JobRequest(prompt=" "))
 assert isinstance(problem, Problem) and problem.code == ProblemCode.INVALID_REQUEST, problem
 assert problem.errors[0].pointer == "/prompt", problem
-print("python: submitted, waited, saved a picture, and read a problem.")
+print("python: submitted, waited, saved a picture, read a delivery and a problem.")

@@ -29,6 +29,20 @@ const refused = await api.POST("/jobs", { body: { prompt: " " } });
 assert(refused.error?.code === "invalid_request", refused.data);
 assert(refused.error.errors?.[0]?.pointer === "/prompt", refused.error);
 
+// An endpoint whose name does not resolve, so that its delivery stays pending.
+const webhook = { url: "https://posters.invalid/hooks", events: ["job.succeeded" as const] };
+const told = await api.POST("/jobs", { body: { prompt: "A message in a bottle", webhook } });
+assert(told.data?.webhook?.events[0] === "job.succeeded", told.error);
+let delivery: components["schemas"]["Delivery"] | undefined;
+while (!delivery) {
+  const log = await api.GET("/deliveries", { params: { query: { job: told.data.id } } });
+  assert(log.data, log.error);
+  delivery = log.data.deliveries[0];
+  if (!delivery) await new Promise((wake) => setTimeout(wake, 200));
+}
+assert(delivery.status === "pending" && delivery.tries[0].error?.code === "dns_failed", delivery);
+assert(delivery.event.type === "job.succeeded" && delivery.event.data.id === told.data.id, delivery);
+
 // These must not compile. If one does, tsc reports it.
 // @ts-expect-error A job needs a prompt.
 export const nothing: components["schemas"]["JobRequest"] = {};
@@ -36,7 +50,9 @@ export const nothing: components["schemas"]["JobRequest"] = {};
 export const noJobs: components["schemas"]["BatchRequest"] = {};
 // @ts-expect-error There is no such shape.
 export const noShape: components["schemas"]["JobRequest"] = { prompt: "A heist", aspect_ratio: "3:4" };
+// @ts-expect-error A webhook needs a URL.
+export const noUrl: components["schemas"]["JobRequest"] = { prompt: "A heist", webhook: { events: ["job.failed"] } };
 // @ts-expect-error Lettering needs a title.
 export const noTitle: components["schemas"]["JobRequest"] = { prompt: "A heist", poster: { tagline: "One small step" } };
 
-console.log("typescript: submitted, waited, saved a picture, and read a problem.");
+console.log("typescript: submitted, waited, saved a picture, read a delivery and a problem.");
