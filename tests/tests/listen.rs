@@ -81,7 +81,7 @@ impl Listener {
 fn event() -> Value {
     json!({
         "type": "job.failed", "timestamp": "2026-11-28T13:22:01.123Z",
-        "data": { "id": "01930000-0000-7000-8000-000000000001", "custom_id": "moon", "error": { "code": "image_refused" } }
+        "data": { "id": "01930000-0000-7000-8000-000000000001", "custom_id": "moon", "error": { "code": "content_filtered" } }
     })
 }
 
@@ -109,7 +109,7 @@ async fn an_event_is_accepted_and_printed_only_as_it_was_signed() {
         assert_eq!(listener.send(wrong).await, status, "{why}");
     }
     let told = listener.stop().await;
-    let line = "13:22:01  job.failed     01930000-0000-7000-8000-000000000001  moon  image_refused";
+    let line = "13:22:01  job.failed     01930000-0000-7000-8000-000000000001  moon  content_filtered";
     assert_eq!(told.shown, format!("{line}\n{line}  again\n{line}  again"));
     assert_eq!((told.code, told.words.matches("refused: ").count()), (Some(0), 7), "{}", told.words);
 }

@@ -8,10 +8,9 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shared::BatchId;
-use shared::api::{BatchView, BatchesView, JobView, JobsView, UploadView};
+use shared::api::{BatchView, BatchesView, JobView, JobsView, SecretView, UploadView};
 use shared::backoff::full_jitter;
 use shared::job::Status;
 use shared::problem::ProblemDetails;
@@ -197,16 +196,7 @@ impl Api {
 
     /// The secrets that sign the caller's webhooks, the current one first.
     pub(crate) async fn webhook_secrets(&self) -> Result<Vec<WebhookSecret>, Failure> {
-        #[derive(Deserialize)]
-        struct Secret {
-            secret: String,
-        }
-        #[derive(Deserialize)]
-        struct Secrets {
-            secret: String,
-            previous: Vec<Secret>,
-        }
-        let Secrets { secret, previous } = self.get("/webhook-secret", None).await?.value;
+        let SecretView { secret, previous } = self.get("/webhook-secret", None).await?.value;
         let secrets = std::iter::once(secret).chain(previous.into_iter().map(|former| former.secret));
         let secrets: Result<_, _> = secrets.map(|text| text.parse()).collect();
         secrets.map_err(|error| Failure::Service(format!("the service returned something else than a secret: {error}")))
