@@ -8,7 +8,7 @@ use reqwest::header::{LINK, LOCATION};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use shared::api::{DeliveriesView, DeliveryView, ReplayedView, SecretView};
-use shared::aws::{DeliveryFilter, DeliveryLog, SavedDelivery};
+use shared::aws::{DeliveryFilter, DeliveryLog, DeliveryRange, SavedDelivery};
 use shared::delivery::{Delivery, DeliveryId, DeliveryMessage, DeliveryStatus, KEPT, Subject, Try};
 use shared::ticket::Message;
 use shared::webhook::{EventType, WebhookUrl};
@@ -122,18 +122,20 @@ async fn a_list_has_every_delivery_that_matches_once_newest_first() {
         assert_eq!(log.save(delivery).await.expect("the table answers"), SavedDelivery::MovedOn);
     }
     let now = start + 60 * MINUTE;
-    let span = |from: u32, to: u32| Some((start + MINUTE * from, start + MINUTE * to));
+    let between = |from: u32, to: u32| DeliveryRange::Between(start + MINUTE * from, start + MINUTE * to);
     let (failed, pending) = (Some(DeliveryStatus::Failed), Some(DeliveryStatus::Pending));
-    for (filter, count) in [
-        (DeliveryFilter::default(), 8),
-        (DeliveryFilter { subject: Some(one), ..DeliveryFilter::default() }, 6),
-        (DeliveryFilter { subject: Some(two), ..DeliveryFilter::default() }, 2),
-        (DeliveryFilter { status: failed, ..DeliveryFilter::default() }, 3),
-        (DeliveryFilter { subject: Some(one), status: pending, ..DeliveryFilter::default() }, 3),
-        (DeliveryFilter { span: span(1, 5), ..DeliveryFilter::default() }, 6),
-        (DeliveryFilter { span: span(1, 5), status: failed, ..DeliveryFilter::default() }, 1),
-        (DeliveryFilter { span: span(8, 9), ..DeliveryFilter::default() }, 0),
+    for (range, status, count) in [
+        (DeliveryRange::All, None, 8),
+        (DeliveryRange::Of(one), None, 6),
+        (DeliveryRange::Of(two), None, 2),
+        (DeliveryRange::All, failed, 3),
+        (DeliveryRange::Of(one), pending, 3),
+        (between(1, 5), None, 6),
+        (between(1, 5), failed, 1),
+        (between(8, 9), None, 0),
+        (between(5, 1), None, 0),
     ] {
+        let filter = DeliveryFilter { range, status };
         for limit in [1, 2, 3, 100] {
             let ids = all(&log, EVERYONE, filter, limit, now).await;
             let times = ids.iter().map(|id| id.since).collect::<Vec<_>>();
@@ -143,7 +145,8 @@ async fn a_list_has_every_delivery_that_matches_once_newest_first() {
         }
         assert!(all(&log, "bob", filter, 3, now).await.is_empty(), "{filter:?}");
     }
-    assert!(all(&log, EVERYONE, DeliveryFilter::default(), 3, now + KEPT).await.is_empty(), "they are no longer kept");
+    let filter = DeliveryFilter { range: DeliveryRange::All, status: None };
+    assert!(all(&log, EVERYONE, filter, 3, now + KEPT).await.is_empty(), "they are no longer kept");
     pipeline.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use shared::api::{DeliveriesView, DeliveryView};
 use shared::aws::gateway::{Request, log_failure};
-use shared::aws::{DeliveryFilter, DeliveryLog};
+use shared::aws::{DeliveryFilter, DeliveryLog, DeliveryRange};
 use shared::delivery::{DeliveryStatus, Subject};
 use shared::fault::FieldError;
 use shared::{Owner, Problem};
@@ -73,7 +73,8 @@ pub(crate) async fn list(
     // A cursor belongs to its list.
     let scope = ["deliveries of owner", owner.as_str(), &subject, status];
     let after = filter.range.place(app, &scope)?;
-    let wanted = DeliveryFilter { subject: filter.subject, status: filter.status, span: None };
+    let range = filter.subject.map_or(DeliveryRange::All, DeliveryRange::Of);
+    let wanted = DeliveryFilter { range, status: filter.status };
     let listed = log.list(owner, wanted, filter.range.limit, after, app.clock.now()).await;
     let (deliveries, next) = listed.map_err(log_failure("deliveries"))?;
     Ok(DeliveriesView {

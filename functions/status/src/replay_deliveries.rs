@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::ReplayedView;
 use shared::aws::gateway::log_failure;
-use shared::aws::{DeliveryFilter, SavedDelivery, ServiceError};
+use shared::aws::{DeliveryFilter, DeliveryRange, SavedDelivery, ServiceError};
 use shared::caller::IdempotencyKey;
 use shared::delivery::{Delivery, DeliveryId, DeliveryStatus};
 use shared::replay::ReplayRequest;
@@ -85,8 +85,8 @@ pub(crate) async fn replay_all(
     let scope = ["replay of owner", owner.as_str(), &since, until.as_deref().unwrap_or(""), wanted.status.as_str()];
     let open = |cursor: &String| app.cursors.open(&scope, cursor).ok_or(Problem::InvalidCursor);
     let mut place = wanted.cursor.as_ref().map(open).transpose()?;
-    let span = Some((wanted.since, wanted.until.unwrap_or(now)));
-    let filter = DeliveryFilter { subject: None, status: Some(wanted.status), span };
+    let range = DeliveryRange::Between(wanted.since, wanted.until.unwrap_or(now));
+    let filter = DeliveryFilter { range, status: Some(wanted.status) };
     let mut replayed = 0;
     loop {
         let listed = webhooks.log.list(owner, filter, PAGE, place.clone(), now).await;

@@ -6,7 +6,7 @@ mod rows;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-pub use self::lists::DeliveryFilter;
+pub use self::lists::{DeliveryFilter, DeliveryRange};
 use self::rows::{Item, delivery_of, item_of, item_of_numbers, key_of, numbers_key, numbers_of};
 use super::ServiceError;
 use crate::caller::Owner;

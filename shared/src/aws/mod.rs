@@ -31,7 +31,7 @@ use aws_smithy_runtime_api::shared::IntoShared;
 use aws_smithy_types::retry::RetryConfig;
 
 pub use batch_files::{BatchFiles, Document, Writer};
-pub use delivery_log::{DeliveryFilter, DeliveryLog, SavedDelivery};
+pub use delivery_log::{DeliveryFilter, DeliveryLog, DeliveryRange, SavedDelivery};
 pub use error::{Kind, ServiceError};
 pub use images::{File, Files, Images, Stored};
 pub use metrics::{DeliveryMetrics, Metrics, Output};

@@ -19,14 +19,23 @@ const KEYS_PER_QUERY: usize = 1000;
 const READS_AT_ONCE: usize = 16;
 
 /// Which deliveries of an owner to list.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct DeliveryFilter {
-    /// Only those of this job or batch.
-    pub subject: Option<Subject>,
+    /// Where to look for them.
+    pub range: DeliveryRange,
     /// Only those with this status.
     pub status: Option<DeliveryStatus>,
-    /// Only those that were created in this span, including its ends.
-    pub span: Option<(Timestamp, Timestamp)>,
+}
+
+/// A range of an owner's deliveries.
+#[derive(Clone, Copy, Debug)]
+pub enum DeliveryRange {
+    /// All of them.
+    All,
+    /// Those of a job or batch.
+    Of(Subject),
+    /// Those that were created in this span, including its ends.
+    Between(Timestamp, Timestamp),
 }
 
 /// A delivery's id, and its position in a list.
@@ -58,7 +67,7 @@ impl DeliveryLog {
         now: Timestamp,
     ) -> Result<(Vec<Delivery>, Option<String>), ServiceError> {
         // DynamoDB refuses a condition that no item can meet.
-        if filter.span.is_some_and(|(since, until)| since > until) {
+        if matches!(filter.range, DeliveryRange::Between(since, until) if since > until) {
             return Ok((Vec::new(), None));
         }
         let (places, next) = self.places(owner, filter, limit, after).await?;
@@ -112,7 +121,7 @@ impl DeliveryLog {
         read: usize,
         after: Option<String>,
     ) -> Result<(Vec<Place>, Option<String>), ServiceError> {
-        let start = after.map(|place| start_key(owner, filter.subject, &place)).transpose()?;
+        let start = after.map(|place| start_key(owner, filter.range, &place)).transpose()?;
         let mut query = self
             .client
             .query()
@@ -120,17 +129,18 @@ impl DeliveryLog {
             .scan_index_forward(false)
             .limit(i32::try_from(read).unwrap_or(i32::MAX))
             .set_exclusive_start_key(start);
-        query = match filter.subject {
-            Some(subject) => query
+        if let DeliveryRange::Of(subject) = filter.range {
+            query = query
                 .key_condition_expression("subject = :subject")
-                .expression_attribute_values(":subject", AttributeValue::S(subject.to_string())),
-            None => query
+                .expression_attribute_values(":subject", AttributeValue::S(subject.to_string()));
+        } else {
+            query = query
                 .index_name("by_owner")
                 .key_condition_expression("#owner = :owner")
                 .expression_attribute_names("#owner", "owner")
-                .expression_attribute_values(":owner", AttributeValue::S(owner.as_str().to_owned())),
-        };
-        if let (Some((since, until)), None) = (filter.span, filter.subject) {
+                .expression_attribute_values(":owner", AttributeValue::S(owner.as_str().to_owned()));
+        }
+        if let DeliveryRange::Between(since, until) = filter.range {
             query = query
                 .key_condition_expression("#owner = :owner AND created_at BETWEEN :since AND :until")
                 .expression_attribute_values(":since", AttributeValue::N(since.ms().to_string()))
@@ -159,11 +169,11 @@ fn place_of(item: &Item) -> Option<Place> {
 }
 
 /// The key at which a query goes on.
-fn start_key(owner: &Owner, subject: Option<Subject>, position: &str) -> Result<Item, ServiceError> {
+fn start_key(owner: &Owner, range: DeliveryRange, position: &str) -> Result<Item, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let (id, created_at) = position.split_once(' ').ok_or_else(corrupt)?;
     let mut key = key_of(id.parse().map_err(|_| corrupt())?);
-    if subject.is_none() {
+    if !matches!(range, DeliveryRange::Of(_)) {
         key.insert("owner".to_owned(), AttributeValue::S(owner.as_str().to_owned()));
         key.insert("created_at".to_owned(), AttributeValue::N(created_at.to_owned()));
     }
