@@ -406,9 +406,9 @@ mod tests {
 
     #[test]
     fn an_unknown_function_of_the_template_is_an_error_that_names_it() {
-        let sixth = "  Sixth:\n    Type: AWS::Serverless::Function\n    Metadata:\n      BuildProperties:\n        Binary: resize\n";
+        let another = "  Another:\n    Type: AWS::Serverless::Function\n    Metadata:\n      BuildProperties:\n        Binary: resize\n";
         let events = "    Properties:\n      Timeout: 5\n";
-        let error = apps(&read(&format!("{sixth}{events}"))).err().expect("the function is unknown");
+        let error = apps(&read(&format!("{another}{events}"))).err().expect("the function is unknown");
         assert!(error.to_string().contains("the function resize"), "{error}");
     }
 
@@ -418,7 +418,7 @@ mod tests {
         let apps = apps(&deployment).expect("the functions are known");
         let client = aws_sdk_sqs::Client::new(&config());
         assert!(!apps.routes(&deployment).expect("each route has a handler").is_empty());
-        assert_eq!(apps.event_sources(&deployment, &client).expect("each queue has a handler").len(), 3);
+        assert_eq!(apps.event_sources(&deployment, &client).expect("each queue has a handler").len(), 4);
         // Submit gets the worker's queue, and the worker a route of submit's.
         let mut take = |name: &str| deployment.functions.remove(name).expect("the template has it");
         let (submit, worker) = (take("submit"), take("worker"));
