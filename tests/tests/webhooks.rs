@@ -250,6 +250,13 @@ async fn a_batch_tells_its_end_once_for_each_retry() {
         }
     }
     assert_eq!(types(&pipeline).await, [""; 0], "a repeated request begins nothing");
+    let without_key = post("/batches/{id}/retry", Some(batch.id.to_string()), None, &Value::Null);
+    for _ in 0..2 {
+        let answer = submit::handle(&pipeline.stack.apps().submit, without_key.clone()).await.expect("an answer");
+        assert_eq!(answer.status_code, 202);
+        assert!(pipeline.work(jobs[1], 1).await && look(&pipeline, &batch).await);
+        assert_eq!(types(&pipeline).await, ["job.failed", "batch.ended"]);
+    }
     pipeline.stop().await;
 }
 

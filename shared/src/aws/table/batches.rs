@@ -144,20 +144,23 @@ impl Table {
         self.set_told(batch_key(batch.id), batch.since()).await
     }
 
-    /// Notes when a batch was retried by a request with this digest of a key. Only the first request with a key counts.
+    /// Notes when a batch was retried by a request with this digest of a key. Only the first request with a key counts,
+    /// and each without one.
     pub async fn note_retry(&self, id: BatchId, key: Option<String>, now: Timestamp) -> Result<(), ServiceError> {
-        let result = self
+        let update = self
             .client
             .update_item()
             .table_name(&self.name)
             .key("pk", key_of(id))
-            .update_expression("SET retried_at = :now, retry_key = :key")
-            .condition_expression("attribute_exists(pk) AND (attribute_not_exists(retry_key) OR retry_key <> :key)")
-            .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()))
-            .expression_attribute_values(":key", key.map_or(AttributeValue::Null(true), AttributeValue::S))
-            .send()
-            .await;
-        unless_refused(result)
+            .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()));
+        let update = match key {
+            None => update.update_expression("SET retried_at = :now").condition_expression("attribute_exists(pk)"),
+            Some(key) => update
+                .update_expression("SET retried_at = :now, retry_key = :key")
+                .condition_expression("attribute_exists(pk) AND (attribute_not_exists(retry_key) OR retry_key <> :key)")
+                .expression_attribute_values(":key", AttributeValue::S(key)),
+        };
+        unless_refused(update.send().await)
     }
 
     /// Creates those jobs of a batch that do not exist, and returns all of them as stored, in order.
