@@ -85,7 +85,8 @@ async fn settle(app: &App, batch: &FileBatch, part: usize, known: Vec<(JobId, St
             }
             let status = end_abandoned(app, job, is_late).await.unwrap_or_else(|error| {
                 tracing::warn!(batch.id = %id, job.id = %job, %error, "cannot end a job that nobody works on");
-                status
+                // Its end may be untold, so its part stays open.
+                status.min(Status::Running)
             });
             (job, status)
         })
