@@ -14,7 +14,7 @@ use lambda_runtime::Error;
 use local::Apps;
 use serde_json::Value;
 use shared::api::JobView;
-use shared::{Clock, JobId, Timestamp};
+use shared::{BatchId, Clock, JobId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -60,8 +60,8 @@ impl AsyncSleep for Timeless {
 pub(super) enum Role {
     /// A caller that submits the jobs of the order with this number.
     Submitter { order: usize },
-    /// A caller that cancels or retries these jobs.
-    Steersman { jobs: Vec<JobId>, action: &'static str },
+    /// A caller that cancels or retries these jobs, or a whole batch.
+    Steersman { jobs: Vec<JobId>, action: &'static str, batch: Option<BatchId> },
     /// A caller that reads.
     Observer(Sight),
     /// A caller whose request is invalid.
@@ -128,6 +128,8 @@ impl World<'_> {
         let knows_files = matches!(role, Role::Batch { .. } | Role::FileOwner { .. });
         let process = self.process(knows_files);
         process.actor.store(id, Ordering::Relaxed);
+        let now = self.universe.clock.now();
+        self.scene().events.began.insert(id, now);
         if let Role::Worker { began, .. } | Role::Batch { began, .. } = role {
             self.scene().alive.insert(id, began);
         }
@@ -179,12 +181,12 @@ impl World<'_> {
     }
 
     pub(super) fn note_unanswered(&mut self, role: &Role) {
-        if let Role::Steersman { jobs, action } = role
-            && action.ends_with("retry")
-        {
+        let Role::Steersman { jobs, action, batch } = role else { return };
+        if action.ends_with("retry") {
             self.unanswered.extend(jobs);
             self.ever_unanswered.extend(jobs);
         }
+        self.scene().events.lost.extend(batch);
     }
 
     pub(super) fn done(&mut self, id: usize, actor: Actor, outcome: Outcome) {

@@ -17,6 +17,7 @@ use shared::{BatchId, FileBatch, Job, JobId, JobState, Timestamp};
 
 use super::Universe;
 use super::actors::{Outcome, Role, http};
+use super::events::webhook;
 use super::scene::{CLOCKS_DIFFER, Fate, Scene};
 use super::world::{World, context};
 
@@ -30,7 +31,7 @@ const BATCH_VISIBILITY: Duration = Duration::from_secs(5400);
 const MOST_RECEIVES: u32 = 1000;
 
 /// After the deadline and this time, a look at a batch that is still open sends it another ticket.
-const CLEANUP: Duration = Duration::from_secs(3600);
+pub(super) const CLEANUP: Duration = Duration::from_secs(3600);
 
 /// How many steps of disorder a world of files has.
 const FILE_STEPS: usize = 150;
@@ -210,6 +211,7 @@ impl<'a> World<'a> {
                     if fate == Fate::Late {
                         self.steer_meanwhile().await;
                     }
+                    self.retry_untold().await;
                 }
             }
         }
@@ -282,7 +284,8 @@ impl<'a> World<'a> {
             jobs.push(job);
         }
         let on_bad_line = if refuses { "refuse" } else { "skip" };
-        let body = json!({ "input": { "format": format }, "on_bad_line": on_bad_line });
+        let webhook = webhook(&batch.to_string(), true);
+        let body = json!({ "input": { "format": format }, "on_bad_line": on_bad_line, "webhook": webhook });
         let request = self.request("/batches", None, Some(&key), &body);
         let names = jobs.iter().map(ToString::to_string).collect();
         self.scene().files.batches.insert(batch.to_string(), FileLedger { jobs: names, ..FileLedger::default() });
@@ -354,7 +357,7 @@ impl<'a> World<'a> {
             }
         };
         self.scene().fault("batch from a file steered");
-        self.act(Role::Steersman { jobs: Vec::new(), action }, work).await;
+        self.act(Role::Steersman { jobs: Vec::new(), action, batch: Some(batch) }, work).await;
     }
 
     /// A batch that is being admitted and should be canceled, or one that has ended and should be retried.
@@ -413,6 +416,7 @@ impl<'a> World<'a> {
             if lost {
                 let batch = message.batch().unwrap_or_default();
                 scene.queue[ticket] = None;
+                scene.events.lost.extend(batch.parse::<BatchId>());
                 if let Some(batch) = scene.files.batches.get_mut(&batch) {
                     batch.lost_ticket = true;
                 }
@@ -479,6 +483,8 @@ impl<'a> World<'a> {
             self.release_all().await;
             self.work_off(1).await;
         }
+        self.look_at_untold_batches().await;
+        self.check_told(&self.unanswered);
     }
 
     async fn record(&self, id: BatchId) -> Option<FileBatch> {

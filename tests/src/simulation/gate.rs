@@ -18,6 +18,7 @@ use shared::{JobId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actors::News;
+use super::events::job_of;
 use super::files::{FileBug, hide_cancellation, shrink_parts};
 use super::scene::{CLOCKS_DIFFER, Fate, Scene, answer};
 use super::versions::{NEWER, Version};
@@ -114,6 +115,23 @@ impl Gate {
     ) -> Result<HttpResponse, ConnectorError> {
         let _turn = self.turn.lock().await;
         let actor = self.actor.load(Ordering::Relaxed);
+        let Some(request) = self.meddle(actor, inner, request) else {
+            return Ok(answer(200, &json!({ "MessageId": "m" })));
+        };
+        let held = self.held_until(actor, &request);
+        let response = self.pass_one(actor, inner, request).await?;
+        if let Some((inner, held)) = held {
+            self.pass_one(actor, &inner, held).await?;
+        }
+        Ok(response)
+    }
+
+    async fn pass_one(
+        &self,
+        actor: usize,
+        inner: &SharedHttpConnector,
+        request: HttpRequest,
+    ) -> Result<HttpResponse, ConnectorError> {
         let mut fate = self.ask(actor).await;
         let to_model = request.uri().contains("/model/");
         // After its work, a message belongs to the delivery, and a panic there ends the invocation.
@@ -125,9 +143,17 @@ impl Gate {
         if fate == Fate::Late && (to_model || request.method() == "GET" || request.method() == "HEAD") {
             fate = Fate::AnswerLost;
         }
+        let event = self.event(&request);
+        // A world has few events, so their senders die more often.
+        if fate == Fate::Made && event.is_some() && self.scene().chance(0.1) {
+            self.scene().fault("crash before an event");
+            fate = Fate::CrashBefore;
+        }
+        let interrupted = event.filter(|_| fate != Fate::Made).and_then(job_of);
         {
             let mut scene = self.scene();
             scene.tally.calls += 1;
+            scene.events.interrupted = interrupted;
             let call = format!("{actor}: {fate:?}: {} {}", request.method(), name(&request));
             scene.history.push(call);
         }
@@ -197,6 +223,7 @@ impl Gate {
             return Ok(answer(200, &json!({ "Successful": sent, "Failed": [] })));
         }
         match operation {
+            "SendMessage" if self.event(&request).is_some() => Ok(self.scene().queue_event(actor, &body)),
             "SendMessage" => Ok(self.scene().send(self.version, &body)),
             "SendMessageBatch" => Ok(self.scene().send_batch(self.version, &body)),
             "ChangeMessageVisibility" => Ok(self.scene().hide(&body)),
@@ -224,10 +251,11 @@ impl Gate {
         }
     }
 
-    /// Observes what is stored.
-    fn stored(&self, actor: usize, item: Value) {
+    /// Observes what is stored, and whether this is another version of a job.
+    fn stored(&self, actor: usize, item: Value, is_version: bool) {
         let mut scene = self.scene();
-        if let Some(job) = item["pk"]["S"].as_str().and_then(|pk| pk.strip_prefix("JOB#")) {
+        let job = item["pk"]["S"].as_str().and_then(|pk| pk.strip_prefix("JOB#"));
+        if let Some(job) = job.filter(|_| is_version) {
             let job = job.to_owned();
             let newer = |item: &Value| item.get(NEWER).is_some();
             let before = scene.versions.get(&format!("JOB#{job}")).is_some_and(|(_, now, _)| newer(now));
@@ -239,6 +267,7 @@ impl Gate {
         if let Some(batch) = item["pk"]["S"].as_str().and_then(|pk| pk.strip_prefix("BATCH#")) {
             scene.batch_written(actor, batch, &item);
         }
+        scene.end_written(&item);
         scene.stored(item);
     }
 
@@ -261,7 +290,7 @@ impl Gate {
         replace_body(&mut request, &body);
         let response = inner.call(request).await?;
         if response.status().is_success() {
-            self.stored(actor, body["Item"].take());
+            self.stored(actor, body["Item"].take(), true);
         }
         Ok(response)
     }
@@ -295,6 +324,7 @@ impl Gate {
             (Some(Bug::ClaimWithoutCondition), Some(Status::Running))
             | (Some(Bug::FinishWithoutCondition), Some(Status::Succeeded | Status::Failed))
             | (Some(Bug::CancelWithoutCondition), Some(Status::Canceled)) => strip_condition(&mut request, &mut body),
+            (Some(Bug::EventBeforeEnd), Some(status)) => self.scene().queue_too_early(actor, &body["Key"], status),
             _ => {}
         }
         self.version.update(&mut body);
@@ -307,7 +337,7 @@ impl Gate {
         replace_body(&mut request, &body);
         let response = inner.call(request).await?;
         if response.status().is_success() {
-            self.stored(actor, body_of(response.body())["Attributes"].take());
+            self.stored(actor, body_of(response.body())["Attributes"].take(), status.is_some());
         } else if self.scene().has_file_bug(actor, FileBug::CancellationOverlooked) {
             let mut failed = body_of(response.body());
             hide_cancellation(&mut failed["Item"]);

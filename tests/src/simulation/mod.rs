@@ -10,6 +10,7 @@
 
 mod actors;
 mod bulk;
+mod events;
 mod files;
 mod gate;
 mod model;
@@ -100,6 +101,14 @@ pub enum Bug {
     PageWithoutEnd,
     /// A problem repeats all of the request.
     FaultsToldWhole,
+    /// The event of a job's end is queued before the end is written.
+    EventBeforeEnd,
+    /// A job's record says that its event was queued before it is.
+    MarkBeforeEvent,
+    /// The ticket of a job or a batch is deleted before its event is queued.
+    TicketBeforeEvent,
+    /// A job is retried whose last event was not queued.
+    RetryTellsNothing,
 }
 
 impl Bug {
@@ -128,6 +137,10 @@ impl Bug {
         Self::LeaseWithoutMargin,
         Self::PageWithoutEnd,
         Self::FaultsToldWhole,
+        Self::EventBeforeEnd,
+        Self::MarkBeforeEvent,
+        Self::TicketBeforeEvent,
+        Self::RetryTellsNothing,
     ];
 }
 
@@ -142,6 +155,8 @@ pub struct Tally {
     pub calls: usize,
     /// Pictures painted.
     pub pictures: usize,
+    /// Events queued for webhooks.
+    pub events: usize,
     /// The faults, by kind.
     pub faults: BTreeMap<&'static str, usize>,
 }
@@ -153,6 +168,7 @@ impl Tally {
         self.jobs += other.jobs;
         self.calls += other.calls;
         self.pictures += other.pictures;
+        self.events += other.events;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
@@ -161,8 +177,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { worlds, jobs, calls, pictures, faults } = self;
-        write!(f, "{worlds} worlds, {jobs} jobs, {calls} calls, {pictures} pictures; faults: ")?;
+        let Self { worlds, jobs, calls, pictures, events, faults } = self;
+        write!(f, "{worlds} worlds, {jobs} jobs, {calls} calls, {pictures} pictures, {events} events; faults: ")?;
         let faults: Vec<_> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         f.write_str(&faults.join(", "))
     }

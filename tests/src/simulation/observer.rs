@@ -52,7 +52,7 @@ impl World<'_> {
         match self.pick(4) {
             0 if !batches.is_empty() => {
                 let (id, jobs) = batches[self.pick(batches.len())].clone();
-                self.look_at(What::Batch(jobs), "/batches/{id}", Some(id.to_string())).await;
+                self.look_at_batch(id, jobs).await;
             }
             1 => {
                 let of_batch = if batches.is_empty() { None } else { batches.get(self.pick(batches.len() + 1)) };
@@ -68,6 +68,11 @@ impl World<'_> {
     /// An observer reads a job.
     pub(super) async fn look(&mut self, id: JobId) {
         self.look_at(What::Job(id), "/jobs/{id}", Some(id.to_string())).await;
+    }
+
+    /// An observer reads a batch whose jobs are these.
+    pub(super) async fn look_at_batch(&mut self, id: BatchId, jobs: Vec<JobId>) {
+        self.look_at(What::Batch(jobs), "/batches/{id}", Some(id.to_string())).await;
     }
 
     /// Somebody looks at a batch from a file.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use shared::job::Status;
 use shared::{Clock, Timestamp};
 
+use super::events::SeenEvents;
 use super::files::SeenFiles;
 use super::gate::Late;
 use super::versions::Version;
@@ -147,6 +148,8 @@ pub(super) struct Scene {
     pub(super) retried: BTreeMap<String, Timestamp>,
     /// What was seen of batches from files.
     pub(super) files: SeenFiles,
+    /// What was seen of events.
+    pub(super) events: SeenEvents,
     /// Pictures that an actor has received and not stored yet.
     pub(super) in_hand: BTreeMap<usize, String>,
     pub(super) prompts: BTreeMap<String, String>,

@@ -26,6 +26,7 @@ const FORMER: &[&str] = &[
     "error",
     "last_error",
     "retry_key",
+    "told_for",
 ];
 
 /// An attribute that only a newer version knows.

@@ -12,16 +12,20 @@ use serde_json::{Value, json};
 use shared::aws::Files;
 use shared::image::Variant;
 use shared::job::{ErrorCode, Status};
-use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp};
+use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp, event};
 use tokio::sync::mpsc;
 
 use super::actors::{Actor, News, Outcome, Process, Role, http};
+use super::events::{SeenEvents, webhook};
 use super::files::{BATCH_INVOCATION, FileOrder, SeenFiles};
 use super::scene::{CLOCKS_DIFFER, Fate, Ledger, Message, Scene};
 use super::{Bug, DAY, INVOCATION, RETENTION, Tally, Universe, VISIBILITY};
 
 /// After this many deliveries a world counts as one that never ends.
 const MOST_DELIVERIES: usize = 100_000;
+
+/// After this time, a reader tells the end of a job that nobody else has told.
+const TIME_TO_TELL: Duration = Duration::from_secs(60);
 
 pub(super) struct World<'a> {
     pub(super) universe: &'a Universe,
@@ -62,6 +66,7 @@ impl<'a> World<'a> {
         let now = universe.clock.now();
         universe.clock.advance(now.whole_secs().since(now));
         let (sender, news) = mpsc::unbounded_channel();
+        let queue = universe.stack.ready().webhook_queue_url.clone();
         let scene = Scene {
             random: fastrand::Rng::with_seed(seed),
             clock: universe.clock.clone(),
@@ -81,6 +86,7 @@ impl<'a> World<'a> {
             ended: BTreeMap::new(),
             retried: BTreeMap::new(),
             files: SeenFiles::default(),
+            events: SeenEvents::of(queue.expect("it sends webhooks")),
             in_hand: BTreeMap::new(),
             prompts: BTreeMap::new(),
             violations: Vec::new(),
@@ -143,6 +149,7 @@ impl<'a> World<'a> {
                     if fate == Fate::Late {
                         self.steer_meanwhile().await;
                     }
+                    self.retry_untold().await;
                 }
             }
         }
@@ -227,6 +234,8 @@ impl<'a> World<'a> {
             }
         }
         self.work_off(1).await;
+        self.look_at_untold_batches().await;
+        self.check_told(&self.unanswered);
         self.read_lists().await;
         self.release_all().await;
     }
@@ -249,10 +258,11 @@ impl<'a> World<'a> {
         let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
         for id in self.jobs() {
             let mut job = table.get(id).await.expect("the table answers");
-            if let Some(left) = job.as_ref().filter(|job| self.unanswered.contains(&id) && job.finished_at().is_none())
-            {
+            let is_left = |job: &&Job| job.finished_at().is_none() || event::of_job(job).is_some();
+            if let Some(left) = job.as_ref().filter(is_left).filter(|_| self.unanswered.contains(&id)) {
                 // The reader's clock may be slow.
-                self.advance(left.deadline_at.since(self.universe.clock.now()) + CLOCKS_DIFFER).await;
+                let late = left.finished_at().map_or(left.deadline_at, |end| end + TIME_TO_TELL);
+                self.advance(late.since(self.universe.clock.now()) + CLOCKS_DIFFER).await;
                 self.look(id).await;
                 self.release_all().await;
                 job = table.get(id).await.expect("the table answers");
@@ -285,6 +295,7 @@ impl<'a> World<'a> {
                 }
             }
         }
+        self.check_events().await;
     }
 
     /// Checks what was observed of a job against the rules, and its record against what was observed.
@@ -369,8 +380,13 @@ impl<'a> World<'a> {
             let poster = job.to_string().ends_with(['0', '3', '6', '9', 'c', 'f']).then(|| json!({ "title": "Heist" }));
             prompts.push(json!({ "prompt": prompt, "poster": poster }));
         }
-        let (path, body) =
-            if batch.is_some() { ("/batches", json!({ "jobs": prompts })) } else { ("/jobs", prompts.remove(0)) };
+        let (path, id, mut body) = match batch {
+            Some(id) => ("/batches", id.to_string(), json!({ "jobs": prompts })),
+            None => ("/jobs", jobs[0].to_string(), prompts.remove(0)),
+        };
+        if !self.scene().calm {
+            body["webhook"] = webhook(&id, batch.is_some());
+        }
         let request = self.request(path, None, Some(&key), &body);
         self.orders.push(Ordered { batch, jobs, request, accepted: false });
         self.submit(self.orders.len() - 1).await;
@@ -404,12 +420,16 @@ impl<'a> World<'a> {
     pub(super) async fn steer_meanwhile(&mut self) {
         let file = self.scene().late.last().and_then(super::gate::Late::file);
         if let Some((job, deleted)) = file {
-            let action = if deleted { "/jobs/{id}/retry" } else { "/jobs/{id}/cancel" };
-            let actor = self.next_actor;
-            self.steer_this(vec![job], action, job.to_string()).await;
-            while self.actors.get(&actor).is_some_and(|actor| actor.waiting.is_some()) {
-                self.release_one(actor, Fate::Made).await;
-            }
+            self.steer_at_once(job, if deleted { "/jobs/{id}/retry" } else { "/jobs/{id}/cancel" }).await;
+        }
+    }
+
+    /// The owner of a job cancels or retries it, without faults.
+    pub(super) async fn steer_at_once(&mut self, job: JobId, action: &'static str) {
+        let actor = self.next_actor;
+        self.steer_this(vec![job], action, job.to_string()).await;
+        while self.actors.get(&actor).is_some_and(|actor| actor.waiting.is_some()) {
+            self.release_one(actor, Fate::Made).await;
         }
     }
 
@@ -424,6 +444,7 @@ impl<'a> World<'a> {
     }
 
     pub(super) async fn steer_this(&mut self, jobs: Vec<JobId>, action: &'static str, id: String) {
+        let batch = if action.starts_with("/batches") { id.parse().ok() } else { None };
         if action == "/jobs/{id}/retry" {
             self.scene().files.asked.insert(id.clone());
         }
@@ -436,7 +457,11 @@ impl<'a> World<'a> {
                 http(status::handle(&apps.status, event).await)
             }
         };
-        self.act(Role::Steersman { jobs, action }, work).await;
+        if action.ends_with("retry") {
+            let actor = self.next_actor;
+            self.scene().events.retrying.insert(actor);
+        }
+        self.act(Role::Steersman { jobs, action, batch }, work).await;
     }
 
     /// Delivers one or two tickets, possibly before they are visible, to a worker or to the dead-letter function.
@@ -570,8 +595,8 @@ impl<'a> World<'a> {
         let secs = match kind {
             0..11 => self.pick(10),
             // A worker still works while another one's clock says that its lease is over.
-            11..13 => INVOCATION.as_secs() as usize - 1 - self.pick(3),
-            13..18 => 97 + self.pick(600),
+            11..14 => INVOCATION.as_secs() as usize - 1 - self.pick(3),
+            14..18 => 97 + self.pick(600),
             _ => 7_200,
         };
         self.advance(Duration::from_secs(secs as u64)).await;
@@ -596,7 +621,7 @@ impl<'a> World<'a> {
                 self.bury(id);
             }
         }
-        if (11..13).contains(&kind) {
+        if (11..14).contains(&kind) {
             self.deliver_to_another().await;
         }
     }
