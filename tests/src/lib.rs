@@ -11,5 +11,6 @@ pub mod restart;
 pub mod runtime_api;
 pub mod simulation;
 pub mod soak;
+pub mod told;
 pub mod volume;
 pub mod wire;

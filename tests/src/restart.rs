@@ -299,7 +299,7 @@ fn moments(plan: &Plan) -> Vec<Moment> {
     moments
 }
 
-fn batch(jobs: usize) -> Value {
+pub(crate) fn batch(jobs: usize) -> Value {
     json!({ "jobs": (0..jobs).map(|number| json!({ "prompt": prompt(number) })).collect::<Vec<_>>() })
 }
 
@@ -382,7 +382,7 @@ impl Model {
     }
 
     /// Resolves when this many paintings have begun.
-    async fn begins(&self, paintings: usize) {
+    pub(crate) async fn begins(&self, paintings: usize) {
         let mut begun = self.begun.clone();
         let reached = begun.wait_for(|&begun| begun >= paintings);
         let reached = timeout(PATIENCE, reached).await;
@@ -411,6 +411,8 @@ pub(crate) struct Local {
     model: String,
     /// The parameters of the template, each as `NAME=VALUE`.
     parameters: Vec<String>,
+    /// Further arguments.
+    flags: Vec<&'static str>,
     http: Client,
     slowest_start: Duration,
 }
@@ -435,6 +437,7 @@ impl Local {
             directory: directory.to_owned(),
             model: model.address.clone(),
             parameters: vec![format!("MaxAttempts={MAX_ATTEMPTS}")],
+            flags: Vec::new(),
             http: Client::new(),
             slowest_start: Duration::ZERO,
         }
@@ -443,6 +446,12 @@ impl Local {
     /// The same with another parameter of the template.
     pub(crate) fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.parameters.push(format!("{name}={value}"));
+        self
+    }
+
+    /// The same, which accepts webhooks to this machine.
+    pub(crate) fn with_webhooks_to_loopback(mut self) -> Self {
+        self.flags.push("--webhooks-to-loopback");
         self
     }
 
@@ -459,6 +468,7 @@ impl Local {
         let _ = std::fs::remove_file(self.ready_file());
         let process = Command::new(&self.binary)
             .args(["--port", "0", "--bedrock", "aws"])
+            .args(&self.flags)
             .args(self.parameters.iter().flat_map(|parameter| ["--parameter", parameter]))
             .args([Path::new("--data"), &self.data(), Path::new("--ready-file"), &self.ready_file()])
             .env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", &self.model)
@@ -491,7 +501,7 @@ impl Local {
     }
 
     /// Submits the batch, which is the same each time.
-    async fn submit(&self, ready: &Ready, body: &Value) -> Accepted {
+    pub(crate) async fn submit(&self, ready: &Ready, body: &Value) -> Accepted {
         let post = || self.http.post(format!("{}/batches", ready.api)).header("Idempotency-Key", KEY).json(body);
         let batch: BatchView = answer(post, StatusCode::ACCEPTED).await;
         Accepted { batch: batch.id, jobs: batch.jobs.unwrap_or_default().into_iter().map(|job| job.id).collect() }
@@ -581,7 +591,11 @@ impl Local {
         }
     }
 
-    async fn get<T: DeserializeOwned>(&self, url: &str) -> T {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, url: &str, body: &Value) -> T {
+        answer(|| self.http.post(url).json(body), StatusCode::ACCEPTED).await
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, url: &str) -> T {
         answer(|| self.http.get(url), StatusCode::OK).await
     }
 }

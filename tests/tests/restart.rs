@@ -8,6 +8,7 @@ use shared::api::BatchView;
 use shared::batch::BatchStatus;
 use tests::pipeline::Pipeline;
 use tests::restart::{FilePlan, Plan, restart, restart_with_file};
+use tests::told::{ToldPlan, tell};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stack_that_is_killed_twenty_times_loses_no_job_and_paints_none_twice_without_need() {
@@ -24,6 +25,15 @@ async fn a_stack_that_is_killed_over_a_file_paints_each_line_and_writes_its_resu
     let plan = FilePlan { lines: 150, latency: Duration::from_millis(20), patience: Duration::from_secs(120) };
     let report = restart_with_file(plan).await;
     assert!(report.audit.is_good() && report.results == 150, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_that_is_killed_while_its_receiver_is_down_delivers_every_event() {
+    // Ten minutes: `cargo run -p tests --bin soak -- --webhooks --down 10m --jobs 1000 --latency 50`.
+    let (latency, down) = (Duration::from_millis(20), Duration::from_secs(2));
+    let report = tell(ToldPlan { jobs: 100, latency, down, replays: true, patience: Duration::from_secs(60) }).await;
+    assert!(report.is_good(), "{report}");
+    assert!(report.refused > 0, "the receiver was never down: {report}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use local::bedrock::{Behavior, Faults};
 use tests::restart::{Plan, restart};
 use tests::simulation::{Ailment, Universe};
 use tests::soak::{Load, soak};
+use tests::told::{ToldPlan, tell};
 use tests::volume::{Plan as Volume, volume};
 
 /// Puts the pipeline under load on this machine and checks every job afterwards. Ends with an error if a job was lost or
@@ -63,6 +64,14 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["kills", "outage"])]
     file: bool,
 
+    /// Instead of load with faults, have a batch send every event to a receiver that is down, and kill the local stack meanwhile
+    #[arg(long, conflicts_with_all = ["kills", "outage", "file"])]
+    webhooks: bool,
+
+    /// How long the receiver is down
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10m", requires = "webhooks")]
+    down: Duration,
+
     /// The seed of the moments of the kills [default: a random one]
     #[arg(long, requires = "kills")]
     seed: Option<u64>,
@@ -103,7 +112,7 @@ fn build_programs() {
 #[tokio::main]
 async fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::parse();
-    if arguments.file || arguments.kills.is_some() {
+    if arguments.file || arguments.webhooks || arguments.kills.is_some() {
         build_programs();
     }
     let latency = Duration::from_millis(arguments.latency);
@@ -113,6 +122,13 @@ async fn main() -> std::io::Result<ExitCode> {
                 Volume { jobs: arguments.jobs, kills: 3, latency, busy: 0.01, patience: Duration::from_secs(3600) };
             let report = volume(plan).await;
             (report.to_string(), report.audit.is_good())
+        }
+        _ if arguments.webhooks => {
+            // The fourth try comes half an hour after the third.
+            let patience = Duration::from_secs(3600);
+            let report =
+                tell(ToldPlan { jobs: arguments.jobs, latency, down: arguments.down, replays: false, patience }).await;
+            (report.to_string(), report.is_good())
         }
         (_, Some(lasts)) => {
             let universe = Universe::with_attempts(3).await;
