@@ -25,6 +25,10 @@ pub const SCHEDULE: [Duration; 7] = [
     Duration::from_secs(12 * 3600),
 ];
 
+/// How long after it is due a delivery is tried at the latest, unless its message is lost: the visibility timeout of the
+/// queue.
+const TIME_TO_TRY: Duration = Duration::from_secs(180);
+
 /// How long a delivery's record is kept after its event.
 pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
 
@@ -325,19 +329,27 @@ impl Delivery {
         (self, wait)
     }
 
+    /// Whether its message is about to be tried, so that a replay has nothing to do.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let since = self.next_try_at.filter(|&at| at <= now).map(|at| now.since(at));
+        self.status == DeliveryStatus::Pending && since.is_some_and(|since| since < TIME_TO_TRY)
+    }
+
     /// The delivery in its next round, which begins at `now`; `None` if a request with this key has replayed it before.
-    /// A pending one stays in its round, as its message may be lost.
     pub fn replayed(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Option<Self> {
-        let digest = key.map(IdempotencyKey::digest);
-        if digest.as_ref().is_some_and(|digest| self.replay_keys.contains(digest)) {
-            return None;
+        let is_repeated = key.is_some_and(|key| self.replay_keys.contains(&key.digest()));
+        (!is_repeated).then(|| self.in_round(self.round + 1, key, now))
+    }
+
+    /// The delivery after a request with this key has sent the message of a round, in which it may be already.
+    pub fn in_round(&self, round: u32, key: Option<&IdempotencyKey>, now: Timestamp) -> Self {
+        let mut next = Self { fence: self.fence + 1, ..self.clone() };
+        next.replay_keys.extend(key.map(IdempotencyKey::digest));
+        next.replay_keys.drain(..next.replay_keys.len().saturating_sub(MAX_KEYS));
+        if round > self.round {
+            (next.round, next.status, next.next_try_at) = (round, DeliveryStatus::Pending, Some(now));
         }
-        let mut replay_keys = self.replay_keys.clone();
-        replay_keys.extend(digest);
-        replay_keys.drain(..replay_keys.len().saturating_sub(MAX_KEYS));
-        let round = if self.status == DeliveryStatus::Pending { self.round } else { self.round + 1 };
-        let (fence, status) = (self.fence + 1, DeliveryStatus::Pending);
-        Some(Self { fence, round, status, next_try_at: Some(now), replay_keys, ..self.clone() })
+        next
     }
 
     /// The message that asks for the delivery.
@@ -406,7 +418,16 @@ mod tests {
         let (again, wait) = again.tried(Try { round: 1, ..answered(503) });
         assert_eq!((again.status, wait), (DeliveryStatus::Pending, Some(SCHEDULE[0])));
         let round = again.replayed(None, Timestamp::from_ms(0)).expect("no key").round;
-        assert_eq!(round, 1, "its message may be lost");
+        assert_eq!(round, 2, "a pending one begins again too");
+    }
+
+    #[test]
+    fn a_delivery_is_due_until_its_message_must_be_lost() {
+        let (now, second) = (Timestamp::from_ms(1_795_500_003_000), Duration::from_secs(1));
+        let replayed = Delivery::new(&message()).replayed(None, now).expect("no key");
+        assert!(replayed.is_due(now) && replayed.is_due(now + TIME_TO_TRY - second));
+        assert!(!replayed.is_due(now - second) && !replayed.is_due(now + TIME_TO_TRY));
+        assert!(!replayed.tried(Try { round: 1, ..answered(200) }).0.is_due(now));
     }
 
     #[test]

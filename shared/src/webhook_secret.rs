@@ -208,6 +208,9 @@ mod tests {
         assert_eq!(verify(ID, "1614265330", &signatures, b"{}", now), Err(Unverified::WrongSignature));
         assert_eq!(verify(ID, "1614265330", "v1,", BODY, now), Err(Unverified::WrongSignature));
         assert_eq!(verify(ID, "soon", &signatures, BODY, now), Err(Unverified::NoTimestamp));
+        for extreme in ["-9223372036854775808", "9223372036854775807"] {
+            assert_eq!(verify(ID, extreme, &signatures, BODY, now), Err(Unverified::WrongTime));
+        }
         let late = now + TOLERANCE + Duration::from_secs(1);
         assert_eq!(verify(ID, "1614265330", &signatures, BODY, late), Err(Unverified::WrongTime));
     }

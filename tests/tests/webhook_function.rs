@@ -516,7 +516,7 @@ async fn a_replay_sends_a_delivery_again_with_the_same_id() {
     assert!(wait <= SCHEDULE[0], "a new round begins with the shortest wait: {wait:?}");
     receiver.replies(Reply::status(200));
     let fourth = replay(&pipeline, &first).await;
-    assert_eq!((fourth.round, hand(&app, &[&fourth]).await.len()), (2, 0), "a pending one need not wait");
+    assert_eq!((fourth.round, hand(&app, &[&fourth]).await.len()), (3, 0), "a pending one need not wait");
     pipeline.stop().await;
 }
 
@@ -635,6 +635,9 @@ async fn a_receiver_that_hangs_delays_no_other_and_is_then_left_alone() {
     assert_eq!(hanging.requests().len(), before, "it is left alone for a minute");
     assert_eq!(code(&recorded(&pipeline, &waiting).await), Some("timeout"), "and that is a try");
     assert_eq!(hand(&app, &[&message(&pipeline, &good.url())]).await, [""; 0], "others are not");
+    hanging.replies(Reply::status(200));
+    let of_other = DeliveryMessage { owner: Owner::new("bob"), ..message(&pipeline, &hanging.url()) };
+    assert_eq!(hand(&app, &[&of_other]).await, [""; 0], "nor is it for another owner");
     pipeline.stop().await;
 }
 

@@ -122,6 +122,9 @@ async fn a_list_has_every_delivery_that_matches_once_newest_first() {
         assert_eq!(log.save(delivery).await.expect("the table answers"), SavedDelivery::MovedOn);
     }
     let now = start + 60 * MINUTE;
+    let of_other = DeliveryFilter { range: DeliveryRange::Of(one), status: None };
+    let listed = log.list(&Owner::new("somebody else"), of_other, 1, None, now).await.expect("the table answers");
+    assert!(listed.0.is_empty() && listed.1.is_none(), "nobody else learns that there are any");
     let between = |from: u32, to: u32| DeliveryRange::Between(start + MINUTE * from, start + MINUTE * to);
     let (failed, pending) = (Some(DeliveryStatus::Failed), Some(DeliveryStatus::Pending));
     for (range, status, count) in [
@@ -227,8 +230,8 @@ async fn the_log_shows_each_delivery_with_its_tries() {
 #[tokio::test]
 async fn a_replay_begins_a_round_and_sends_the_same_event_again() {
     let pipeline = Pipeline::without_event_sources().await;
-    for (status, round) in [(410, 1), (200, 1), (503, 0)] {
-        let before = stored(&pipeline, status, MINUTE).await;
+    for (status, round) in [(410, 1), (200, 1), (503, 1)] {
+        let before = stored(&pipeline, status, 5 * MINUTE).await;
         let replayed = replay(&pipeline, before.id, None).await;
         assert_eq!(replayed.status(), StatusCode::ACCEPTED, "{status}");
         let location = replayed.headers()[LOCATION].to_str().expect("text").to_owned();
@@ -240,9 +243,12 @@ async fn a_replay_begins_a_round_and_sends_the_same_event_again() {
         let record = log(&pipeline).get(before.id).await.expect("the table answers").expect("the record");
         assert_eq!((record.round, record.status), (round, DeliveryStatus::Pending), "{status}");
 
-        // Its message may have been lost, so the same round is sent again.
-        assert_eq!(replay(&pipeline, before.id, None).await.status(), StatusCode::ACCEPTED);
-        assert_eq!(messages(&pipeline).await.iter().map(|sent| sent.round).collect::<Vec<_>>(), [round], "{status}");
+        // It is about to be tried, unless its message was lost.
+        for (time, rounds) in [(Duration::ZERO, &[][..]), (3 * MINUTE, &[round + 1])] {
+            pipeline.clock.advance(time);
+            assert_eq!(replay(&pipeline, before.id, None).await.status(), StatusCode::ACCEPTED);
+            assert_eq!(messages(&pipeline).await.iter().map(|sent| sent.round).collect::<Vec<_>>(), rounds, "{status}");
+        }
     }
     pipeline.stop().await;
 }
@@ -289,7 +295,7 @@ async fn a_replay_whose_message_is_not_sent_is_completed_by_the_repeated_request
 #[tokio::test]
 async fn a_replay_that_meets_a_try_still_takes_effect() {
     let pipeline = Pipeline::without_event_sources().await;
-    let before = stored(&pipeline, 503, MINUTE).await;
+    let before = stored(&pipeline, 503, 5 * MINUTE).await;
     let event = post("/deliveries/{id}/replay", Some(before.id.to_string()), None, &Value::Null);
     let is_write = |call: &tests::interceptor::Call<'_>| call.operation == "PutItem";
     let work = async |apps: &local::Apps| status::handle(&apps.status, event).await.expect("an answer");
@@ -333,8 +339,10 @@ async fn a_replay_of_a_time_span_sends_what_failed_in_it() {
     let delivered = json!({ "since": now - 60 * MINUTE, "status": "delivered" });
     assert_eq!(all(&delivered, Some("b")).await.len(), 7);
     let pending = json!({ "since": now - 60 * MINUTE, "status": "pending" });
+    pipeline.clock.advance(3 * MINUTE);
     let again = all(&pending, None).await;
-    assert_eq!((again.len(), again.iter().filter(|(_, round)| *round == 1).count()), (21, 14), "no new round");
+    assert_eq!((again.len(), again.iter().filter(|(_, round)| *round == 2).count()), (21, 14), "all begin again");
+    assert_eq!(all(&pending, None).await, [], "they are about to be tried");
     assert_eq!(all(&json!({ "since": now + MINUTE }), None).await, []);
 
     for (body, code) in [

@@ -347,7 +347,7 @@ async fn get_delivery(app: &App, webhooks: &Webhooks, request: &Request, owner: 
 async fn replay_delivery(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
-    let Replayed { delivery, repeated } =
+    let Replayed { delivery, repeated, .. } =
         replay_deliveries::replay(app, webhooks, owner, request.id()?, key.as_ref()).await?;
     let view = DeliveryView::new(&delivery, &request.base_url());
     Ok(Answer::json(202, &view).header(header::LOCATION, &view.links.this).repeated(repeated))

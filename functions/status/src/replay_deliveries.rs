@@ -8,7 +8,7 @@ use shared::api::ReplayedView;
 use shared::aws::gateway::log_failure;
 use shared::aws::{DeliveryFilter, DeliveryRange, SavedDelivery, ServiceError};
 use shared::caller::IdempotencyKey;
-use shared::delivery::{Delivery, DeliveryId, DeliveryStatus};
+use shared::delivery::{Delivery, DeliveryId};
 use shared::replay::ReplayRequest;
 use shared::{Owner, Problem};
 
@@ -27,6 +27,8 @@ pub(crate) struct Replayed {
     pub(crate) delivery: Delivery,
     /// Whether an earlier request with the same key has replayed it.
     pub(crate) repeated: bool,
+    /// Whether its message was sent.
+    sent: bool,
 }
 
 /// Replays the owner's delivery.
@@ -43,32 +45,30 @@ pub(crate) async fn replay(
     replayed.ok_or(Problem::NotFound)
 }
 
-/// Records that a delivery begins a new round, and sends its message. `None` if its record was deleted.
+/// Sends the message of a new round, and then records the round: after a crash between the two, the function `webhook`
+/// does that. `None` if the record was deleted.
 ///
-/// A crash between the two leaves a pending delivery without a message. The repeated request sends it.
+/// A delivery that is about to be tried is not sent again, so that nobody can fill the queue with messages of one.
 async fn send_again(
     app: &App,
     webhooks: &Webhooks,
-    mut delivery: Delivery,
+    delivery: Delivery,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<Replayed>, ServiceError> {
+    let now = app.clock.now();
+    let Some(mut next) = delivery.replayed(key, now) else {
+        return Ok(Some(Replayed { delivery, repeated: true, sent: false }));
+    };
+    if delivery.is_due(now) {
+        return Ok(Some(Replayed { delivery, repeated: false, sent: false }));
+    }
+    webhooks.queue.send_delivery(&next.message()).await?;
     // Each iteration means that somebody else changed the delivery, so the loop ends.
-    while let Some(next) = delivery.replayed(key, app.clock.now()) {
-        match webhooks.log.save(&next).await? {
-            SavedDelivery::Stored => {
-                webhooks.queue.send_delivery(&next.message()).await?;
-                return Ok(Some(Replayed { delivery: next, repeated: false }));
-            }
-            SavedDelivery::MovedOn => match webhooks.log.get(delivery.id).await? {
-                Some(current) => delivery = current,
-                None => return Ok(None),
-            },
-        }
+    while webhooks.log.save(&next).await? == SavedDelivery::MovedOn {
+        let Some(current) = webhooks.log.get(next.id).await? else { return Ok(None) };
+        next = current.in_round(next.round, key, now);
     }
-    if delivery.status == DeliveryStatus::Pending {
-        webhooks.queue.send_delivery(&delivery.message()).await?;
-    }
-    Ok(Some(Replayed { delivery, repeated: true }))
+    Ok(Some(Replayed { delivery: next, repeated: false, sent: true }))
 }
 
 /// Replays the wanted deliveries of the owner, newest first, and says where to go on if the time was too short.
@@ -102,7 +102,7 @@ pub(crate) async fn replay_all(
             .try_collect()
             .await?;
         let is_complete = sent.len() == count;
-        replayed += sent.into_iter().flatten().filter(|replayed| !replayed.repeated).count();
+        replayed += sent.into_iter().flatten().filter(|replayed| replayed.sent).count();
         // A page that is not complete is listed again. By then, what was sent has another status.
         if is_complete {
             place = next;

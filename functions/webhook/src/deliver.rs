@@ -5,7 +5,7 @@ use std::time::Duration;
 use shared::Timestamp;
 use shared::aws::messages::{Received, Verdict};
 use shared::aws::{SavedDelivery, ServiceError};
-use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, Subject, Try, TryErrorCode};
+use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, KEPT, Subject, Try, TryErrorCode};
 use shared::webhook_secret::SecretNumbers;
 use tokio::time::Instant;
 use tracing::field::display;
@@ -23,6 +23,10 @@ const CLOCK_SKEW: Duration = Duration::from_secs(1);
 /// the same id. So it arrives at least once.
 pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> Result<Verdict, ServiceError> {
     let message = received.message;
+    if message.at + KEPT <= app.clock.now() {
+        tracing::info!(delivery.id = %message.id, "dropped a message whose delivery has expired");
+        return Ok(Verdict::Done);
+    }
     let (deliveries, numbers) =
         tokio::try_join!(app.log.of_subject(message.id.subject), app.log.secret_numbers(&message.owner))?;
     let now = app.clock.now();
@@ -33,14 +37,15 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
             tracing::info!(delivery.id = %message.id, "dropped a message whose delivery has ended or was replayed");
             return Ok(Verdict::Done);
         }
-        Some(stored) => Delivery { round: message.round, status: DeliveryStatus::Pending, ..stored.clone() },
+        Some(stored) => in_round(stored.clone(), message.round),
     };
     // SQS hides no message for longer than twelve hours, and a message may be sent twice.
     let early = delivery.next_try_at.filter(|&at| at > now + CLOCK_SKEW);
     if let Some(at) = early {
         return Ok(Verdict::Again(at.since(now)));
     }
-    let host = host_of(&message);
+    // An owner must not be able to stop the deliveries of another to the same host.
+    let host = format!("{} {}", message.owner.as_str(), host_of(&message));
     let begun = Instant::now();
     let outcome = if has_gone(&deliveries, &message) {
         let gone = error(TryErrorCode::EndpointGone, "The endpoint answered 410 to an earlier event.");
@@ -63,6 +68,14 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
 /// Whether the record says that the message has nothing left to do.
 fn is_over(stored: &Delivery, message: &DeliveryMessage) -> bool {
     stored.round > message.round || (stored.round == message.round && stored.status != DeliveryStatus::Pending)
+}
+
+/// The stored delivery in the round of a message, which a replay sends before it records the round.
+fn in_round(stored: Delivery, round: u32) -> Delivery {
+    if round <= stored.round {
+        return stored;
+    }
+    Delivery { round, status: DeliveryStatus::Pending, next_try_at: None, ..stored }
 }
 
 /// Whether the endpoint's last answer about this subject was that it wants no more events. A replay asks it again, as its
@@ -92,7 +105,7 @@ async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict, 
             let Some(stored) = app.log.get(after.id).await? else { return Ok(Verdict::Done) };
             // Otherwise it was this try that moved it on, and the answer was lost.
             if !stored.tries.contains(&tried) {
-                before = stored;
+                before = in_round(stored, tried.round);
                 continue;
             }
         }

@@ -1,4 +1,4 @@
-//! Which hosts are left alone for a while.
+//! Which hosts are left alone for a while, for each owner.
 //!
 //! An endpoint that does not answer takes the whole timeout of every delivery to it. With a thousand deliveries due, it
 //! would take the time of all invocations. So after a few timeouts in a row an instance sends nothing to that host for a
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// How many timeouts in a row it takes. A few slow answers among many are no reason to leave a host alone.
 const TIMEOUTS: u32 = 3;
 
-/// The hosts that did not answer this instance the last time, each with its port.
+/// The hosts that did not answer this instance the last time, each with its owner and its port.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pauses(Arc<Mutex<HashMap<String, Timeouts>>>);
 

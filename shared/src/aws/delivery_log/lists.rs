@@ -71,6 +71,13 @@ impl DeliveryLog {
             return Ok((Vec::new(), None));
         }
         let (places, next) = self.places(owner, filter, limit, after).await?;
+        // The deliveries of a job or batch have one owner. Another must not learn that there is a next page.
+        let is_of_subject = matches!(filter.range, DeliveryRange::Of(_));
+        if let Some((id, _)) = places.first().filter(|_| is_of_subject)
+            && self.get_owned(*id, owner, now).await?.is_none()
+        {
+            return Ok((Vec::new(), None));
+        }
         let deliveries = stream::iter(places)
             .map(|(id, _)| self.get_owned(id, owner, now))
             .buffered(READS_AT_ONCE)
