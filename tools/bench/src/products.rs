@@ -126,7 +126,7 @@ impl Products {
 }
 
 /// What Lambda and `template.yaml` set, the same for all.
-const VARIABLES: [(&str, &str); 31] = [
+const VARIABLES: [(&str, &str); 32] = [
     ("AWS_REGION", "us-west-2"),
     ("AWS_DEFAULT_REGION", "us-west-2"),
     ("AWS_ACCESS_KEY_ID", "ASIABENCHBENCHBENCH0"),
@@ -159,6 +159,8 @@ const VARIABLES: [(&str, &str); 31] = [
     // Its peers make none either, and the picture of random bytes cannot be decoded.
     ("THUMBNAILS", "false"),
     ("PRICE_PER_IMAGE", "0.04"),
+    // What is measured has none.
+    ("WEBHOOKS", "false"),
 ];
 
 /// How long the session token of a function's role is, about. It is a part of each presigned URL, and so of each record.
