@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use bench::events::{messages, request};
+use bench::runtime_api::Function;
 use serde_json::{Value, json};
 use shared::JobId;
 use shared::delivery::{DeliveryId, TryErrorCode};
 use shared::job::Status;
 use shared::ticket::Ticket;
 use tests::pipeline::Pipeline;
+use tests::receiver::{Receiver, Reply};
 use tests::runtime_api::{command, invoke};
 
 /// The function's environment: the template's variables, credentials, and the URLs of the services.
@@ -138,5 +140,37 @@ async fn the_most_demanding_bodies_fit_in_the_functions_memory() {
         let peak = run.peak.expect("Linux says the memory of a process");
         assert!(peak < 128 << 20, "{} MiB for {body:.80}", peak >> 20);
     }
+    pipeline.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn many_deliveries_leave_the_memory_of_the_function_as_it_is() {
+    const INVOCATIONS: u64 = 60;
+    let pipeline = Pipeline::without_event_sources().await;
+    let receiver = Receiver::start(Reply::status(204)).await;
+    let mut variables = variables(&pipeline, "webhook");
+    variables.insert("WEBHOOKS".to_owned(), "loopback".to_owned());
+    let mut function = Function::start(command("webhook").envs(&variables)).await.expect("the function starts");
+    let mut peaks = Vec::new();
+    for _ in 0..INVOCATIONS {
+        let bodies: Vec<_> = (0..10)
+            .map(|_| {
+                let event = json!({
+                    "v": 1, "id": format!("job_{}_1", JobId::new()), "owner": "alice", "url": receiver.url(),
+                    "type": "job.failed", "at": pipeline.clock.now().ms(), "round": 0,
+                    "payload": format!("{{\"type\":\"{}\"}}", "x".repeat(15_000)),
+                });
+                event.to_string()
+            })
+            .collect();
+        let answer = function.invoke(&messages(&bodies)).await.expect("the function answers").answer;
+        assert_eq!(answer, json!({ "batchItemFailures": [] }));
+        peaks.push(function.process.peak().expect("the system reports it"));
+    }
+    assert_eq!(receiver.requests().len() as u64, 10 * INVOCATIONS);
+    let (early, late) = (peaks[peaks.len() / 4], peaks[peaks.len() - 1]);
+    assert!(late < early + 4_000_000, "from {early} to {late} bytes");
+    function.stop().await.expect("the function ends");
     pipeline.stop().await;
 }
