@@ -324,6 +324,27 @@ async fn a_job_that_is_canceled_before_it_has_a_ticket_is_told_too() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_tells_the_end_of_a_job_that_never_had_a_ticket() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submission = || post("/jobs", None, Some("once"), &json!({ "prompt": "A heist", "webhook": { "url": URL } }));
+    let (_, apps) = pipeline.intercept(|call| match call.operation {
+        "SendMessage" => Action::Refuse,
+        _ => Action::Pass,
+    });
+    let refused = submit::handle(&apps.submit, submission()).await.expect("an answer");
+    assert_eq!(refused.status_code, 503);
+    let (_, jobs) = answer(status::handle(&apps.status, get("/jobs", None)).await.expect("an answer"));
+    let id = jobs["jobs"][0]["id"].as_str().map(str::to_owned);
+    let cancel = post("/jobs/{id}/cancel", id, None, &Value::Null);
+    assert_eq!(status::handle(&apps.status, cancel).await.expect("an answer").status_code, 200);
+    assert_eq!(types(&pipeline).await, [""; 0]);
+    let repeated = submit::handle(&pipeline.stack.apps().submit, submission()).await.expect("an answer");
+    assert_eq!(repeated.status_code, 202);
+    assert_eq!(types(&pipeline).await, ["job.canceled"]);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_webhook_that_the_service_cannot_serve_is_refused() {
     let parameters = BTreeMap::from([("Webhooks".to_owned(), "false".to_owned())]);
     let without = Pipeline::with(Options { parameters, event_sources: false, ..Options::default() }).await;

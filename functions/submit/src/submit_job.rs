@@ -38,10 +38,11 @@ pub(crate) async fn submit(
     Ok(submitted)
 }
 
-/// Sends the job's ticket unless the job has ended.
+/// Sends the job's ticket. If the job has ended, tells its end instead, as it may have ended without a ticket.
 pub(crate) async fn send_ticket(app: &App, job: &Job, trace: Option<String>) -> Result<(), Problem> {
-    match Ticket::for_unfinished(job, trace.as_ref()) {
-        Some(ticket) => app.queue.send(&ticket, &job.owner).await.map_err(log_failure(job.id)),
-        None => Ok(()),
-    }
+    let sent = match Ticket::for_unfinished(job, trace.as_ref()) {
+        Some(ticket) => app.queue.send(&ticket, &job.owner).await,
+        None => app.outbox.tell(job).await,
+    };
+    sent.map_err(log_failure(job.id))
 }
