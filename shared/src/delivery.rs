@@ -346,10 +346,15 @@ impl Delivery {
         let mut next = Self { fence: self.fence + 1, ..self.clone() };
         next.replay_keys.extend(key.map(IdempotencyKey::digest));
         next.replay_keys.drain(..next.replay_keys.len().saturating_sub(MAX_KEYS));
-        if round > self.round {
-            (next.round, next.status, next.next_try_at) = (round, DeliveryStatus::Pending, Some(now));
+        next.moved_to(round, now)
+    }
+
+    /// The delivery in a round that begins at `now`, unless it is there or in a later one.
+    pub fn moved_to(self, round: u32, now: Timestamp) -> Self {
+        if round <= self.round {
+            return self;
         }
-        next
+        Self { round, status: DeliveryStatus::Pending, next_try_at: Some(now), ..self }
     }
 
     /// The message that asks for the delivery.

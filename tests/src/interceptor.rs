@@ -113,6 +113,25 @@ impl Interceptor {
 }
 
 impl Pipeline {
+    /// The functions with `rule` for all calls but those that hide a message. These are not made; the second value has
+    /// their seconds.
+    pub fn intercept_hiding(
+        &self,
+        rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 'static,
+    ) -> (local::Apps, Arc<Mutex<Vec<u64>>>) {
+        let hidden = Arc::new(Mutex::new(Vec::new()));
+        let seen = hidden.clone();
+        let (_, apps) = self.intercept(move |call| match call.operation {
+            "ChangeMessageVisibility" => {
+                let secs = call.json()["VisibilityTimeout"].as_u64().expect("whole seconds");
+                seen.lock().expect("no one panicked").push(secs);
+                Action::Answer(200, "{}".to_owned())
+            }
+            _ => rule(call),
+        });
+        (apps, hidden)
+    }
+
     /// The functions over an [`Interceptor`] with this rule.
     pub fn intercept(&self, rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 'static) -> (Interceptor, local::Apps) {
         let interceptor = Interceptor::new(self, rule);

@@ -122,16 +122,7 @@ async fn hidden(
     jobs: &[JobId],
     rule: impl Fn(&Call<'_>) -> Action + Send + Sync + 'static,
 ) -> Vec<u64> {
-    let hidden = Arc::new(Mutex::new(Vec::new()));
-    let seen = hidden.clone();
-    let (_, apps) = pipeline.intercept(move |call| match call.operation {
-        "ChangeMessageVisibility" => {
-            let secs = call.json()["VisibilityTimeout"].as_u64().expect("whole seconds");
-            seen.lock().expect("no one panicked").push(secs);
-            Action::Answer(200, "{}".to_owned())
-        }
-        _ => rule(call),
-    });
+    let (apps, hidden) = pipeline.intercept_hiding(rule);
     let bodies: Vec<_> = jobs.iter().map(|&job| body(job)).collect();
     let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     let answer = worker::handle(&apps.worker, delivery(&bodies, 1)).await.expect("the worker answers");

@@ -435,16 +435,7 @@ async fn loopback_mode_leads_nowhere_but_to_this_machine() {
 
 /// The functions, and for how many seconds messages were hidden.
 fn hiding(pipeline: &Pipeline) -> (App, Arc<Mutex<Vec<u64>>>) {
-    let hidden = Arc::new(Mutex::new(Vec::new()));
-    let seen = hidden.clone();
-    let (_, apps) = pipeline.intercept(move |call| match call.operation {
-        "ChangeMessageVisibility" => {
-            let secs = call.json()["VisibilityTimeout"].as_u64().expect("whole seconds");
-            seen.lock().expect("no one panicked").push(secs);
-            Action::Answer(200, "{}".to_owned())
-        }
-        _ => Action::Pass,
-    });
+    let (apps, hidden) = pipeline.intercept_hiding(|_| Action::Pass);
     (App::clone(apps.webhook.as_ref().expect("it sends webhooks")), hidden)
 }
 

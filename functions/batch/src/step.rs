@@ -17,6 +17,9 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 /// How long a ticket waits while another invocation works on its batch. If that one crashes, this one takes over.
 pub(crate) const OTHER_AT_WORK: Duration = Duration::from_secs(60);
 
+/// How long the index of the table may lag behind it.
+pub(crate) const INDEX_LAG: Duration = Duration::from_secs(5);
+
 /// What a step came to.
 pub(crate) enum Step {
     /// The batch is now like this; go on.

@@ -1,7 +1,5 @@
 //! Looks at a batch whose jobs were in its request, until all of them have ended, if somebody is to be told that.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::JobId;
 use shared::aws::ServiceError;
@@ -10,10 +8,8 @@ use shared::batch::{Batch, Counts};
 use shared::job::Status;
 
 use crate::App;
+use crate::step::INDEX_LAG;
 use crate::watch_jobs::{end_abandoned, until_next_look};
-
-/// How long the index of the table may lag behind it.
-const INDEX_LAG: Duration = Duration::from_secs(5);
 
 const JOBS_AT_ONCE: usize = 16;
 

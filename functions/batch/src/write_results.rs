@@ -1,7 +1,5 @@
 //! Writes what became of each line of a batch's file.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use shared::api::{JobView, Links};
 use shared::aws::{Document, ServiceError, Writer};
@@ -17,13 +15,10 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::lines::{Lines, Next};
-use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
+use crate::step::{INDEX_LAG, MARGIN, OTHER_AT_WORK, Step, save};
 
 /// How many lines are written together. It bounds the memory when the jobs are large.
 const LINES_AT_ONCE: usize = 200;
-
-/// How long the index of the table may lag behind it.
-const INDEX_LAG: Duration = Duration::from_secs(5);
 
 /// A line of the results.
 #[derive(Serialize)]

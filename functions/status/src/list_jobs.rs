@@ -45,13 +45,18 @@ impl Range {
 
     /// The position at which the page begins; `None` is the start of the list.
     pub(crate) fn place(&self, app: &App, scope: &[&str]) -> Result<Option<String>, Problem> {
-        let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
-        self.cursor.as_ref().map(open).transpose()
+        place(app, scope, self.cursor.as_ref())
     }
 
     pub(crate) fn query(&self, cursor: &str) -> String {
         format!("limit={}&cursor={cursor}", self.limit)
     }
+}
+
+/// The position that a caller's cursor stands for; `None` is the start of the list.
+pub(crate) fn place(app: &App, scope: &[&str], cursor: Option<&String>) -> Result<Option<String>, Problem> {
+    let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
+    cursor.map(open).transpose()
 }
 
 /// Which jobs of a list to return.

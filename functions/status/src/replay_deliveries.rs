@@ -12,7 +12,7 @@ use shared::delivery::{Delivery, DeliveryId};
 use shared::replay::ReplayRequest;
 use shared::{Owner, Problem};
 
-use crate::{App, Webhooks};
+use crate::{App, Webhooks, list_jobs};
 
 /// A request replays no further deliveries after this time. API Gateway waits 29 seconds.
 const TIME: Duration = Duration::from_secs(18);
@@ -83,8 +83,7 @@ pub(crate) async fn replay_all(
     let end = now + TIME;
     let (since, until) = (wanted.since.ms().to_string(), wanted.until.map(|until| until.ms().to_string()));
     let scope = ["replay of owner", owner.as_str(), &since, until.as_deref().unwrap_or(""), wanted.status.as_str()];
-    let open = |cursor: &String| app.cursors.open(&scope, cursor).ok_or(Problem::InvalidCursor);
-    let mut place = wanted.cursor.as_ref().map(open).transpose()?;
+    let mut place = list_jobs::place(app, &scope, wanted.cursor.as_ref())?;
     let range = DeliveryRange::Between(wanted.since, wanted.until.unwrap_or(now));
     let filter = DeliveryFilter { range, status: Some(wanted.status) };
     let mut replayed = 0;

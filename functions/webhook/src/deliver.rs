@@ -37,7 +37,8 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
             tracing::info!(delivery.id = %message.id, "dropped a message whose delivery has ended or was replayed");
             return Ok(Verdict::Done);
         }
-        Some(stored) => in_round(stored.clone(), message.round),
+        // A replay sends the message before it records the round.
+        Some(stored) => stored.clone().moved_to(message.round, now),
     };
     // SQS hides no message for longer than twelve hours, and a message may be sent twice.
     let early = delivery.next_try_at.filter(|&at| at > now + CLOCK_SKEW);
@@ -70,14 +71,6 @@ fn is_over(stored: &Delivery, message: &DeliveryMessage) -> bool {
     stored.round > message.round || (stored.round == message.round && stored.status != DeliveryStatus::Pending)
 }
 
-/// The stored delivery in the round of a message, which a replay sends before it records the round.
-fn in_round(stored: Delivery, round: u32) -> Delivery {
-    if round <= stored.round {
-        return stored;
-    }
-    Delivery { round, status: DeliveryStatus::Pending, next_try_at: None, ..stored }
-}
-
 /// Whether the endpoint's last answer about this subject was that it wants no more events. A replay asks it again, as its
 /// owner may have repaired it.
 fn has_gone(deliveries: &[Delivery], message: &DeliveryMessage) -> bool {
@@ -105,7 +98,7 @@ async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict, 
             let Some(stored) = app.log.get(after.id).await? else { return Ok(Verdict::Done) };
             // Otherwise it was this try that moved it on, and the answer was lost.
             if !stored.tries.contains(&tried) {
-                before = in_round(stored, tried.round);
+                before = stored.moved_to(tried.round, tried.at);
                 continue;
             }
         }

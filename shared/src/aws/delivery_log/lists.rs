@@ -71,23 +71,18 @@ impl DeliveryLog {
             return Ok((Vec::new(), None));
         }
         let (places, next) = self.places(owner, filter, limit, after).await?;
-        // The deliveries of a job or batch have one owner. Another must not learn that there is a next page.
-        let is_of_subject = matches!(filter.range, DeliveryRange::Of(_));
-        if let Some((id, _)) = places.first().filter(|_| is_of_subject)
-            && self.get_owned(*id, owner, now).await?.is_none()
-        {
-            return Ok((Vec::new(), None));
-        }
-        let deliveries = stream::iter(places)
+        let has_places = !places.is_empty();
+        let mut deliveries: Vec<_> = stream::iter(places)
             .map(|(id, _)| self.get_owned(id, owner, now))
             .buffered(READS_AT_ONCE)
             .try_filter_map(async |delivery| Ok(delivery))
-            .try_filter(|delivery| {
-                let matches = filter.status.is_none_or(|status| delivery.status == status);
-                async move { matches }
-            })
             .try_collect()
             .await?;
+        // The deliveries of a job or batch have one owner. Another must not learn that there is a next page.
+        if matches!(filter.range, DeliveryRange::Of(_)) && has_places && deliveries.is_empty() {
+            return Ok((deliveries, None));
+        }
+        deliveries.retain(|delivery| filter.status.is_none_or(|status| delivery.status == status));
         Ok((deliveries, next))
     }
 
