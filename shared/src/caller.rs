@@ -29,7 +29,7 @@ impl Owner {
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// A digest that identifies the key in a job's record.
+    /// A digest that identifies the key in a record.
     pub fn digest(&self) -> String {
         hex(&Sha256::digest(self.as_bytes())[..8])
     }
@@ -50,5 +50,37 @@ impl FromStr for IdempotencyKey {
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         if fits { Ok(Self(text.to_owned())) } else { Err(InvalidKey) }
+    }
+}
+
+/// Digests of the keys of the last requests that changed a record, at most `N`, newest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyDigests<const N: usize>(Vec<String>);
+
+impl<const N: usize> KeyDigests<N> {
+    /// How many are kept.
+    pub const MOST: usize = N;
+
+    /// Adds a digest, which may have more digits than are kept.
+    pub fn with_digest(mut self, digest: &str) -> Self {
+        let digest = digest.chars().take(16).collect();
+        if !self.0.contains(&digest) {
+            self.0.push(digest);
+        }
+        self
+    }
+
+    /// Whether a request with this key has changed the record.
+    pub fn contain(&self, key: &IdempotencyKey) -> bool {
+        self.0.contains(&key.digest())
+    }
+
+    /// Adds a key and drops the oldest if there are too many.
+    pub fn with(&self, key: Option<&IdempotencyKey>) -> Self {
+        let mut digests = self.0.clone();
+        digests.extend(key.map(IdempotencyKey::digest));
+        digests.drain(..digests.len().saturating_sub(N));
+        Self(digests)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::{IdempotencyKey, Owner};
+use crate::caller::{IdempotencyKey, KeyDigests, Owner};
 use crate::id::{BatchId, JobId, NotAnId};
 use crate::spelled::spelled;
 use crate::ticket::{Message, TicketError, parse_versioned};
@@ -34,9 +34,6 @@ pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many tries a record keeps, the newest ones.
 pub const MAX_TRIES: usize = 24;
-
-/// How many keys of replays a record keeps, the newest ones.
-const MAX_KEYS: usize = 8;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -275,8 +272,8 @@ pub struct Delivery {
     pub next_try_at: Option<Timestamp>,
     /// How often it was replayed.
     pub round: u32,
-    /// The digests of the keys of the last requests that replayed it, oldest first.
-    pub replay_keys: Vec<String>,
+    /// The keys of the last requests that replayed it.
+    pub replay_keys: KeyDigests<8>,
     /// The tries, oldest first, at most [`MAX_TRIES`].
     pub tries: Vec<Try>,
     /// The body of the request.
@@ -297,7 +294,7 @@ impl Delivery {
             status: DeliveryStatus::Pending,
             next_try_at: None,
             round: message.round,
-            replay_keys: Vec::new(),
+            replay_keys: KeyDigests::default(),
             tries: Vec::new(),
             payload: message.payload.clone(),
         }
@@ -337,16 +334,14 @@ impl Delivery {
 
     /// The delivery in its next round, which begins at `now`; `None` if a request with this key has replayed it before.
     pub fn replayed(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Option<Self> {
-        let is_repeated = key.is_some_and(|key| self.replay_keys.contains(&key.digest()));
+        let is_repeated = key.is_some_and(|key| self.replay_keys.contain(key));
         (!is_repeated).then(|| self.in_round(self.round + 1, key, now))
     }
 
     /// The delivery after a request with this key has sent the message of a round, in which it may be already.
     pub fn in_round(&self, round: u32, key: Option<&IdempotencyKey>, now: Timestamp) -> Self {
-        let mut next = Self { fence: self.fence + 1, ..self.clone() };
-        next.replay_keys.extend(key.map(IdempotencyKey::digest));
-        next.replay_keys.drain(..next.replay_keys.len().saturating_sub(MAX_KEYS));
-        next.moved_to(round, now)
+        let replay_keys = self.replay_keys.with(key);
+        Self { fence: self.fence + 1, replay_keys, ..self.clone() }.moved_to(round, now)
     }
 
     /// The delivery in a round that begins at `now`, unless it is there or in a later one.
@@ -440,11 +435,10 @@ mod tests {
         let now = Timestamp::from_ms(1_795_500_003_000);
         let key = |number: usize| format!("key-{number}").parse::<IdempotencyKey>().expect("a key");
         let mut delivery = Delivery::new(&message());
-        for number in 0..=MAX_KEYS {
+        for number in 0..=8 {
             delivery = delivery.replayed(Some(&key(number)), now).expect("a new key");
             assert!(delivery.replayed(Some(&key(number)), now).is_none());
         }
-        assert_eq!(delivery.replay_keys.len(), MAX_KEYS);
         assert!(delivery.replayed(Some(&key(0)), now).is_some(), "only the last keys are kept");
     }
 

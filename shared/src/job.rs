@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::caller::{IdempotencyKey, Owner};
+use crate::caller::{IdempotencyKey, KeyDigests, Owner};
 use crate::id::{BatchId, JobId};
 use crate::image::{Image, Variant};
 use crate::label::CustomId;
@@ -62,37 +62,8 @@ pub struct Job {
     pub state: JobState,
 }
 
-/// Digests of the last keys that retried a job, at most [`RetryKeys::MOST`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RetryKeys(Vec<String>);
-
-impl RetryKeys {
-    /// How many are kept. Each takes 17 bytes of the record.
-    pub const MOST: usize = 16;
-
-    /// Adds a digest, which may have more digits than are kept.
-    pub fn with_digest(mut self, digest: &str) -> Self {
-        let digest = digest.chars().take(16).collect();
-        if !self.0.contains(&digest) {
-            self.0.push(digest);
-        }
-        self
-    }
-
-    /// Whether a request with this key has retried the job.
-    pub fn contain(&self, key: &IdempotencyKey) -> bool {
-        self.0.contains(&key.digest())
-    }
-
-    /// Adds a key and drops the oldest if there are too many.
-    pub fn with(&self, key: Option<&IdempotencyKey>) -> Self {
-        let mut keys = self.0.clone();
-        keys.extend(key.map(IdempotencyKey::digest));
-        keys.drain(..keys.len().saturating_sub(Self::MOST));
-        Self(keys)
-    }
-}
+/// Digests of the last keys that retried a job or a batch. Each takes 17 bytes of the record.
+pub type RetryKeys = KeyDigests<16>;
 
 /// A job's place in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

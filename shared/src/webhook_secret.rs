@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::caller::{IdempotencyKey, Owner};
+use crate::caller::{IdempotencyKey, KeyDigests, Owner};
 use crate::time::Timestamp;
 
 /// How long an earlier secret stays valid after a rotation.
@@ -144,8 +144,8 @@ pub struct SecretNumbers {
     pub current: u32,
     /// The numbers of earlier secrets, oldest first, and until when each is valid.
     pub former: Vec<(u32, Timestamp)>,
-    /// The digests of the keys of the last requests that rotated, oldest first.
-    pub keys: Vec<String>,
+    /// The keys of the last requests that rotated.
+    pub keys: KeyDigests<MOST_VALID>,
 }
 
 /// Too many secrets of an owner are still valid.
@@ -162,8 +162,7 @@ impl SecretNumbers {
 
     /// Makes a new secret the current one; `None` if a request with this key did so before.
     pub fn rotate(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Result<Option<Self>, TooManyRotations> {
-        let digest = key.map(IdempotencyKey::digest);
-        if digest.as_ref().is_some_and(|digest| self.keys.contains(digest)) {
+        if key.is_some_and(|key| self.keys.contain(key)) {
             return Ok(None);
         }
         if self.valid(now).count() >= MOST_VALID {
@@ -172,10 +171,7 @@ impl SecretNumbers {
         let mut former = self.former.clone();
         former.retain(|(_, until)| *until > now);
         former.push((self.current, now + OVERLAP));
-        let mut keys = self.keys.clone();
-        keys.extend(digest);
-        keys.drain(..keys.len().saturating_sub(MOST_VALID));
-        Ok(Some(Self { current: self.current + 1, former, keys }))
+        Ok(Some(Self { current: self.current + 1, former, keys: self.keys.with(key) }))
     }
 }
 

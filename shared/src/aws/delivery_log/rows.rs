@@ -9,7 +9,7 @@ use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
 use super::SERVICE;
 use crate::aws::ServiceError;
-use crate::caller::Owner;
+use crate::caller::{KeyDigests, Owner};
 use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Try, TryError};
 use crate::time::Timestamp;
 use crate::webhook::{EventType, WebhookUrl};
@@ -32,7 +32,7 @@ struct DeliveryRow {
     status: DeliveryStatus,
     next_try_at: Option<i64>,
     round: u32,
-    replay_keys: Vec<String>,
+    replay_keys: KeyDigests<8>,
     tries: Vec<TryRow>,
     payload: String,
 }
