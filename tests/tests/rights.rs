@@ -384,3 +384,25 @@ async fn each_role_allows_exactly_what_its_function_does() {
         pipeline.stack.stop().await;
     }
 }
+
+#[test]
+fn the_alarm_of_the_tables_counts_each_operation_that_a_role_allows() {
+    let template = document();
+    let mut operations = BTreeSet::new();
+    for (_, _, function) in functions(&template) {
+        for (action, resource) in allowed(&template, function) {
+            let table = resource.split('/').next().expect("a name").to_owned();
+            operations.extend(action.strip_prefix("dynamodb:").map(|operation| (table, operation.to_owned())));
+        }
+    }
+    let queries = template["Resources"]["TableErrorsAlarm"]["Properties"]["Metrics"].as_array().expect("metrics");
+    let queries = queries.iter().map(|query| if query["Fn::If"].is_array() { &query["Fn::If"][1] } else { query });
+    let counted: BTreeSet<_> = queries
+        .filter_map(|query| {
+            let dimensions = query["MetricStat"]["Metric"]["Dimensions"].as_array()?;
+            let table = dimensions[0]["Value"]["Ref"].as_str()?.to_owned();
+            Some((table, dimensions[1]["Value"].as_str()?.to_owned()))
+        })
+        .collect();
+    assert_eq!(counted, operations);
+}
