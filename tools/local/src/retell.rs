@@ -2,7 +2,8 @@
 //!
 //! The queue is in memory and starts empty, while the records say that the events are queued. A delivery that is recorded as
 //! pending goes on as it was. If there is no record of a delivery, its job or batch forgets that the event was queued and
-//! gets a ticket, whose handler queues the event anew.
+//! gets a ticket, whose handler queues the event anew. The event of an end before a retry is lost if it was not tried
+//! yet: the record has only the last end, and only the queue had the event.
 
 use std::collections::{HashMap, HashSet};
 
