@@ -647,6 +647,23 @@ test("a webhook is set, its deliveries are shown with every try, and one is sent
   assert.deepEqual([received.length, new Set(received).size], [3, 1], "a delivery has one id");
   await page.locator("#poster").getByRole("button", { name: "Use again" }).click();
   assert.equal(await page.getByLabel("Webhook").inputValue(), url);
+  await page.keyboard.press("Escape");
+
+  // What the form has no field for is kept: the events of a poster that is made again, and what a document says.
+  const webhook = { url, events: ["job.failed"] };
+  await caller(hooked)("/jobs", { prompt: "A film that tells its failure", webhook });
+  await page.locator("#posters li", { hasText: "tells its failure" }).locator("a").click();
+  await page.locator("#poster h3", { hasText: "tells its failure" }).waitFor();
+  await page.locator("#poster").getByRole("button", { name: "Use again" }).click();
+  const sentTo = (path) => page.waitForRequest((sent) => sent.method() === "POST" && new URL(sent.url()).pathname === path);
+  const [again] = await Promise.all([sentTo("/jobs"), page.getByRole("button", { name: "Make the poster" }).click()]);
+  assert.deepEqual(again.postDataJSON().webhook, webhook);
+  await page.getByLabel("Webhook").fill("");
+  await drop(page, ["d.json", JSON.stringify({ webhook, deadline_hours: 2, jobs: [{ prompt: "One" }] })]);
+  await page.getByText("d.json, 1 kB.").waitFor();
+  const [batch] = await Promise.all([sentTo("/batches"), sendFilms(page)]);
+  assert.deepEqual([batch.postDataJSON().webhook, batch.postDataJSON().deadline_hours], [webhook, 2]);
+  await page.goBack();
 
   const requests = asked.length;
   await page.locator("#posters li", { hasText: "tells nobody" }).locator("a").click();
