@@ -1,7 +1,7 @@
 //! The local stack: how fast it is, what it holds, and what its build takes.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::{Failure, Runs, median};
 const BATCH: usize = 1000;
 
 /// The local stack, serving.
-struct Stack {
+pub(crate) struct Stack {
     child: Child,
     process: Process,
     api: String,
@@ -29,7 +29,7 @@ struct Stack {
 }
 
 impl Stack {
-    async fn start(binary: &Path, flags: &[&str]) -> Result<Self, Failure> {
+    pub(crate) async fn start(binary: &Path, flags: &[&str]) -> Result<Self, Failure> {
         let directory = tempfile::tempdir()?;
         let ready = directory.path().join("ready.json");
         let begun = Instant::now();
@@ -60,11 +60,11 @@ impl Stack {
     }
 
     /// Asks for something every `pause` until it says that it has ended well.
-    async fn wait(&self, address: &str, ended: &str, pause: Duration) -> Result<(), Failure> {
+    async fn wait(&self, address: &str, ended: &str, pause: Duration) -> Result<Value, Failure> {
         loop {
             let state: Value = self.http.get(address).send().await?.error_for_status()?.json().await?;
             match state["status"].as_str() {
-                Some(status) if status == ended => return Ok(()),
+                Some(status) if status == ended => return Ok(state),
                 Some("queued" | "running" | "in_progress") => sleep(pause).await,
                 _ => return Err(format!("a job came to a bad end: {state}").into()),
             }
@@ -74,10 +74,15 @@ impl Stack {
     /// How long one job takes from its submission to its picture, in milliseconds.
     async fn one(&self) -> Result<f64, Failure> {
         let begun = Instant::now();
-        let job = self.post("/jobs", &json!({ "prompt": "A noir detective thriller in 1940s Venice" })).await?;
-        let address = job["links"]["self"].as_str().ok_or("a job has no address")?;
-        self.wait(address, "succeeded", Duration::from_millis(2)).await?;
+        self.finished(&json!({ "prompt": "A noir detective thriller in 1940s Venice" })).await?;
         Ok(begun.elapsed().as_secs_f64() * 1e3)
+    }
+
+    /// Submits a job and waits for its picture.
+    pub(crate) async fn finished(&self, order: &Value) -> Result<Value, Failure> {
+        let job = self.post("/jobs", order).await?;
+        let address = job["links"]["self"].as_str().ok_or("a job has no address")?;
+        self.wait(address, "succeeded", Duration::from_millis(2)).await
     }
 
     /// How many posters are made in a second when many are wanted.
@@ -97,16 +102,21 @@ impl Stack {
         Ok(posters as f64 / begun.elapsed().as_secs_f64())
     }
 
-    async fn stop(mut self) -> Result<(), Failure> {
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         Ok(self.child.kill().await?)
     }
 }
 
-/// Measures the stack as `cargo run` builds it.
-pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report) -> Result<(), Failure> {
+/// Builds the stack as `cargo run` does, and says where it is.
+pub(crate) async fn build_stack(products: &Products) -> Result<PathBuf, Failure> {
     // The whole workspace's features, as for `cargo run` at its root.
     cargo(&products.root, &products.target).args(["build", "--locked", "--bin", "local"]).run().await?;
-    let binary = products.target.join("debug/local");
+    Ok(products.target.join("debug/local"))
+}
+
+/// Measures the stack as `cargo run` builds it.
+pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report) -> Result<(), Failure> {
+    let binary = build_stack(products).await?;
     let (mut ready, mut rest) = (Vec::new(), Vec::new());
     for _ in 0..runs.times(10) {
         let stack = Stack::start(&binary, &[]).await?;

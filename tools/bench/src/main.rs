@@ -5,6 +5,7 @@
 
 mod calls;
 mod decode;
+mod deliveries;
 mod files;
 mod lines;
 mod local;
@@ -62,6 +63,8 @@ enum Part {
     Calls,
     /// Batches from files
     Files,
+    /// Deliveries of events
+    Webhooks,
     /// The local stack
     Local,
 }
@@ -124,6 +127,10 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if wanted(Part::Files) {
         progress("batches from files");
         files = Some(files::measure(&products, runs, &mut report).await?);
+    }
+    if wanted(Part::Webhooks) {
+        progress("deliveries of events");
+        deliveries::measure(&products, runs, &mut report).await?;
     }
     if let (Some(submit), Some(worker), Some(calls), Some(files)) = (submit, worker, calls, files) {
         money::compute(&submit, &worker, &calls, &files, &mut report);

@@ -19,6 +19,7 @@ pub(crate) enum Product {
     DeadLetter,
     Worker,
     Batch,
+    Webhook,
     /// The worker with the SDK's defaults.
     WorkerDefaults,
     PeerSubmit,
@@ -29,7 +30,8 @@ pub(crate) enum Product {
 
 impl Product {
     /// The functions of the product itself.
-    pub(crate) const OURS: [Self; 5] = [Self::Submit, Self::Status, Self::DeadLetter, Self::Worker, Self::Batch];
+    pub(crate) const OURS: [Self; 6] =
+        [Self::Submit, Self::Status, Self::DeadLetter, Self::Worker, Self::Batch, Self::Webhook];
 
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Product {
             Self::DeadLetter => "dead_letter",
             Self::Worker => "worker",
             Self::Batch => "batch",
+            Self::Webhook => "webhook",
             Self::WorkerDefaults => "worker_defaults",
             Self::PeerSubmit => "peer's submit",
             Self::PeerWorker => "peer's worker",
@@ -119,6 +122,9 @@ impl Products {
             command.current_dir(self.root.join("tools/bench/peer"));
         }
         command.env_clear().envs(VARIABLES).envs(services.variables()).stdout(Stdio::null());
+        if product == Product::Webhook {
+            command.envs(VARIABLES_OF_WEBHOOK);
+        }
         // Its compiled modules belong to the build, not to the source.
         command.env("PYTHONPYCACHEPREFIX", self.target.join("peer/pycache"));
         command
@@ -159,9 +165,20 @@ const VARIABLES: [(&str, &str); 32] = [
     // Its peers make none either, and the picture of random bytes cannot be decoded.
     ("THUMBNAILS", "false"),
     ("PRICE_PER_IMAGE", "0.04"),
-    // What is measured has none.
+    // What is measured has none, but for the function that sends them.
     ("WEBHOOKS", "false"),
 ];
+
+/// What the function `webhook` has beside these. Its receivers are on this machine.
+const VARIABLES_OF_WEBHOOK: [(&str, &str); 4] = [
+    ("WEBHOOKS", "loopback"),
+    ("WEBHOOK_QUEUE_URL", "https://sqs.us-west-2.amazonaws.com/000000000000/events"),
+    ("DELIVERIES_TABLE_NAME", DELIVERIES_TABLE),
+    ("WEBHOOK_SECRET", "benchbenchbenchbenchbenchbenchbench"),
+];
+
+/// The name of the table of deliveries.
+pub(crate) const DELIVERIES_TABLE: &str = "deliveries";
 
 /// How long the session token of a function's role is, about. It is a part of each presigned URL, and so of each record.
 const SESSION_TOKEN: usize = 1000;
@@ -224,11 +241,22 @@ impl TlsFront {
     /// Each kind of client has its own variable for that, and reads its usual roots as well, as it would on Lambda. Ours
     /// has five of its own and reads no others, so its `usual` is `None`.
     pub(crate) fn endpoints(&self, variable: &'static str, usual: Option<&Path>) -> Result<Endpoints, Failure> {
+        let certificates = vec![(variable, self.bundle(variable, usual)?)];
+        Ok(Endpoints { scheme: "https", addresses: self.addresses.clone(), certificates })
+    }
+
+    /// A file with the certificates of the bundle `usual` and of the front's own authority.
+    pub(crate) fn bundle(&self, name: &str, usual: Option<&Path>) -> Result<PathBuf, Failure> {
         let own = std::fs::read_to_string(self.directory.path().join("authority.pem"))?;
         let usual = usual.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
-        let bundle = self.directory.path().join(format!("{variable}-{}.pem", usual.len()));
+        let bundle = self.directory.path().join(format!("{name}-{}.pem", usual.len()));
         std::fs::write(&bundle, usual + "\n" + &own)?;
-        Ok(Endpoints { scheme: "https", addresses: self.addresses.clone(), certificates: vec![(variable, bundle)] })
+        Ok(bundle)
+    }
+
+    /// Where the service with this index answers.
+    pub(crate) fn address(&self, index: usize) -> &str {
+        &self.addresses[index]
     }
 }
 

@@ -26,7 +26,9 @@ pub(crate) async fn sizes(products: &Products, report: &mut Report) -> Result<()
         let reason = match product {
             Product::Worker => "It includes fonts for the lettering, and decoders and encoders of three image formats.",
             Product::Batch => "It includes S3's client, which reads the files of batches and writes their results.",
-            Product::Submit => "The SDK's HTTP client always includes HTTP/2, which this function does not need.",
+            Product::Submit | Product::Webhook => {
+                "The SDK's HTTP client always includes HTTP/2, which this function does not need."
+            }
             _ => {
                 "It includes S3's client, which deletes files of ended jobs and looks for a picture before a job fails."
             }
