@@ -1,9 +1,11 @@
 //! What the function `batch` needs for batches from files: memory, calls, and how long its steps take.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shared::file_batch::JOBS_PER_PART;
+use shared::{BatchId, JobId};
 
 use crate::calls::Units;
 use crate::events::{answer, messages, picture, request};
@@ -103,6 +105,15 @@ impl Run {
 
     fn record(&self) -> Result<Item, Failure> {
         self.services.item(&format!("BATCH#{}", self.id)).ok_or_else(|| "the batch has no record".into())
+    }
+
+    /// The counts that the batch has, such as `5 queued, 1 running`.
+    fn counts(&self) -> Result<String, Failure> {
+        let record = self.record()?;
+        let count = |status: &str| record["file"]["M"]["counts"]["M"][status]["N"].as_str().unwrap_or("0").to_owned();
+        let counts = ["queued", "running", "succeeded", "failed", "canceled"].map(|status| (count(status), status));
+        let counts = counts.into_iter().filter(|(count, _)| count != "0");
+        Ok(counts.map(|(count, status)| format!("{count} {status}")).collect::<Vec<_>>().join(", "))
     }
 
     /// Changes the record of the batch.
@@ -212,7 +223,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
         ms(looked.took.as_secs_f64() * 1e3),
         ms(looked.cpu.as_secs_f64() * 1e3),
     );
-    let dollars = crate::money::look(&looked, &counts);
+    let dollars = crate::money::of_batch(1, looked.took, looked.cpu, &counts);
     report.at_most("batch", "one look at a million open jobs", dollars, 0.01, |sum| format!("${sum:.4}"), (&note, ""));
 
     // A cancellation of as many.
@@ -253,4 +264,97 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
         },
         objects: (counts.of("UploadPart") + counts.of("GetObject")) as f64 / lines,
     })
+}
+
+/// Admits a file with the most lines in one run, and counts its jobs. Nothing is painted, and the function is killed
+/// twice while it admits them.
+pub(crate) async fn million(products: &Products, report: &mut Report) -> Result<(), Failure> {
+    let services = Services::default();
+    services.behave(|behavior| behavior.forgets = true);
+    let running = services.start().await?;
+    let endpoints = Endpoints::plain(&running.addresses);
+    let mut run = Run::start(products, &endpoints, &services, Input::new(LINES, SHORT, false)).await?;
+    let (begun, mut invocations, mut cpu, mut peak) = (Instant::now(), 0, Duration::ZERO, 0);
+    let mut kills = Vec::new();
+    for jobs in [LINES / 3, LINES / 3 * 2] {
+        let are_stored = async {
+            while services.jobs() < jobs {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut are_stored = std::pin::pin!(are_stored);
+        loop {
+            invocations += 1;
+            let ticket = run.ticket();
+            tokio::select! {
+                invocation = run.batch.invoke(&ticket) => { invocation?; }
+                () = &mut are_stored => break,
+            }
+        }
+        cpu += run.batch.process.cpu()?;
+        peak = peak.max(run.batch.process.peak()?);
+        let next = Function::start_with_limit(&mut products.command(Product::Batch, &endpoints), INVOCATION).await?;
+        std::mem::replace(&mut run.batch, next).stop().await?;
+        run.expect_stage("admitting")?;
+        let admitted = run.record()?["file"]["M"]["admitted_jobs"]["N"].as_str().unwrap_or_default().to_owned();
+        kills.push(format!("with {} jobs stored, of which its record knew {admitted}", services.jobs()));
+    }
+    while run.stage()? == "admitting" {
+        invocations += 1;
+        run.batch.invoke(&run.ticket()).await?;
+    }
+    let took = begun.elapsed();
+    cpu += run.batch.process.cpu()?;
+    peak = peak.max(run.batch.process.peak()?);
+    run.expect_stage("in_progress")?;
+    let counts = services.take_counts();
+
+    // Every job has its record, in its part, and a ticket, and there is no other.
+    let (batch, stored): (BatchId, _) = (run.id.parse()?, services.jobs());
+    let mut ticketed = BTreeSet::new();
+    for ticket in services.take_tickets() {
+        let ticket: Value = serde_json::from_str(&ticket)?;
+        ticketed.extend(ticket["job"].as_str().map(str::to_owned));
+    }
+    let mut found = 0;
+    for part in 0..LINES / JOBS_PER_PART {
+        let name = if part == 0 { run.id.clone() } else { format!("{}#{part}", run.id) };
+        let keys: BTreeSet<_> = services.keys_of_part(&name).into_iter().collect();
+        let ids = (part * JOBS_PER_PART..(part + 1) * JOBS_PER_PART).map(|index| JobId::in_batch(batch, index));
+        found += ids.filter(|id| keys.contains(&format!("JOB#{id}")) && ticketed.contains(&id.to_string())).count();
+    }
+    let counted = run.counts()?;
+    if (found, stored, ticketed.len(), counted.as_str()) != (LINES, LINES, LINES, "1000000 queued") {
+        return Err(format!("{found} of {stored} jobs, {} with tickets, {counted}", ticketed.len()).into());
+    }
+    // If a job of each part has begun, a look reads every part.
+    services.change_one_of_each_part("running");
+    let (looked, look) = run.look().await?;
+    let begun_jobs = run.counts()?;
+    if begun_jobs != "999000 queued, 1000 running" || look.of("Query") != 1000 {
+        return Err(format!("{begun_jobs} by {}", look.per(1)).into());
+    }
+    run.stop().await?;
+
+    let dollars = crate::money::of_batch(invocations, took, cpu, &counts);
+    let table = format!(
+        "| {LINES} lines of {SHORT} bytes in one run, nothing painted | |\n|---|---|\n\
+         | killed | {} |\n\
+         | at the end | {found} jobs, each with its record and a ticket, and no others; the batch counts {counted} |\n\
+         | when one job of each thousand has begun | the batch counts {begun_jobs}, by {} in {:.1} s |\n\
+         | time | {:.0} s, of which {:.0} s CPU, with services that take no time |\n\
+         | peak memory | {} |\n\
+         | calls | {} |\n\
+         | cost | ${dollars:.2}, with {:.0} write units |",
+        kills.join("; "),
+        look.per(1),
+        looked.took.as_secs_f64(),
+        took.as_secs_f64(),
+        cpu.as_secs_f64(),
+        mb(peak as f64),
+        counts.per(1),
+        counts.writes,
+    );
+    report.section("million", table);
+    Ok(())
 }

@@ -42,6 +42,10 @@ struct Arguments {
     /// Also build the local stack from nothing, to see what the build takes; some minutes
     #[arg(long)]
     build: bool,
+
+    /// Also admit a file of a million lines in one run; some minutes, and a gigabyte of memory
+    #[arg(long)]
+    million: bool,
 }
 
 /// A part of the measurements.
@@ -95,7 +99,10 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if wanted(Part::Lines) {
         lines::measure(runs, &mut report)?;
     }
-    if !arguments.only.is_empty() && arguments.only.iter().all(|part| matches!(part, Part::Decode | Part::Lines)) {
+    if !arguments.only.is_empty()
+        && !arguments.million
+        && arguments.only.iter().all(|part| matches!(part, Part::Decode | Part::Lines))
+    {
         // These need no products.
         return report.print();
     }
@@ -138,6 +145,10 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if wanted(Part::Local) {
         progress("the local stack");
         local::measure(&products, runs, &mut report).await?;
+    }
+    if arguments.million {
+        progress("a million lines in one run");
+        files::million(&products, &mut report).await?;
     }
     if arguments.build {
         progress("the build, from nothing");

@@ -1,12 +1,12 @@
 //! What a million posters cost without the model, from the measurements and AWS's prices.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::calls::{Calls, Units};
 use crate::files::Admission;
 use crate::report::Report;
 use crate::requests::Submit;
-use crate::runtime_api::Invocation;
 use crate::services::Counts;
 use crate::worker::Work;
 
@@ -71,11 +71,13 @@ fn compute_cost_of(memory: f64, took: f64, cpu: f64) -> f64 {
     seconds * memory * 1e6 * prices::LAMBDA_GB_SECOND
 }
 
-/// The cost of one invocation of `batch`, in dollars.
-pub(crate) fn look(invocation: &Invocation, counts: &Counts) -> f64 {
-    let [took, cpu] = [invocation.took, invocation.cpu].map(|time| time.as_secs_f64() * 1e3);
-    let compute = compute_cost_of(MEMORY_OF_BATCH, took, cpu) + prices::LAMBDA_REQUESTS;
-    (compute + table_cost(Units { writes: counts.writes, reads: counts.reads })) / 1e6
+/// The cost of invocations of `batch`, in dollars. They took so long in all, of which `cpu` computing.
+pub(crate) fn of_batch(invocations: usize, took: Duration, cpu: Duration, counts: &Counts) -> f64 {
+    let [took, cpu] = [took, cpu].map(|time| time.as_secs_f64() * 1e3);
+    let compute = compute_cost_of(MEMORY_OF_BATCH, took, cpu) + invocations as f64 * prices::LAMBDA_REQUESTS;
+    let queue = counts.of("SendMessageBatch") as f64 * (prices::SQS_REQUESTS + prices::SQS_FAIR)
+        + counts.of("ChangeMessageVisibility") as f64 * prices::SQS_REQUESTS;
+    (compute + queue + table_cost(Units { writes: counts.writes, reads: counts.reads })) / 1e6
 }
 
 fn table_cost(units: Units) -> f64 {

@@ -4,7 +4,7 @@
 //! does, so that duplicates are refused and write units are counted as they would be billed. What they do not
 //! understand they refuse loudly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,9 @@ pub(crate) type Item = Map<String, Value>;
 /// its key in an item does not hold the item.
 const INDEXES: [(&str, &[&str]); 2] = [("owner", &["owner", "created_at"]), ("batch_id", &["batch_id", "status"])];
 
+/// How many jobs are kept whole in a table that forgets. The function `batch` admits a thousand at a time.
+const WHOLE_JOBS: usize = 5000;
+
 /// How the services behave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Behavior {
@@ -46,6 +49,9 @@ pub(crate) struct Behavior {
     pub(crate) input: Option<Input>,
     /// What every job of a batch looks like, whatever is in the table.
     pub(crate) stored: Option<Item>,
+    /// Whether the table forgets all of a job but its id, its part and its status, once [`WHOLE_JOBS`] newer ones are
+    /// stored, so that a million jobs fit into memory.
+    pub(crate) forgets: bool,
 }
 
 /// A file of NDJSON that is made while it is read: so many lines of one length, each a job with a `custom_id` of its own.
@@ -127,10 +133,38 @@ struct Inner {
     behavior: Behavior,
     counts: Counts,
     table: BTreeMap<String, Item>,
+    ledger: Ledger,
     tickets: Vec<String>,
     objects: BTreeMap<String, (HeaderMap, Bytes)>,
     /// How many calls could have failed, and how many the model could have turned away.
     chances: (u64, u64),
+}
+
+/// The jobs of a table that forgets.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// The statuses of the jobs, by their part and their key.
+    parts: BTreeMap<String, BTreeMap<String, String>>,
+    /// The keys of those that the table has whole, oldest first.
+    whole: VecDeque<String>,
+}
+
+impl Ledger {
+    /// Notes a job that the table has whole. Returns the key of the job that the table now forgets.
+    fn note(&mut self, item: &Item) -> Option<String> {
+        let part = item.get("batch_id")?["S"].as_str()?;
+        let (key, status) = (key_of_item(item), item.get("status")?["S"].as_str()?);
+        let is_new = self.parts.entry(part.to_owned()).or_default().insert(key.to_owned(), status.to_owned()).is_none();
+        if is_new {
+            self.whole.push_back(key.to_owned());
+        }
+        if self.whole.len() > WHOLE_JOBS { self.whole.pop_front() } else { None }
+    }
+
+    fn holds(&self, item: &Item) -> bool {
+        let part = item.get("batch_id").and_then(|part| part["S"].as_str()).and_then(|part| self.parts.get(part));
+        part.is_some_and(|jobs| jobs.contains_key(key_of_item(item)))
+    }
 }
 
 /// The services. Clones are the same ones.
@@ -199,6 +233,23 @@ impl Services {
         self.lock().table.values().find(|item| item.get("status").is_some_and(|found| found["S"] == status)).cloned()
     }
 
+    /// How many jobs are in a table that forgets.
+    pub(crate) fn jobs(&self) -> usize {
+        self.lock().ledger.parts.values().map(BTreeMap::len).sum()
+    }
+
+    /// The keys of the jobs of a part in a table that forgets.
+    pub(crate) fn keys_of_part(&self, part: &str) -> Vec<String> {
+        self.lock().ledger.parts.get(part).map(|jobs| jobs.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Gives one job of each part in a table that forgets another status.
+    pub(crate) fn change_one_of_each_part(&self, status: &str) {
+        for jobs in self.lock().ledger.parts.values_mut() {
+            jobs.values_mut().take(1).for_each(|found| status.clone_into(found));
+        }
+    }
+
     /// Puts an item, without counting it.
     pub(crate) fn put(&self, item: Item) {
         self.lock().table.insert(key_of_item(&item).to_owned(), item);
@@ -208,6 +259,7 @@ impl Services {
     pub(crate) fn clear(&self) {
         let mut inner = self.lock();
         inner.table.clear();
+        inner.ledger = Ledger::default();
         inner.objects.clear();
         inner.tickets.clear();
         inner.counts = Counts::default();
@@ -347,6 +399,14 @@ impl Inner {
                     ])
                 })
                 .collect(),
+            None if self.behavior.forgets => {
+                let jobs = self.ledger.parts.get(part["S"].as_str().unwrap_or_default());
+                let entry = |(key, status): (&String, &String)| {
+                    let entry = json!({ "pk": { "S": key }, "batch_id": part, "status": { "S": status } });
+                    entry.as_object().cloned().unwrap_or_default()
+                };
+                jobs.into_iter().flatten().map(entry).collect()
+            }
             None => self.table.values().filter(|item| item.get("batch_id") == Some(part)).map(projected).collect(),
         };
         self.counts.reads += (items.iter().map(size_of_item).sum::<usize>().div_ceil(4096) as f64) / 2.0;
@@ -361,6 +421,7 @@ impl Inner {
                 return not_understood(condition);
             }
             (Some(_), Some(existing)) => return condition_failed(document, Some(existing)),
+            (_, None) if self.ledger.holds(&item) => return not_understood("a job that was forgotten"),
             _ => {}
         }
         self.write(item);
@@ -401,6 +462,11 @@ impl Inner {
     /// Writes an item and counts the units: one for each kilobyte of the larger one of old and new, and the same for
     /// each index whose entry changes. (The entries are all smaller than a kilobyte.)
     fn write(&mut self, item: Item) {
+        if self.behavior.forgets
+            && let Some(forgotten) = self.ledger.note(&item)
+        {
+            self.table.remove(&forgotten);
+        }
         let size = size_of_item(&item);
         self.counts.largest_item = self.counts.largest_item.max(size);
         let old = self.table.insert(key_of_item(&item).to_owned(), item.clone());
