@@ -100,17 +100,17 @@ impl Api {
     }
 
     pub(crate) async fn submit(&self, order: Bytes) -> Result<JobView, Failure> {
-        Ok(self.post("/jobs", order, &new_key()).await?.value)
+        self.post("/jobs", order, &new_key()).await
     }
 
     /// Submits a batch. However often it is sent with the same idempotency key, the service accepts it once.
     pub(crate) async fn submit_batch(&self, batch: Bytes, key: &str) -> Result<BatchView, Failure> {
-        Ok(self.post("/batches", batch, key).await?.value)
+        self.post("/batches", batch, key).await
     }
 
     /// Starts a batch whose file is uploaded. One that was started before stays as it is.
     pub(crate) async fn start_batch(&self, id: BatchId) -> Result<BatchView, Failure> {
-        Ok(self.post(&format!("/batches/{id}/start"), Bytes::new(), &new_key()).await?.value)
+        self.post(&format!("/batches/{id}/start"), Bytes::new(), &new_key()).await
     }
 
     /// Uploads a file of `bytes` bytes once, without the API key.
@@ -171,13 +171,13 @@ impl Api {
     }
 
     /// Cancels or retries a job: `action` is `cancel` or `retry`.
-    pub(crate) async fn act_on_job(&self, id: &str, action: &str, key: &str) -> Result<JobView, Failure> {
-        Ok(self.post(&format!("/jobs/{id}/{action}"), Bytes::new(), key).await?.value)
+    pub(crate) async fn act_on_job(&self, id: &str, action: &str) -> Result<JobView, Failure> {
+        self.post(&format!("/jobs/{id}/{action}"), Bytes::new(), &new_key()).await
     }
 
     /// Cancels the queued jobs of a batch, or retries its failed jobs.
-    pub(crate) async fn act_on_batch(&self, id: &str, action: &str, key: &str) -> Result<BatchView, Failure> {
-        Ok(self.post(&format!("/batches/{id}/{action}"), Bytes::new(), key).await?.value)
+    pub(crate) async fn act_on_batch(&self, id: &str, action: &str) -> Result<BatchView, Failure> {
+        self.post(&format!("/batches/{id}/{action}"), Bytes::new(), &new_key()).await
     }
 
     /// The presigned URL to which a path of the API redirects: that of a job's picture, or of a document of a batch.
@@ -206,8 +206,8 @@ impl Api {
         read(self.ask(Method::GET, path, Bytes::new(), None, prefer).await?)
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, content: Bytes, key: &str) -> Result<Answer<T>, Failure> {
-        read(self.ask(Method::POST, path, content, Some(key), None).await?)
+    async fn post<T: DeserializeOwned>(&self, path: &str, content: Bytes, key: &str) -> Result<T, Failure> {
+        Ok(read(self.ask(Method::POST, path, content, Some(key), None).await?)?.value)
     }
 
     /// Sends a request until it succeeds, is refused for good, or `patience` is over. Every request may be repeated, since a
@@ -306,7 +306,7 @@ impl Api {
     }
 }
 
-pub(crate) fn new_key() -> String {
+fn new_key() -> String {
     Uuid::new_v4().to_string()
 }
 

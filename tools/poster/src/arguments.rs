@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::job::Status;
 use shared::order::{AspectRatio, Model, OutputFormat, Seed};
@@ -18,6 +19,7 @@ use crate::config::ApiKey;
 /// Makes movie posters from prompts, one or twenty thousand, through the HTTP API of the movie poster service.
 #[derive(Debug, Parser)]
 #[command(name = "poster", version, max_term_width = 100, propagate_version = true)]
+#[command(next_help_heading = "Options of every command")]
 #[command(after_help = "\
 Examples:
   poster make \"A noir detective thriller in 1940s Venice\"
@@ -45,31 +47,23 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 
     /// The URL of the API [default: http://127.0.0.1:3000]
-    #[arg(long, env = "POSTER_API", value_name = "URL", global = true, help_heading = "Options of every command")]
+    #[arg(long, env = "POSTER_API", value_name = "URL", global = true)]
     pub(crate) api: Option<String>,
 
     /// Your API key; better set in the variable or the file, since other users can see command lines
-    #[arg(
-        long,
-        env = "POSTER_API_KEY",
-        hide_env_values = true,
-        value_name = "KEY",
-        global = true,
-        help_heading = "Options of every command"
-    )]
-    #[arg(value_parser = |text: &str| Ok::<_, String>(ApiKey::from(text)))]
+    #[arg(long, env = "POSTER_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
     pub(crate) api_key: Option<ApiKey>,
 
     /// The configuration file [default: ~/.config/poster/config.toml, if it exists]
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Options of every command")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 
     /// Print data as JSON lines on standard output
-    #[arg(long, global = true, help_heading = "Options of every command")]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 
     /// Print only errors
-    #[arg(long, short, global = true, help_heading = "Options of every command")]
+    #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 }
 
@@ -109,7 +103,7 @@ Examples:
     },
 }
 
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args, Serialize)]
 pub(crate) struct PictureOptions {
     /// The shape of the picture [default: 2:3]
     #[arg(long, value_name = "RATIO", value_parser = one_of(AspectRatio::ALL, AspectRatio::as_str))]
@@ -135,14 +129,8 @@ pub(crate) struct PictureOptions {
 impl PictureOptions {
     /// The options as fields of a request.
     pub(crate) fn fields(&self) -> Map<String, Value> {
-        let fields = [
-            ("aspect_ratio", self.aspect_ratio.map(|ratio| json!(ratio))),
-            ("negative_prompt", self.negative_prompt.as_ref().map(|text| json!(text))),
-            ("seed", self.seed.map(|seed| json!(seed))),
-            ("output_format", self.output_format.map(|format| json!(format))),
-            ("model", self.model.map(|model| json!(model))),
-        ];
-        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        let Value::Object(fields) = json!(self) else { unreachable!("a struct is an object") };
+        fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
     }
 }
 
@@ -350,9 +338,8 @@ pub(crate) struct Ids {
 
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// The ids of jobs or batches; a state file of `poster batch` stands for its batch
-    #[arg(required = true, value_name = "ID", value_hint = ValueHint::FilePath)]
-    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) ids: Ids,
 
     /// The directory for the pictures
     #[arg(long, short, value_name = "DIR", default_value = "posters")]

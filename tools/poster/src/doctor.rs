@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc2822;
 use tokio::net::{TcpStream, lookup_host};
 use typography::Raster;
 
-use crate::api::{Api, new_key, problem};
+use crate::api::{Api, problem};
 use crate::arguments::Doctor;
 use crate::failure::{Failure, Outcome};
 use crate::http::{Kind, Unreachable, read_body};
@@ -35,6 +35,12 @@ const PAINTING: Duration = Duration::from_secs(180);
 /// How far the clocks may differ. AWS refuses signatures that are five minutes off.
 const APART: Duration = Duration::from_secs(60);
 
+/// The exit code if the service cannot be reached, or its answer is wrong.
+const UNREACHED: u8 = 3;
+
+/// The exit code if there is no picture, or the wrong one.
+const UNPAINTED: u8 = 1;
+
 const PROMPT: &str = "A lighthouse on a cliff at dusk, oil painting";
 
 /// A failed step, and what to do about it.
@@ -47,14 +53,8 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// The service cannot be reached, or its answer is wrong.
-    fn service(why: impl Display, advice: impl Display) -> Self {
-        Self { why: why.to_string(), advice: advice.to_string(), code: Failure::Service(String::new()).exit_code() }
-    }
-
-    /// There is no picture, or the wrong one.
-    fn picture(why: impl Display, advice: impl Display) -> Self {
-        Self { why: why.to_string(), advice: advice.to_string(), code: 1 }
+    fn new(code: u8, why: impl Display, advice: impl Display) -> Self {
+        Self { why: why.to_string(), advice: advice.to_string(), code }
     }
 }
 
@@ -169,11 +169,9 @@ fn next(api: &Api, address: &Uri) -> Found<Next> {
     };
     if proxy.scheme_str() != Some("http") {
         let scheme = proxy.scheme_str().unwrap_or_default();
-        return Err(Trouble {
-            why: format!("the proxy for {url} speaks {scheme}, which is not supported"),
-            advice: "Set HTTPS_PROXY or HTTP_PROXY to an http proxy, or add this host to NO_PROXY.".to_owned(),
-            code: 2,
-        });
+        let why = format!("the proxy for {url} speaks {scheme}, which is not supported");
+        let advice = "Set HTTPS_PROXY or HTTP_PROXY to an http proxy, or add this host to NO_PROXY.";
+        return Err(Trouble::new(2, why, advice));
     }
     let next = Next::new(&proxy, true);
     let words = format!("{url}, {source}; through the proxy {}:{}", next.host, next.port);
@@ -191,7 +189,7 @@ async fn resolve(next: &Next) -> Found<Vec<SocketAddr>> {
         "Is the URL spelled right? For a deployed service it is the output ApiUrl of its stack. If your network resolves \
          names only through a proxy, set HTTPS_PROXY."
     };
-    let trouble = |why: &dyn Display| Trouble::service(format!("{host}: {why}"), advice);
+    let trouble = |why: &dyn Display| Trouble::new(UNREACHED, format!("{host}: {why}"), advice);
     let looked_up = tokio::time::timeout(CONNECT, lookup_host((host.as_str(), *port))).await;
     let found = looked_up.map_err(|_| trouble(&"the name server does not answer"))?.map_err(|error| trouble(&error))?;
     let addresses: Vec<_> = found.collect();
@@ -218,7 +216,7 @@ async fn connect(api: &Api, next: &Next, addresses: &[SocketAddr]) -> Found<()> 
         "Is the port right? A firewall can cause this too. If your network needs a proxy, set HTTPS_PROXY or HTTP_PROXY."
     };
     let Next { host, port, .. } = next;
-    Err(Trouble::service(format!("{host}:{port}: {why}"), advice))
+    Err(Trouble::new(UNREACHED, format!("{host}:{port}: {why}"), advice))
 }
 
 /// A request that was not answered although connecting worked.
@@ -233,7 +231,7 @@ fn unanswered(error: Unreachable) -> Trouble {
         }
         _ => "Is the port right, and http or https? Run `poster doctor` again in a minute.",
     };
-    Trouble::service(error, advice)
+    Trouble::new(UNREACHED, error, advice)
 }
 
 async fn trust(api: &Api) -> Found<()> {
@@ -264,7 +262,9 @@ fn read<T: DeserializeOwned>(answer: &Response<Bytes>) -> Result<T, Trouble> {
     value.ok_or_else(|| {
         let (status, problem) = (answer.status().as_u16(), problem(answer));
         match problem.code.as_str() {
-            "unknown" => Trouble::service(format!("the answer, {status}, is not from this API"), advice(&problem)),
+            "unknown" => {
+                Trouble::new(UNREACHED, format!("the answer, {status}, is not from this API"), advice(&problem))
+            }
             _ => Failure::Refused(Box::new(problem)).into(),
         }
     })
@@ -303,14 +303,10 @@ fn clock(headers: &HeaderMap, about: SystemTime) -> Found<()> {
         return Ok(((), format!("{seconds} s off the service's")));
     }
     let side = if ahead < 0 { "behind" } else { "ahead of" };
-    Err(Trouble {
-        why: format!("this machine's clock is {seconds} s {side} the service's"),
-        advice: "Set it, for example with `timedatectl set-ntp true`. Certificates are checked by it, and AWS refuses \
-                 signatures that are five minutes off. If the clock of the service is wrong instead, its image URLs do \
-                 not work."
-            .to_owned(),
-        code: 1,
-    })
+    let advice = "Set it, for example with `timedatectl set-ntp true`. Certificates are checked by it, and AWS refuses \
+                  signatures that are five minutes off. If the clock of the service is wrong instead, its image URLs do \
+                  not work.";
+    Err(Trouble::new(UNPAINTED, format!("this machine's clock is {seconds} s {side} the service's"), advice))
 }
 
 async fn key(api: &Api) -> Found<()> {
@@ -336,16 +332,18 @@ async fn submit(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Found<String
 
 async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
     let began = Instant::now();
+    let waits_for = |job: &JobView| job.last_error.as_ref().map(|error| error.code);
+    let needs_its_operator = |code| matches!(code, ErrorCode::ModelAccessDenied | ErrorCode::ModelNotFound);
     let enough = |job: &JobView| began.elapsed() > PAINTING || waits_for(job).is_some_and(needs_its_operator);
     let job = wait_for_job_until(api, terminal, id, enough).await?;
     if job.finished_at.is_none() {
         // Do not pay for a picture that nobody waits for.
-        let canceled = api.act_on_job(id, "cancel", &new_key()).await;
+        let canceled = api.act_on_job(id, "cancel").await;
         let end = if canceled.is_ok() { "It was canceled." } else { "It could not be canceled." };
         let code = waits_for(&job);
         let message = job.last_error.as_ref().map_or("No worker has started it.", |error| error.message.as_str());
         let why = format!("the job is still {}: {message} {end}", job.status);
-        return Err(Trouble::picture(why, advice_of_job(code)));
+        return Err(Trouble::new(UNPAINTED, why, advice_of_job(code)));
     }
     match (job.status, job.image) {
         (Status::Succeeded, Some(image)) => {
@@ -361,18 +359,9 @@ async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
         (status, _) => {
             let code = job.error.as_ref().map(|error| error.code);
             let message = job.error.map_or_else(String::new, |error| format!(": {}", error.message));
-            Err(Trouble::picture(format!("the job is {status}{message}"), advice_of_job(code)))
+            Err(Trouble::new(UNPAINTED, format!("the job is {status}{message}"), advice_of_job(code)))
         }
     }
-}
-
-fn waits_for(job: &JobView) -> Option<ErrorCode> {
-    job.last_error.as_ref().map(|error| error.code)
-}
-
-/// Whether the job waits until an operator acts.
-fn needs_its_operator(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::ModelAccessDenied | ErrorCode::ModelNotFound)
 }
 
 /// What to do about a job without a picture.
@@ -412,7 +401,7 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
             "The service can be reached, but the bucket cannot. If your network has a list of allowed hosts, add {host}; if \
              the proxy blocks it, add it to NO_PROXY."
         );
-        Trouble { code: 1, ..Trouble::service(format!("cannot download from {host}: {error}"), advice) }
+        Trouble::new(UNPAINTED, format!("cannot download from {host}: {error}"), advice)
     };
     let answer = api.file(&image.url).await.map_err(unreachable)?;
     let status = answer.status();
@@ -421,7 +410,8 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
         let text = String::from_utf8_lossy(&file);
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
         let code = code.map(|(code, _)| format!(" ({code})")).unwrap_or_default();
-        return Err(Trouble::picture(
+        return Err(Trouble::new(
+            UNPAINTED,
             format_args!("{host} answered {}{code} to the presigned URL", status.as_u16()),
             "Does a policy of the bucket, the account or the network deny s3:GetObject? The clock of a local service must \
              be right. See docs/first-day.md, While calling.",
@@ -429,7 +419,8 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
     }
     let bytes = file.len() as u64;
     if bytes != image.bytes {
-        return Err(Trouble::picture(
+        return Err(Trouble::new(
+            UNPAINTED,
             format_args!("{host} sent {} bytes instead of {}", thousands(bytes), thousands(image.bytes)),
             "Does a proxy change the pictures?",
         ));
@@ -440,11 +431,11 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
 fn decode(file: &[u8], image: &ImageView) -> Found<()> {
     let advice = "The file is not the one that the worker stored. Please open an issue with the job's id.";
     let raster = Raster::decode(file)
-        .map_err(|error| Trouble::picture(format!("the picture cannot be read: {error}"), advice))?;
+        .map_err(|error| Trouble::new(UNPAINTED, format!("the picture cannot be read: {error}"), advice))?;
     let (width, height) = (image.width, image.height);
     if (raster.width, raster.height) != (width as usize, height as usize) {
         let why = format!("the picture has {} × {} pixels instead of {width} × {height}", raster.width, raster.height);
-        return Err(Trouble::picture(why, advice));
+        return Err(Trouble::new(UNPAINTED, why, advice));
     }
     Ok(((), format!("{}, {width} × {height} pixels", image.content_type)))
 }

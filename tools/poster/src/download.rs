@@ -23,11 +23,11 @@ const AT_ONCE: usize = 8;
 
 pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> Result<Outcome, Failure> {
     let Download { ids, out } = download;
-    let ids = resolve_ids(ids)?;
+    let ids = resolve_ids(&ids.ids)?;
     let mut manifest = Manifest::open(out)?;
     let mut there = HashSet::new();
     terminal.status("checking saved pictures …");
-    manifest::read(out, |picture| {
+    manifest::read(out, |_, picture| {
         if picture.is_in(out) {
             there.insert(picture.job);
         }

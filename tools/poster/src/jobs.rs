@@ -8,7 +8,7 @@ use shared::api::{BatchView, JobView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
 
-use crate::api::{Api, Found, PAGE, new_key};
+use crate::api::{Api, Found, PAGE};
 use crate::arguments::{Ids, List};
 use crate::failure::{Failure, Outcome};
 use crate::ids::{find_one_of, resolve_id, resolve_ids};
@@ -103,24 +103,14 @@ pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
     Ok(outcome)
 }
 
-/// Cancels jobs, and the queued jobs of batches.
-pub(crate) async fn cancel(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    act(api, terminal, ids, "cancel").await
-}
-
-/// Retries failed and canceled jobs, and the failed jobs of batches.
-pub(crate) async fn retry(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    act(api, terminal, ids, "retry").await
-}
-
-async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
+/// Cancels or retries jobs, or jobs of batches: `action` is `cancel` or `retry`.
+pub(crate) async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::AllDone;
     let ids = resolve_ids(&ids.ids)?;
     for id in &ids {
-        let key = new_key();
         let acted = match find_one_of(&ids, id, api, terminal).await? {
-            Some(Found::Job(_)) => api.act_on_job(id, action, &key).await.map(|job| show_job(terminal, &job)),
-            Some(Found::Batch(_)) => api.act_on_batch(id, action, &key).await.map(|batch| show_batch(terminal, &batch)),
+            Some(Found::Job(_)) => api.act_on_job(id, action).await.map(|job| show_job(terminal, &job)),
+            Some(Found::Batch(_)) => api.act_on_batch(id, action).await.map(|batch| show_batch(terminal, &batch)),
             None => {
                 outcome = Outcome::SomeFailed;
                 continue;

@@ -6,6 +6,7 @@ mod api;
 mod arguments;
 mod batch;
 mod config;
+mod digest;
 mod doctor;
 mod download;
 mod failure;
@@ -83,8 +84,8 @@ async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failu
         Command::Watch(watch) => watch::run(&api()?, terminal, watch).await,
         Command::List(list) => jobs::list(&api()?, terminal, list).await,
         Command::Get(get) => jobs::get(&api()?, terminal, get).await,
-        Command::Cancel(ids) => jobs::cancel(&api()?, terminal, ids).await,
-        Command::Retry(ids) => jobs::retry(&api()?, terminal, ids).await,
+        Command::Cancel(ids) => jobs::act(&api()?, terminal, ids, "cancel").await,
+        Command::Retry(ids) => jobs::act(&api()?, terminal, ids, "retry").await,
         Command::Download(download) => download::run(&api()?, terminal, download).await,
         Command::Listen(listen) => listen::run(&api()?, terminal, listen).await,
         Command::Doctor(doctor) => doctor::run(&api()?, terminal, doctor).await,

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::api::Api;
 use crate::arguments::Listen;
 use crate::failure::{Failure, Outcome};
-use crate::terminal::{Event, Terminal};
+use crate::terminal::Terminal;
 use crate::words::{ellipsize, fitting};
 
 /// The most bytes of a request's body.
@@ -102,7 +102,7 @@ impl Receiver<'_> {
             }
             Err(why) => {
                 self.terminal.println(format!("refused: {why}"));
-                let printed = self.terminal.data(&Event { event: "refused", value: json!({ "why": why }) });
+                let printed = self.terminal.data(&json!({ "event": "refused", "why": why }));
                 (text(StatusCode::BAD_REQUEST, &why), Some(printed.map(|()| false)))
             }
         }
@@ -149,8 +149,7 @@ impl Receiver<'_> {
             line = format!("{line}  {}", ellipsize(part, usize::MAX));
         }
         self.terminal.show(fitting(&line, self.terminal.columns_of_output()))?;
-        let value = json!({ "id": id, "again": is_again, "body": event });
-        self.terminal.data(&Event { event: "delivery", value })?;
+        self.terminal.data(&json!({ "event": "delivery", "id": id, "again": is_again, "body": event }))?;
         self.seen.borrow_mut().insert(id);
         Ok(())
     }

@@ -4,14 +4,13 @@
 //! picture has a line, and if a crash comes before the naming, the next run names the picture instead of downloading it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use shared::text::hex;
 use shared::{BatchId, JobId};
 
+use crate::digest::digest;
 use crate::failure::Failure;
 use crate::lines_file::{lock, open_lines, read_lines, write_line};
 
@@ -62,16 +61,11 @@ impl Manifest {
     }
 }
 
-/// Calls `each` with every picture of the directory's manifest, in the order in which they were saved.
-pub(crate) fn read(directory: &Path, mut each: impl FnMut(Picture)) -> Result<(), Failure> {
+/// Calls `each` with every picture of the directory's manifest, in the order in which they were saved, and with the offset
+/// at which [`Lines`] finds it.
+pub(crate) fn read(directory: &Path, each: impl FnMut(u64, Picture)) -> Result<(), Failure> {
     let path = directory.join(FILE);
-    read_lines(&path, |_, picture| each(picture)).map_err(|error| Failure::file(&path, error))
-}
-
-/// Calls `each` with the file name of every picture and the offset at which [`Lines`] finds the rest.
-pub(crate) fn places(directory: &Path, mut each: impl FnMut(&str, u64)) -> Result<(), Failure> {
-    let path = directory.join(FILE);
-    read_lines(&path, |place, picture: Picture| each(&picture.file, place)).map_err(|error| Failure::file(&path, error))
+    read_lines(&path, each).map_err(|error| Failure::file(&path, error))
 }
 
 /// A manifest whose lines are read in any order.
@@ -116,7 +110,8 @@ impl Picture {
 
     fn is_at(&self, path: &Path) -> bool {
         let size = std::fs::metadata(path).map(|metadata| metadata.len());
-        size.is_ok_and(|size| size == self.bytes) && digest_of(path).is_ok_and(|digest| digest == self.sha256)
+        let sha256 = || File::open(path).and_then(|file| digest(file, |_| Ok(())));
+        size.is_ok_and(|size| size == self.bytes) && sha256().is_ok_and(|(_, sha256)| sha256 == self.sha256)
     }
 }
 
@@ -125,21 +120,12 @@ pub(crate) fn unnamed(directory: &Path, file: &str) -> PathBuf {
     directory.join(format!(".{file}.part"))
 }
 
-fn digest_of(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&digest.finalize())),
-            read => digest.update(&buffer[..read]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use sha2::{Digest, Sha256};
+    use shared::text::hex;
 
     use super::*;
 
@@ -178,10 +164,10 @@ mod tests {
         let mut manifest = Manifest::open(directory.path()).expect("a manifest");
         manifest.add(&picture("c.png", b"c")).expect("it is written");
         let mut files = Vec::new();
-        read(directory.path(), |picture| files.push(picture.file)).expect("it is read");
+        read(directory.path(), |_, picture| files.push(picture.file)).expect("it is read");
         assert_eq!(files, ["a.png", "c.png"]);
         let mut places = Vec::new();
-        super::places(directory.path(), |file, place| places.push((file.to_owned(), place))).expect("it is read");
+        read(directory.path(), |place, picture| places.push((picture.file, place))).expect("it is read");
         let mut lines = Lines::open(directory.path()).expect("it is there");
         for (file, place) in places.into_iter().rev() {
             assert_eq!(lines.at(place).expect("it is read").file, file);

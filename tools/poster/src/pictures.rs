@@ -86,85 +86,94 @@ pub(crate) async fn fetch(
 }
 
 async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -> Result<(u64, String), Unfetched> {
-    let mut url = image.url.clone();
-    let mut why = String::new();
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
-            // The first URL may have expired with the credentials that signed it.
-            url = api.file_url(&format!("/jobs/{}/image", job.id)).await?;
-        }
-        match api.file(&url).await {
-            Ok(answer) if answer.status().is_success() => match store(answer.into_body(), path).await {
-                Ok((bytes, sha256)) if bytes == image.bytes => return Ok((bytes, sha256)),
-                Ok((bytes, _)) => why = format!("it has {bytes} bytes instead of {}", image.bytes),
-                Err(Store::Broken(error)) => why = error,
-                Err(Store::Unwritten(error)) => return Err(Failure::file(path, error).into()),
-            },
-            Ok(answer) => why = format!("the bucket answered {}", answer.status()),
-            Err(error) if error.kind == Kind::Lasting => return Err(Unfetched::All(Failure::Service(error.why))),
-            Err(error) => why = error.why,
-        }
-    }
-    Err(Unfetched::Picture(format!("it cannot be downloaded: {why}")))
+    let stored = async |body| match store(body, path).await? {
+        (bytes, sha256) if bytes == image.bytes => Ok((bytes, sha256)),
+        (bytes, _) => Err(Store::Broken(format!("it has {bytes} bytes instead of {}", image.bytes))),
+    };
+    let downloaded = download(api, &format!("/jobs/{}/image", job.id), Some(&image.url), stored).await?;
+    downloaded.map_err(|why| Unfetched::Picture(format!("it cannot be downloaded: {why}")))
 }
 
 /// Downloads the document of a batch to which this path of the API redirects. The file has no name, and is at its beginning.
 pub(crate) async fn download_document(api: &Api, path: &str) -> Result<File, Failure> {
-    let mut why = String::new();
+    let unwritten = |error| Store::Unwritten(Failure::Local(format!("a temporary file: {error}")));
+    let stored = async |body| {
+        let mut file = tempfile::tempfile().map_err(unwritten)?;
+        write(body, &mut file, unwritten).await?;
+        file.rewind().map_err(unwritten)?;
+        Ok(file)
+    };
+    let downloaded = download(api, path, None, stored).await?;
+    downloaded.map_err(|why| Failure::Service(format!("{path} cannot be downloaded: {why}")))
+}
+
+/// Downloads the file to which `path` of the API redirects, the first time from the URL `known` if there is one. Returns why
+/// the last try failed if all did.
+async fn download<T>(
+    api: &Api,
+    path: &str,
+    known: Option<&str>,
+    stored: impl AsyncFn(Incoming) -> Result<T, Store>,
+) -> Result<Result<T, String>, Failure> {
+    let (mut known, mut why) = (known.map(str::to_owned), String::new());
     for attempt in 0..TRIES {
         if attempt > 0 {
             tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
         }
-        let url = api.file_url(path).await?;
+        // A URL may have expired with the credentials that signed it, so each try has another.
+        let url = match known.take() {
+            Some(url) => url,
+            None => api.file_url(path).await?,
+        };
         match api.file(&url).await {
-            Ok(answer) if answer.status().is_success() => {
-                let local = |error: io::Error| Failure::Local(format!("a temporary file: {error}"));
-                let mut file = tempfile::tempfile().map_err(local)?;
-                match write(answer.into_body(), &mut file).await {
-                    Ok(_) => return file.rewind().map(|()| file).map_err(local),
-                    Err(Store::Broken(error)) => why = error,
-                    Err(Store::Unwritten(error)) => return Err(local(error)),
-                }
-            }
+            Ok(answer) if answer.status().is_success() => match stored(answer.into_body()).await {
+                Ok(stored) => return Ok(Ok(stored)),
+                Err(Store::Broken(error)) => why = error,
+                Err(Store::Unwritten(failure)) => return Err(failure),
+            },
             Ok(answer) => why = format!("the bucket answered {}", answer.status()),
             Err(error) if error.kind == Kind::Lasting => return Err(Failure::Service(error.why)),
             Err(error) => why = error.why,
         }
     }
-    Err(Failure::Service(format!("{path} cannot be downloaded: {why}")))
+    Ok(Err(why))
 }
 
-/// Why a picture was not stored.
+/// Why a file was not stored.
 enum Store {
-    /// The connection broke.
+    /// The connection broke, or the file is another.
     Broken(String),
     /// The file cannot be written.
-    Unwritten(io::Error),
+    Unwritten(Failure),
 }
 
 /// Stores the picture. An incomplete file is deleted, even if the command is stopped.
 async fn store(body: Incoming, path: &Path) -> Result<(u64, String), Store> {
-    let mut file = File::create(path).map_err(Store::Unwritten)?;
-    let mut half = TempPath::try_from_path(path).map_err(Store::Unwritten)?;
-    let written = write(body, &mut file).await?;
+    let unwritten = |error| Store::Unwritten(Failure::file(path, error));
+    let mut file = File::create(path).map_err(unwritten)?;
+    let mut half = TempPath::try_from_path(path).map_err(unwritten)?;
+    let written = write(body, &mut file, unwritten).await?;
     half.disable_cleanup(true);
     Ok(written)
 }
 
 /// Writes what comes to the file. Returns how many bytes these are, and their digest.
-async fn write(mut body: Incoming, file: &mut File) -> Result<(u64, String), Store> {
+async fn write(
+    mut body: Incoming,
+    file: &mut File,
+    unwritten: impl Fn(io::Error) -> Store,
+) -> Result<(u64, String), Store> {
     let (mut bytes, mut digest) = (0, Sha256::new());
-    while let Some(piece) = next_chunk(&mut body).await.map_err(|error| Store::Broken(error.to_string()))? {
+    while let Some(piece) = next_chunk(&mut body).await.map_err(|error| Store::Broken(error.why))? {
         digest.update(&piece);
         bytes += piece.len() as u64;
-        file.write_all(&piece).map_err(Store::Unwritten)?;
+        file.write_all(&piece).map_err(&unwritten)?;
     }
     Ok((bytes, hex(&digest.finalize())))
 }
 
-/// A file name for the picture of a job, from its custom id or else its prompt. It contains the end of the id, which is random, so that no picture overwrites
-/// another one.
+/// A file name for the picture of a job, from its custom id or else its prompt. It contains the end of the id, which is
+/// random, so that no picture overwrites another one.
 pub(crate) fn name_of(job: &JobView) -> String {
     let id = job.id.to_string();
     let words = words_of(job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str()));

@@ -4,14 +4,14 @@
 //! submits the batch again under the same idempotency key, and the service answers with the batch that it has.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shared::BatchId;
 
 use crate::failure::Failure;
-use crate::lines_file::lock;
+use crate::lines_file::{lock, write_line};
 
 /// What all runs of a batch must agree on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,10 +58,8 @@ impl State {
     /// Records the batch.
     pub(crate) fn write(&mut self, batch: BatchId, settings: &Settings) -> Result<(), Failure> {
         let line = Line { poster_batch: batch, settings: settings.clone() };
-        let mut text = serde_json::to_vec(&line).map_err(|error| Failure::Local(error.to_string()))?;
-        text.push(b'\n');
         let file = &mut self.file;
-        let written = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(&text));
+        let written = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write_line(file, &line));
         written.and_then(|()| file.sync_data()).map_err(|error| Failure::file(&self.path, error))
     }
 

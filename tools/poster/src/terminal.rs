@@ -31,13 +31,6 @@ struct Inner {
     resume_hint: Option<String>,
 }
 
-#[derive(Serialize)]
-pub(crate) struct Event<'a, T> {
-    pub(crate) event: &'a str,
-    #[serde(flatten)]
-    pub(crate) value: T,
-}
-
 impl Terminal {
     /// With `json`, data goes to standard output; with `quiet`, only errors go to standard error.
     pub(crate) fn new(json: bool, quiet: bool) -> Self {

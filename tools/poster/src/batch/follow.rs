@@ -19,14 +19,13 @@ use shared::poster::Lettering;
 use shared::{BatchId, JobId};
 use tokio::time::Instant;
 
-use super::line_numbers::LineNumbers;
 use super::unknown;
 use crate::api::{Answer, Api, PAGE};
 use crate::failure::{Failure, blocking, if_found};
 use crate::manifest::{self, Manifest};
 use crate::pictures::{Unfetched, download_document, fetch, name_of};
 use crate::progress::{Progress, counts_of_ended, ticking};
-use crate::terminal::{Event, Terminal};
+use crate::terminal::Terminal;
 use crate::words::thousands;
 
 /// A page is read again once so many of its jobs have newly ended, on average over all pages that are read again.
@@ -133,7 +132,8 @@ pub(crate) struct Follower<'a> {
     manifest: &'a mut Manifest,
     at_once: usize,
     batch: BatchId,
-    lines: LineNumbers,
+    /// The line of each job, by index.
+    lines: Vec<u32>,
     /// By index; empty until the service knows which lines have jobs.
     jobs: Vec<Known>,
     /// How many are not [`Known::Nothing`].
@@ -160,7 +160,7 @@ impl<'a> Follower<'a> {
         (out, manifest): (&'a Path, &'a mut Manifest),
         at_once: usize,
         batch: BatchId,
-        lines: LineNumbers,
+        lines: Vec<u32>,
     ) -> Self {
         Self {
             api,
@@ -201,7 +201,7 @@ impl<'a> Follower<'a> {
                 left_out.insert(fault.line);
                 Ok(())
             })?;
-            self.lines = self.lines.without(&left_out);
+            self.lines.retain(|&line| !left_out.contains(&line.into()));
         }
         if self.lines.len() != total {
             let (here, there) = (thousands(self.lines.len() as u64), thousands(total as u64));
@@ -215,14 +215,15 @@ impl<'a> Follower<'a> {
     /// Marks the jobs whose pictures are saved.
     async fn find_pictures(&mut self) -> Result<(), Failure> {
         let (out, terminal, batch) = (self.out.to_owned(), self.terminal.clone(), self.batch);
-        let (lines, mut jobs) = (self.lines.clone(), std::mem::take(&mut self.jobs));
+        let (lines, mut jobs) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.jobs));
         let found = blocking(move || {
             let mut found = 0;
-            manifest::read(&out, |picture| {
+            manifest::read(&out, |_, picture| {
                 if picture.batch != Some(batch) {
                     return;
                 }
-                let Some(index) = picture.line.and_then(|line| lines.index_of(line)) else { return };
+                let line = picture.line.and_then(|line| line.try_into().ok());
+                let Some(index) = line.and_then(|line| lines.binary_search(&line).ok()) else { return };
                 if jobs[index] == Known::Nothing && picture.job == JobId::in_batch(batch, index) && picture.is_in(&out)
                 {
                     jobs[index] = Known::Saved;
@@ -230,9 +231,9 @@ impl<'a> Follower<'a> {
                     terminal.status(format!("checking saved pictures: {}", thousands(found)));
                 }
             })?;
-            Ok((jobs, found))
+            Ok((lines, jobs, found))
         });
-        (self.jobs, self.tally.saved) = found.await?;
+        (self.lines, self.jobs, self.tally.saved) = found.await?;
         self.known = self.tally.saved as usize;
         Ok(())
     }
@@ -362,7 +363,7 @@ impl<'a> Follower<'a> {
 
     async fn save(&mut self, jobs: Vec<(usize, JobView)>) -> Result<(), Failure> {
         let (api, out) = (self.api, self.out);
-        let jobs = jobs.into_iter().map(|(index, job)| (index, self.lines.line_of(index), job));
+        let jobs = jobs.into_iter().map(|(index, job)| (index, u64::from(self.lines[index]), job));
         let fetches = jobs.map(|(index, line, job)| async move {
             let name = format!("{line:06}-{}", name_of(&job));
             let fetched = fetch(api, &job, out, &name, Some(line)).await;
@@ -398,30 +399,27 @@ impl<'a> Follower<'a> {
     pub(crate) async fn results(mut self) -> Result<Tally, Failure> {
         self.terminal.status("reading the results …");
         let results = download_document(self.api, &format!("/batches/{}/results", self.batch)).await?;
-        let mut index = 0;
+        let incomplete = || Failure::Service("the results of the batch are not complete".to_owned());
+        let mut jobs = std::mem::take(&mut self.lines).into_iter().zip(std::mem::take(&mut self.jobs));
         each_line(results, |result: ResultLine| {
             if result.status == "invalid" {
                 self.tally.skipped += 1;
                 return Ok(());
             }
-            index += 1;
-            self.add(index - 1, result)
+            let (line, known) = jobs.next().ok_or_else(incomplete)?;
+            self.add(line.into(), known, result)
         })?;
-        if index != self.jobs.len() {
-            return Err(Failure::Service("the results of the batch are not complete".to_owned()));
-        }
-        Ok(self.tally)
+        if jobs.next().is_some() { Err(incomplete()) } else { Ok(self.tally) }
     }
 
-    /// Adds the result of the job with this index.
-    fn add(&mut self, index: usize, result: ResultLine) -> Result<(), Failure> {
+    /// Adds the result of the job on this line.
+    fn add(&mut self, line: u64, known: Known, result: ResultLine) -> Result<(), Failure> {
         let ResultLine { custom_id, job_id, status, image, error } = result;
-        let line = self.lines.line_of(index);
         let error = if status == Status::Succeeded.as_str() {
             if image.and_then(|image| image.poster).is_some_and(|poster| poster.legible == Some(false)) {
                 self.tally.small_titles.add(line);
             }
-            if self.jobs.get(index) == Some(&Known::Saved) {
+            if known == Known::Saved {
                 return Ok(());
             }
             self.tally.unfetched += 1;
@@ -447,11 +445,12 @@ impl<'a> Follower<'a> {
         status: &str,
         fields: Value,
     ) -> Result<(), Failure> {
-        let mut value = json!({ "line": line, "custom_id": custom_id, "job": job, "status": status });
+        let mut value =
+            json!({ "event": "poster", "line": line, "custom_id": custom_id, "job": job, "status": status });
         if let (Some(value), Value::Object(fields)) = (value.as_object_mut(), fields) {
             value.extend(fields);
         }
-        self.terminal.data(&Event { event: "poster", value })
+        self.terminal.data(&value)
     }
 
     fn show(&self) {

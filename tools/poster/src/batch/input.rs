@@ -19,8 +19,8 @@ use shared::json::Strict;
 use shared::order::{DeadlineHours, Model};
 use shared::text::hex;
 
-use super::line_numbers::LineNumbers;
 use crate::arguments::Format;
+use crate::digest::digest;
 use crate::failure::{Failure, blocking};
 use crate::words::{errors_text, faults_text, thousands};
 
@@ -75,8 +75,8 @@ pub(crate) struct Checked {
     pub(crate) bad: u64,
     /// Whether the file as a whole is bad, so that leaving lines out does not help.
     pub(crate) is_of_file: bool,
-    /// All lines, good or bad, but those that are empty.
-    pub(crate) lines: LineNumbers,
+    /// The numbers of all lines, good or bad, but those that are empty, in ascending order.
+    pub(crate) lines: Vec<u32>,
     pub(crate) sha256: String,
 }
 
@@ -187,7 +187,7 @@ impl Input {
         let (mut ids, hashes) = (HashSet::new(), RandomState::new());
         let each = |line: Line, is_unreadable: bool| {
             let number = line.number;
-            checked.lines.push(number);
+            checked.lines.push(number as u32);
             checked.is_of_file |= is_unreadable;
             let faults = match line.order(&self.defaults, MODEL) {
                 Ok(Entry { custom_id: Some(id), .. }) if !ids.insert(hashes.hash_one(&id)) => {
@@ -274,7 +274,7 @@ impl Input {
 }
 
 /// A JSON document: an array of jobs, or an object with `jobs`. It is held in memory, so its size is limited.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an array of jobs, or an object with jobs")]
 struct Document {
     name: Option<String>,
@@ -294,13 +294,7 @@ impl Document {
         }
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
         let document = if text.trim_ascii_start().starts_with(b"[") {
-            serde_json::from_slice(text).map(|jobs| Self {
-                name: None,
-                deadline_hours: None,
-                webhook: None,
-                defaults: None,
-                jobs,
-            })
+            serde_json::from_slice(text).map(|jobs| Self { jobs, ..Self::default() })
         } else {
             serde_json::from_slice(text)
         };
@@ -325,12 +319,8 @@ async fn copy_of_input(directory: &Path) -> Result<(PathBuf, bool), Failure> {
     let copy = tempfile::NamedTempFile::new_in(directory).map_err(&failed)?;
     let mut file = copy.reopen().map_err(&failed)?;
     let failed_copy = failed.clone();
-    let (bytes, digest) = blocking(move || {
-        let mut digest = Sha256::new();
-        let bytes = io::copy(&mut Digested { file: io::stdin().lock(), digest: &mut digest }, &mut file);
-        Ok((bytes.map_err(failed_copy)?, hex(&digest.finalize())))
-    })
-    .await?;
+    let copying = blocking(move || digest(io::stdin().lock(), |piece| file.write_all(piece)).map_err(failed_copy));
+    let (bytes, digest) = copying.await?;
     let path = directory.join(format!("poster-stdin-{}", &digest[..16]));
     // Another run may be reading an existing copy, which must not change.
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
@@ -378,20 +368,6 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
-}
-
-/// A reader that computes the digest of what it reads.
-struct Digested<'a, R> {
-    file: R,
-    digest: &'a mut Sha256,
-}
-
-impl<R: Read> Read for Digested<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.digest.update(&buffer[..read]);
-        Ok(read)
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 mod follow;
 mod input;
-mod line_numbers;
 mod report;
 mod submit;
 
@@ -28,7 +27,7 @@ use crate::failure::{Failure, Outcome, blocking, if_found};
 use crate::manifest::Manifest;
 use crate::sheet;
 use crate::state::{Settings, State};
-use crate::terminal::{Event, Terminal};
+use crate::terminal::Terminal;
 use crate::words::{count_of, errors_text, faults_text, short_path, status_text, thousands};
 
 /// How many bad lines are printed.
@@ -121,7 +120,7 @@ async fn check(input: &Input, terminal: &Terminal, batch: &Batch) -> Result<Chec
     let (checked, first) = blocking(move || {
         let mut first = Vec::new();
         let bad = |line, faults| {
-            printer.data(&Event { event: "bad_line", value: json!({ "line": line, "faults": faults }) })?;
+            printer.data(&json!({ "event": "bad_line", "line": line, "faults": faults }))?;
             if first.len() < BAD_SHOWN {
                 first.push((line, faults));
             }
@@ -222,8 +221,7 @@ fn report_start(
     } else {
         terminal.println(format!("{name}: {of} to {out}"));
     }
-    let value = json!({ "batch": batch.id, "name": name, "jobs": jobs, "saved": saved });
-    terminal.data(&Event { event: "begin", value })
+    terminal.data(&json!({ "event": "begin", "batch": batch.id, "name": name, "jobs": jobs, "saved": saved }))
 }
 
 /// Why a batch has ended without results. The file can become another batch then.
@@ -244,8 +242,7 @@ fn print_faults(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     for fault in batch.faults.iter().flat_map(|faults| &faults.first) {
         let text = faults_text([(&*fault.pointer, &*fault.detail)]);
         terminal.println(format!("  line {}: {text}", fault.line));
-        let value = json!({ "line": fault.line, "faults": text });
-        terminal.data(&Event { event: "bad_line", value })?;
+        terminal.data(&json!({ "event": "bad_line", "line": fault.line, "faults": text }))?;
     }
     Ok(())
 }

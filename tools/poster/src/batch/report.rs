@@ -9,7 +9,7 @@ use shared::BatchId;
 use super::follow::{Lines, Tally};
 use super::input::Input;
 use crate::failure::{Failure, blocking};
-use crate::terminal::{Event, Terminal};
+use crate::terminal::Terminal;
 use crate::words::{count_of, short_path, thousands};
 
 /// Reports the results. `written` says whether `failed_file` holds the lines of the jobs that failed.
@@ -49,13 +49,10 @@ pub(crate) fn report(
             terminal.println(format!("  poster retry {batch}"));
         }
     }
-    terminal.data(&Event {
-        event: "end",
-        value: json!({
-            "batch": batch, "saved": saved, "downloaded": downloaded, "unfetched": unfetched, "failed": failed.len(),
-            "failed_file": written.then_some(failed_file), "out": out,
-        }),
-    })
+    terminal.data(&json!({
+        "event": "end", "batch": batch, "saved": saved, "downloaded": downloaded, "unfetched": unfetched,
+        "failed": failed.len(), "failed_file": written.then_some(failed_file), "out": out,
+    }))
 }
 
 /// The first of some lines, as text.

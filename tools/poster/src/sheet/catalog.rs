@@ -41,8 +41,8 @@ impl Catalog {
             }
         }
         pictures.sort_unstable();
-        manifest::places(directory, |file, place| {
-            if let Ok(found) = pictures.binary_search_by(|(name, _)| (**name).cmp(file)) {
+        manifest::read(directory, |place, picture| {
+            if let Ok(found) = pictures.binary_search_by(|(name, _)| (**name).cmp(&picture.file)) {
                 pictures[found].1 = Some(place);
             }
         })?;
