@@ -1,20 +1,17 @@
 //! An endpoint that answers as the Stability AI models on Bedrock do, with pictures by the offline artist. The pictures say,
 //! in print and in their metadata, that no diffusion model painted them.
 
-use std::fmt;
 use std::str::FromStr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, json};
 use shared::order::{AspectRatio, Model, OutputFormat};
 use shared::origin::{Origin, mark};
 
@@ -30,7 +27,8 @@ pub struct Behavior {
 }
 
 /// How often the model fails in each way, as a share of its calls from 0 to 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// Throttled: 429.
     pub throttle: f64,
@@ -56,30 +54,21 @@ impl FromStr for Faults {
 
     /// Reads `throttle=0.2,error=0.05`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut faults = Self::default();
+        let mut rates = Map::new();
+        let mut sum = 0.0;
         for part in text.split(',').filter(|part| !part.trim().is_empty()) {
             let (name, rate) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=RATE"))?;
             let rate: f64 = rate.trim().parse().map_err(|_| format!("{rate:?} is not a number"))?;
             if !(0.0..=1.0).contains(&rate) {
                 return Err(format!("the rate {rate} must be from 0 to 1"));
             }
-            *match name.trim() {
-                "throttle" => &mut faults.throttle,
-                "unavailable" => &mut faults.unavailable,
-                "error" => &mut faults.error,
-                "hang" => &mut faults.hang,
-                "filter" => &mut faults.filter,
-                "deny" => &mut faults.deny,
-                other => {
-                    return Err(format!(
-                        "{other:?} must be one of throttle, unavailable, error, hang, filter and deny"
-                    ));
-                }
-            } = rate;
+            sum += rate;
+            rates.insert(name.trim().to_owned(), rate.into());
         }
-        let Self { throttle, unavailable, error, hang, filter, deny } = faults;
-        let sum = throttle + unavailable + error + hang + filter + deny;
-        if sum > 1.0 { Err(format!("the rates add up to {sum}, which is more than 1")) } else { Ok(faults) }
+        if sum > 1.0 {
+            return Err(format!("the rates add up to {sum}, which is more than 1"));
+        }
+        serde_json::from_value(rates.into()).map_err(|error| error.to_string())
     }
 }
 
@@ -100,41 +89,32 @@ pub struct Stats {
 
 /// The model's endpoint. Clones share its state.
 #[derive(Clone, Debug, Default)]
-pub struct Bedrock(Arc<Inner>);
+pub struct Bedrock(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    behavior: Mutex<Behavior>,
-    invocations: AtomicU64,
-    images: AtomicU64,
-    throttled: AtomicU64,
-    errors: AtomicU64,
-    filtered: AtomicU64,
+    behavior: Behavior,
+    stats: Stats,
 }
 
 impl Bedrock {
     /// An endpoint with this behavior.
     pub fn new(behavior: Behavior) -> Self {
-        let bedrock = Self::default();
-        bedrock.behave(behavior);
-        bedrock
+        Self(Arc::new(Mutex::new(Inner { behavior, stats: Stats::default() })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the behavior from the next call on.
     pub fn behave(&self, behavior: Behavior) {
-        *self.0.behavior.lock().unwrap_or_else(PoisonError::into_inner) = behavior;
+        self.inner().behavior = behavior;
     }
 
     /// The calls so far.
     pub fn stats(&self) -> Stats {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            invocations: count(&self.0.invocations),
-            images: count(&self.0.images),
-            throttled: count(&self.0.throttled),
-            errors: count(&self.0.errors),
-            filtered: count(&self.0.filtered),
-        }
+        self.inner().stats
     }
 
     /// The endpoint's routes: InvokeModel and `/_stats`.
@@ -149,24 +129,22 @@ impl Bedrock {
     }
 
     async fn answer(&self, model: &str, body: &[u8]) -> Result<Response, Refusal> {
-        self.0.invocations.fetch_add(1, Ordering::Relaxed);
-        let Behavior { latency, faults, plain } = *self.0.behavior.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner().stats.invocations += 1;
+        let Behavior { latency, faults, plain } = self.inner().behavior;
         let mut dice = fastrand::f64();
         let mut strikes = |rate: f64| {
             dice -= rate;
             dice < 0.0
         };
-        if strikes(faults.throttle) {
-            return Err(Refusal::Throttled);
-        }
-        if strikes(faults.unavailable) {
-            return Err(Refusal::Unavailable);
-        }
-        if strikes(faults.error) {
-            return Err(Refusal::Failed);
-        }
-        if strikes(faults.deny) {
-            return Err(Refusal::Denied);
+        for (rate, refusal) in [
+            (faults.throttle, Refusal::Throttled),
+            (faults.unavailable, Refusal::Unavailable),
+            (faults.error, Refusal::Failed),
+            (faults.deny, Refusal::Denied),
+        ] {
+            if strikes(rate) {
+                return Err(refusal);
+            }
         }
         let model = model.parse::<Model>().map_err(|_| Refusal::NoSuchModel)?;
         let request = InvokeBody::parse(body, model)?;
@@ -175,17 +153,14 @@ impl Bedrock {
         }
         tokio::time::sleep(latency).await;
         if strikes(faults.filter) || is_unfit(&request.prompt) {
-            self.0.filtered.fetch_add(1, Ordering::Relaxed);
+            self.inner().stats.filtered += 1;
             // The model's answer to a filtered prompt has neither seeds nor images.
             return Ok(axum_json(StatusCode::OK, &json!({ "finish_reasons": ["Filter reason: prompt"] })));
         }
         let seed = if request.seed == 0 { fastrand::u32(1..) } else { request.seed };
-        let picture =
-            tokio::task::spawn_blocking(
-                move || if plain { paint_plain(&request, seed) } else { paint(&request, seed) },
-            );
+        let picture = tokio::task::spawn_blocking(move || paint(&request, seed, plain));
         let picture = picture.await.map_err(|_| Refusal::Failed)?;
-        self.0.images.fetch_add(1, Ordering::Relaxed);
+        self.inner().stats.images += 1;
         let picture = mark(picture.into(), Origin::Algorithm).expect("what the artist encodes can be marked");
         let image = base64_simd::STANDARD.encode_to_string(picture);
         Ok(axum_json(StatusCode::OK, &json!({ "seeds": [seed], "finish_reasons": [null], "images": [image] })))
@@ -194,11 +169,10 @@ impl Bedrock {
 
 async fn invoke(State(bedrock): State<Bedrock>, Path(model): Path<String>, body: axum::body::Bytes) -> Response {
     bedrock.answer(&model, &body).await.unwrap_or_else(|refusal| {
-        let counter = match refusal {
-            Refusal::Throttled | Refusal::Unavailable => &bedrock.0.throttled,
-            _ => &bedrock.0.errors,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        match refusal {
+            Refusal::Throttled | Refusal::Unavailable => bedrock.inner().stats.throttled += 1,
+            _ => bedrock.inner().stats.errors += 1,
+        }
         refusal.into_response()
     })
 }
@@ -252,8 +226,12 @@ fn is_unfit(prompt: &str) -> bool {
     prompt.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("nsfw"))
 }
 
-fn paint(request: &InvokeBody, seed: u32) -> Vec<u8> {
+/// Paints what is asked for, or with `plain` a color that depends on the seed.
+fn paint(request: &InvokeBody, seed: u32, plain: bool) -> Vec<u8> {
     let (width, height) = size(request.aspect_ratio);
+    if plain {
+        return artist::paint_plain(seed, width, height);
+    }
     let format = match request.output_format {
         OutputFormat::Png => artist::Format::Png,
         OutputFormat::Jpeg => artist::Format::Jpeg,
@@ -262,12 +240,6 @@ fn paint(request: &InvokeBody, seed: u32) -> Vec<u8> {
     let order =
         artist::Order { prompt: &request.prompt, negative_prompt: &request.negative_prompt, seed, width, height };
     artist::paint(&order, format)
-}
-
-/// A picture of the right size, in a color that depends on the seed.
-fn paint_plain(request: &InvokeBody, seed: u32) -> Vec<u8> {
-    let (width, height) = size(request.aspect_ratio);
-    artist::paint_plain(seed, width, height)
 }
 
 /// The sizes that the models paint, in pixels.
@@ -296,32 +268,26 @@ enum Refusal {
     Invalid(String),
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Throttled => "Too many requests, please wait before trying again.",
-            Self::Unavailable => "Bedrock is unable to process your request.",
-            Self::Failed => "The model failed.",
-            Self::Denied => "You don't have access to the model with the specified model ID.",
-            Self::NoSuchModel => "Could not resolve the foundation model from the provided model identifier.",
-            Self::Invalid(why) => why,
-        })
-    }
-}
-
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, code) = match self {
-            Self::Throttled => (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException"),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
-            Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException"),
-            Self::Denied => (StatusCode::FORBIDDEN, "AccessDeniedException"),
-            Self::NoSuchModel => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
-            Self::Invalid(_) => (StatusCode::BAD_REQUEST, "ValidationException"),
+        let (status, code, message) = match &self {
+            Self::Throttled => (429, "ThrottlingException", "Too many requests, please wait before trying again."),
+            Self::Unavailable => (503, "ServiceUnavailableException", "Bedrock is unable to process your request."),
+            Self::Failed => (500, "InternalServerException", "The model failed."),
+            Self::Denied => {
+                (403, "AccessDeniedException", "You don't have access to the model with the specified model ID.")
+            }
+            Self::NoSuchModel => (
+                404,
+                "ResourceNotFoundException",
+                "Could not resolve the foundation model from the provided model identifier.",
+            ),
+            Self::Invalid(why) => (400, "ValidationException", why.as_str()),
         };
-        let mut response = axum_json(status, &json!({ "message": self.to_string() }));
+        let status = StatusCode::from_u16(status).expect("each is a status");
+        let mut response = axum_json(status, &json!({ "message": message }));
         let error_type = HeaderName::from_static("x-amzn-errortype");
-        response.headers_mut().insert(error_type, code.parse().expect("the codes are plain ASCII"));
+        response.headers_mut().insert(error_type, HeaderValue::from_static(code));
         response
     }
 }
