@@ -4,6 +4,7 @@
 //! an error that names their place.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -46,7 +47,7 @@ pub struct TemplateError {
 }
 
 /// The part of the template that is emulated.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Deployment {
     /// The tables, by logical id.
     pub tables: BTreeMap<String, Table>,
@@ -172,15 +173,7 @@ impl Deployment {
     pub fn read(template: &str, surroundings: &Surroundings) -> Result<Self, TemplateError> {
         let template = document(template)?;
         let resolver = Resolver::new(&template, surroundings)?;
-        let mut deployment = Self {
-            tables: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-            functions: BTreeMap::new(),
-            gateway_responses: BTreeMap::new(),
-            preflights: BTreeMap::new(),
-            minimum_compression_size: None,
-        };
+        let mut deployment = Self::default();
         let mut other_routes = Vec::new();
         let mut binaries = BTreeMap::new();
         let globals = &template["Globals"]["Function"];
@@ -444,41 +437,31 @@ impl<'a> Resolver<'a> {
     }
 
     fn call(&self, name: &str, argument: &Value, place: &str) -> Result<Value, TemplateError> {
-        let bad = || fault(place, format!("{name} has unsupported arguments: {argument}"));
-        match (name, argument) {
-            ("Ref", Value::String(target)) => self.reference(target, place),
-            ("Fn::GetAtt", Value::Array(path)) => match &path[..] {
-                [Value::String(id), Value::String(attribute)] => self.attribute(id, attribute, place).map(Value::from),
-                _ => Err(bad()),
-            },
+        let arguments = argument.as_array().map_or(slice::from_ref(argument), Vec::as_slice);
+        match (name, arguments) {
+            ("Ref", [Value::String(target)]) => self.reference(target, place),
+            ("Fn::GetAtt", [Value::String(id), Value::String(attribute)]) => {
+                self.attribute(id, attribute, place).map(Value::from)
+            }
             // A dynamic reference, see
             // <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/dynamic-references-secretsmanager.html>.
-            ("Fn::Sub", Value::String(text)) if text.starts_with("{{resolve:secretsmanager:") => {
+            ("Fn::Sub", [Value::String(text)]) if text.starts_with("{{resolve:secretsmanager:") => {
                 Ok(self.surroundings.secret.clone().into())
             }
-            ("Fn::Sub", Value::String(text)) => self.substitute(text, place).map(Value::from),
-            ("Fn::If", Value::Array(arguments)) => match &arguments[..] {
-                [Value::String(condition), then, otherwise] => {
-                    let chosen = if self.condition(condition, place)? { then } else { otherwise };
-                    self.resolve(chosen, place)
-                }
-                _ => Err(bad()),
-            },
-            ("Fn::Equals", Value::Array(sides)) => match &sides[..] {
-                [left, right] => {
-                    let (left, right) = (self.resolve(left, place)?, self.resolve(right, place)?);
-                    Ok(Value::Bool(scalar(&left) == scalar(&right)))
-                }
-                _ => Err(bad()),
-            },
-            ("Fn::Not", Value::Array(arguments)) => match &arguments[..] {
-                [argument] => {
-                    let value = self.resolve(argument, place)?.as_bool().ok_or_else(bad)?;
-                    Ok(Value::Bool(!value))
-                }
-                _ => Err(bad()),
-            },
-            _ => Err(fault(place, format!("the local stack does not understand {name}"))),
+            ("Fn::Sub", [Value::String(text)]) => self.substitute(text, place).map(Value::from),
+            ("Fn::If", [Value::String(condition), then, otherwise]) => {
+                let chosen = if self.condition(condition, place)? { then } else { otherwise };
+                self.resolve(chosen, place)
+            }
+            ("Fn::Equals", [left, right]) => {
+                let (left, right) = (self.resolve(left, place)?, self.resolve(right, place)?);
+                Ok(Value::Bool(scalar(&left) == scalar(&right)))
+            }
+            ("Fn::Not", [argument]) => {
+                let value = self.resolve(argument, place)?;
+                value.as_bool().map(|flag| Value::Bool(!flag)).ok_or_else(|| fault(place, "Fn::Not needs a condition"))
+            }
+            _ => Err(fault(place, format!("the local stack does not understand {name} of {argument}"))),
         }
     }
 
