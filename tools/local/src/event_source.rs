@@ -165,8 +165,11 @@ mod tests {
 
     /// Stops an event source while its function works. Returns whether the function finished; `go` lets it.
     async fn finishes(interruptible: bool, go: Arc<Notify>) -> bool {
-        let sqs = Sqs::new("us-west-2", "000000000000");
-        let sqs = Running::start(|listener, signal| sqs.serve(listener, signal)).await;
+        let sqs = Running::start(|listener, signal| {
+            let address = listener.local_addr().expect("a bound address");
+            Sqs::new("us-west-2", "000000000000", address).serve(listener, signal)
+        })
+        .await;
         let client = Client::new(&sqs.sdk_config());
         let queue = client.create_queue().queue_name("queue").send().await.expect("a queue");
         let queue_url = queue.queue_url.expect("its URL");

@@ -9,7 +9,6 @@ mod handlers;
 mod host;
 mod invoke;
 mod ports;
-mod provision;
 mod requeue;
 mod retell;
 pub mod services;
@@ -18,6 +17,5 @@ pub mod template;
 
 pub use gateway::{ApiKeys, EVERYONE};
 pub use handlers::Apps;
-pub use provision::ProvisionError;
 pub use requeue::RequeueError;
 pub use stack::{BedrockMode, Options, Ready, Stack, StartError};

@@ -25,10 +25,9 @@ use crate::gateway::{self, ApiKeys};
 use crate::handlers::Apps;
 use crate::host::loopback_only;
 use crate::ports::{Ports, url};
-use crate::provision::{ProvisionError, provision};
 use crate::requeue::{RequeueError, requeue};
 use crate::retell::retell;
-use crate::services::{self, DynamoDb, S3, Sqs};
+use crate::services::{self, DynamoDb, S3, Shutdown, Sqs};
 use crate::template::{ACCOUNT, Deployment, Surroundings, TEMPLATE, TemplateError};
 
 const REGION: &str = "us-west-2";
@@ -148,8 +147,6 @@ pub enum StartError {
     #[error(transparent)]
     Service(#[from] services::Error),
     #[error(transparent)]
-    Provision(#[from] ProvisionError),
-    #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Requeue(#[from] RequeueError),
@@ -207,7 +204,14 @@ impl Stack {
             buckets.create_bucket(name)?;
         }
         back.spawn(buckets.serve(ports.s3, stopped(&stop_back)).map(log_failure));
-        back.spawn(Sqs::new(REGION, ACCOUNT).serve(ports.sqs, stopped(&stop_back)).map(log_failure));
+        let queues = Sqs::new(REGION, ACCOUNT, ports.sqs.local_addr().map_err(StartError::Listen)?);
+        // A dead-letter queue must exist before the queues that name it.
+        let (sources, sinks): (Vec<_>, Vec<_>) =
+            deployment.queues.values().partition(|queue| queue.attributes.contains_key("RedrivePolicy"));
+        for queue in sinks.into_iter().chain(sources) {
+            queues.create_queue(queue).await?;
+        }
+        back.spawn(queues.serve(ports.sqs, stopped(&stop_back)).map(log_failure));
         let bedrock = Bedrock::new(match options.bedrock {
             BedrockMode::Local(behavior) => behavior,
             BedrockMode::Aws => Behavior::default(),
@@ -223,7 +227,6 @@ impl Stack {
         });
 
         let config = config();
-        provision(&deployment, &config, &ready).await?;
         let aws = connect(&config, &ready, options.bedrock).await?;
         let apps = Apps::new(&deployment, &aws, &options.clock)?;
         if data.is_kept() {
@@ -248,7 +251,7 @@ impl Stack {
         let client = aws_sdk_sqs::config::Builder::from(&self.config).endpoint_url(&self.ready.sqs).build();
         let sources = self.apps.event_sources(&self.deployment, &aws_sdk_sqs::Client::from_conf(client))?;
         let router = gateway::router(self.apps.routes(&self.deployment)?, keys, &self.deployment);
-        self.front.spawn(services::serve_router(api, router, stopped(&self.stop).boxed().shared()).map(log_failure));
+        self.front.spawn(services::serve_router(api, router, stopped(&self.stop)).map(log_failure));
         for source in sources.into_iter().filter(|_| event_sources) {
             self.front.spawn(source.run(self.stop.subscribe()));
         }
@@ -320,11 +323,9 @@ impl Stack {
 }
 
 /// Resolves when `stop` turns true or is dropped.
-fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
+fn stopped(stop: &watch::Sender<bool>) -> Shutdown {
     let mut stop = stop.subscribe();
-    async move {
-        let _ = stop.wait_for(|&stop| stop).await;
-    }
+    async move { drop(stop.wait_for(|&stop| stop).await) }.boxed().shared()
 }
 
 fn log_failure(result: Result<(), services::Error>) {

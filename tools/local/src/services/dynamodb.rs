@@ -2,7 +2,6 @@
 //! gets another one here.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{Error, serve_router, shutdown_signal};
+use super::{Error, Shutdown, serve_router};
 use crate::template::Table;
 
 /// The most bytes of one request: a full BatchWriteItem, see
@@ -71,15 +70,11 @@ impl DynamoDb {
     }
 
     /// Answers on `listener` until `shutdown` resolves.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), Error> {
+    pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let router = Router::new().fallback(answer).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES));
         let router = router.with_state(self.database.clone());
         tokio::select! {
-            result = serve_router(listener, router, shutdown_signal(shutdown)) => result,
+            result = serve_router(listener, router, shutdown) => result,
             never = remove_expired_items(self.database) => match never {},
         }
     }

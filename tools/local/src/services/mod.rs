@@ -20,7 +20,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn;
 use axum::serve::ListenerExt;
-use futures_util::future::{BoxFuture, FutureExt, Shared};
+use futures_util::future::{BoxFuture, Shared};
+use rustack_sqs_model::error::SqsError;
 use tokio::net::TcpListener;
 
 use crate::host::loopback_only;
@@ -35,6 +36,14 @@ pub enum Error {
     /// The database could not be opened, or a table could not be created.
     #[error("the DynamoDB database failed: {0}")]
     Database(#[from] dynoxide::DynoxideError),
+    /// A queue could not be created.
+    #[error("cannot create the queue {queue}: {source}")]
+    Queue {
+        /// The queue's name.
+        queue: String,
+        /// The answer to its creation.
+        source: SqsError,
+    },
     /// A directory or file for a service's data could not be prepared.
     #[error("cannot use {} for storage: {source}", path.display())]
     Storage {
@@ -49,11 +58,7 @@ pub enum Error {
 }
 
 /// The signal to stop, for which the server and its requests can all wait.
-type Shutdown = Shared<BoxFuture<'static, ()>>;
-
-fn shutdown_signal(shutdown: impl Future<Output = ()> + Send + 'static) -> Shutdown {
-    shutdown.boxed().shared()
-}
+pub(crate) type Shutdown = Shared<BoxFuture<'static, ()>>;
 
 /// Serves `router`, to programs of this machine only, until `shutdown` resolves and running requests have finished.
 pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), Error> {
@@ -92,11 +97,12 @@ pub(crate) mod testing {
 
     use aws_config::{BehaviorVersion, Region, SdkConfig};
     use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+    use futures_util::FutureExt;
     use tokio::net::TcpListener;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
-    use super::Error;
+    use super::{Error, Shutdown};
 
     /// A service that runs for one test.
     pub(crate) struct Running {
@@ -107,17 +113,14 @@ pub(crate) mod testing {
 
     impl Running {
         /// Binds a port and starts the service on it.
-        pub(crate) async fn start<F>(serve: impl FnOnce(TcpListener, BoxedSignal) -> F) -> Self
+        pub(crate) async fn start<F>(serve: impl FnOnce(TcpListener, Shutdown) -> F) -> Self
         where
             F: Future<Output = Result<(), Error>> + Send + 'static,
         {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let address = listener.local_addr().expect("a bound address");
             let (stop, stopped) = oneshot::channel();
-            let signal: BoxedSignal = Box::pin(async move {
-                stopped.await.ok();
-            });
-            let task = tokio::spawn(serve(listener, signal));
+            let task = tokio::spawn(serve(listener, stopped.map(drop).boxed().shared()));
             Self { address, stop, task }
         }
 
@@ -143,7 +146,4 @@ pub(crate) mod testing {
             self.task.await.expect("the service does not panic").expect("the service ends well");
         }
     }
-
-    /// A shutdown signal of a nameable type.
-    pub(crate) type BoxedSignal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 }

@@ -4,7 +4,6 @@
 //! or not at all, and the worker relies on that. So a put here continues when its client disconnects, and is undone at the
 //! next start if the process ended in the middle of it.
 
-use std::future::Future;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 
-use super::{Error, serve_router, shutdown_signal};
+use super::{Error, Shutdown, serve_router};
 
 /// S3's answer about an object in a bucket that does not exist.
 const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
@@ -65,13 +64,9 @@ impl S3 {
     }
 
     /// Answers on `listener` until `shutdown` resolves.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), Error> {
+    pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let router = Router::new().fallback(answer).with_state(self.buckets);
-        serve_router(listener, router, shutdown_signal(shutdown)).await
+        serve_router(listener, router, shutdown).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! and on the size of a batch.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,8 +21,8 @@ use rustack_sqs_http::response::{error_to_response, json_response};
 use rustack_sqs_http::router::resolve_operation;
 use rustack_sqs_model::error::{SqsError, SqsErrorCode};
 use rustack_sqs_model::input::{
-    ChangeMessageVisibilityBatchInput, ChangeMessageVisibilityInput, ReceiveMessageInput, SendMessageBatchInput,
-    SendMessageInput,
+    ChangeMessageVisibilityBatchInput, ChangeMessageVisibilityInput, CreateQueueInput, ReceiveMessageInput,
+    SendMessageBatchInput, SendMessageInput,
 };
 use rustack_sqs_model::operations::SqsOperation;
 use rustack_sqs_model::output::{ChangeMessageVisibilityBatchOutput, ReceiveMessageOutput};
@@ -32,7 +32,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{Error, Shutdown, serve_router, shutdown_signal};
+use super::{Error, Shutdown, serve_router};
+use crate::template::Queue;
 
 /// The longest visibility timeout, 12 hours in seconds.
 const MAX_VISIBILITY_TIMEOUT: i32 = 43_200;
@@ -48,33 +49,33 @@ const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 const CARRIED: [(&str, &str); 2] = [("MessageGroupId", "AWS.MessageGroupId"), ("AWSTraceHeader", "AWS.AWSTraceHeader")];
 
 /// An embedded SQS. Its queues and messages are in memory. It accepts any credentials.
-pub struct Sqs {
-    region: String,
-    account_id: String,
-}
+pub struct Sqs(Arc<RustackSqs>);
 
 impl Sqs {
-    /// A service without queues. The ARNs of its queues will have this region and account.
-    #[must_use]
-    pub fn new(region: &str, account_id: &str) -> Self {
-        Self { region: region.to_owned(), account_id: account_id.to_owned() }
-    }
-
-    /// Answers on `listener` until `shutdown` resolves. Queue URLs have the listener's address.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), Error> {
-        let address = listener.local_addr().map_err(Error::Server)?;
-        let queues = Arc::new(RustackSqs::new(SqsConfig {
+    /// A service without queues. The ARNs of its queues will have this region and account, and their URLs this address.
+    pub(crate) fn new(region: &str, account_id: &str, address: SocketAddr) -> Self {
+        Self(Arc::new(RustackSqs::new(SqsConfig {
             skip_signature_validation: true,
-            default_region: self.region,
-            account_id: self.account_id,
+            default_region: region.to_owned(),
+            account_id: account_id.to_owned(),
             host: address.ip().to_string(),
             port: address.port(),
-        }));
-        let shutdown = shutdown_signal(shutdown);
+        })))
+    }
+
+    /// Creates a queue. The dead-letter queue that it names must exist.
+    pub(crate) async fn create_queue(&self, Queue { name, url, attributes, .. }: &Queue) -> Result<(), Error> {
+        let attributes = attributes.clone().into_iter().collect();
+        let input = CreateQueueInput { queue_name: name.clone(), attributes, ..CreateQueueInput::default() };
+        let created =
+            self.0.create_queue(input).await.map_err(|source| Error::Queue { queue: name.clone(), source })?;
+        debug_assert_eq!(created.queue_url.as_ref(), Some(url));
+        Ok(())
+    }
+
+    /// Answers on `listener` until `shutdown` resolves.
+    pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
+        let Self(queues) = self;
         let service = Service {
             handler: Arc::new(RustackSqsHandler::new(Arc::clone(&queues))),
             queues: Arc::clone(&queues),
@@ -286,8 +287,11 @@ mod tests {
     use super::*;
 
     async fn start() -> (Running, Client) {
-        let service = Sqs::new("us-west-2", "000000000000");
-        let service = Running::start(|listener, signal| service.serve(listener, signal)).await;
+        let service = Running::start(|listener, signal| {
+            let address = listener.local_addr().expect("a bound address");
+            Sqs::new("us-west-2", "000000000000", address).serve(listener, signal)
+        })
+        .await;
         let client = Client::new(&service.sdk_config());
         (service, client)
     }
