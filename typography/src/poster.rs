@@ -433,7 +433,7 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     };
     let title = set(sheet.title, design.title, 0.28 * side * scale, (0.225 * side).min(0.30 * height) * scale);
     let title_width = title.width;
-    let mut title = vec![Item { block: title, gap, ink: inks.title, kind: Kind::Title }];
+    let title = Some(Item { block: title, gap, ink: inks.title, kind: Kind::Title });
     // A tagline is already small.
     let small = scale.max(0.72);
     let tagline = sheet.tagline.map(|text| set(text, design.tagline, 0.036 * side * small, 0.075 * side * small));
@@ -443,20 +443,12 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
         ornament => shape(ornament, design.align, side, title_width),
     };
     let ornament = ornament.map(|block| Item { block, gap, ink: inks.ornament, kind: Kind::Ornament });
-    let mut items = Vec::new();
-    if design.ornament == Ornament::Bar {
-        items.extend(ornament);
-        items.append(&mut title);
-        items.extend(tagline);
-    } else if design.tagline_first {
-        items.extend(tagline);
-        items.extend(ornament);
-        items.append(&mut title);
-    } else {
-        items.append(&mut title);
-        items.extend(ornament);
-        items.extend(tagline);
-    }
+    let order = match design.ornament {
+        Ornament::Bar => [ornament, title, tagline],
+        _ if design.tagline_first => [tagline, ornament, title],
+        _ => [title, ornament, tagline],
+    };
+    let mut items: Vec<Item> = order.into_iter().flatten().collect();
     if let Some(first) = items.first_mut() {
         first.gap = 0.0;
     }

@@ -114,12 +114,10 @@ impl Arguments {
         Some(self.prompt.join(" ")).filter(|_| !self.prompt.is_empty())
     }
 
-    /// The first API key.
     pub(crate) fn first_key(&self) -> Option<&str> {
         self.api_key.first().map(|(_, key)| key.as_str())
     }
 
-    /// The options of the stack.
     pub(crate) fn options(&self) -> Options {
         let default_port = if self.prompt.is_empty() { 3000 } else { 0 };
         Options {

@@ -56,7 +56,6 @@ impl Data {
         }
     }
 
-    /// The directory.
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Kept(path, _) => path,
@@ -79,7 +78,6 @@ impl Data {
         }
     }
 
-    /// Whether the data outlives the stack.
     pub(crate) fn is_kept(&self) -> bool {
         matches!(self, Self::Kept(..))
     }

@@ -24,21 +24,15 @@ pub(crate) type Handler =
 /// A queue, and the function that processes its messages.
 #[derive(Clone)]
 pub(crate) struct EventSource {
-    /// The client of SQS.
     pub(crate) client: Client,
-    /// The queue's URL.
     pub(crate) queue_url: String,
-    /// The queue's ARN.
     pub(crate) queue_arn: String,
     /// The most messages of one invocation.
     pub(crate) batch_size: i32,
-    /// The most invocations at once.
     pub(crate) maximum_concurrency: usize,
-    /// The function's timeout.
     pub(crate) timeout: Duration,
     /// Whether an invocation may be cut off, because whatever it did is repeated at no cost.
     pub(crate) interruptible: bool,
-    /// The function.
     pub(crate) handler: Handler,
 }
 

@@ -49,16 +49,13 @@ pub(crate) struct Route {
     pub(crate) method: Option<Method>,
     /// Whether the caller needs an API key, if there are any.
     pub(crate) key_required: bool,
-    /// The function.
     pub(crate) handler: Handler,
-    /// The function's timeout.
     pub(crate) timeout: Duration,
 }
 
 /// What API Gateway answers without a function, by CloudFormation's name of the response.
 pub(crate) type GatewayResponses = BTreeMap<String, GatewayResponse>;
 
-/// The API.
 struct Api {
     routes: Vec<Route>,
     keys: ApiKeys,
@@ -228,7 +225,6 @@ async fn event_of(
     Ok(event)
 }
 
-/// The last value of each header.
 fn last_values(headers: &HeaderMap) -> HeaderMap {
     let mut last = HeaderMap::new();
     for (name, value) in headers {

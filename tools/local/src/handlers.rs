@@ -85,7 +85,6 @@ impl Apps {
         }
     }
 
-    /// The routes of the API.
     pub(crate) fn routes(&self, deployment: &Deployment) -> Result<Vec<Route>, StartError> {
         let preflights = deployment.preflights.iter().map(|(path, response)| {
             let response = response.clone();

@@ -11,7 +11,7 @@ mod invoke;
 mod ports;
 mod requeue;
 mod retell;
-pub mod services;
+mod services;
 mod stack;
 pub mod template;
 

@@ -18,7 +18,6 @@ use crate::serve::{interrupted, stopped, write_ready_file};
 /// How often the job is polled. Nobody else uses this API.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Makes one poster of `prompt` and writes it to a file.
 pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<dyn Error>> {
     // Nothing is painted if the picture cannot be written.
     let unwritable = |error: std::io::Error| format!("cannot write to {}: {error}", arguments.out.display());

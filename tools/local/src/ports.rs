@@ -17,7 +17,6 @@ const S3_PORT_FILE: &str = "s3.port";
 /// with kept data starts again.
 const LASTING_PORTS: Range<u16> = 15_000..30_000;
 
-/// One listener for each address of a stack.
 pub(crate) struct Ports {
     pub(crate) api: TcpListener,
     pub(crate) dynamodb: TcpListener,
@@ -45,7 +44,6 @@ impl Ports {
     }
 }
 
-/// The URL of a listener.
 pub(crate) fn url(listener: &TcpListener) -> Result<String, StartError> {
     listener.local_addr().map(|address| format!("http://{address}")).map_err(StartError::Listen)
 }

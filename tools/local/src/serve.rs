@@ -8,7 +8,6 @@ use local::{Ready, Stack};
 
 use crate::arguments::Arguments;
 
-/// Serves until Ctrl-C or SIGTERM.
 pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let options = arguments.options();
     let kept = options.data.is_some();

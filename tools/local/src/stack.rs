@@ -369,7 +369,6 @@ fn config() -> SdkConfig {
         .build()
 }
 
-/// The functions' clients.
 async fn connect(config: &SdkConfig, ready: &Ready, bedrock: BedrockMode) -> Result<Aws, StartError> {
     let endpoints = endpoints(ready);
     if bedrock != BedrockMode::Aws {

@@ -318,7 +318,6 @@ fn headers(declared: &Value, prefix: &str, place: &str) -> Result<BTreeMap<Strin
     headers.collect::<Option<_>>().ok_or_else(|| fault(place, "each header must be a constant in quotes"))
 }
 
-/// Resolves intrinsic functions.
 struct Resolver<'a> {
     surroundings: &'a Surroundings,
     parameters: BTreeMap<&'a str, Value>,
@@ -540,7 +539,6 @@ fn parameter_value(parameter: &Value, value: &Value) -> Result<Value, String> {
     Ok(number.into())
 }
 
-/// The text of a scalar.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -10,9 +10,8 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFT
 use hyper::{Method, Request, Response};
 use serde::de::DeserializeOwned;
 use shared::BatchId;
-use shared::api::{BatchView, BatchesView, JobView, JobsView, SecretView, UploadView};
+use shared::api::{BatchView, JobView, SecretView, UploadView};
 use shared::backoff::full_jitter;
-use shared::job::Status;
 use shared::problem::ProblemDetails;
 use shared::webhook_secret::WebhookSecret;
 use uuid::Uuid;
@@ -74,7 +73,6 @@ impl Api {
         &self.service.url
     }
 
-    /// How long to retry.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
@@ -151,23 +149,16 @@ impl Api {
         }
     }
 
-    /// A page of a list of jobs: `list` is `/jobs`, or `/batches/{id}/jobs`.
-    pub(crate) async fn jobs(
+    /// A page of a list, such as `/jobs?status=failed`.
+    pub(crate) async fn page<T: DeserializeOwned>(
         &self,
         list: &str,
-        status: Option<Status>,
         limit: usize,
         cursor: Option<&str>,
-    ) -> Result<JobsView, Failure> {
-        let status = status.map(|status| format!("&status={status}")).unwrap_or_default();
+    ) -> Result<T, Failure> {
+        let joint = if list.contains('?') { '&' } else { '?' };
         let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-        Ok(self.get(&format!("{list}?limit={}{status}{cursor}", limit.clamp(1, PAGE)), None).await?.value)
-    }
-
-    /// A page of the batches, newest first.
-    pub(crate) async fn batches(&self, limit: usize, cursor: Option<&str>) -> Result<BatchesView, Failure> {
-        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-        Ok(self.get(&format!("/batches?limit={}{cursor}", limit.clamp(1, PAGE)), None).await?.value)
+        Ok(self.get(&format!("{list}{joint}limit={}{cursor}", limit.clamp(1, PAGE)), None).await?.value)
     }
 
     /// Cancels or retries a job: `action` is `cancel` or `retry`.

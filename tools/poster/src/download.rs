@@ -6,7 +6,7 @@ use std::path::Path;
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use shared::JobId;
-use shared::api::JobView;
+use shared::api::{JobView, JobsView};
 use shared::job::Status;
 
 use crate::api::{Api, Found, PAGE};
@@ -43,10 +43,10 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
                 missing += 1;
             }
             Some(Found::Batch(batch)) => {
-                let list = format!("/batches/{id}/jobs");
+                let list = format!("/batches/{id}/jobs?status={}", Status::Succeeded);
                 let mut cursor = None;
                 loop {
-                    let page = api.jobs(&list, Some(Status::Succeeded), PAGE, cursor.as_deref()).await?;
+                    let page: JobsView = api.page(&list, PAGE, cursor.as_deref()).await?;
                     missing += saving.save(page.jobs).await?;
                     cursor = page.next_cursor;
                     if cursor.is_none() {

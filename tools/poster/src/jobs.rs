@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use serde::Serialize;
 use shared::Timestamp;
-use shared::api::{BatchView, JobView};
+use shared::api::{BatchView, BatchesView, JobView, JobsView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
 
@@ -22,17 +22,20 @@ const NARROW: usize = 75;
 pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
     if list.batches {
         let page = async |limit, cursor: Option<String>| {
-            let page = api.batches(limit, cursor.as_deref()).await?;
+            let page: BatchesView = api.page("/batches", limit, cursor.as_deref()).await?;
             Ok((page.batches, page.next_cursor))
         };
         return list_pages(terminal, list, page, batch_row, "jobs, name").await;
     }
-    let path = match &list.batch {
+    let mut path = match &list.batch {
         None => "/jobs".to_owned(),
         Some(word) => format!("/batches/{}/jobs", resolve_id(word)?),
     };
+    if let Some(status) = list.status {
+        path = format!("{path}?status={status}");
+    }
     let page = async |limit, cursor: Option<String>| {
-        let page = api.jobs(&path, list.status, limit, cursor.as_deref()).await?;
+        let page: JobsView = api.page(&path, limit, cursor.as_deref()).await?;
         Ok((page.jobs, page.next_cursor))
     };
     list_pages(terminal, list, page, row, "prompt").await
@@ -131,7 +134,7 @@ pub(crate) async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str)
 
 fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
     let width = terminal.columns_of_output().saturating_sub(12);
-    let field = |name: &str, value: &dyn std::fmt::Display| terminal.show(format!("  {name:9} {value}"));
+    let field = |name, value: &dyn Display| show_field(terminal, name, value);
     terminal.show(format!("job {}: {}", job.id, job.status))?;
     field("prompt", &ellipsize(job.prompt.as_str(), width))?;
     if let Some(id) = &job.custom_id {
@@ -167,29 +170,33 @@ fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
 }
 
 fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
-    let name = batch.name.as_ref().map_or("", |name| name.as_str());
+    let field = |name, value: &dyn Display| show_field(terminal, name, value);
     terminal.show(format!("batch {}: {}", batch.id, status_text(batch.status)))?;
-    if !name.is_empty() {
-        terminal.show(format!("  {:9} {name}", "name"))?;
+    if let Some(name) = &batch.name {
+        field("name", name)?;
     }
     if let Some(progress) = batch.progress.as_ref().filter(|_| batch.status == BatchStatus::Checking) {
-        terminal.show(format!("  {:9} {} checked", "lines", thousands(progress.checked_lines)))?;
+        field("lines", &format_args!("{} checked", thousands(progress.checked_lines)))?;
     }
     if let Some(webhook) = &batch.webhook {
-        terminal.show(format!("  {:9} {}", "webhook", webhook.url.as_str()))?;
+        field("webhook", &webhook.url.as_str())?;
     }
     if batch.counts.total > 0 {
-        terminal.show(format!("  {:9} {}", "jobs", counts_text(&batch.counts)))?;
+        field("jobs", &counts_text(&batch.counts))?;
     }
     for fault in batch.faults.iter().flat_map(|faults| &faults.first) {
         let text = faults_text([(&*fault.pointer, &*fault.detail)]);
-        terminal.show(format!("  {:9} line {}: {text}", "fault", fault.line))?;
+        field("fault", &format_args!("line {}: {text}", fault.line))?;
     }
-    terminal.show(format!("  {:9} {}", "created", batch.created_at))?;
+    field("created", &batch.created_at)?;
     if batch.status.is_active() {
         terminal.println(format!("`poster watch {}` waits for it", batch.id));
     }
     terminal.data(batch)
+}
+
+fn show_field(terminal: &Terminal, name: &str, value: &dyn Display) -> Result<(), Failure> {
+    terminal.show(format!("  {name:9} {value}"))
 }
 
 #[cfg(test)]

@@ -92,7 +92,6 @@ impl Progress {
     }
 }
 
-/// How many jobs have ended.
 pub(crate) fn counts_of_ended(counts: &Counts) -> usize {
     counts.succeeded + counts.failed + counts.canceled
 }

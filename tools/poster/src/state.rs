@@ -55,7 +55,6 @@ impl State {
         Ok((Self { file, path: path.to_owned() }, known.map(|line| line.poster_batch)))
     }
 
-    /// Records the batch.
     pub(crate) fn write(&mut self, batch: BatchId, settings: &Settings) -> Result<(), Failure> {
         let line = Line { poster_batch: batch, settings: settings.clone() };
         let file = &mut self.file;

@@ -129,10 +129,6 @@ impl Terminal {
         self.inner().redraws
     }
 
-    pub(crate) fn columns(&self) -> usize {
-        columns()
-    }
-
     /// The width of standard output, in columns: unlimited if it is not a terminal.
     pub(crate) fn columns_of_output(&self) -> usize {
         if stdout().is_terminal() { columns() } else { usize::MAX }
@@ -184,6 +180,6 @@ fn erase() {
     let _ = write!(stderr(), "\r\x1b[2K");
 }
 
-fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     terminal_size::terminal_size_of(stderr()).map_or(80, |(width, _)| usize::from(width.0)).max(20)
 }

@@ -11,7 +11,7 @@ use crate::arguments::Ids;
 use crate::failure::{Failure, Outcome};
 use crate::ids::{find_one_of, resolve_ids};
 use crate::progress::{Progress, counts_text, ticking};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, columns};
 use crate::words::{human_duration, status_text, thousands, title_warning};
 
 /// The longest wait that the service accepts in `Prefer: wait`.
@@ -63,7 +63,7 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
         let show = || match counts.total {
             0 if next.0.status == BatchStatus::AwaitingInput => terminal.status("the service awaits the file"),
             0 => terminal.status("the service checks the file"),
-            _ => terminal.status(progress.line(&counts, None, None, terminal.columns())),
+            _ => terminal.status(progress.line(&counts, None, None, columns())),
         };
         ticking(tokio::time::sleep_until(next.1.into()), show).await;
         *next = due(api.batch(&next.0.id.to_string()).await?);
@@ -77,7 +77,6 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
     Ok(if done { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
-/// Waits until the job has ended.
 pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Result<JobView, Failure> {
     wait_for_job_until(api, terminal, id, |_| false).await
 }

@@ -28,18 +28,18 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 const TTL_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// An embedded DynamoDB. Requests must be signed, but any key is accepted.
-pub struct DynamoDb {
+pub(crate) struct DynamoDb {
     database: Database,
 }
 
 impl DynamoDb {
     /// A database in memory, which ends with the service.
-    pub fn in_memory() -> Result<Self, Error> {
+    pub(crate) fn in_memory() -> Result<Self, Error> {
         Ok(Self { database: Database::memory()? })
     }
 
     /// The database in the file at `path`, which is created if it does not exist. It survives a restart and a kill.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let storage_error = |source| Error::Storage { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(storage_error)?;
@@ -69,7 +69,6 @@ impl DynamoDb {
         Ok(())
     }
 
-    /// Answers on `listener` until `shutdown` resolves.
     pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let router = Router::new().fallback(answer).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES));
         let router = router.with_state(self.database.clone());

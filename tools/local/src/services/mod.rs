@@ -8,11 +8,11 @@ mod dynamodb;
 mod s3;
 mod sqs;
 
-pub use dynamodb::DynamoDb;
-pub use s3::S3;
-pub use sqs::Sqs;
+pub(crate) use dynamodb::DynamoDb;
+pub(crate) use s3::S3;
+pub(crate) use sqs::Sqs;
 
-use std::future::{Future, IntoFuture};
+use std::future::IntoFuture;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,27 +31,16 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an embedded service could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The database could not be opened, or a table could not be created.
     #[error("the DynamoDB database failed: {0}")]
     Database(#[from] dynoxide::DynoxideError),
     /// A queue could not be created.
     #[error("cannot create the queue {queue}: {source}")]
-    Queue {
-        /// The queue's name.
-        queue: String,
-        /// The answer to its creation.
-        source: SqsError,
-    },
+    Queue { queue: String, source: SqsError },
     /// A directory or file for a service's data could not be prepared.
     #[error("cannot use {} for storage: {source}", path.display())]
-    Storage {
-        /// The directory or file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    Storage { path: PathBuf, source: io::Error },
     /// The server failed after it had started.
     #[error("the embedded server failed: {0}")]
     Server(#[source] io::Error),
@@ -70,17 +59,12 @@ pub(crate) async fn serve_router(listener: TcpListener, router: Router, shutdown
     });
     let router = router.layer(from_fn(loopback_only));
     let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone()).into_future();
-    drain(async { server.await.map_err(Error::Server) }, shutdown).await
-}
-
-/// Runs `server` until it ends, or until [`DRAIN_TIMEOUT`] after the shutdown.
-async fn drain(server: impl Future<Output = Result<(), Error>>, shutdown: Shutdown) -> Result<(), Error> {
     let deadline = async {
         shutdown.await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        result = server => result,
+        result = server => result.map_err(Error::Server),
         () = deadline => {
             tracing::warn!("a request did not end within the shutdown");
             Ok(())

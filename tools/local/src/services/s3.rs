@@ -33,7 +33,7 @@ const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
 const UNFINISHED: &str = ".put.";
 
 /// An embedded S3 with path-style addresses and one access key.
-pub struct S3 {
+pub(crate) struct S3 {
     buckets: Buckets,
 }
 
@@ -46,7 +46,7 @@ struct Buckets {
 impl S3 {
     /// The buckets in `root`, which is created if it does not exist. A bucket is a directory, and an object is a file in it.
     /// Requests and presigned URLs that are not signed by this key are answered with 403.
-    pub fn open(root: &Path, access_key_id: &str, secret_access_key: &str) -> Result<Self, Error> {
+    pub(crate) fn open(root: &Path, access_key_id: &str, secret_access_key: &str) -> Result<Self, Error> {
         let storage_error = |source| Error::Storage { path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(storage_error)?;
         take_back_unfinished(root).map_err(storage_error)?;
@@ -63,7 +63,6 @@ impl S3 {
         std::fs::create_dir_all(&path).map_err(|source| Error::Storage { path, source })
     }
 
-    /// Answers on `listener` until `shutdown` resolves.
     pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let router = Router::new().fallback(answer).with_state(self.buckets);
         serve_router(listener, router, shutdown).await

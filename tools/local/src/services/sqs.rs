@@ -49,7 +49,7 @@ const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 const CARRIED: [(&str, &str); 2] = [("MessageGroupId", "AWS.MessageGroupId"), ("AWSTraceHeader", "AWS.AWSTraceHeader")];
 
 /// An embedded SQS. Its queues and messages are in memory. It accepts any credentials.
-pub struct Sqs(Arc<RustackSqs>);
+pub(crate) struct Sqs(Arc<RustackSqs>);
 
 impl Sqs {
     /// A service without queues. The ARNs of its queues will have this region and account, and their URLs this address.
@@ -73,7 +73,6 @@ impl Sqs {
         Ok(())
     }
 
-    /// Answers on `listener` until `shutdown` resolves.
     pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let Self(queues) = self;
         let service = Service {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::api::{BatchView, JobView};
+use shared::api::{BatchView, JobView, JobsView};
 use shared::batch::Counts;
 use shared::batch_file::LineFault;
 use shared::job::{JobError, Status};
@@ -25,7 +25,7 @@ use crate::failure::{Failure, blocking, if_found};
 use crate::manifest::{self, Manifest};
 use crate::pictures::{Unfetched, download_document, fetch, name_of};
 use crate::progress::{Progress, counts_of_ended, ticking};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, columns};
 use crate::words::thousands;
 
 /// A page is read again once so many of its jobs have newly ended, on average over all pages that are read again.
@@ -183,7 +183,6 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// How many jobs have their picture saved.
     pub(crate) fn saved(&self) -> u64 {
         self.tally.saved
     }
@@ -327,7 +326,7 @@ impl<'a> Follower<'a> {
     ) -> Result<(Option<String>, usize), Failure> {
         let (path, mut index) = (format!("/batches/{}/jobs", self.batch), first);
         loop {
-            let page = self.api.jobs(&path, None, PAGE, cursor.as_deref()).await?;
+            let page: JobsView = self.api.page(&path, PAGE, cursor.as_deref()).await?;
             let mut succeeded = Vec::new();
             for job in page.jobs {
                 // Jobs that were deleted are not on the page.
@@ -455,7 +454,7 @@ impl<'a> Follower<'a> {
 
     fn show(&self) {
         let (admitted, saved) = (Some(self.admitted as u64), Some(self.tally.saved));
-        self.terminal.status(self.progress.line(&self.counts, admitted, saved, self.terminal.columns()));
+        self.terminal.status(self.progress.line(&self.counts, admitted, saved, columns()));
     }
 }
 

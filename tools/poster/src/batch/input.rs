@@ -39,7 +39,6 @@ const MODEL: Model = Model::Sd35Large;
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     pub(crate) path: PathBuf,
-    /// The format of `file`.
     pub(crate) format: batch_file::Format,
     /// The fields for jobs that leave them out: those of the command line, and of a JSON document.
     pub(crate) defaults: Map<String, Value>,
@@ -66,7 +65,6 @@ impl Stamp {
     }
 }
 
-/// The result of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     /// How many lines are good.
