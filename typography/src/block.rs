@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use tiny_skia::{Color, Path, PathBuilder, PixmapMut, Rect};
+use tiny_skia::{Path, PathBuilder, Rect};
 
 use crate::face::Face;
-use crate::line::{Align, Font, Line, fill, shifted};
+use crate::line::{Align, Font, Line, shifted};
 
 const TITLE_LINES: usize = 3;
 
@@ -21,31 +21,24 @@ const WORTH_A_BREAK: f32 = 1.3;
 
 /// Lines of text set together. The top is at y = 0, and x = 0 is the aligned edge.
 #[derive(Clone, Debug, Default)]
-pub struct Block {
+pub(crate) struct Block {
     /// The outline of the title, or of the names in a billing block.
-    pub main: Option<Path>,
+    pub(crate) main: Option<Path>,
     /// The outline of the smaller words, such as the roles in a billing block.
-    pub small: Option<Path>,
+    pub(crate) small: Option<Path>,
     /// The width of the widest line.
-    pub width: f32,
+    pub(crate) width: f32,
     /// The height from the top of the first line to the bottom of the last.
-    pub height: f32,
+    pub(crate) height: f32,
     /// The height of the capitals in `main`.
-    pub letters: f32,
+    pub(crate) letters: f32,
 }
 
 impl Block {
     /// The block with its top at `y` and its aligned edge at `x`.
-    pub fn at(&self, x: f32, y: f32) -> Block {
+    pub(crate) fn at(&self, x: f32, y: f32) -> Block {
         let place = |path: &Option<Path>| path.as_ref().and_then(|path| shifted(path, x, y));
         Block { main: place(&self.main), small: place(&self.small), ..*self }
-    }
-
-    /// Fill the block with two colors, with its top at `y` and its aligned edge at `x`.
-    pub fn draw(&self, picture: &mut PixmapMut<'_>, x: f32, y: f32, main: Color, small: Color) {
-        let placed = self.at(x, y);
-        fill(picture, placed.main.as_ref(), main);
-        fill(picture, placed.small.as_ref(), small);
     }
 }
 
@@ -54,7 +47,7 @@ impl Block {
 ///
 /// Lines break at spaces, except for no-break spaces. If it makes the title much larger, they also break at soft
 /// hyphens and after the hyphens of compounds. Punctuation stays with its word, even after a space, as in French.
-pub fn fit_title(title: &str, font: Font, width: f32, height: f32, align: Align) -> Block {
+pub(crate) fn fit_title(title: &str, font: Font, width: f32, height: f32, align: Align) -> Block {
     let largest = |pieces: &[Piece]| {
         let most = TITLE_LINES.min(pieces.len());
         let set = |count| set_title(&balanced(pieces, font, count), font, width, height, align);
@@ -200,7 +193,7 @@ fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
 /// Sets a billing block of `(role, name)` pairs, with small roles and tall names, in the capitals of a condensed face,
 /// on as many lines of `width` as needed. `size` is that of the names, in pixels per em. A role may be empty. Pairs
 /// with letters that no bundled face has are left out.
-pub fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) -> Block {
+pub(crate) fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) -> Block {
     let credits: Vec<Credit> = credits.iter().filter_map(|(role, name)| Credit::new(role, name, size)).collect();
     let gap = size * 0.42;
     let sizes: Vec<(f32, f32)> = credits.iter().map(|credit| (gap, credit.width)).collect();

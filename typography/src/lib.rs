@@ -5,12 +5,12 @@
 //!
 //! ```
 //! use tiny_skia::{Color, Pixmap};
-//! use typography::{Align, Face, Font, fit_title};
+//! use typography::{Align, Face, Font, Line};
 //!
 //! let mut picture = Pixmap::new(400, 200).expect("the size is not zero");
-//! let font = Font { face: Face::Cinzel, size: 80.0, tracking: 0.02 };
-//! let title = fit_title("The Last Lighthouse", font, 360.0, 160.0, Align::Center);
-//! title.draw(&mut picture.as_mut(), 200.0, 20.0, Color::WHITE, Color::WHITE);
+//! let font = Font { face: Face::Cinzel, size: 30.0, tracking: 0.02 };
+//! let title = Line::new("The Last Lighthouse", font);
+//! title.draw(&mut picture.as_mut(), 200.0, 100.0, Align::Center, Color::WHITE);
 //! ```
 
 mod block;
@@ -24,12 +24,11 @@ mod style;
 mod survey;
 mod thumbnail;
 
-pub use block::{Block, billing, fit_title};
 pub use color::{contrast, luminance};
 pub use face::Face;
 pub use heads::{Head, heads};
 pub use line::{Align, Font, Line};
-pub use poster::{LEGIBLE, NotSet, Place, Poster, Sheet, TITLE_CONTRAST, covers, typeset};
+pub use poster::{LEGIBLE, NotSet, Place, Poster, Sheet, covers, typeset};
 pub use raster::{Format, Raster, Unreadable};
 pub use style::Style;
 pub use thumbnail::Thumbnail;

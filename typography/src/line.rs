@@ -87,19 +87,15 @@ impl Line {
 
     /// Fills the line with a color; see [`Line::at`] for the position.
     pub fn draw(&self, picture: &mut PixmapMut<'_>, x: f32, y: f32, align: Align, color: Color) {
-        fill(picture, self.at(x, y, align).as_ref(), color);
+        let Some(path) = self.at(x, y, align) else { return };
+        let mut paint = Paint { anti_alias: true, ..Paint::default() };
+        paint.set_color(color);
+        picture.fill_path(&path, &paint, FillRule::Winding, Transform::identity(), None);
     }
 }
 
 pub(crate) fn shifted(path: &Path, x: f32, y: f32) -> Option<Path> {
     path.clone().transform(Transform::from_translate(x, y))
-}
-
-pub(crate) fn fill(picture: &mut PixmapMut<'_>, path: Option<&Path>, color: Color) {
-    let Some(path) = path else { return };
-    let mut paint = Paint { anti_alias: true, ..Paint::default() };
-    paint.set_color(color);
-    picture.fill_path(path, &paint, FillRule::Winding, Transform::identity(), None);
 }
 
 /// Collects glyph outlines, which skrifa draws with the y axis up, into one path.

@@ -14,7 +14,7 @@ use crate::style::{Design, Ornament, Setting, Style};
 use crate::survey::Survey;
 
 /// The minimum contrast between the title and each pixel beneath it: WCAG 2's level AAA for text.
-pub const TITLE_CONTRAST: f32 = 7.0;
+pub(crate) const TITLE_CONTRAST: f32 = 7.0;
 
 /// The minimum contrast of smaller words: level AA.
 const SMALL_CONTRAST: f32 = 4.5;
