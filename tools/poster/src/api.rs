@@ -36,10 +36,11 @@ pub(crate) const PAGE: usize = 100;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
-    service: Arc<Service>,
-    http: Http,
+    pub(crate) service: Arc<Service>,
+    pub(crate) http: Http,
     terminal: Terminal,
-    patience: Duration,
+    /// How long to retry.
+    pub(crate) patience: Duration,
     /// How many times slower than usual to poll the service.
     slowness: Arc<AtomicU32>,
 }
@@ -64,25 +65,8 @@ impl Api {
         Self { service, http, terminal, patience: PATIENCE, slowness: Arc::new(AtomicU32::new(1)) }
     }
 
-    /// The same API, with retries for as long as `patience`.
-    pub(crate) fn patient(self, patience: Duration) -> Self {
-        Self { patience, ..self }
-    }
-
     pub(crate) fn url(&self) -> &str {
         &self.service.url
-    }
-
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    pub(crate) fn service(&self) -> &Service {
-        &self.service
-    }
-
-    pub(crate) fn http(&self) -> &Http {
-        &self.http
     }
 
     /// Sends a GET request once, and returns any answer.

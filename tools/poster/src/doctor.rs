@@ -163,8 +163,8 @@ impl Next {
 }
 
 fn next(api: &Api, address: &Uri) -> Found<Next> {
-    let (url, source) = (api.url(), api.service().source);
-    let Some(proxy) = api.http().proxy_of(address) else {
+    let (url, source) = (api.url(), api.service.source);
+    let Some(proxy) = api.http.proxy_of(address) else {
         return Ok((Next::new(address, false), format!("{url}, {source}")));
     };
     if proxy.scheme_str() != Some("http") {
@@ -210,7 +210,7 @@ async fn connect(api: &Api, next: &Next, addresses: &[SocketAddr]) -> Found<()> 
     };
     let advice = if next.is_proxy {
         "Is the proxy running? HTTPS_PROXY or HTTP_PROXY names it; NO_PROXY lists the hosts that need none."
-    } else if api.service().is_local() {
+    } else if api.service.is_local() {
         "Is `cargo run` serving there? It prints its URL when it starts. Set another URL with --api or POSTER_API."
     } else {
         "Is the port right? A firewall can cause this too. If your network needs a proxy, set HTTPS_PROXY or HTTP_PROXY."
@@ -312,7 +312,7 @@ fn clock(headers: &HeaderMap, about: SystemTime) -> Found<()> {
 async fn key(api: &Api) -> Found<()> {
     let answer = api.get_once("/jobs?limit=1").await.map_err(unanswered)?;
     let _: JobsView = read(&answer)?;
-    let words = if api.service().key.is_some() { "accepted" } else { "not needed" };
+    let words = if api.service.key.is_some() { "accepted" } else { "not needed" };
     Ok(((), words.to_owned()))
 }
 

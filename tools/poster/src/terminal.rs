@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::failure::Failure;
 use crate::words::{fitting, plain, wrapped};
@@ -51,7 +52,7 @@ impl Terminal {
 
     /// Prints a text on standard error, broken into lines that begin with `indent`.
     pub(crate) fn println_wrapped(&self, indent: &str, text: &str) {
-        for line in wrapped(text, columns() - 1 - indent.len()) {
+        for line in wrapped(text, |line| indent.len() + line.width() < columns()) {
             self.println(format!("{indent}{line}"));
         }
     }
@@ -64,7 +65,7 @@ impl Terminal {
             Failure::Interrupted(_) => failure.to_string(),
             _ => format!("error: {failure}"),
         };
-        for line in wrapped(&text, columns() - 1) {
+        for line in wrapped(&text, |line| line.width() < columns()) {
             inner.above_status(&line);
         }
         if let (Some(resume_hint), false) = (inner.resume_hint.take(), matches!(failure, Failure::Usage(_))) {

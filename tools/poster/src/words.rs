@@ -37,15 +37,13 @@ pub(crate) fn human_duration(time: Duration) -> String {
     }
 }
 
-/// Breaks a text into lines of at most `columns` columns. A longer word has a line of its own.
-pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+/// Breaks a text into lines that fit. A longer word has a line of its own.
+pub(crate) fn wrapped(text: &str, fits: impl Fn(&str) -> bool) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= columns => {
-                line.push(' ');
-                line.push_str(word);
-            }
+        let longer = lines.last().map(|line| format!("{line} {word}")).filter(|line| fits(line));
+        match (lines.last_mut(), longer) {
+            (Some(line), Some(longer)) => *line = longer,
             _ => lines.push(word.to_owned()),
         }
     }
@@ -129,6 +127,6 @@ mod tests {
         assert_eq!(ellipsize("月面の強盗団", 7), "月面の…", "these letters take two columns each");
         assert_eq!(fitting("e\u{301}e\u{301}e", 2), "e\u{301}e\u{301}", "and an accent none");
         assert_eq!(plain("é\u{1b}]0;owned\u{7}\u{9b}\r\n"), "é\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}\n");
-        assert_eq!(wrapped("A heist on the moon", 8), ["A heist", "on the", "moon"]);
+        assert_eq!(wrapped("A heist on the moon", |line| line.width() <= 8), ["A heist", "on the", "moon"]);
     }
 }

@@ -148,7 +148,7 @@ pub(crate) struct Follower<'a> {
     progress: Progress,
     counts: Counts,
     admitted: usize,
-    tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 impl<'a> Follower<'a> {
@@ -181,10 +181,6 @@ impl<'a> Follower<'a> {
             admitted: 0,
             tally: Tally::default(),
         }
-    }
-
-    pub(crate) fn saved(&self) -> u64 {
-        self.tally.saved
     }
 
     /// Learns which lines have jobs, once the service has checked the file, and finds the pictures that earlier runs saved.

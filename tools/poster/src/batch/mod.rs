@@ -37,8 +37,8 @@ const BAD_SHOWN: usize = 20;
 const MAX_NAME: usize = 128;
 
 /// Submits the lines of the file, waits, downloads, and reports; or continues where an earlier run stopped.
-pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
-    let api = api.patient(batch.patience);
+pub(crate) async fn run(mut api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
+    api.patience = batch.patience;
     let input = Input::open(&batch.file, batch.format, batch.picture.fields(), batch.state.as_deref()).await?;
     // The flags override the document.
     let webhook = batch.webhook.field().or_else(|| input.webhook.clone());
@@ -79,7 +79,7 @@ pub(crate) async fn run(api: Api, terminal: &Terminal, batch: &Batch) -> Result<
     let (out, at_once) = (&*settings.out, usize::from(batch.at_once));
     let mut follower = Follower::new(&api, terminal, (out, &mut manifest), at_once, id, checked.lines);
     follower.learn(&view).await?;
-    report_start(terminal, &settings, &view, checked.good, known.is_some(), follower.saved())?;
+    report_start(terminal, &settings, &view, checked.good, known.is_some(), follower.tally.saved)?;
     submit::start(&api, terminal, &input, &settings.sha256, &mut request, view).await?;
     if batch.no_wait {
         terminal.println("submitted; the same command without --no-wait downloads the posters, and this one waits:");

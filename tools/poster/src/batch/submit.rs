@@ -77,7 +77,7 @@ pub(super) async fn start(
         };
         let wait = full_jitter(Duration::from_millis(500), LONGEST_WAIT, attempt);
         waited += wait;
-        if waited > api.patience() {
+        if waited > api.patience {
             return Err(Failure::Service(format!("the file cannot be uploaded: {why}")));
         }
         terminal.force_status();

@@ -9,6 +9,7 @@ use typography::{Align, Face, Font, Line, Raster};
 
 use super::catalog::Entry;
 use crate::failure::Failure;
+use crate::words::wrapped;
 
 /// The greatest width of a sheet, in pixels.
 const WIDTH: usize = 2400;
@@ -131,25 +132,16 @@ fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
     let title = if FACE.covering(&entry.title).is_some() { entry.title.as_str() } else { entry.file.as_str() };
     let Some(face) = FACE.covering(title) else { return Vec::new() };
     let fits = |text: &str| advance(text, face, letters) <= width;
-    let mut lines: Vec<String> = Vec::new();
-    let mut words = title.split_whitespace().peekable();
-    while lines.len() < LINES && words.peek().is_some() {
-        let mut line = String::new();
-        while let Some(word) = words.peek() {
-            let longer = if line.is_empty() { (*word).to_owned() } else { format!("{line} {word}") };
-            if !fits(&longer) && !line.is_empty() {
-                break;
-            }
-            line = longer;
-            words.next();
-        }
-        let more = words.peek().is_some() && lines.len() + 1 == LINES;
-        let ending = if more { "…" } else { "" };
+    let mut lines = wrapped(title, fits);
+    let is_cut = lines.len() > LINES;
+    lines.truncate(LINES);
+    for (place, line) in lines.iter_mut().enumerate() {
+        let ending = if is_cut && place + 1 == LINES { "…" } else { "" };
         // A word may be wider than the line, and the ellipsis takes room too.
         while !line.is_empty() && !fits(&format!("{line}{ending}")) {
             line.pop();
         }
-        lines.push(format!("{}{ending}", line.trim_end()));
+        *line = format!("{}{ending}", line.trim_end());
     }
     lines
 }
