@@ -12,7 +12,7 @@ use shared::job::Status;
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::Download;
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, resolve_ids};
+use crate::ids::for_each_found;
 use crate::manifest::{self, Manifest};
 use crate::pictures::{Unfetched, fetch, name_of};
 use crate::terminal::Terminal;
@@ -23,7 +23,6 @@ const AT_ONCE: usize = 8;
 
 pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> Result<Outcome, Failure> {
     let Download { ids, out } = download;
-    let ids = resolve_ids(&ids.ids)?;
     let mut manifest = Manifest::open(out)?;
     let mut there = HashSet::new();
     terminal.status("checking saved pictures …");
@@ -33,16 +32,15 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
         }
     })?;
     let mut saving = Saving { api, terminal, out, manifest: &mut manifest, there, saved: 0, kept: 0 };
-    let (mut missing, mut gone) = (0, false);
-    for id in &ids {
-        match find_one_of(&ids, id, api, terminal).await? {
-            None => gone = true,
-            Some(Found::Job(job)) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
-            Some(Found::Job(job)) => {
+    let mut missing = 0;
+    let found = for_each_found(api, terminal, ids, async |id, found| {
+        match found {
+            Found::Job(job) if job.status == Status::Succeeded => missing += saving.save(vec![*job]).await?,
+            Found::Job(job) => {
                 terminal.println(format!("job {id} is {} and has no picture", job.status));
                 missing += 1;
             }
-            Some(Found::Batch(batch)) => {
+            Found::Batch(batch) => {
                 let list = format!("/batches/{id}/jobs?status={}", Status::Succeeded);
                 let mut cursor = None;
                 loop {
@@ -56,14 +54,16 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, download: &Download) -> 
                 missing += batch.value.counts.total - batch.value.counts.succeeded;
             }
         }
-    }
+        Ok(Outcome::AllDone)
+    })
+    .await?;
     let Saving { saved, kept, .. } = saving;
     let before = if kept > 0 { format!(", {} were there already", count_of(kept, "picture")) } else { String::new() };
     terminal.println(format!("{} saved in {}{before}", count_of(saved, "picture"), out.display()));
     if missing > 0 {
         terminal.println(format!("{} without a picture", count_of(missing as u64, "job")));
     }
-    Ok(if missing > 0 || gone { Outcome::SomeFailed } else { Outcome::AllDone })
+    Ok(if missing > 0 { Outcome::SomeFailed } else { found })
 }
 
 struct Saving<'a> {

@@ -3,13 +3,34 @@
 use std::path::Path;
 
 use crate::api::{Api, Found};
-use crate::failure::Failure;
+use crate::arguments::Ids;
+use crate::failure::{Failure, Outcome};
 use crate::state::batch_of;
 use crate::terminal::Terminal;
 
-/// The ids of a command line. A state file stands for its batch.
-pub(crate) fn resolve_ids(words: &[String]) -> Result<Vec<String>, Failure> {
-    words.iter().map(|word| resolve_id(word)).collect()
+/// Finds the job or batch of each word of a command line, one after the other, and calls `each` with it. A state file stands
+/// for its batch. If there are several words, one whose job or batch does not exist is reported, and the command continues.
+pub(crate) async fn for_each_found(
+    api: &Api,
+    terminal: &Terminal,
+    words: &Ids,
+    mut each: impl AsyncFnMut(&str, Found) -> Result<Outcome, Failure>,
+) -> Result<Outcome, Failure> {
+    let ids: Vec<_> = words.ids.iter().map(|word| resolve_id(word)).collect::<Result<_, _>>()?;
+    let mut outcome = Outcome::AllDone;
+    for id in &ids {
+        let done = match api.find(id).await {
+            Err(failure) if failure.is_not_found() && ids.len() > 1 => {
+                terminal.println(format!("{id}: the service has no such job or batch"));
+                Outcome::SomeFailed
+            }
+            found => each(id, found?).await?,
+        };
+        if done != Outcome::AllDone {
+            outcome = done;
+        }
+    }
+    Ok(outcome)
 }
 
 /// The id that a word of a command line names.
@@ -27,21 +48,4 @@ pub(crate) fn resolve_id(word: &str) -> Result<String, Failure> {
         Failure::Usage(format!("{word:?} records no batch; {advice}"))
     })?;
     Ok(batch.to_string())
-}
-
-/// Finds the job or batch of one of the ids. If there are several, one that does not exist is reported and is `None`, so
-/// that the command continues with the others.
-pub(crate) async fn find_one_of(
-    ids: &[String],
-    id: &str,
-    api: &Api,
-    terminal: &Terminal,
-) -> Result<Option<Found>, Failure> {
-    match api.find(id).await {
-        Err(failure) if failure.is_not_found() && ids.len() > 1 => {
-            terminal.println(format!("{id}: the service has no such job or batch"));
-            Ok(None)
-        }
-        found => found.map(Some),
-    }
 }

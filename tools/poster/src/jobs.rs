@@ -11,7 +11,7 @@ use shared::job::Status;
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::{Ids, List};
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, resolve_id, resolve_ids};
+use crate::ids::{for_each_found, resolve_id};
 use crate::progress::counts_text;
 use crate::terminal::Terminal;
 use crate::words::{count_of, ellipsize, faults_text, status_text, thousands, title_warning};
@@ -94,42 +94,34 @@ fn row_of(id: &dyn Display, status: &str, created_at: Timestamp, text: &str, col
 }
 
 pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::AllDone;
-    let ids = resolve_ids(&ids.ids)?;
-    for id in &ids {
-        match find_one_of(&ids, id, api, terminal).await? {
-            Some(Found::Job(job)) => show_job(terminal, &job)?,
-            Some(Found::Batch(batch)) => show_batch(terminal, &batch.value)?,
-            None => outcome = Outcome::SomeFailed,
+    for_each_found(api, terminal, ids, async |_, found| {
+        match found {
+            Found::Job(job) => show_job(terminal, &job)?,
+            Found::Batch(batch) => show_batch(terminal, &batch.value)?,
         }
-    }
-    Ok(outcome)
+        Ok(Outcome::AllDone)
+    })
+    .await
 }
 
 /// Cancels or retries jobs, or jobs of batches: `action` is `cancel` or `retry`.
 pub(crate) async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::AllDone;
-    let ids = resolve_ids(&ids.ids)?;
-    for id in &ids {
-        let acted = match find_one_of(&ids, id, api, terminal).await? {
-            Some(Found::Job(_)) => api.act_on_job(id, action).await.map(|job| show_job(terminal, &job)),
-            Some(Found::Batch(_)) => api.act_on_batch(id, action).await.map(|batch| show_batch(terminal, &batch)),
-            None => {
-                outcome = Outcome::SomeFailed;
-                continue;
-            }
+    for_each_found(api, terminal, ids, async |id, found| {
+        let acted = match found {
+            Found::Job(_) => api.act_on_job(id, action).await.map(|job| show_job(terminal, &job)),
+            Found::Batch(_) => api.act_on_batch(id, action).await.map(|batch| show_batch(terminal, &batch)),
         };
         match acted {
-            Ok(shown) => shown?,
+            Ok(shown) => shown.map(|()| Outcome::AllDone),
             // A job that has ended does not keep the command from the others.
             Err(Failure::Refused(problem)) if problem.status == 409 => {
                 terminal.println(format!("{id}: {}", problem.detail));
-                outcome = Outcome::SomeFailed;
+                Ok(Outcome::SomeFailed)
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => Err(failure),
         }
-    }
-    Ok(outcome)
+    })
+    .await
 }
 
 fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use shared::job::Status;
 use crate::api::{Answer, Api, Found};
 use crate::arguments::Ids;
 use crate::failure::{Failure, Outcome};
-use crate::ids::{find_one_of, resolve_ids};
+use crate::ids::for_each_found;
 use crate::progress::{Progress, counts_text, ticking};
 use crate::terminal::{Terminal, columns};
 use crate::words::{human_duration, status_text, thousands, title_warning};
@@ -20,20 +20,19 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Waits for jobs and batches to end, batches first.
 pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
     let (mut jobs, mut batches) = (Vec::new(), Vec::new());
-    let mut outcome = Outcome::AllDone;
-    let ids = resolve_ids(&ids.ids)?;
-    for id in &ids {
-        match find_one_of(&ids, id, api, terminal).await? {
-            Some(Found::Job(_)) => jobs.push(id),
-            Some(Found::Batch(answer)) => batches.push(*answer),
-            None => outcome = Outcome::SomeFailed,
+    let mut outcome = for_each_found(api, terminal, ids, async |_, found| {
+        match found {
+            Found::Job(job) => jobs.push(job.id.to_string()),
+            Found::Batch(answer) => batches.push(*answer),
         }
-    }
+        Ok(Outcome::AllDone)
+    })
+    .await?;
     if wait_for_batches(api, terminal, batches).await? == Outcome::SomeFailed {
         outcome = Outcome::SomeFailed;
     }
     for id in jobs {
-        let job = wait_for_job(api, terminal, id).await?;
+        let job = wait_for_job(api, terminal, &id).await?;
         let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
         terminal.println(format!("job {id}: {}{why}", job.status));
         if let Some(warning) = title_warning(&job) {
