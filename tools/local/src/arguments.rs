@@ -80,7 +80,7 @@ pub(crate) struct Arguments {
 
     /// Require an API key, and keep the jobs of each caller apart; repeat it for more callers
     #[arg(long, value_name = "NAME=KEY", value_parser = parameter, conflicts_with = "prompt")]
-    api_key: Vec<(String, String)>,
+    pub(crate) api_key: Vec<(String, String)>,
 
     /// Have the local model paint plain colors without delay, to see how fast the rest is
     #[arg(long)]
@@ -112,10 +112,6 @@ impl Arguments {
     /// The prompt, which may be given as several arguments.
     pub(crate) fn prompt(&self) -> Option<String> {
         Some(self.prompt.join(" ")).filter(|_| !self.prompt.is_empty())
-    }
-
-    pub(crate) fn first_key(&self) -> Option<&str> {
-        self.api_key.first().map(|(_, key)| key.as_str())
     }
 
     pub(crate) fn options(&self) -> Options {

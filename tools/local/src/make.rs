@@ -2,13 +2,12 @@
 
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use local::Stack;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::json;
-use shared::api::{ImageView, JobView};
+use shared::api::JobView;
 use shared::job::Status;
 use shared::problem::ProblemDetails;
 
@@ -32,7 +31,7 @@ pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<
     }
     let started = begun.elapsed();
     let result = tokio::select! {
-        result = poster(arguments, prompt, &stack.ready().api, &mut progress) => result,
+        result = poster(arguments, prompt, &stack.ready().api, started, &mut progress) => result,
         caught = interrupted() => {
             progress.show("stopping: waiting for the picture; press Ctrl-C again to stop at once");
             Err(caught.map_or_else(Into::into, |()| "interrupted".into()))
@@ -40,38 +39,18 @@ pub(crate) async fn make(arguments: &Arguments, prompt: &str) -> Result<(), Box<
     };
     stopped(stack).await?;
     progress.clear();
-    let Poster { job, image, path, submitted, downloaded } = result?;
-    let queued = job.started_at.map_or(Duration::ZERO, |at| at.since(job.created_at));
-    let painted = job.finished_at.zip(job.started_at).map_or(Duration::ZERO, |(end, start)| end.since(start));
-    writeln!(
-        stdout(),
-        "{}\n  {} × {} pixels, {} bytes, seed {}\n  \
-         started in {started:.2?}, submitted in {submitted:.2?}, queued {queued:.2?}, painted and stored in \
-         {painted:.2?}, downloaded in {downloaded:.2?}",
-        path.display(),
-        image.width,
-        image.height,
-        image.bytes,
-        image.seed.map_or_else(|| "unknown".to_owned(), |seed| seed.to_string()),
-    )?;
+    writeln!(stdout(), "{}", result?)?;
     Ok(())
 }
 
-/// A poster, and how long each step took.
-struct Poster {
-    job: JobView,
-    image: ImageView,
-    path: PathBuf,
-    submitted: Duration,
-    downloaded: Duration,
-}
-
+/// Makes the poster. Returns what to say of it: its file, its size, and how long each step took, the start among them.
 async fn poster(
     arguments: &Arguments,
     prompt: &str,
     api: &str,
+    started: Duration,
     progress: &mut Progress,
-) -> Result<Poster, Box<dyn Error>> {
+) -> Result<String, Box<dyn Error>> {
     let client = Client::new();
     let begun = Instant::now();
     progress.show("submitting the prompt");
@@ -93,7 +72,7 @@ async fn poster(
         job = job_of(client.get(&job.links.this).send().await?).await?;
     }
     let image = match (job.status, &job.image, &job.error) {
-        (Status::Succeeded, Some(image), _) => image.clone(),
+        (Status::Succeeded, Some(image), _) => image,
         (_, _, Some(error)) => return Err(format!("the job failed with {}: {}", error.code, error.message).into()),
         (status, ..) => return Err(format!("the job is {status} and has no picture").into()),
     };
@@ -103,7 +82,19 @@ async fn poster(
     let extension = image.content_type.trim_start_matches("image/");
     let path = arguments.out.join(format!("{}.{extension}", job.id));
     std::fs::write(&path, &bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(Poster { job, image, path, submitted, downloaded: begun.elapsed() })
+    let downloaded = begun.elapsed();
+    let queued = job.started_at.map_or(Duration::ZERO, |at| at.since(job.created_at));
+    let painted = job.finished_at.zip(job.started_at).map_or(Duration::ZERO, |(end, start)| end.since(start));
+    Ok(format!(
+        "{}\n  {} × {} pixels, {} bytes, seed {}\n  \
+         started in {started:.2?}, submitted in {submitted:.2?}, queued {queued:.2?}, painted and stored in \
+         {painted:.2?}, downloaded in {downloaded:.2?}",
+        path.display(),
+        image.width,
+        image.height,
+        image.bytes,
+        image.seed.map_or_else(|| "unknown".to_owned(), |seed| seed.to_string()),
+    ))
 }
 
 async fn job_of(response: Response) -> Result<JobView, Box<dyn Error>> {

@@ -19,7 +19,7 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .get("status")
         .is_some_and(|status| status.environment.get("PAGE").is_some_and(|page| page == "true"));
     let Ready { api, dynamodb, sqs, s3, bedrock, .. } = stack.ready();
-    let key = arguments.first_key().map(|key| format!(" -H 'x-api-key: {key}'")).unwrap_or_default();
+    let key = arguments.api_key.first().map(|(_, key)| format!(" -H 'x-api-key: {key}'")).unwrap_or_default();
     let data = stack.data().display();
     let fate = if kept { "kept" } else { "temporary; --data DIR keeps it" };
     writeln!(

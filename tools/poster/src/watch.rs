@@ -98,15 +98,12 @@ pub(crate) async fn wait_for_job_until(
         let waits = job.last_error.as_ref().map(|error| format!(" ({})", error.code.as_str())).unwrap_or_default();
         let ahead = job.queue.as_ref().filter(|queue| queue.ahead > 0);
         let ahead = ahead.map(|queue| format!(", about {} before it", thousands(queue.ahead))).unwrap_or_default();
-        terminal.status(format!("{}{ahead}{waits}  {}", in_progress(job.status), human_duration(began.elapsed())));
+        let what = if job.status == Status::Running { "painting" } else { "queued" };
+        terminal.status(format!("{what}{ahead}{waits}  {}", human_duration(began.elapsed())));
         // A service that does not hold its answers must not be polled without a pause.
         if asked.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(api.pause(retry_after)).await;
         }
         wait = (wait * 2).min(MAX_WAIT);
     }
-}
-
-fn in_progress(status: Status) -> &'static str {
-    if status == Status::Running { "painting" } else { "queued" }
 }
