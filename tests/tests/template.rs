@@ -13,8 +13,8 @@ use shared::{Clock, Problem};
 use tests::pipeline::Pipeline;
 
 fn read(parameters: BTreeMap<String, String>) -> Result<Deployment, TemplateError> {
-    let (region, stack_id, sqs) = ("us-west-2".to_owned(), "stack".to_owned(), "http://127.0.0.1:9".to_owned());
-    Deployment::read(TEMPLATE, &Surroundings { region, sqs, stack_id, parameters, secret: "secret".to_owned() })
+    let (sqs, secret) = ("http://127.0.0.1:9".to_owned(), "secret".to_owned());
+    Deployment::read(TEMPLATE, &Surroundings { sqs, parameters, secret })
 }
 
 fn deployment() -> Deployment {

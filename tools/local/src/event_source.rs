@@ -161,7 +161,7 @@ mod tests {
     async fn finishes(interruptible: bool, go: Arc<Notify>) -> bool {
         let sqs = Running::start(|listener, signal| {
             let address = listener.local_addr().expect("a bound address");
-            Sqs::new("us-west-2", "000000000000", address).serve(listener, signal)
+            Sqs::new(address).serve(listener, signal)
         })
         .await;
         let client = Client::new(&sqs.sdk_config());

@@ -28,11 +28,8 @@ use crate::ports::{Ports, url};
 use crate::requeue::{RequeueError, requeue};
 use crate::retell::retell;
 use crate::services::{self, DynamoDb, S3, Shutdown, Sqs};
-use crate::template::{ACCOUNT, Deployment, Surroundings, TEMPLATE, TemplateError};
+use crate::template::{Deployment, REGION, Surroundings, TEMPLATE, TemplateError};
 
-const REGION: &str = "us-west-2";
-/// The status function makes the key of its cursors from it. It is constant, so that cursors outlive a restart.
-const STACK_ID: &str = "arn:aws:cloudformation:us-west-2:000000000000:stack/local/local";
 const ACCESS_KEY_ID: &str = "local";
 const SECRET_ACCESS_KEY: &str = "local-secret";
 
@@ -174,13 +171,8 @@ impl Stack {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let data = Data::open(options.data.as_deref())?;
         let ports = Ports::open(options.port, &data).await?;
-        let surroundings = Surroundings {
-            region: REGION.to_owned(),
-            sqs: url(&ports.sqs)?,
-            stack_id: STACK_ID.to_owned(),
-            parameters: options.parameters,
-            secret: data.secret()?,
-        };
+        let surroundings =
+            Surroundings { sqs: url(&ports.sqs)?, parameters: options.parameters, secret: data.secret()? };
         let mut deployment = Deployment::read(TEMPLATE, &surroundings)?;
         if options.webhooks_to_loopback {
             deployment.allow_webhooks_to_loopback();
@@ -204,7 +196,7 @@ impl Stack {
             buckets.create_bucket(name)?;
         }
         back.spawn(buckets.serve(ports.s3, stopped(&stop_back)).map(log_failure));
-        let queues = Sqs::new(REGION, ACCOUNT, ports.sqs.local_addr().map_err(StartError::Listen)?);
+        let queues = Sqs::new(ports.sqs.local_addr().map_err(StartError::Listen)?);
         // A dead-letter queue must exist before the queues that name it.
         let (sources, sinks): (Vec<_>, Vec<_>) =
             deployment.queues.values().partition(|queue| queue.attributes.contains_key("RedrivePolicy"));

@@ -15,7 +15,14 @@ use shared::webhook::WebhookPolicy;
 pub const TEMPLATE: &str = include_str!("../../../template.yaml");
 
 /// The account that the emulated resources belong to.
-pub const ACCOUNT: &str = "000000000000";
+pub(crate) const ACCOUNT: &str = "000000000000";
+
+/// The region that they are in.
+pub(crate) const REGION: &str = "us-west-2";
+
+/// The stack's id, from which the status function makes the key of its cursors. It is constant, so that cursors outlive a
+/// restart.
+const STACK_ID: &str = "arn:aws:cloudformation:us-west-2:000000000000:stack/local/local";
 
 /// The key of a method's integration in the definition of an API.
 const INTEGRATION: &str = "x-amazon-apigateway-integration";
@@ -26,12 +33,8 @@ const ANY_METHOD: &str = "x-amazon-apigateway-any-method";
 /// What a deployment depends on besides the template.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The region of the emulated services.
-    pub region: String,
     /// The URL of the emulated SQS, with which every queue's URL begins.
     pub sqs: String,
-    /// The stack's id.
-    pub stack_id: String,
     /// Parameters that replace their defaults.
     pub parameters: BTreeMap<String, String>,
     /// What every secret of Secrets Manager holds.
@@ -351,7 +354,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn arn(&self, service: &str, id: &str) -> String {
-        format!("arn:aws:{service}:{}:{ACCOUNT}:{}", self.surroundings.region, self.name(id))
+        format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{}", self.name(id))
     }
 
     fn queue_url(&self, id: &str) -> String {
@@ -475,11 +478,11 @@ impl<'a> Resolver<'a> {
         }
         let value = match target {
             "AWS::NoValue" => return Ok(Value::Null),
-            "AWS::Region" => self.surroundings.region.clone(),
+            "AWS::Region" => REGION.to_owned(),
             "AWS::AccountId" => ACCOUNT.to_owned(),
             "AWS::Partition" => "aws".to_owned(),
             "AWS::StackName" => "local".to_owned(),
-            "AWS::StackId" => self.surroundings.stack_id.clone(),
+            "AWS::StackId" => STACK_ID.to_owned(),
             _ => match self.resources.get(target).and_then(|resource| resource["Type"].as_str()) {
                 Some("AWS::SQS::Queue") => self.queue_url(target),
                 Some("AWS::S3::Bucket") => self.bucket_name(target)?,
@@ -495,7 +498,7 @@ impl<'a> Resolver<'a> {
         match (kind, attribute) {
             (Some("AWS::SQS::Queue"), "Arn") => Ok(self.arn("sqs", id)),
             (Some("AWS::DynamoDB::Table"), "Arn") => {
-                Ok(format!("arn:aws:dynamodb:{}:{ACCOUNT}:table/{}", self.surroundings.region, self.name(id)))
+                Ok(format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{}", self.name(id)))
             }
             (Some("AWS::S3::Bucket"), "Arn") => Ok(format!("arn:aws:s3:::{}", self.bucket_name(id)?)),
             _ => Err(fault(place, format!("the local stack does not know {id}.{attribute}"))),
@@ -553,13 +556,8 @@ pub(crate) mod tests {
 
     pub(crate) fn read(template: &str, parameters: &[(&str, &str)]) -> Result<Deployment, String> {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let surroundings = Surroundings {
-            region: "us-west-2".to_owned(),
-            sqs: "http://127.0.0.1:9".to_owned(),
-            stack_id: "s".to_owned(),
-            parameters,
-            secret: "0123456789".to_owned(),
-        };
+        let surroundings =
+            Surroundings { sqs: "http://127.0.0.1:9".to_owned(), parameters, secret: "0123456789".to_owned() };
         Deployment::read(template, &surroundings).map_err(|error| error.to_string())
     }
 

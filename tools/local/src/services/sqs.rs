@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use super::{Error, Shutdown, serve_router};
-use crate::template::Queue;
+use crate::template::{ACCOUNT, Queue, REGION};
 
 /// The longest visibility timeout, 12 hours in seconds.
 const MAX_VISIBILITY_TIMEOUT: i32 = 43_200;
@@ -52,12 +52,12 @@ const CARRIED: [(&str, &str); 2] = [("MessageGroupId", "AWS.MessageGroupId"), ("
 pub(crate) struct Sqs(Arc<RustackSqs>);
 
 impl Sqs {
-    /// A service without queues. The ARNs of its queues will have this region and account, and their URLs this address.
-    pub(crate) fn new(region: &str, account_id: &str, address: SocketAddr) -> Self {
+    /// A service without queues. Their URLs will have this address.
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self(Arc::new(RustackSqs::new(SqsConfig {
             skip_signature_validation: true,
-            default_region: region.to_owned(),
-            account_id: account_id.to_owned(),
+            default_region: REGION.to_owned(),
+            account_id: ACCOUNT.to_owned(),
             host: address.ip().to_string(),
             port: address.port(),
         })))
@@ -288,7 +288,7 @@ mod tests {
     async fn start() -> (Running, Client) {
         let service = Running::start(|listener, signal| {
             let address = listener.local_addr().expect("a bound address");
-            Sqs::new("us-west-2", "000000000000", address).serve(listener, signal)
+            Sqs::new(address).serve(listener, signal)
         })
         .await;
         let client = Client::new(&service.sdk_config());
