@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::batch::{Batch, BatchStatus, Counts};
+use crate::batch::{Batch, BatchStatus, Counts, Input, Stage};
 use crate::batch_file::LineFault;
 use crate::caller::Owner;
 use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Subject, Try, TryError};
-use crate::file_batch::{FileBatch, Stage};
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Status};
@@ -273,7 +272,7 @@ pub struct BatchLinks {
     /// All faults of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<String>,
-    /// What became of each line of its file.
+    /// What became of each of its jobs, and of each line of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<String>,
 }
@@ -488,42 +487,17 @@ impl Links {
 }
 
 impl BatchView {
-    /// Shows a batch whose jobs were in the request. `base` is the API's base URL as the caller reached it, without a
-    /// trailing slash.
-    pub fn new(batch: &Batch, counts: Counts, base: &str) -> Self {
-        let this = format!("{base}/batches/{}", batch.id);
-        Self {
-            id: batch.id,
-            name: batch.name.clone().map(String::from),
-            status: counts.status(),
-            counts,
-            created_at: batch.created_at,
-            expires_at: batch.expires_at,
-            webhook: batch.webhook.clone(),
-            upload: None,
-            progress: None,
-            faults: None,
-            links: BatchLinks {
-                jobs: format!("{this}/jobs"),
-                start: None,
-                cancel: (counts.queued > 0).then(|| format!("{this}/cancel")),
-                retry: (counts.failed > 0).then(|| format!("{this}/retry")),
-                faults: None,
-                results: None,
-                this,
-            },
-            jobs: None,
-        }
-    }
-
-    /// Shows a batch from a file as it is at `now`.
-    pub fn of_file(file: &FileBatch, counts: Counts, now: Timestamp, base: &str) -> Self {
-        let FileBatch { batch, checked, admitted, stage, .. } = file;
+    /// Shows a batch as it is at `now`. `base` is the API's base URL as the caller reached it, without a trailing slash.
+    pub fn new(batch: &Batch, counts: Counts, now: Timestamp, base: &str) -> Self {
         let this = format!("{base}/batches/{}", batch.id);
         let when = |possible: bool, action: &str| possible.then(|| format!("{this}/{action}"));
-        let status = file.status(now);
+        let (status, input) = (batch.status(now), batch.input());
         let awaits_input = status == BatchStatus::AwaitingInput;
-        let can_retry = counts.failed > 0 && matches!(stage, Stage::InProgress | Stage::Ended);
+        let can_retry = counts.failed > 0 && matches!(batch.stage, Stage::InProgress | Stage::Ended);
+        let progress =
+            |input: &Input| ProgressView { checked_lines: input.checked.lines, admitted_jobs: batch.admitted };
+        let faults =
+            |input: &Input| FaultsView { total: input.checked.faults, first: input.checked.first_faults.clone() };
         Self {
             id: batch.id,
             name: batch.name.clone().map(String::from),
@@ -533,15 +507,15 @@ impl BatchView {
             expires_at: batch.expires_at,
             webhook: batch.webhook.clone(),
             upload: None,
-            progress: Some(ProgressView { checked_lines: checked.lines, admitted_jobs: admitted.jobs }),
-            faults: Some(FaultsView { total: checked.faults, first: checked.first_faults.clone() }),
+            progress: input.map(progress),
+            faults: input.map(faults),
             links: BatchLinks {
                 jobs: format!("{this}/jobs"),
                 start: when(awaits_input, "start"),
-                cancel: when(awaits_input || file.is_active(), "cancel"),
+                cancel: when(awaits_input || batch.is_active(), "cancel"),
                 retry: when(can_retry, "retry"),
-                faults: when(file.has_faults(), "faults"),
-                results: when(file.complete_results().is_some(), "results"),
+                faults: when(batch.has_faults(), "faults"),
+                results: when(batch.complete_results().is_some(), "results"),
                 this,
             },
             jobs: None,

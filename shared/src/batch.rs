@@ -1,176 +1,103 @@
-//! Batches: many jobs that are submitted together.
+//! Batches: many jobs that are submitted together, and their life.
+//!
+//! The jobs of a batch are in the request that submits it, or they are the lines of a file that its owner uploads. The
+//! function `submit` stores the jobs of a request at once. For a file, the function `batch` checks every line, and admits
+//! the jobs, a thousand at a time. From then on all batches are the same: the function `batch` watches the jobs until all
+//! have ended, cancels or retries them if the owner asks for that, and writes the results. The record of a batch says how
+//! far it got, so that each step can be repeated by another invocation. A transition returns the next version of the
+//! record and does no I/O.
 
-use std::collections::HashMap;
-use std::iter::Sum;
+mod counts;
+mod input;
+mod order;
+
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use crate::caller::Owner;
-use crate::fault::{FieldError, MAX_FAULTS};
+use crate::batch_file::{Line, LineFault, Position};
+use crate::caller::{IdempotencyKey, Owner};
 use crate::id::{BatchId, JobId};
-use crate::job::{Lease, Status};
-use crate::json::{Fields, kind, string};
-use crate::label::{BatchName, CustomId};
-use crate::order::{DeadlineHours, Model, Order};
+use crate::job::{Job, Lease, Membership, RetryKeys, Status};
+use crate::label::BatchName;
+use crate::order::DeadlineHours;
 use crate::spelled::spelled;
-use crate::text::hex;
 use crate::time::Timestamp;
 use crate::webhook::{EventType, Webhook};
 
-/// The maximum number of jobs in a request for a batch. A batch from a file may have more.
-pub const MAX_JOBS: usize = 1000;
+pub use self::counts::{BatchStatus, Counts};
+pub use self::input::{Checked, FIRST_FAULTS, Input, InputFile, MAX_BYTES, OnBadLine};
+pub use self::order::{BatchOrder, Entry, FileBatchOrder, MAX_DEFAULTS_BYTES, MAX_JOBS, faults_of_defaults};
 
-/// The request to submit a batch.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BatchOrder {
-    /// The caller's name for the batch.
-    pub name: Option<BatchName>,
-    /// How long each job may take; `None` leaves that to the service.
-    pub deadline_hours: Option<DeadlineHours>,
-    /// Where its end, and those of its jobs, are told.
-    pub webhook: Option<Webhook>,
-    /// The jobs, in the caller's order.
-    pub entries: Vec<Entry>,
+/// The number of jobs in a part of a new batch. The index lists a batch by its parts, because one key of an index takes
+/// only a thousand writes a second.
+pub const JOBS_PER_PART: usize = 1000;
+
+/// How long a batch waits to be started.
+pub const TIME_TO_START: Duration = Duration::from_secs(86_400);
+
+spelled! {
+    /// What the function `batch` does next.
+    Stage, "a stage of a batch",
+    /// It waits until the jobs of a request are stored.
+    Submitting = "submitting",
+    /// Nothing: the file is not there.
+    AwaitingInput = "awaiting_input",
+    /// It checks the lines.
+    Checking = "checking",
+    /// Nothing: a line is faulty.
+    Invalid = "invalid",
+    /// It stores the jobs and sends their tickets.
+    Admitting = "admitting",
+    /// It looks at the jobs until they have ended.
+    InProgress = "in_progress",
+    /// Nothing: every job has ended, and the results are written.
+    Ended = "ended",
 }
 
-/// One job of a batch request.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What to paint.
-    pub order: Order,
-    /// The caller's id for the job.
-    pub custom_id: Option<CustomId>,
+/// Where the jobs of a batch come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// They were in the request.
+    Request {
+        /// The exclusive right to store them, while the stage is [`Stage::Submitting`].
+        writer: Lease,
+    },
+    /// They are the lines of a file.
+    File(Box<Input>),
 }
 
-impl BatchOrder {
-    /// Parses a batch. Returns the faults it found, stopping soon after a hundred.
-    pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
-        let mut fields = Fields::new(value, "")?;
-        let name = fields.optional("name", |value| string(value)?.try_into());
-        let defaults = fields.optional("defaults", |value| match value {
-            Value::Object(map) => Ok(map),
-            other => Err(format!("must be an object, not {}", kind(&other))),
-        });
-        let jobs = fields.required("jobs", |value| match value {
-            Value::Array(jobs) if (1..=MAX_JOBS).contains(&jobs.len()) => Ok(jobs),
-            Value::Array(jobs) => Err(format!("must have 1 to {MAX_JOBS} jobs, but has {}", jobs.len())),
-            other => Err(format!("must be an array, not {}", kind(&other))),
-        });
-        let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
-        let webhook = fields.nested("webhook", Webhook::of_batch);
-        let webhook_of_jobs = webhook.as_ref().and_then(Webhook::for_jobs);
-        for name in ["input", "on_bad_line"] {
-            fields.optional::<(), _>(name, |_| Err("is not for a batch with its jobs in the request".to_owned()));
-        }
-        let mut errors = fields.finish();
-        let mut defaults = defaults.unwrap_or_default();
-        // Report a fault of the defaults once, not for every job that uses them.
-        let faults = faults_of_defaults(&defaults, default_model);
-        if !faults.is_empty() {
-            errors.extend(faults);
-            defaults.clear();
-        }
-        let mut entries = Vec::new();
-        let mut seen = HashMap::new();
-        for (index, job) in jobs.into_iter().flatten().enumerate() {
-            match Entry::parse(job, &format!("/jobs/{index}"), &defaults, default_model) {
-                Ok(mut entry) => {
-                    entry.order.deadline_hours = deadline_hours;
-                    entry.order.webhook = webhook_of_jobs.clone();
-                    if let Some(first) = entry.custom_id.clone().and_then(|id| seen.insert(id, index)) {
-                        let detail = format!("must be unique in the batch, but job {first} has the same");
-                        errors.push(FieldError::new(&format!("/jobs/{index}/custom_id"), detail));
-                    }
-                    entries.push(entry);
-                }
-                Err(found) => errors.extend(found),
-            }
-            if errors.len() >= MAX_FAULTS {
-                break;
-            }
-        }
-        if errors.is_empty() { Ok(Self { name, deadline_hours, webhook, entries }) } else { Err(errors) }
-    }
-
-    /// A digest that is equal for two batches exactly if they ask for the same thing.
-    pub fn fingerprint(&self) -> String {
-        let mut digest = Sha256::new();
-        digest.update(serde_json::to_vec(&self.name).expect("a name is always JSON"));
-        if let Some(webhook) = &self.webhook {
-            digest.update(serde_json::to_vec(webhook).expect("a webhook is always JSON"));
-        }
-        for Entry { order, custom_id } in &self.entries {
-            digest.update(serde_json::to_vec(&(order, custom_id)).expect("an order is always JSON"));
-        }
-        hex(&digest.finalize())
-    }
+/// Work on all jobs of a batch that its owner asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// What is done to each job.
+    pub action: Action,
+    /// The index of the next job.
+    pub next: usize,
 }
 
-impl Entry {
-    /// Parses one job at the JSON pointer `pointer` of the request. `defaults` supply the fields that it leaves out.
-    pub fn parse(
-        job: Value,
-        pointer: &str,
-        defaults: &Map<String, Value>,
-        model: Model,
-    ) -> Result<Self, Vec<FieldError>> {
-        let mut job = match job {
-            Value::Object(job) => job,
-            other => {
-                return Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]);
-            }
-        };
-        let own: Vec<_> = take_fields_of_batch(&mut job).collect();
-        let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
-            None => Ok(None),
-            Some(value) => string(value).and_then(CustomId::try_from).map(Some),
-        };
-        for (name, value) in defaults {
-            if job.get(name).is_none_or(Value::is_null) {
-                job.insert(name.clone(), value.clone());
-            }
-        }
-        let order = Order::parse(Value::Object(job), pointer, model);
-        match (order, custom_id) {
-            (Ok(order), Ok(custom_id)) if own.is_empty() => Ok(Self { order, custom_id }),
-            (order, custom_id) => {
-                let mut errors = order.err().unwrap_or_default();
-                let bad_id = custom_id.err();
-                errors.extend(bad_id.map(|detail| FieldError::new(&format!("{pointer}/custom_id"), detail)));
-                errors
-                    .extend(own.iter().map(|name| FieldError::new(&format!("{pointer}/{name}"), OF_BATCH.to_owned())));
-                Err(errors)
-            }
-        }
-    }
+/// What a pass does to each job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It cancels the job if it is queued.
+    Cancel,
+    /// It retries the job if it has failed. The number tells one request from another.
+    Retry(u64),
 }
 
-const OF_BATCH: &str = "must be set for the whole batch, not for its jobs";
-
-/// Takes the fields out of a job that only a whole batch may have, and names those that it had.
-fn take_fields_of_batch(job: &mut Map<String, Value>) -> impl Iterator<Item = &'static str> {
-    let names = ["deadline_hours", "webhook"].into_iter();
-    names.filter(|name| job.remove(*name).is_some_and(|value| !value.is_null()))
-}
-
-/// The faults of the defaults, found by parsing them as a job with a prompt.
-pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
-    let mut job = defaults.clone();
-    let of_batch: Vec<_> = take_fields_of_batch(&mut job).collect();
-    let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
-    let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
-    if has_prompt {
-        errors.push(FieldError::new("/defaults/prompt", "must be set for each job, not in the defaults".to_owned()));
-    }
-    errors.extend(of_batch.iter().map(|name| FieldError::new(&format!("/defaults/{name}"), OF_BATCH.to_owned())));
-    errors
+/// How far the jobs of a batch have got, part by part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The parts with jobs that have not ended.
+    pub open_parts: Vec<usize>,
+    /// The jobs of all other parts.
+    pub ended: Counts,
+    /// All jobs, as of the last look.
+    pub counts: Counts,
 }
 
 /// A batch, as recorded in the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Its id.
     pub id: BatchId,
@@ -178,31 +105,169 @@ pub struct Batch {
     pub owner: Owner,
     /// The caller's name for it.
     pub name: Option<BatchName>,
-    /// How many jobs it has.
+    /// Where its jobs come from.
+    pub source: Source,
+    /// The base URL of the API as its owner reached it, for the links in the results.
+    pub base_url: String,
+    /// How many jobs it has. For a file this is known once it is checked.
     pub total: usize,
+    /// The number of jobs in each of its parts but the last.
+    pub jobs_per_part: usize,
     /// When it was submitted.
     pub created_at: Timestamp,
+    /// When its jobs were submitted, or its file was. They have this creation time.
+    pub started_at: Option<Timestamp>,
+    /// How long each job may take; `None` leaves that to the service.
+    pub deadline_hours: Option<DeadlineHours>,
     /// When its unfinished jobs fail.
     pub deadline_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
     /// The digest of the request.
     pub fingerprint: String,
-    /// The exclusive right to write its jobs; `None` once all are written and queued.
-    pub writing: Option<Lease>,
-    /// When it was canceled, if that was before all of its jobs were written.
-    pub canceled_at: Option<Timestamp>,
-    /// When it was last retried.
-    pub retried_at: Option<Timestamp>,
     /// Where its end, and those of its jobs, are told.
     pub webhook: Option<Webhook>,
     /// The [`Batch::since`] of the last end whose event is in the queue.
     pub told_for: Option<Timestamp>,
+    /// The version of the record: each transition raises it by one.
+    pub fence: u64,
+    /// What happens next.
+    pub stage: Stage,
+    /// When it was canceled, if that was before all of its jobs were stored.
+    pub canceled_at: Option<Timestamp>,
+    /// When it was last retried.
+    pub retried_at: Option<Timestamp>,
+    /// How many of its jobs are stored and have a ticket.
+    pub admitted: usize,
+    /// How far the jobs have got.
+    pub progress: Progress,
+    /// Work on all jobs that its owner asked for.
+    pub pass: Option<Pass>,
+    /// The keys of the last requests to retry it.
+    pub retry_keys: RetryKeys,
+    /// The name of the file of results. Each writer has one of its own, so that a slow one cannot replace newer results.
+    pub results: Option<Uuid>,
+}
+
+/// Why a batch cannot be started or retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was not started in time.
+    Expired,
+    /// It is invalid, or was canceled before its jobs were admitted.
+    NoJobs,
+    /// Not all of its jobs are stored yet.
+    NotAdmitted,
+    /// It is being canceled.
+    BeingCanceled,
+    /// Its jobs were kept as long as any, and are deleted.
+    Deleted,
 }
 
 impl Batch {
     /// The longest deadline that a job can have; used for records that have none.
     pub const LONGEST_DEADLINE: Duration = Duration::from_secs(96 * 3600);
+
+    /// A new batch whose jobs are in a request, and are stored by `writer`.
+    pub fn from_request(
+        id: BatchId,
+        owner: Owner,
+        order: &BatchOrder,
+        base_url: String,
+        now: Timestamp,
+        writer: Lease,
+    ) -> Self {
+        Self {
+            name: order.name.clone(),
+            deadline_hours: order.deadline_hours,
+            webhook: order.webhook.clone(),
+            fingerprint: order.fingerprint(),
+            total: order.entries.len(),
+            started_at: Some(now),
+            ..Self::new(id, owner, Source::Request { writer }, Stage::Submitting, base_url, now)
+        }
+    }
+
+    /// A new batch that awaits its file.
+    pub fn from_file(id: BatchId, owner: Owner, order: FileBatchOrder, base_url: String, now: Timestamp) -> Self {
+        Self {
+            fingerprint: order.fingerprint(),
+            name: order.name,
+            deadline_hours: order.deadline_hours,
+            webhook: order.webhook,
+            ..Self::new(id, owner, Source::File(Box::new(order.input)), Stage::AwaitingInput, base_url, now)
+        }
+    }
+
+    pub(crate) fn new(
+        id: BatchId,
+        owner: Owner,
+        source: Source,
+        stage: Stage,
+        base_url: String,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            owner,
+            name: None,
+            source,
+            base_url,
+            total: 0,
+            jobs_per_part: JOBS_PER_PART,
+            created_at: now,
+            started_at: None,
+            deadline_hours: None,
+            deadline_at: now,
+            expires_at: now,
+            fingerprint: String::new(),
+            webhook: None,
+            told_for: None,
+            fence: 0,
+            stage,
+            canceled_at: None,
+            retried_at: None,
+            admitted: 0,
+            progress: Progress::default(),
+            pass: None,
+            retry_keys: RetryKeys::default(),
+            results: None,
+        }
+    }
+
+    /// The batch, if its jobs have these deadline and retention from `now`, unless its owner has asked for another
+    /// deadline.
+    pub fn lasting(mut self, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
+        self.deadline_at = now + DeadlineHours::or(self.deadline_hours, deadline);
+        self.expires_at = (now + retention).whole_secs();
+        self
+    }
+
+    fn next(&self) -> Self {
+        Self { fence: self.fence + 1, ..self.clone() }
+    }
+
+    /// The next version, with a change of what is known of its file.
+    fn next_with_input(&self, change: impl FnOnce(&mut Input)) -> Self {
+        let mut next = self.next();
+        if let Source::File(input) = &mut next.source {
+            change(input);
+        }
+        next
+    }
+
+    /// The file of its jobs; `None` if they were in the request.
+    pub fn input(&self) -> Option<&Input> {
+        match &self.source {
+            Source::Request { .. } => None,
+            Source::File(input) => Some(input),
+        }
+    }
+
+    /// Whether this is the same version of the same record, regardless of whether its end was told.
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        Self { told_for: other.told_for, ..self.clone() } == *other
+    }
 
     /// When it was submitted or last retried. It has one end after that.
     pub fn since(&self) -> Timestamp {
@@ -215,218 +280,418 @@ impl Batch {
         webhook.filter(|_| self.told_for != Some(self.since()))
     }
 
-    /// The status of a job that was not found: not written yet, not in the index yet, or expired, which is `None`.
-    ///
-    /// It counts as queued, so that a batch never seems to have ended too early, but no longer than a job may wait.
-    pub fn state_of_missing(&self, now: Timestamp) -> Option<Status> {
-        let overdue = self.deadline_at <= now;
-        match self.writing {
-            None if overdue => None,
-            _ if self.canceled_at.is_some() => Some(Status::Canceled),
-            _ if overdue => Some(Status::Failed),
-            _ => Some(Status::Queued),
+    /// The lease of whoever stores the jobs of the request; `None` once they are stored, or if they come from a file.
+    pub fn writing(&self) -> Option<Lease> {
+        match self.source {
+            Source::Request { writer } if self.stage == Stage::Submitting => Some(writer),
+            _ => None,
         }
     }
 
-    /// The statuses of the jobs that were not found, if `known` were found.
-    pub fn states_of_missing(&self, known: usize, now: Timestamp) -> impl Iterator<Item = Status> {
-        std::iter::repeat_n(self.state_of_missing(now), self.total.saturating_sub(known)).flatten()
+    /// Passes the right to store the jobs of the request to `writer`.
+    pub fn taken_over(&self, writer: Lease) -> Self {
+        Self { source: Source::Request { writer }, ..self.next() }
     }
 
-    /// The statuses of all jobs, given those that were found.
-    pub fn states(&self, known: Vec<(JobId, Status)>, now: Timestamp) -> impl Iterator<Item = Status> {
-        let missing = self.states_of_missing(known.len(), now);
-        known.into_iter().map(|(_, status)| status).chain(missing)
+    /// Records that the jobs of the request are stored and have their tickets.
+    pub fn submitted(&self) -> Self {
+        Self { admitted: self.total, ..self.next() }.watched()
     }
 
-    /// All jobs in the order of their submission, with the statuses that are `known`.
-    pub fn jobs(&self, known: Vec<(JobId, Status)>) -> impl Iterator<Item = (JobId, Option<Status>)> {
-        let known: HashMap<_, _> = known.into_iter().collect();
-        let ids = (0..self.total).map(|index| JobId::in_batch(self.id, index));
-        ids.map(move |id| (id, known.get(&id).copied()))
+    /// Goes on without those jobs of the request that nobody has stored: they count as canceled or failed.
+    pub fn abandoned(&self) -> Self {
+        self.next().watched()
     }
-}
 
-/// How many jobs of a batch have each status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// All jobs.
-    pub total: usize,
-    /// Jobs that wait for a worker.
-    pub queued: usize,
-    /// Jobs that a worker has claimed.
-    pub running: usize,
-    /// Jobs that have a picture.
-    pub succeeded: usize,
-    /// Jobs that failed.
-    pub failed: usize,
-    /// Jobs that were canceled.
-    pub canceled: usize,
-}
-
-spelled! {
-    /// The status of a batch.
-    BatchStatus, "a status of a batch",
-    /// Its file is not uploaded, or it is not started.
-    AwaitingInput = "awaiting_input",
-    /// The lines of its file are checked.
-    Checking = "checking",
-    /// A line of its file is faulty, so nothing is painted.
-    Invalid = "invalid",
-    /// It was not started in time.
-    Expired = "expired",
-    /// Its jobs are stored, one after the other.
-    Admitting = "admitting",
-    /// Jobs are unfinished.
-    InProgress = "in_progress",
-    /// Every job has succeeded.
-    Completed = "completed",
-    /// Every job has ended, and some have failed.
-    CompletedWithErrors = "completed_with_errors",
-    /// Every job has ended; none has failed, but some were canceled.
-    Canceled = "canceled",
-}
-
-impl BatchStatus {
-    /// Whether the batch changes by itself.
-    pub fn is_active(self) -> bool {
-        matches!(self, Self::Checking | Self::Admitting | Self::InProgress)
+    /// Until when it can be started.
+    pub fn start_by(&self) -> Timestamp {
+        self.created_at + TIME_TO_START
     }
-}
 
-impl Sum for Counts {
-    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
-        counts.fold(Self::default(), |all, more| Self {
-            total: all.total + more.total,
-            queued: all.queued + more.queued,
-            running: all.running + more.running,
-            succeeded: all.succeeded + more.succeeded,
-            failed: all.failed + more.failed,
-            canceled: all.canceled + more.canceled,
-        })
-    }
-}
-
-impl Counts {
-    /// Counts the states of a batch's jobs.
-    pub fn of(states: impl IntoIterator<Item = Status>) -> Self {
-        let mut counts = Self::default();
-        for state in states {
-            counts.total += 1;
-            *match state {
-                Status::Queued => &mut counts.queued,
-                Status::Running => &mut counts.running,
-                Status::Succeeded => &mut counts.succeeded,
-                Status::Failed => &mut counts.failed,
-                Status::Canceled => &mut counts.canceled,
-            } += 1;
+    /// Starts the batch with its uploaded file; `None` if it was started before.
+    pub fn start(
+        &self,
+        file: InputFile,
+        now: Timestamp,
+        deadline: Duration,
+        retention: Duration,
+    ) -> Result<Option<Self>, Refused> {
+        if !self.awaits_start(now)? {
+            return Ok(None);
         }
-        counts
+        let next = self.next_with_input(|input| input.file = Some(file));
+        let next = Self { stage: Stage::Checking, started_at: Some(now), ..next };
+        Ok(Some(next.lasting(now, deadline, retention)))
     }
 
-    /// The status of the batch.
-    pub fn status(&self) -> BatchStatus {
-        if self.queued + self.running > 0 {
-            BatchStatus::InProgress
-        } else if self.succeeded == self.total {
-            BatchStatus::Completed
-        } else if self.failed == 0 {
-            BatchStatus::Canceled
+    /// Whether the batch can be started; `false` if it was started before.
+    pub fn awaits_start(&self, now: Timestamp) -> Result<bool, Refused> {
+        match self.stage {
+            Stage::AwaitingInput if self.start_by() <= now => Err(Refused::Expired),
+            Stage::AwaitingInput => Ok(true),
+            Stage::Ended if self.started_at.is_none() => Err(Refused::NoJobs),
+            _ => Ok(false),
+        }
+    }
+
+    /// Parses a line of `input`, its file, as a job.
+    pub fn entry(&self, input: &Input, line: Line) -> Result<Entry, Vec<LineFault>> {
+        let mut entry = line.order(&input.defaults, input.model)?;
+        entry.order.deadline_hours = self.deadline_hours;
+        entry.order.webhook = self.webhook.as_ref().and_then(Webhook::for_jobs);
+        Ok(entry)
+    }
+
+    /// The jobs of these entries, the first of which has the index `first`.
+    pub fn jobs(&self, first: usize, entries: impl IntoIterator<Item = Entry>) -> Vec<Job> {
+        let created_at = self.started_at.unwrap_or(self.created_at);
+        let job = |(index, Entry { order, custom_id }): (usize, Entry)| {
+            let membership = Membership { batch: self.id, part: index / self.jobs_per_part, custom_id };
+            let (id, owner) = (JobId::in_batch(self.id, index), self.owner.clone());
+            let job = Job::new(id, owner, order, created_at, Duration::ZERO, Duration::ZERO);
+            let (deadline_at, expires_at) = (self.deadline_at, self.expires_at);
+            Job { membership: Some(membership), deadline_at, expires_at, ..job }
+        };
+        (first..).zip(entries).map(job).collect()
+    }
+
+    /// Records how far the check has got.
+    pub fn checking(&self, so_far: Checked) -> Self {
+        self.next_with_input(|input| input.checked = so_far)
+    }
+
+    /// Ends the check. Without jobs, or with a fault that may not be skipped, the batch is invalid. A line can be skipped
+    /// only for a fault of its own, which the admission finds again.
+    pub fn checked(&self, checked: Checked) -> Self {
+        let refuses = self.input().is_some_and(|input| input.on_bad_line == OnBadLine::Refuse);
+        let refused = checked.faults > 0 && refuses || checked.is_of_file || checked.jobs == 0;
+        let (stage, total) = if refused { (Stage::Invalid, 0) } else { (Stage::Admitting, checked.jobs) };
+        Self { stage, total, ..self.next_with_input(|input| input.checked = checked) }
+    }
+
+    /// Records that more jobs were admitted, up to the one at `position`; `none_left` if these were the last.
+    pub fn admitted(&self, admitted: usize, position: Position, none_left: bool) -> Self {
+        let next = Self { admitted, ..self.next_with_input(|input| input.position = position) };
+        // A newer version of the code, with other rules, may have found another number than the check.
+        if none_left { Self { total: admitted, ..next }.watched() } else { next }
+    }
+
+    /// Stops the admission: the rest of the jobs counts as canceled.
+    pub fn stop_admission(&self, now: Timestamp) -> Self {
+        Self { canceled_at: self.canceled_at.or(Some(now)), ..self.next() }.watched()
+    }
+
+    /// Goes on to watch the jobs.
+    fn watched(mut self) -> Self {
+        self.stage = Stage::InProgress;
+        self.progress.open_parts = (0..self.total.div_ceil(self.jobs_per_part)).collect();
+        self.progress.ended = Counts::default();
+        self
+    }
+
+    /// Records what a look at the jobs found.
+    pub fn looked(&self, progress: Progress) -> Self {
+        Self { progress, ..self.next() }
+    }
+
+    /// Records how far a pass has got; `None` is its end.
+    pub fn passed(&self, pass: Option<Pass>) -> Self {
+        Self { pass, ..self.next() }
+    }
+
+    /// Looks at all jobs again, as some have turned out not to have ended.
+    pub fn reopen(&self) -> Self {
+        self.next().watched()
+    }
+
+    /// Ends the batch, with the final counts and the name of its results.
+    pub fn end(&self, counts: Counts, results: Uuid) -> Self {
+        let progress = Progress { open_parts: Vec::new(), ended: counts, counts };
+        Self { stage: Stage::Ended, progress, results: Some(results), ..self.next() }
+    }
+
+    /// Cancels the jobs that have not started; `None` if there is nothing to cancel.
+    pub fn cancel(&self, now: Timestamp) -> Option<Self> {
+        let mut next = self.next();
+        let pass = Some(Pass { action: Action::Cancel, next: 0 });
+        match self.stage {
+            Stage::Invalid | Stage::Ended => return None,
+            Stage::AwaitingInput if self.start_by() <= now => return None,
+            Stage::AwaitingInput | Stage::Checking => {
+                next.canceled_at = Some(now);
+                next.stage = Stage::Ended;
+            }
+            Stage::Submitting | Stage::Admitting => {
+                next.canceled_at = next.canceled_at.or(Some(now));
+                next.pass = pass;
+            }
+            Stage::InProgress => next.pass = pass,
+        }
+        Some(next)
+    }
+
+    /// Retries the failed jobs; `None` if a request with this key did so before.
+    pub fn retry(
+        &self,
+        key: Option<&IdempotencyKey>,
+        now: Timestamp,
+        deadline: Duration,
+        retention: Duration,
+    ) -> Result<Option<Self>, Refused> {
+        if key.is_some_and(|key| self.retry_keys.contain(key)) {
+            return Ok(None);
+        }
+        match (self.stage, &self.pass) {
+            (Stage::Invalid | Stage::AwaitingInput, _) => return Err(Refused::NoJobs),
+            (Stage::Ended, _) if self.total == 0 => return Err(Refused::NoJobs),
+            (Stage::Submitting | Stage::Checking | Stage::Admitting, _) => return Err(Refused::NotAdmitted),
+            (_, Some(Pass { action: Action::Cancel, .. })) => return Err(Refused::BeingCanceled),
+            (Stage::InProgress | Stage::Ended, _) => {}
+        }
+        if self.started_at.is_some_and(|at| at + retention <= now) {
+            return Err(Refused::Deleted);
+        }
+        let mut next = self.next().watched().lasting(now, deadline, retention);
+        next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
+        next.retry_keys = self.retry_keys.with(key);
+        next.retried_at = Some(now.max(self.since() + Duration::from_millis(1)));
+        Ok(Some(next))
+    }
+
+    /// The status of an admitted job that the table or its index does not have, and of one that was not admitted.
+    pub fn status_of_missing(&self, now: Timestamp) -> Status {
+        if self.canceled_at.is_some() {
+            Status::Canceled
+        } else if self.deadline_at <= now {
+            Status::Failed
         } else {
-            BatchStatus::CompletedWithErrors
+            Status::Queued
         }
+    }
+
+    /// The maximum number of jobs that are stored: those that are admitted, and those of one more step, which may be
+    /// under way or may have been when the admission stopped.
+    pub fn most_stored(&self) -> usize {
+        self.total.min(self.admitted + self.jobs_per_part)
+    }
+
+    /// The indexes of the jobs of a part.
+    pub fn jobs_of_part(&self, part: usize) -> std::ops::Range<usize> {
+        let begin = part * self.jobs_per_part;
+        begin..self.total.min(begin + self.jobs_per_part)
+    }
+
+    /// The status as its owner sees it.
+    pub fn status(&self, now: Timestamp) -> BatchStatus {
+        match self.stage {
+            Stage::AwaitingInput if self.start_by() <= now => BatchStatus::Expired,
+            Stage::AwaitingInput => BatchStatus::AwaitingInput,
+            Stage::Checking => BatchStatus::Checking,
+            Stage::Invalid => BatchStatus::Invalid,
+            Stage::Admitting => BatchStatus::Admitting,
+            Stage::Submitting | Stage::InProgress => BatchStatus::InProgress,
+            Stage::Ended if self.total == 0 => BatchStatus::Canceled,
+            Stage::Ended => match self.progress.counts.status() {
+                BatchStatus::Completed if self.input().is_some_and(|input| input.checked.faults > 0) => {
+                    BatchStatus::CompletedWithErrors
+                }
+                status => status,
+            },
+        }
+    }
+
+    /// For how long its jobs have been under way, since its start or its last retry.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.retried_at.or(self.started_at).map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// Whether the function `batch` has something to do.
+    pub fn is_active(&self) -> bool {
+        matches!(self.stage, Stage::Submitting | Stage::Checking | Stage::Admitting | Stage::InProgress)
+    }
+
+    /// Whether it has come to its end: every job has ended, or the file was refused.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Invalid | Stage::Ended)
+    }
+
+    /// Counts all jobs, as of the last look at them. Admitted jobs at which nobody has looked yet count as queued.
+    pub fn last_counts(&self, now: Timestamp) -> Counts {
+        let unknown = self.admitted.saturating_sub(self.progress.counts.total);
+        let unknown = Counts { total: unknown, queued: unknown, ..Counts::default() };
+        self.with_missing([self.progress.counts, unknown].into_iter().sum(), now)
+    }
+
+    /// Counts all jobs, if those that were found have these `counts`.
+    pub fn with_missing(&self, counts: Counts, now: Timestamp) -> Counts {
+        let missing = self.total.saturating_sub(counts.total);
+        [counts, Counts::of(std::iter::repeat_n(self.status_of_missing(now), missing))].into_iter().sum()
+    }
+
+    /// Whether the file of faults is complete, and lists any. A batch that was canceled during the check has none.
+    pub fn has_faults(&self) -> bool {
+        let was_checked = match self.stage {
+            Stage::Submitting | Stage::AwaitingInput | Stage::Checking => false,
+            Stage::Invalid | Stage::Admitting | Stage::InProgress => true,
+            Stage::Ended => self.total > 0,
+        };
+        was_checked && self.input().is_some_and(|input| input.checked.faults > 0)
+    }
+
+    /// The name of the file of results; `None` while it is not complete.
+    pub fn complete_results(&self) -> Option<Uuid> {
+        self.results.filter(|_| self.stage == Stage::Ended)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::Seed;
+    use crate::order::Model;
     use serde_json::json;
 
-    fn pointers(value: Value) -> Vec<String> {
-        let errors = BatchOrder::parse(value, Model::Core).expect_err("it breaks a rule");
-        errors.into_iter().map(|error| error.pointer).collect()
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn awaiting() -> Batch {
+        let order = FileBatchOrder::parse(json!({ "input": { "format": "csv" } }), Model::Core).expect("an order");
+        let (id, owner, now) = (BatchId::new(), Owner::new("somebody"), Timestamp::from_ms(0));
+        Batch::from_file(id, owner, order, "https://example.com".to_owned(), now).lasting(now, HOUR, 100 * HOUR)
+    }
+
+    fn submitting(jobs: usize) -> Batch {
+        let jobs = vec![json!({ "prompt": "A heist" }); jobs];
+        let order = BatchOrder::parse(json!({ "jobs": jobs }), Model::Core).expect("an order");
+        let (id, owner, now) = (BatchId::new(), Owner::new("somebody"), Timestamp::from_ms(0));
+        let writer = Lease::new(now + Duration::from_secs(45));
+        let batch = Batch::from_request(id, owner, &order, "https://example.com".to_owned(), now, writer);
+        batch.lasting(now, HOUR, 100 * HOUR)
+    }
+
+    fn file() -> InputFile {
+        InputFile { etag: "a".to_owned(), bytes: 7 }
+    }
+
+    fn started() -> Batch {
+        awaiting().start(file(), Timestamp::from_ms(5), HOUR, 100 * HOUR).expect("in time").expect("for the first time")
+    }
+
+    fn checked(jobs: usize) -> Batch {
+        started().checked(Checked { lines: jobs as u64, jobs, ..Checked::default() })
+    }
+
+    fn watched(jobs: usize) -> Batch {
+        checked(jobs).admitted(jobs, Position::default(), true)
+    }
+
+    fn counts(succeeded: usize, failed: usize) -> Counts {
+        Counts { total: succeeded + failed, succeeded, failed, ..Counts::default() }
     }
 
     #[test]
-    fn defaults_fill_what_a_job_leaves_out() {
-        let batch = json!({
-            "name": "Friday",
-            "defaults": { "aspect_ratio": "1:1", "seed": 7, "metadata": { "a": "b" } },
-            "jobs": [{ "prompt": "One", "custom_id": "1" }, { "prompt": "Two", "seed": 8, "metadata": null }]
-        });
-        let batch = BatchOrder::parse(batch, Model::Core).expect("a good batch");
-        let seeds: Vec<_> = batch.entries.iter().map(|entry| entry.order.seed.map(Seed::get)).collect();
-        assert_eq!(seeds, [Some(7), Some(8)]);
-        assert!(batch.entries.iter().all(|entry| entry.order.aspect_ratio.as_str() == "1:1"));
-        assert_eq!(batch.entries[1].order.metadata.pairs()["a"], "b");
-    }
-
-    #[test]
-    fn every_fault_is_named_with_its_job() {
-        let jobs = json!([{ "prompt": "" }, { "prompt": "x", "custom_id": "" }, 7, { "prompt": "x", "sede": 1 }]);
+    fn a_batch_is_checked_admitted_watched_and_ended() {
+        let now = Timestamp::from_ms(10);
+        let mut batch = started();
+        assert_eq!(batch.status(now), BatchStatus::Checking);
+        assert_eq!(batch.start(file(), now, HOUR, HOUR), Ok(None));
+        batch = checked(2500);
+        assert_eq!((batch.status(now), batch.total), (BatchStatus::Admitting, 2500));
+        batch = batch.admitted(1000, Position::default(), false);
+        assert_eq!(batch.status(now), BatchStatus::Admitting);
+        batch = batch.admitted(2500, Position::default(), true);
+        assert_eq!((batch.status(now), &batch.progress.open_parts), (BatchStatus::InProgress, &vec![0, 1, 2]));
+        assert_eq!([0, 2].map(|part| batch.jobs_of_part(part)), [0..1000, 2000..2500]);
+        assert_eq!(batch.end(counts(2500, 0), Uuid::nil()).status(now), BatchStatus::Completed);
+        assert_eq!(batch.end(counts(2499, 1), Uuid::nil()).status(now), BatchStatus::CompletedWithErrors);
+        let faulty = |input: &mut Input| input.checked.faults = 1;
         assert_eq!(
-            pointers(json!({ "jobs": jobs })),
-            ["/jobs/0/prompt", "/jobs/1/custom_id", "/jobs/2", "/jobs/3/sede"]
+            batch.next_with_input(faulty).end(counts(2500, 0), Uuid::nil()).status(now),
+            BatchStatus::CompletedWithErrors,
+            "a line was skipped"
         );
-        let twins = json!([{ "prompt": "x", "custom_id": "a" }, { "prompt": "y", "custom_id": "a" }]);
-        assert_eq!(pointers(json!({ "jobs": twins })), ["/jobs/1/custom_id"]);
-        for jobs in [json!([]), json!(vec![json!({ "prompt": "x" }); 1001]), json!({}), json!(null)] {
-            assert_eq!(pointers(json!({ "jobs": jobs })), ["/jobs"]);
+    }
+
+    #[test]
+    fn a_faulty_line_makes_a_batch_invalid_unless_it_may_be_skipped() {
+        let mut checked = Checked { lines: 2, jobs: 1, ..Checked::default() };
+        checked.fault(LineFault { line: 2, pointer: "/prompt".to_owned(), detail: "is required".to_owned() });
+        assert_eq!(started().checked(checked.clone()).stage, Stage::Invalid);
+        let batch = started().next_with_input(|input| input.on_bad_line = OnBadLine::Skip);
+        assert_eq!(batch.checked(checked.clone()).stage, Stage::Admitting);
+        let of_file = Checked { is_of_file: true, ..checked.clone() };
+        assert_eq!(batch.checked(of_file).stage, Stage::Invalid, "no line is faulty by itself");
+        assert_eq!(batch.checked(Checked { jobs: 0, ..checked }).stage, Stage::Invalid, "no job is left");
+    }
+
+    #[test]
+    fn a_batch_that_is_not_started_within_a_day_expires() {
+        let late = Timestamp::from_ms(0) + TIME_TO_START;
+        assert_eq!(awaiting().status(late), BatchStatus::Expired);
+        assert_eq!(awaiting().start(file(), late, HOUR, HOUR), Err(Refused::Expired));
+        assert_eq!(awaiting().cancel(late), None);
+    }
+
+    #[test]
+    fn a_cancellation_is_noted_in_every_stage_before_the_end() {
+        let now = Timestamp::from_ms(10);
+        for batch in [awaiting(), started()] {
+            let canceled = batch.cancel(now).expect("it has not ended");
+            assert_eq!((canceled.status(now), canceled.complete_results()), (BatchStatus::Canceled, None));
         }
-        let jobs = json!([{ "prompt": "x" }, { "prompt": "y" }]);
-        let defaults = json!({ "seed": -1, "prompt": "z", "nmae": 1 });
-        let found = pointers(json!({ "jobs": jobs, "defaults": defaults, "name": "" }));
-        assert_eq!(found, ["/name", "/defaults/seed", "/defaults/nmae", "/defaults/prompt"]);
-        let of_batch = json!({ "deadline_hours": 5, "webhook": { "url": "https://example.com" } });
-        let late = json!({ "prompt": "x", "deadline_hours": 5, "webhook": {} });
-        let found = pointers(json!({ "jobs": [late], "defaults": of_batch, "deadline_hours": 97, "webhook": {} }));
-        let names = ["/deadline_hours", "/webhook/url"];
-        let inside =
-            ["/defaults", "/jobs/0"].map(|place| [format!("{place}/deadline_hours"), format!("{place}/webhook")]);
-        assert_eq!(found, [&names.map(str::to_owned)[..], &inside.concat()].concat());
-        let found = pointers(json!({ "jobs": [{ "prompt": "" }], "defaults": { "seed": 0 }, "name": "" }));
-        assert_eq!(found, ["/name", "/defaults/seed", "/jobs/0/prompt"]);
-        assert_eq!(pointers(json!({ "jobs": vec![json!({}); 1000] })).len(), MAX_FAULTS);
+        let admitting = checked(3).cancel(now).expect("it has not ended");
+        let stopped = admitting.stop_admission(now);
+        assert_eq!((stopped.stage, stopped.status_of_missing(now)), (Stage::InProgress, Status::Canceled));
+        assert!(stopped.pass.is_some(), "what was admitted is canceled next");
+        let some = checked(3).admitted(1, Position::default(), false);
+        let shown = some.cancel(now).expect("it has not ended").last_counts(now);
+        assert_eq!((shown.queued, shown.canceled), (1, 2), "nobody knows yet what became of the first");
+        assert!(watched(3).cancel(now).expect("it has not ended").pass.is_some());
+        assert_eq!(watched(3).end(counts(3, 0), Uuid::nil()).cancel(now), None);
+        assert_eq!(started().checked(Checked::default()).cancel(now), None);
     }
 
     #[test]
-    fn a_job_that_is_not_there_waits_until_its_deadline_and_then_has_failed_or_expired() {
-        use Status::{Canceled, Failed, Queued};
-        let batch = |writing: bool, canceled: bool| Batch {
-            id: BatchId::new(),
-            owner: Owner::new("somebody"),
-            name: None,
-            total: 3,
-            created_at: Timestamp::from_ms(0),
-            deadline_at: Timestamp::from_ms(10),
-            expires_at: Timestamp::from_ms(1_000),
-            fingerprint: String::new(),
-            writing: writing.then(|| Lease::new(Timestamp::from_ms(5))),
-            canceled_at: canceled.then_some(Timestamp::from_ms(1)),
-            retried_at: None,
-            webhook: None,
-            told_for: None,
-        };
-        let states = |batch: Batch| [9, 10].map(|now| batch.state_of_missing(Timestamp::from_ms(now)));
-        assert_eq!(states(batch(false, false)), [Some(Queued), None]);
-        assert_eq!(states(batch(true, false)), [Some(Queued), Some(Failed)]);
-        assert_eq!(states(batch(false, true)), [Some(Canceled), None]);
-        assert_eq!(states(batch(true, true)), [Some(Canceled), Some(Canceled)]);
-        let missing = |known| batch(true, false).states_of_missing(known, Timestamp::from_ms(0)).count();
-        assert_eq!([0, 2, 3, 4].map(missing), [3, 1, 0, 0]);
+    fn a_retry_looks_at_every_job_again_and_is_done_once_for_each_key() {
+        let (now, key) = (Timestamp::from_ms(10), "friday".parse().expect("a key"));
+        let ended = watched(1500).end(counts(1499, 1), Uuid::nil());
+        let retried = ended.retry(Some(&key), now, HOUR, HOUR).expect("allowed").expect("for the first time");
+        assert_eq!((retried.stage, retried.progress.open_parts.len()), (Stage::InProgress, 2));
+        assert_eq!(retried.pass, Some(Pass { action: Action::Retry(retried.fence), next: 0 }));
+        assert_eq!(retried.retry(Some(&key), now, HOUR, HOUR), Ok(None));
+        let refused = |batch: Batch| batch.retry(None, now, HOUR, HOUR).expect_err("refused");
+        assert_eq!(refused(awaiting()), Refused::NoJobs);
+        assert_eq!(refused(awaiting().cancel(now).expect("canceled")), Refused::NoJobs);
+        assert_eq!(refused(checked(3)), Refused::NotAdmitted);
+        assert_eq!(refused(watched(3).cancel(now).expect("canceled")), Refused::BeingCanceled);
+        let ended = watched(3).end(counts(2, 1), Uuid::nil());
+        let late = ended.started_at.expect("it was started") + 24 * HOUR;
+        assert_eq!(ended.retry(None, late, HOUR, 24 * HOUR), Err(Refused::Deleted));
+        assert!(ended.retry(None, late, HOUR, 25 * HOUR).is_ok());
     }
 
     #[test]
-    fn a_batch_ends_only_when_every_job_has() {
-        use Status::{Canceled, Failed, Queued, Running, Succeeded};
-        let status = |states: &[Status]| Counts::of(states.iter().copied()).status();
-        assert_eq!(status(&[Succeeded, Succeeded, Queued]), BatchStatus::InProgress);
-        assert_eq!(status(&[Succeeded, Running, Queued]), BatchStatus::InProgress);
-        assert_eq!(status(&[Succeeded, Succeeded, Succeeded]), BatchStatus::Completed);
-        assert_eq!(status(&[Succeeded, Canceled, Failed]), BatchStatus::CompletedWithErrors);
-        assert_eq!(status(&[Succeeded, Canceled, Succeeded]), BatchStatus::Canceled);
-        assert_eq!(Counts::of([Succeeded, Queued]).total, 2);
+    fn a_batch_in_a_request_is_in_progress_from_its_submission_and_watched_once_its_jobs_are_stored() {
+        let (now, batch) = (Timestamp::from_ms(10), submitting(3));
+        assert_eq!((batch.status(now), batch.is_active()), (BatchStatus::InProgress, true));
+        let stored = batch.submitted();
+        assert_eq!((stored.stage, stored.writing(), &stored.progress.open_parts), (Stage::InProgress, None, &vec![0]));
+        let queued = Counts { total: 3, queued: 3, ..Counts::default() };
+        assert_eq!([batch, stored.clone()].map(|batch| batch.last_counts(now)), [queued; 2]);
+        assert_eq!(stored.end(counts(3, 0), Uuid::nil()).status(now), BatchStatus::Completed);
+        assert!(!stored.has_faults() && stored.awaits_start(now) == Ok(false));
+    }
+
+    #[test]
+    fn jobs_of_a_request_that_nobody_stores_are_canceled_with_their_batch_or_fail_at_its_deadline() {
+        let (now, batch) = (Timestamp::from_ms(10), submitting(3));
+        assert_eq!(batch.retry(None, now, HOUR, HOUR), Err(Refused::NotAdmitted));
+        let late = batch.deadline_at;
+        assert_eq!([now, late].map(|at| batch.abandoned().status_of_missing(at)), [Status::Queued, Status::Failed]);
+        let canceled = batch.cancel(now).expect("it has not ended");
+        let writer = Lease::new(late);
+        assert_eq!((canceled.stage, canceled.taken_over(writer).writing()), (Stage::Submitting, Some(writer)));
+        for next in [canceled.submitted(), canceled.abandoned()] {
+            assert_eq!((next.stage, next.status_of_missing(now)), (Stage::InProgress, Status::Canceled));
+            assert_eq!((next.pass.is_some(), next.most_stored()), (true, 3), "what was stored is canceled next");
+        }
     }
 }

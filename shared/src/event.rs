@@ -77,15 +77,15 @@ pub fn of_job(job: &Job) -> Option<DeliveryMessage> {
     Some(message(id, &job.owner, webhook, event, finished_at, data))
 }
 
-/// The event of the end of a batch with these counts, which was noticed at `now`; `None` if its caller did not ask for
-/// the event, or if it was queued before.
-pub fn of_batch(batch: &Batch, status: BatchStatus, counts: Counts, now: Timestamp) -> Option<DeliveryMessage> {
-    let webhook = batch.webhook_for_end()?;
+/// The event of the end of a batch, which was noticed at `now`; `None` if the batch has not ended, if its caller did not
+/// ask for the event, or if it was queued before.
+pub fn of_batch(batch: &Batch, now: Timestamp) -> Option<DeliveryMessage> {
+    let webhook = batch.webhook_for_end().filter(|_| batch.has_ended())?;
     let data = BatchData {
         id: batch.id,
         name: batch.name.as_ref(),
-        status,
-        counts,
+        status: batch.status(now),
+        counts: batch.last_counts(now),
         created_at: batch.created_at,
         finished_at: now,
     };

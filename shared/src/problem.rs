@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{MAX_BYTES, Refused};
 use crate::fault::{FaultKind, FieldError, MAX_FAULTS};
-use crate::file_batch::{MAX_BYTES, Refused};
 use crate::job::Status;
 use crate::json::{MAX_VALUES, Unreadable};
 use crate::time::Timestamp;

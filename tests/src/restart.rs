@@ -52,7 +52,7 @@ const POLL: Duration = Duration::from_millis(10);
 const KEY: &str = "restart";
 
 /// How many jobs of a file a batch admits before it records how far it is.
-const PART: usize = shared::file_batch::JOBS_PER_PART;
+const PART: usize = shared::batch::JOBS_PER_PART;
 
 /// What happens to a stack.
 #[derive(Clone, Copy, Debug)]

@@ -1,18 +1,34 @@
 //! Many jobs submitted together.
 
+use aws_sdk_dynamodb::types::AttributeValue;
+use local::bedrock::{Behavior, Faults};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use shared::BatchId;
 use shared::api::{BatchView, BatchesView, JobsView};
 use shared::batch::BatchStatus;
 use shared::job::Status;
-use tests::events::{answer, get, post};
-use tests::interceptor::Action;
+use tests::events::post;
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
+
+use crate::batch_function::step;
 
 fn batch(count: usize) -> Value {
     let job = |i| json!({ "prompt": format!("The heist, part {i}"), "custom_id": format!("line-{i}") });
     json!({ "name": "Friday", "defaults": { "aspect_ratio": "1:1" }, "jobs": (0..count).map(job).collect::<Vec<_>>() })
+}
+
+async fn view(pipeline: &Pipeline, id: BatchId) -> BatchView {
+    pipeline.get(&format!("/batches/{id}")).await.json().await.expect("a batch")
+}
+
+/// Cancels or retries a batch, has the function `batch` do so, and looks at the batch.
+async fn steered(pipeline: &Pipeline, id: BatchId, action: &str) -> BatchView {
+    let response = pipeline.post(&format!("/batches/{id}/{action}"), &json!(null)).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    step(pipeline, id).await;
+    view(pipeline, id).await
 }
 
 #[tokio::test]
@@ -66,13 +82,7 @@ async fn one_request_submits_a_batch_of_a_thousand() {
     let submitted = pipeline.submit_batch(&batch(1000)).await;
     assert_eq!(submitted.jobs.map(|jobs| jobs.len()), Some(1000));
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 1000);
-    // On a busy machine the time of one request may not be enough. It can be repeated.
-    let canceled: BatchView = loop {
-        let response = pipeline.post(&format!("/batches/{}/cancel", submitted.id), &json!(null)).await;
-        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
-            break response.json().await.expect("a batch");
-        }
-    };
+    let canceled = steered(&pipeline, submitted.id, "cancel").await;
     assert_eq!((canceled.status, canceled.counts.canceled), (BatchStatus::Canceled, 1000));
     pipeline.stop().await;
 }
@@ -87,15 +97,11 @@ async fn only_failed_jobs_are_retried_and_only_waiting_ones_are_canceled() {
     for id in &ids[..2] {
         worker::handle(&pipeline.stack.apps().worker, ticket(*id, 1)).await.expect("the worker answers");
     }
-    let response = pipeline.post(&format!("/batches/{}/cancel", submitted.id), &json!(null)).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    let view: BatchView = response.json().await.expect("a batch");
+    let view = steered(&pipeline, submitted.id, "cancel").await;
     assert_eq!(view.status, BatchStatus::CompletedWithErrors);
     assert_eq!((view.counts.failed, view.counts.succeeded, view.counts.canceled), (1, 1, 2));
 
-    let response = pipeline.post(&format!("/batches/{}/retry", submitted.id), &json!(null)).await;
-    assert_eq!(response.status(), StatusCode::ACCEPTED);
-    let view: BatchView = response.json().await.expect("a batch");
+    let view = steered(&pipeline, submitted.id, "retry").await;
     assert_eq!((view.counts.queued, view.counts.failed, view.counts.canceled), (1, 0, 2));
     assert_eq!(pipeline.job(ids[0]).await.status, Status::Queued);
     worker::handle(&pipeline.stack.apps().worker, ticket(ids[0], 1)).await.expect("the worker answers");
@@ -110,8 +116,7 @@ async fn the_retry_of_a_batch_sends_the_tickets_of_its_failed_jobs() {
         assert!(pipeline.work(job.id, 1).await);
     }
     let before = pipeline.messages(&pipeline.ready().queue_url).await;
-    let response = pipeline.post(&format!("/batches/{}/retry", batch.id), &json!(null)).await;
-    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    steered(&pipeline, batch.id, "retry").await;
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, before + 1);
     pipeline.stack.stop().await;
 }
@@ -123,7 +128,8 @@ async fn jobs_past_their_deadline_do_not_keep_their_batch_open() {
     let started = submitted.jobs.expect("names")[0].id;
     pipeline.claim(started, std::time::Duration::from_secs(90)).await;
     pipeline.clock.advance(std::time::Duration::from_secs(2 * 86_400));
-    let view: BatchView = pipeline.get(&format!("/batches/{}", submitted.id)).await.json().await.expect("a batch");
+    assert!(step(&pipeline, submitted.id).await, "nothing is left to wait for");
+    let view = view(&pipeline, submitted.id).await;
     assert_eq!((view.status, view.counts.failed), (BatchStatus::CompletedWithErrors, 2));
     pipeline.stop().await;
 }
@@ -134,18 +140,58 @@ async fn a_job_whose_record_is_gone_does_not_keep_its_batch_open() {
     let submitted = pipeline.submit_batch(&batch(2)).await;
     let ids: Vec<_> = submitted.jobs.expect("names").into_iter().map(|job| job.id).collect();
     assert!(pipeline.work(ids[0], 1).await);
-    pipeline.clock.advance(std::time::Duration::from_secs(2 * 3600));
-    // The index still has the job.
-    let gone = ids[1].to_string();
-    let (_, apps) = pipeline.intercept(move |call| match call.operation {
-        "GetItem" if call.text().contains(&gone) => Action::Answer(200, "{}".to_owned()),
-        _ => Action::Pass,
-    });
-    let look = get("/batches/{id}", Some(submitted.id.to_string()));
-    let (code, view) = answer(status::handle(&apps.status, look).await.expect("the function answers"));
-    let view: BatchView = serde_json::from_value(view).expect("a batch");
-    assert_eq!((code, view.status, view.counts.total), (200, BatchStatus::Completed, 1));
-    pipeline.stack.stop().await;
+    let gone = AttributeValue::S(format!("JOB#{}", ids[1]));
+    let delete = pipeline.dynamodb().delete_item().table_name(&pipeline.ready().table).key("pk", gone);
+    delete.send().await.expect("the table answers");
+    assert!(!step(&pipeline, submitted.id).await, "it may still be on its way to the index");
+    pipeline.clock.advance(std::time::Duration::from_secs(2 * 86_400));
+    assert!(step(&pipeline, submitted.id).await);
+    let view = view(&pipeline, submitted.id).await;
+    assert_eq!((view.status, view.counts.succeeded, view.counts.failed), (BatchStatus::CompletedWithErrors, 1, 1));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn the_results_of_a_batch_in_a_request_have_a_line_for_each_job_in_its_order() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let mut mixed = batch(3);
+    mixed["jobs"][1]["prompt"] = json!("nsfw");
+    mixed["jobs"][2].as_object_mut().expect("a job").remove("custom_id");
+    let submitted = pipeline.submit_batch(&mixed).await;
+    for job in submitted.jobs.as_ref().expect("names") {
+        assert!(pipeline.work(job.id, 1).await);
+    }
+    assert!(step(&pipeline, submitted.id).await);
+    let ended = view(&pipeline, submitted.id).await;
+    assert!(ended.progress.is_none() && ended.faults.is_none() && ended.links.faults.is_none());
+    let results = pipeline.http.get(ended.links.results.expect("a link")).send().await.expect("it redirects");
+    let lines = results.text().await.expect("text");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let told = |line: &Value| ["index", "custom_id", "job_id", "status"].map(|name| line[name].clone());
+    let ids: Vec<_> = submitted.jobs.expect("names").iter().map(|job| json!(job.id)).collect();
+    let expected = [("line-0", "succeeded"), ("line-1", "failed"), ("", "succeeded")].into_iter().enumerate();
+    for (index, (custom_id, status)) in expected {
+        let custom_id = if custom_id.is_empty() { Value::Null } else { json!(custom_id) };
+        assert_eq!(told(&lines[index]), [json!(index), custom_id, ids[index].clone(), json!(status)]);
+        assert!(lines[index].get("line").is_none());
+    }
+    assert_eq!((lines.len(), lines[1]["error"]["code"].as_str()), (3, Some("content_filtered")));
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_of_one_is_seen_to_end_soon_after_its_job() {
+    let pipeline = Pipeline::start().await;
+    let latency = std::time::Duration::from_secs(3);
+    pipeline.stack.bedrock().behave(Behavior { latency, faults: Faults::NONE, plain: true });
+    let submitted = pipeline.submit_batch(&batch(1)).await;
+    let job = submitted.jobs.expect("names")[0].id;
+    pipeline.ended(job).await;
+    let ended = std::time::Instant::now();
+    pipeline.batch_when(submitted.id, |batch| batch.status == BatchStatus::Completed).await;
+    let late = ended.elapsed();
+    assert!(late < std::time::Duration::from_millis(2500), "{late:?} after its job");
+    pipeline.stop().await;
 }
 
 #[tokio::test]
@@ -197,8 +243,7 @@ async fn the_same_request_completes_a_batch_whose_submission_died() {
         let waiting = pipeline.messages(&pipeline.ready().queue_url).await;
         assert!(waiting >= 60, "every job has its ticket: {waiting}");
         pipeline.sqs().purge_queue().queue_url(&pipeline.ready().queue_url).send().await.ok();
-        pipeline.post(&format!("/batches/{id}/cancel"), &json!(null)).await;
-        assert_eq!(pipeline.batch_when(id, |_| true).await.counts.canceled, 60, "call {call}");
+        assert_eq!(steered(&pipeline, id, "cancel").await.counts.canceled, 60, "call {call}");
         // The key belongs to this batch, so the next round needs an empty table.
         pipeline.clock.advance(std::time::Duration::from_secs(31 * 86_400));
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tests::pipeline::Pipeline;
 use tokio::net::TcpListener;
 
+use crate::batch_function::step;
 use crate::cli::{Desk, Told, files, told};
 
 /// An answer of the service.
@@ -108,6 +109,9 @@ async fn each_batch_is_polled_as_often_as_the_service_says() {
     let watched = way.poster(&desk, &["watch", &quick.to_string(), &slow.to_string()]).await;
     assert_eq!(watched.code, Some(0), "{}", watched.words);
     assert_eq!(desk.poster(&["cancel", &quick.to_string(), &slow.to_string()]).await.code, Some(0));
+    for batch in [quick, slow] {
+        assert!(step(&desk.pipeline, batch).await, "its job is canceled");
+    }
     assert_eq!(way.asked(), [&of_quick, &of_slow, &of_quick, &of_quick, &of_quick, &of_slow].map(String::as_str));
     desk.pipeline.stop().await;
 }

@@ -9,12 +9,11 @@ use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use shared::api::{BatchView, DocumentView, JobsView};
 use shared::aws::SavedBatch;
-use shared::batch::{BatchStatus, Counts};
-use shared::batch_file::LineFault;
-use shared::file_batch::{Action as PassAction, Admitted, Checked, MAX_BYTES, Pass, Progress};
+use shared::batch::{Action as PassAction, BatchStatus, Checked, Counts, MAX_BYTES, Pass, Progress};
+use shared::batch_file::{LineFault, Position};
 use shared::job::{Membership, Status};
 use shared::order::{Model, Order};
-use shared::{BatchId, FileBatch, Job, JobId, Owner};
+use shared::{Batch, BatchId, Job, JobId, Owner};
 use tests::events::{answer, post};
 use tests::interceptor::Action;
 use tests::pipeline::Pipeline;
@@ -80,13 +79,13 @@ async fn started(pipeline: &Pipeline) -> BatchView {
     steered(pipeline, batch.id, "start").await
 }
 
-async fn record(pipeline: &Pipeline, id: BatchId) -> FileBatch {
-    pipeline.table().get_file_batch(id).await.expect("the table answers").expect("the batch has a record")
+async fn record(pipeline: &Pipeline, id: BatchId) -> Batch {
+    pipeline.table().get_batch(id).await.expect("the table answers").expect("the batch has a record")
 }
 
 /// Saves the next version of a batch, as the function `batch` does.
-async fn save(pipeline: &Pipeline, next: FileBatch) -> FileBatch {
-    let saved = pipeline.table().save_file_batch(&next).await.expect("the table answers");
+async fn save(pipeline: &Pipeline, next: Batch) -> Batch {
+    let saved = pipeline.table().save_batch(&next).await.expect("the table answers");
     assert!(matches!(saved, SavedBatch::Stored), "{saved:?}");
     next
 }
@@ -96,10 +95,10 @@ fn checked(jobs: usize) -> Checked {
 }
 
 /// A batch of so many jobs, all of which are admitted. They are not in the table.
-async fn admitted(pipeline: &Pipeline, jobs: usize) -> FileBatch {
+async fn admitted(pipeline: &Pipeline, jobs: usize) -> Batch {
     let id = started(pipeline).await.id;
     let batch = save(pipeline, record(pipeline, id).await.checked(checked(jobs))).await;
-    save(pipeline, batch.admitted(Admitted { jobs, ..Admitted::default() }, true)).await
+    save(pipeline, batch.admitted(jobs, Position::default(), true)).await
 }
 
 /// How many tickets of batches wait.
@@ -136,7 +135,7 @@ async fn a_batch_awaits_its_file_and_is_then_started() {
     let started: BatchView = response.json().await.expect("a batch");
     assert_eq!((started.status, started.links.start, started.upload.is_none()), (BatchStatus::Checking, None, true));
     assert_eq!(tickets(&pipeline).await, 1);
-    assert_eq!(record(&pipeline, batch.id).await.file.map(|file| file.bytes), Some(15));
+    assert_eq!(record(&pipeline, batch.id).await.input().and_then(|input| Some(input.file.as_ref()?.bytes)), Some(15));
     let shown = pipeline.get(&format!("/batches/{}", batch.id)).await;
     assert!(shown.headers().contains_key(header::RETRY_AFTER));
     pipeline.stop().await;
@@ -214,9 +213,8 @@ async fn a_batch_with_its_jobs_in_the_request_has_no_file_to_start_or_to_read() 
     let id = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "A heist" }] })).await.id;
     let refused = (409, "not_from_file".to_owned());
     assert_eq!(problem(steer(&pipeline, id, "start").await).await, refused);
-    for document in ["faults", "results"] {
-        assert_eq!(problem(pipeline.get(&format!("/batches/{id}/{document}")).await).await, refused);
-    }
+    assert_eq!(problem(pipeline.get(&format!("/batches/{id}/faults")).await).await, refused);
+    assert_eq!(problem(pipeline.get(&format!("/batches/{id}/results")).await).await, (409, "no_results".to_owned()));
     assert_eq!(steer(&pipeline, BatchId::new(), "start").await.status(), StatusCode::NOT_FOUND);
     pipeline.stack.stop().await;
 }
@@ -270,7 +268,7 @@ async fn jobs_that_are_just_being_stored_are_counted_as_they_are() {
     let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("an order");
     let jobs = [0, 1].map(|index| {
         let now = pipeline.clock.now();
-        let job = Job::new(JobId::in_batch(id, index), batch.batch.owner.clone(), order.clone(), now, DAY, DAY);
+        let job = Job::new(JobId::in_batch(id, index), batch.owner.clone(), order.clone(), now, DAY, DAY);
         Job { membership: Some(Membership { batch: id, part: 0, custom_id: None }), ..job }
     });
     pipeline.table().create_all(&jobs).await.expect("the table answers");
@@ -364,7 +362,7 @@ async fn a_cancellation_is_noted_in_every_state() {
     let canceled = steered(&pipeline, admitting, "cancel").await;
     assert_eq!((canceled.status, canceled.counts.canceled), (BatchStatus::Admitting, 3));
 
-    let running = admitted(&pipeline, 3).await.batch.id;
+    let running = admitted(&pipeline, 3).await.id;
     let before = tickets(&pipeline).await;
     assert_eq!(steered(&pipeline, running, "cancel").await.status, BatchStatus::InProgress);
     assert_eq!(record(&pipeline, running).await.pass, Some(Pass { action: PassAction::Cancel, next: 0 }));
@@ -405,7 +403,7 @@ async fn a_cancellation_and_a_start_at_once_end_in_one_order() {
 async fn a_retry_is_noted_once_for_each_key() {
     let pipeline = Pipeline::without_event_sources().await;
     let batch = admitted(&pipeline, 2).await;
-    let id = batch.batch.id;
+    let id = batch.id;
     let ended = save(&pipeline, batch.end(Counts::of([Status::Succeeded, Status::Failed]), Uuid::nil())).await;
     let shown = view(&pipeline, id).await;
     assert_eq!((shown.status, shown.counts.failed), (BatchStatus::CompletedWithErrors, 1));
@@ -437,7 +435,7 @@ async fn a_batch_without_admitted_jobs_cannot_be_retried() {
     refused(id).await;
     let admitting = save(&pipeline, record(&pipeline, id).await.checked(checked(3))).await;
     refused(id).await;
-    save(&pipeline, admitting.admitted(Admitted { jobs: 3, ..Admitted::default() }, true)).await;
+    save(&pipeline, admitting.admitted(3, Position::default(), true)).await;
     assert_eq!(steered(&pipeline, id, "retry").await.status, BatchStatus::InProgress);
     pipeline.stop().await;
 }
@@ -494,7 +492,7 @@ async fn faults_and_results_have_an_address_once_they_are_written() {
     assert_eq!(problem(get(canceled, "faults").await).await, (409, "no_faults".to_owned()));
 
     let ended = admitted(&pipeline, 1).await;
-    let id = ended.batch.id;
+    let id = ended.id;
     assert_eq!(problem(get(id, "results").await).await, (409, "no_results".to_owned()));
     save(&pipeline, ended.end(Counts::of([Status::Succeeded]), Uuid::nil())).await;
     assert_eq!(get(id, "results").await.status(), StatusCode::FOUND);
@@ -502,13 +500,13 @@ async fn faults_and_results_have_an_address_once_they_are_written() {
 }
 
 /// Stores these jobs of a batch, with the statuses queued and canceled in turn.
-async fn store(pipeline: &Pipeline, batch: &FileBatch, indexes: std::ops::Range<usize>) {
+async fn store(pipeline: &Pipeline, batch: &Batch, indexes: std::ops::Range<usize>) {
     let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("a good order");
     let now = pipeline.clock.now();
     let job = |index: usize| {
-        let id = JobId::in_batch(batch.batch.id, index);
+        let id = JobId::in_batch(batch.id, index);
         let job = Job::new(id, Owner::new(local::EVERYONE), order.clone(), now, DAY, 30 * DAY);
-        let membership = Membership { batch: batch.batch.id, part: index / 1000, custom_id: None };
+        let membership = Membership { batch: batch.id, part: index / 1000, custom_id: None };
         let job = Job { membership: Some(membership), ..job };
         let canceled = job.cancel(now).expect("it is queued");
         if index.is_multiple_of(2) { job } else { Job { fence: 0, ..canceled } }
@@ -523,13 +521,13 @@ async fn the_jobs_of_all_parts_are_counted_and_listed() {
     let id = started(&pipeline).await.id;
     let batch = save(&pipeline, record(&pipeline, id).await.checked(checked(2_500))).await;
     store(&pipeline, &batch, 0..1_000).await;
-    let batch = save(&pipeline, batch.admitted(Admitted { jobs: 1_000, ..Admitted::default() }, false)).await;
+    let batch = save(&pipeline, batch.admitted(1_000, Position::default(), false)).await;
     let shown = view(&pipeline, id).await;
     assert_eq!((shown.status, shown.progress.map(|at| at.admitted_jobs)), (BatchStatus::Admitting, Some(1_000)));
     assert_eq!((shown.counts.total, shown.counts.queued, shown.counts.canceled), (2_500, 2_000, 500));
 
     store(&pipeline, &batch, 1_000..2_400).await;
-    let batch = save(&pipeline, batch.admitted(Admitted { jobs: 2_500, ..Admitted::default() }, true)).await;
+    let batch = save(&pipeline, batch.admitted(2_500, Position::default(), true)).await;
     let shown = view(&pipeline, id).await;
     assert_eq!((shown.status, shown.counts.queued, shown.counts.canceled), (BatchStatus::InProgress, 1_300, 1_200));
 
@@ -556,7 +554,7 @@ async fn the_jobs_of_all_parts_are_counted_and_listed() {
 async fn the_jobs_of_more_than_a_hundred_parts_are_not_counted_by_a_request() {
     let pipeline = Pipeline::without_event_sources().await;
     let batch = admitted(&pipeline, 101_000).await;
-    let id = batch.batch.id;
+    let id = batch.id;
     assert_eq!(view(&pipeline, id).await.counts.queued, 101_000);
     let counts = Counts { total: 101_000, queued: 100_999, succeeded: 1, ..Counts::default() };
     let progress = Progress { counts, ..batch.progress.clone() };
@@ -570,10 +568,10 @@ async fn a_batch_that_is_open_long_after_its_deadline_gets_another_ticket() {
     let pipeline = Pipeline::without_event_sources().await;
     let batch = admitted(&pipeline, 1).await;
     let before = tickets(&pipeline).await;
-    view(&pipeline, batch.batch.id).await;
+    view(&pipeline, batch.id).await;
     assert_eq!(tickets(&pipeline).await, before);
     pipeline.clock.advance(DAY + Duration::from_secs(3600));
-    assert_eq!(view(&pipeline, batch.batch.id).await.counts.failed, 1);
+    assert_eq!(view(&pipeline, batch.id).await.counts.failed, 1);
     assert_eq!(tickets(&pipeline).await, before + 1);
     pipeline.stop().await;
 }

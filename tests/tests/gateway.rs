@@ -23,6 +23,7 @@ use tests::pipeline::{Pipeline, ticket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::batch_function::step;
 use crate::webhooks_api::stored_for;
 
 #[tokio::test]
@@ -324,7 +325,8 @@ async fn large_answers_are_compressed_for_clients_that_accept_it() {
     let batch = pipeline.submit_batch(&json!({ "jobs": jobs })).await.id;
     // A job that has ended does not change.
     let canceled = pipeline.post(&format!("/batches/{batch}/cancel"), &json!({})).await;
-    assert_eq!(canceled.status(), StatusCode::OK);
+    assert_eq!(canceled.status(), StatusCode::ACCEPTED);
+    assert!(step(&pipeline, batch).await);
     let ask = |method: Method, path: &str, coding: Option<&str>| {
         let ask = pipeline.http.request(method, format!("{}{path}", pipeline.ready().api));
         coding.map_or(ask.try_clone().expect("a request"), |coding| ask.header(ACCEPT_ENCODING, coding)).send()

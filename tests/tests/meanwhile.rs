@@ -16,6 +16,8 @@ use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
 
+use crate::batch_function::ticket as batch_ticket;
+
 /// Longer than an invocation of the worker and so than the lease of a job.
 const LEASE: Duration = Duration::from_secs(96);
 
@@ -86,17 +88,18 @@ async fn a_cancellation_that_meets_a_claim_still_takes_effect() {
 
 #[tokio::test]
 async fn a_job_that_starts_while_its_batch_is_canceled_goes_on() {
-    for held in ["GetItem", "UpdateItem"] {
+    for held in ["BatchGetItem", "UpdateItem"] {
         let pipeline = Pipeline::without_event_sources().await;
         let batch = pipeline.submit_batch(&json!({ "jobs": [{ "prompt": "A heist on the moon" }] })).await;
         let job = batch.jobs.expect("names")[0].id;
-        let event = post("/batches/{id}/cancel", Some(batch.id.to_string()), None, &Value::Null);
-        let cancel = async |apps: &Apps| status::handle(&apps.status, event).await;
+        let canceled = pipeline.post(&format!("/batches/{}/cancel", batch.id), &Value::Null).await;
+        assert_eq!(canceled.status(), 202);
+        let pass = async |apps: &Apps| batch::handle(&apps.batch, batch_ticket(batch.id)).await;
         let is_held = move |call: &Call<'_>| call.operation == held && call.text().contains("JOB#");
-        let canceled = meanwhile(&pipeline, is_held, cancel, async || drop(pipeline.claim(job, LEASE).await));
-        let (code, view) = answer(canceled.await.expect("the function answers"));
-        let view: BatchView = serde_json::from_value(view).expect("a batch");
-        assert_eq!((code, view.counts.running, view.counts.canceled), (200, 1, 0), "{held}");
+        let passed = meanwhile(&pipeline, is_held, pass, async || drop(pipeline.claim(job, LEASE).await));
+        assert_eq!(passed.await.expect("it answers").batch_item_failures.len(), 1, "{held}: the job goes on");
+        let view: BatchView = pipeline.get(&format!("/batches/{}", batch.id)).await.json().await.expect("a batch");
+        assert_eq!((view.counts.running, view.counts.canceled), (1, 0), "{held}");
         assert_eq!(pipeline.job(job).await.status, Status::Running, "{held}");
         pipeline.stack.stop().await;
     }

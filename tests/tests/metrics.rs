@@ -5,17 +5,15 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bench::events::messages;
-use local::EVERYONE;
 use local::template::TEMPLATE;
 use serde_json::Value;
+use shared::JobId;
 use shared::aws::{Aws, Output};
 use shared::job::{ErrorCode, Status};
-use shared::{BatchId, JobId, Owner};
-use tests::events::post;
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::runtime_api::invoke;
-use tests::wire::{Disturbance, Wire};
 
+use crate::batch_function::ticket as batch_ticket;
 use crate::binaries::variables;
 
 /// The output, for a test to read.
@@ -85,22 +83,16 @@ async fn each_job_that_ends_writes_its_metrics_once() {
 }
 
 #[tokio::test]
-async fn a_job_that_its_submission_cancels_writes_metrics_too() {
+async fn a_job_that_is_canceled_with_its_batch_writes_metrics_too() {
     let pipeline = Pipeline::without_event_sources().await;
-    let (kept, aws, settings) = overheard(&pipeline, "submit");
+    let (kept, aws, settings) = overheard(&pipeline, "batch");
     let app =
-        submit::App::new(&aws, pipeline.clock.clone(), &|name| settings.get(name).cloned()).expect("good settings");
+        batch::App::new(&aws, pipeline.clock.clone(), &|name| settings.get(name).cloned()).expect("good settings");
 
     let order = serde_json::json!({ "jobs": [{ "prompt": "A heist on the moon" }] });
-    let submission = || post("/batches", None, Some("friday"), &order);
-    let http = pipeline.stack.config().http_client().expect("the stack has a client");
-    let wire = Wire::new(http, 0, Disturbance::CrashAfter);
-    let doomed = pipeline.stack.apps_over(wire.clone()).expect("the settings are good");
-    assert!(wire.run(submit::handle(&doomed.submit, submission())).await.is_none(), "the submission dies");
-    let batch = BatchId::from_key(&Owner::new(EVERYONE), &"friday".parse().expect("a key"));
+    let batch = pipeline.submit_batch(&order).await.id;
     pipeline.post(&format!("/batches/{batch}/cancel"), &Value::Null).await;
-    pipeline.clock.advance(std::time::Duration::from_secs(60));
-    submit::handle(&app, submission()).await.expect("the function answers");
+    batch::handle(&app, batch_ticket(batch)).await.expect("the function answers");
     let told = kept.take();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0]["Outcome"], &told[0]["Cost"]), (&"canceled".into(), &0.0.into()));

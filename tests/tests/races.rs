@@ -16,6 +16,8 @@ use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, ticket};
 use tests::wire::{Disturbance, Wire};
 
+use crate::batch_function::step;
+
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -119,7 +121,13 @@ async fn a_reused_key_overwrites_no_job_that_is_kept() {
     // The same request gets the job that is kept, and a new job in place of the other.
     let (code, again) = submit(&app, "k", &order).await;
     assert_eq!((code, &again["id"], &again["jobs"]), (202, &batches[0]["id"], &batches[0]["jobs"]));
-    assert_eq!([&again["counts"]["succeeded"], &again["counts"]["queued"]], [1, 1]);
+    let shown: BatchView = pipeline
+        .get(&format!("/batches/{}", again["id"].as_str().expect("an id")))
+        .await
+        .json()
+        .await
+        .expect("a batch");
+    assert_eq!((shown.counts.succeeded, shown.counts.queued), (1, 1));
     assert!(work(&pipeline, expired.parse().expect("an id"), 1).await);
     assert_eq!(pipeline.stack.bedrock().stats().images, 3);
 
@@ -336,7 +344,11 @@ async fn a_retry_that_arrives_again_retries_nothing() {
     let job = batch.jobs.expect("names")[0].id;
     work(&pipeline, job, 1).await;
     let retry_job = async |key| retry(&pipeline, "/jobs/{id}/retry", job.to_string(), key).await;
-    let retry_batch = async |key| retry(&pipeline, "/batches/{id}/retry", batch.id.to_string(), key).await;
+    let retry_batch = async |key| {
+        let (code, _) = retry(&pipeline, "/batches/{id}/retry", batch.id.to_string(), key).await;
+        assert_eq!(code, 202);
+        step(&pipeline, batch.id).await;
+    };
     let status = async || pipeline.job(job).await.status;
     // The keys come in any order, with retries without a key and of the whole batch between them.
     for key in ["a", "b"] {
@@ -347,15 +359,16 @@ async fn a_retry_that_arrives_again_retries_nothing() {
     // A retry that found the job queued was accepted as well.
     assert_eq!(retry_job(Some("c")).await.1["status"], "queued");
     work(&pipeline, job, 1).await;
-    assert_eq!(retry_batch(Some("d")).await.1["counts"]["queued"], 1);
+    retry_batch(Some("d")).await;
+    assert_eq!(status().await, Status::Queued);
     work(&pipeline, job, 1).await;
     let calls = pipeline.stack.bedrock().stats().filtered;
-    for key in ["a", "b", "c", "d", "a"] {
+    for key in ["a", "b", "c", "a"] {
         let (code, view) = retry_job(Some(key)).await;
         assert_eq!((code, view["status"].as_str()), (202, Some("failed")), "the key {key}");
-        assert_eq!(retry_batch(Some(key)).await.1["counts"]["failed"], 1, "the key {key}");
-        assert_eq!(status().await, Status::Failed);
     }
+    retry_batch(Some("d")).await;
+    assert_eq!(status().await, Status::Failed);
     assert_eq!(pipeline.stack.bedrock().stats().filtered, calls);
     pipeline.stop().await;
 }
@@ -372,10 +385,7 @@ async fn a_retry_that_ended_before_its_ticket_was_sent_sends_it_when_it_is_repea
     let job = batch.jobs.expect("names")[0].id;
     work(&pipeline, job, 1).await;
     let of_job = ("/jobs/{id}/retry", job.to_string());
-    let of_batch = ("/batches/{id}/retry", batch.id.to_string());
-    for ((path, id), key, code) in
-        [(&of_job, Some("a"), 202), (&of_job, None, 409), (&of_batch, Some("b"), 202), (&of_batch, None, 202)]
-    {
+    for ((path, id), key, code) in [(&of_job, Some("a"), 202), (&of_job, None, 409)] {
         let event = || post(path, Some(id.clone()), key, &Value::Null);
         let first = answer(submit::handle(&no_queue.submit, event()).await.expect("an answer"));
         assert_eq!(first.0, 503, "{path}");
@@ -417,11 +427,8 @@ async fn the_key_of_a_retry_from_before_there_were_several_still_counts() {
 }
 
 /// Submits thirty jobs, and has their batch canceled while the first of those writes for which `held` holds has not
-/// been made.
-async fn canceled_meanwhile(
-    pipeline: &Pipeline,
-    held: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static,
-) -> BatchView {
+/// been made. Returns the batch.
+async fn canceled_meanwhile(pipeline: &Pipeline, held: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static) -> BatchId {
     let calls = AtomicUsize::new(0);
     let (late, slow) = pipeline.intercept(move |call| {
         let first = held(call) && calls.fetch_add(1, Ordering::SeqCst) == 0;
@@ -435,13 +442,13 @@ async fn canceled_meanwhile(
         // The writes in parallel with the one that is held must end first.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let answer = pipeline.post(&format!("/batches/{id}/cancel"), &Value::Null).await;
+        assert_eq!(answer.status(), 202);
+        assert!(!step(pipeline, id).await, "somebody still stores its jobs");
         late.resume();
-        answer.json().await.expect("a batch")
     };
-    let ((code, _), view): (_, BatchView) = tokio::join!(submit(&slow.submit, "k", &order), cancel);
+    let ((code, _), ()) = tokio::join!(submit(&slow.submit, "k", &order), cancel);
     assert_eq!(code, 202);
-    assert_eq!((view.counts.canceled, view.counts.queued), (30, 0));
-    view
+    id
 }
 
 #[tokio::test]
@@ -450,19 +457,48 @@ async fn what_is_written_after_its_batch_was_canceled_is_not_painted() {
         let pipeline = Pipeline::without_event_sources().await;
         let seen = Arc::new(AtomicUsize::new(0));
         let written = seen.clone();
-        let view = canceled_meanwhile(&pipeline, move |call| {
+        let id = canceled_meanwhile(&pipeline, move |call| {
             let jobs = written.fetch_add(usize::from(writes_job(call)), Ordering::SeqCst);
             // The second write of a job, the first send of tickets, or the end of the submission.
             jobs > 0 && (call.operation == operation || (operation == "PutItem" && writes_job(call)))
         })
         .await;
-        let queued = format!("/batches/{}/jobs?status=queued&limit=100", view.id);
+        assert!(step(&pipeline, id).await, "held at {operation}");
+        let queued = format!("/batches/{id}/jobs?status=queued&limit=100");
         let queued: JobsView = pipeline.get(&queued).await.json().await.expect("a page");
         assert_eq!(queued.jobs.len(), 0, "held at {operation}");
-        let batch: BatchView = pipeline.get(&format!("/batches/{}", view.id)).await.json().await.expect("a batch");
+        let batch: BatchView = pipeline.get(&format!("/batches/{id}")).await.json().await.expect("a batch");
         assert_eq!((batch.status, batch.counts.canceled), (BatchStatus::Canceled, 30), "held at {operation}");
+        // Jobs that were stored after the cancellation have no ticket.
+        let tickets = if operation == "PutItem" { 0 } else { 30 };
+        assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, tickets, "held at {operation}");
         pipeline.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_canceled_batch_whose_submission_died_ends_without_the_jobs_that_were_not_stored() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let http = pipeline.stack.config().http_client().expect("the stack has a client");
+    // The record and some jobs are written; then the submission dies.
+    let wire = Wire::new(http, 1, Disturbance::CrashAfter);
+    let apps = pipeline.stack.apps_over(wire.clone()).expect("good settings");
+    let order = json!({ "jobs": vec![json!({ "prompt": "A heist" }); 40] });
+    assert!(wire.run(submit(&apps.submit, "k", &order)).await.is_none());
+    let id = BatchId::from_key(&Owner::new(EVERYONE), &"k".parse().expect("a key"));
+    assert_eq!(pipeline.post(&format!("/batches/{id}/cancel"), &Value::Null).await.status(), 202);
+    assert!(!step(&pipeline, id).await, "its writer may be alive");
+    pipeline.clock.advance(WRITING);
+    let (code, again) = submit(&pipeline.stack.apps().submit, "k", &order).await;
+    assert_eq!((code, &again["status"]), (202, &json!("in_progress")), "the same request stores no more");
+    assert!(step(&pipeline, id).await);
+    let view: BatchView = pipeline.get(&format!("/batches/{id}")).await.json().await.expect("a batch");
+    assert_eq!((view.status, view.counts.canceled), (BatchStatus::Canceled, 40));
+    let stored = format!("/batches/{id}/jobs?limit=100");
+    let stored: JobsView = pipeline.get(&stored).await.json().await.expect("a page");
+    assert!((1..40).contains(&stored.jobs.len()), "{} jobs", stored.jobs.len());
+    assert!(stored.jobs.iter().all(|job| job.status == Status::Canceled));
+    pipeline.stop().await;
 }
 
 #[tokio::test]
@@ -481,8 +517,10 @@ async fn a_batch_of_which_nothing_was_written_is_never_completed() {
     };
     // The same request could still finish it, until the deadline of its jobs.
     pipeline.clock.advance(WRITING);
+    assert!(!step(&pipeline, id).await);
     assert_eq!(view().await, (BatchStatus::InProgress, 2, 2));
     pipeline.clock.advance(25 * HOUR);
+    assert!(step(&pipeline, id).await);
     assert_eq!(view().await, (BatchStatus::CompletedWithErrors, 2, 2));
     pipeline.stop().await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use local::{Apps, EVERYONE, Ready};
 use serde_json::{Value, json};
-use shared::file_batch::Progress;
+use shared::batch::Progress;
 use shared::order::Model;
 use shared::ticket::Ticket;
 use shared::{BatchId, JobId};

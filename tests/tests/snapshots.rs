@@ -12,6 +12,7 @@ use shared::{JobId, Timestamp};
 use tests::pipeline::{Pipeline, ticket};
 use tests::runtime_api::{invoke, program};
 
+use crate::batch_function::step;
 use crate::binaries::variables;
 use crate::cli::Desk;
 use crate::webhooks_api::stored_for;
@@ -125,6 +126,7 @@ async fn answers_about_jobs_and_batches() {
     insta::assert_snapshot!("batch_queued", submitted);
     let batch = pipeline.submit_batch(&jobs).await;
     assert!(pipeline.work(batch.jobs.expect("its jobs")[0].id, 1).await);
+    assert!(step(&pipeline, batch.id).await);
     let requests = vec![get(format!("/batches/{}", batch.id)), get(format!("/batches/{}/jobs", batch.id))];
     insta::assert_snapshot!("batch_ended", exchanges(&pipeline, requests).await);
     pipeline.stack.stop().await;

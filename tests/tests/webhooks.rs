@@ -254,6 +254,7 @@ async fn a_batch_tells_its_end_once_for_each_retry() {
     for _ in 0..2 {
         let answer = submit::handle(&pipeline.stack.apps().submit, without_key.clone()).await.expect("an answer");
         assert_eq!(answer.status_code, 202);
+        assert!(!look(&pipeline, &batch).await);
         assert!(pipeline.work(jobs[1], 1).await && look(&pipeline, &batch).await);
         assert_eq!(types(&pipeline).await, ["job.failed", "batch.ended"]);
     }
@@ -317,9 +318,12 @@ async fn a_job_that_is_canceled_before_it_has_a_ticket_is_told_too() {
     assert_eq!(refused.status_code, 503);
     let (_, batches) = answer(status::handle(&apps.status, get("/batches", None)).await.expect("an answer"));
     let id = batches["batches"][0]["id"].as_str().map(str::to_owned);
-    let cancel = post("/batches/{id}/cancel", id, None, &Value::Null);
-    assert_eq!(status::handle(&apps.status, cancel).await.expect("an answer").status_code, 200);
-    assert_eq!(types(&pipeline).await, ["job.canceled"]);
+    let cancel = post("/batches/{id}/cancel", id.clone(), None, &Value::Null);
+    assert_eq!(status::handle(&apps.status, cancel).await.expect("an answer").status_code, 202);
+    pipeline.clock.advance(Duration::from_secs(60));
+    let id = id.expect("an id").parse().expect("an id");
+    assert!(step(&pipeline, id).await);
+    assert_eq!(types(&pipeline).await, ["job.canceled", "batch.ended"]);
     pipeline.stop().await;
 }
 

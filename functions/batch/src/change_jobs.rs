@@ -3,11 +3,11 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_retry::requeue;
 use shared::aws::{Saved, ServiceError};
+use shared::batch::{Action, Pass};
 use shared::caller::IdempotencyKey;
-use shared::file_batch::{Action, Pass};
 use shared::job::Status;
 use shared::ticket::Ticket;
-use shared::{FileBatch, Job, JobId};
+use shared::{Batch, Job, JobId};
 
 use crate::App;
 use crate::step::{Step, save};
@@ -18,11 +18,11 @@ const JOBS_AT_ONCE: usize = 200;
 const AT_ONCE: usize = 16;
 
 /// Does the next jobs of the pass, up to the end of a part.
-pub(crate) async fn change(app: &App, batch: &FileBatch, pass: &Pass) -> Result<Step, ServiceError> {
+pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step, ServiceError> {
     let Pass { action, next } = pass;
     let stored = batch.most_stored();
     let end = stored.min(next + batch.jobs_per_part);
-    let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.batch.id, index)).collect();
+    let ids: Vec<_> = (*next..end).map(|index| JobId::in_batch(batch.id, index)).collect();
     for ids in ids.chunks(JOBS_AT_ONCE) {
         let mut jobs = app.table.get_all(ids).await?;
         let jobs: Vec<_> = ids.iter().filter_map(|id| jobs.remove(id)).collect();
@@ -34,15 +34,16 @@ pub(crate) async fn change(app: &App, batch: &FileBatch, pass: &Pass) -> Result<
     let pass = (end < stored).then(|| Pass { action: action.clone(), next: end });
     if pass.is_none() {
         let action = if *action == Action::Cancel { "canceled" } else { "retried" };
-        tracing::info!(batch.id = %batch.batch.id, action, "every job of a batch was canceled or retried");
+        tracing::info!(batch.id = %batch.id, action, "every job of a batch was canceled or retried");
     }
     save(app, batch.passed(pass)).await
 }
 
-/// Cancels the queued jobs.
+/// Cancels the queued jobs. It also tells the ends that are not told yet, as a job that was canceled before its ticket was
+/// sent has nobody else to do so.
 async fn cancel(app: &App, jobs: Vec<Job>) -> Result<(), ServiceError> {
-    let queued = jobs.into_iter().filter(|job| job.status() == Status::Queued);
-    stream::iter(queued).map(|job| cancel_queued(app, job)).buffer_unordered(AT_ONCE).try_collect().await
+    let ends = stream::iter(jobs).map(|job| cancel_queued(app, job));
+    ends.buffer_unordered(AT_ONCE).try_collect().await
 }
 
 async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
@@ -50,21 +51,18 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
         && let Ok(canceled) = job.cancel(app.clock.now())
     {
         match app.table.save(&canceled).await? {
-            Saved::Stored => {
-                app.outbox.tell(&canceled).await?;
-                break;
-            }
-            Saved::Gone => break,
+            Saved::Stored => job = canceled,
             // Each iteration means that somebody else changed the job, so the loop ends.
             Saved::MovedOn(current) => job = *current,
+            Saved::Gone => return Ok(()),
         }
     }
-    Ok(())
+    app.outbox.tell(&job).await
 }
 
 /// Retries the failed jobs, and sends the tickets of those that this request has retried before.
-async fn retry(app: &App, batch: &FileBatch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
-    let key: IdempotencyKey = format!("retry-{}-{number}", batch.batch.id).parse().expect("it is visible ASCII");
+async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
+    let key: IdempotencyKey = format!("retry-{}-{number}", batch.id).parse().expect("it is visible ASCII");
     let key = &key;
     let chosen = jobs.into_iter().filter(|job| job.status() == Status::Failed || job.retry_keys.contain(key));
     let retried: Vec<_> = stream::iter(chosen)
@@ -74,5 +72,5 @@ async fn retry(app: &App, batch: &FileBatch, jobs: Vec<Job>, number: u64) -> Res
         .await?;
     let jobs = retried.into_iter().flatten().map(|(job, _)| job);
     let tickets: Vec<_> = jobs.filter_map(|job| Ticket::for_unfinished(&job, None)).collect();
-    app.jobs.send_batch(&tickets, &batch.batch.owner).await
+    app.jobs.send_batch(&tickets, &batch.owner).await
 }

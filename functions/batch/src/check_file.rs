@@ -5,10 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use shared::aws::{Document, SavedBatch, ServiceError, Writer};
-use shared::batch::Entry;
+use shared::batch::{Checked, Entry, Input, Stage};
 use shared::batch_file::{LineFault, Position};
-use shared::file_batch::{Checked, Stage};
-use shared::{BatchId, FileBatch};
+use shared::{Batch, BatchId};
 use tokio::time::Instant;
 
 use crate::App;
@@ -28,17 +27,16 @@ const TOO_SLOW: &str = "was not reached in time: submit the file again later, or
 ///
 /// The largest file takes a fraction of the time that an invocation has. If the bucket is so slow that this does not
 /// suffice, the batch is invalid: another invocation might be no faster, and the batch would be checked for ever.
-pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<Step, ServiceError> {
-    let mut lines = Lines::from(app, batch, Position::default());
-    let input = &batch.input;
-    let mut check = Check::new(app, batch.batch.id);
+pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
+    let mut lines = Lines::from(app, batch.id, input, Position::default());
+    let mut check = Check::new(app, batch.id);
     let mut batch = batch.clone();
     let mut saved_at = Instant::now();
     loop {
         match lines.next().await? {
             Next::Line(line) => {
                 let number = line.number;
-                match input.entry(line) {
+                match batch.entry(input, line) {
                     Ok(entry) => check.job(number, &entry).await?,
                     Err(faults) => {
                         check.checked.is_of_file |= lines.are_unreadable();
@@ -54,7 +52,7 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
         }
         let now = Instant::now();
         if now + MARGIN >= end {
-            tracing::error!(batch.id = %batch.batch.id, "cannot check a file within one invocation");
+            tracing::error!(batch.id = %batch.id, "cannot check a file within one invocation");
             check.fault(lines.position().lines + 1, "", TOO_SLOW.to_owned()).await?;
             break;
         }
@@ -62,7 +60,7 @@ pub(crate) async fn check(app: &App, batch: &FileBatch, end: Instant) -> Result<
             saved_at = now;
             check.checked.lines = lines.position().lines;
             let next = batch.checking(check.checked.clone());
-            batch = match app.table.save_file_batch(&next).await? {
+            batch = match app.table.save_batch(&next).await? {
                 SavedBatch::Stored => next,
                 SavedBatch::MovedOn(current) if current.stage == Stage::Checking => {
                     return Ok(Step::Wait(OTHER_AT_WORK));

@@ -1,4 +1,4 @@
-//! Does everything about a batch from a file that takes longer than a request: checks the file, admits its jobs, cancels
+//! Does everything about a batch that takes longer than a request: checks its file and admits the jobs, watches, cancels
 //! or retries them, and writes the results.
 
 mod admit_jobs;
@@ -6,7 +6,6 @@ mod change_jobs;
 mod check_file;
 mod lines;
 mod step;
-mod watch_batch;
 mod watch_jobs;
 mod write_results;
 

@@ -1,9 +1,9 @@
 //! The lines of a batch's file, read from the bucket piece by piece.
 
+use shared::BatchId;
 use shared::aws::{BatchFiles, ServiceError};
+use shared::batch::{Input, InputFile};
 use shared::batch_file::{Line, Position, Reader};
-use shared::file_batch::InputFile;
-use shared::{BatchId, FileBatch};
 
 use crate::App;
 
@@ -29,14 +29,14 @@ pub(crate) enum Next {
 }
 
 impl<'a> Lines<'a> {
-    /// The lines from `position`.
-    pub(crate) fn from(app: &'a App, batch: &'a FileBatch, position: Position) -> Self {
+    /// The lines of the batch's `input` from `position`.
+    pub(crate) fn from(app: &'a App, batch: BatchId, input: &'a Input, position: Position) -> Self {
         Self {
             files: &app.files,
-            batch: batch.batch.id,
-            file: batch.file.as_ref(),
+            batch,
+            file: input.file.as_ref(),
             offset: position.offset,
-            reader: Reader::resume(batch.input.format, position),
+            reader: Reader::resume(input.format, position),
             finished: false,
         }
     }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use shared::FileBatch;
+use shared::Batch;
 use shared::aws::messages::{Received, Verdict};
-use shared::aws::{AnyBatch, SavedBatch, ServiceError};
-use shared::file_batch::Stage;
+use shared::aws::{SavedBatch, ServiceError};
+use shared::batch::{Source, Stage};
+use shared::job::Lease;
 use shared::ticket::BatchTicket;
 use tokio::time::Instant;
 
-use crate::{App, admit_jobs, change_jobs, check_file, watch_batch, watch_jobs, write_results};
+use crate::{App, admit_jobs, change_jobs, check_file, watch_jobs};
 
 /// No piece of work is begun when less than this is left of the invocation.
 pub(crate) const MARGIN: Duration = Duration::from_secs(30);
@@ -23,7 +24,7 @@ pub(crate) const INDEX_LAG: Duration = Duration::from_secs(5);
 /// What a step came to.
 pub(crate) enum Step {
     /// The batch is now like this; go on.
-    Go(Box<FileBatch>),
+    Go(Box<Batch>),
     /// There is nothing to do for now.
     Wait(Duration),
     /// The record was deleted.
@@ -36,35 +37,29 @@ pub(crate) enum Step {
 /// the next, and an invocation that was overtaken reads it anew.
 pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
     let id = received.message.batch;
-    let mut batch = match app.table.get_any_batch(id).await? {
-        Some(AnyBatch::FromFile(batch)) => batch,
-        Some(AnyBatch::InRequest(batch)) => return watch_batch::watch(app, &batch).await,
-        None => {
-            tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
-            return Ok(Verdict::Done);
-        }
+    let Some(mut batch) = app.table.get_batch(id).await? else {
+        tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
+        return Ok(Verdict::Done);
     };
     // A check and the results take longer, but cannot be interrupted.
     let turn = end.min(Instant::now() + app.turn + MARGIN);
     while Instant::now() + MARGIN < turn {
-        let step = match (batch.stage, &batch.pass) {
-            (Stage::Checking, _) => check_file::check(app, &batch, end).await?,
-            (Stage::Admitting, _) if batch.batch.canceled_at.is_some() => {
+        let step = match (batch.stage, &batch.source, &batch.pass) {
+            (Stage::Submitting, Source::Request { writer }, _) => await_submission(app, &batch, *writer).await?,
+            (Stage::Checking, Source::File(input), _) => check_file::check(app, &batch, input, end).await?,
+            (Stage::Admitting, Source::File(_), _) if batch.canceled_at.is_some() => {
                 save(app, batch.stop_admission(app.clock.now())).await?
             }
-            (Stage::Admitting, _) => admit_jobs::admit(app, &batch, turn).await?,
-            (Stage::InProgress, Some(pass)) => change_jobs::change(app, &batch, pass).await?,
-            (Stage::InProgress, None) if batch.progress.open_parts.is_empty() => {
-                write_results::write(app, &batch, end).await?
-            }
-            (Stage::InProgress, None) => watch_jobs::watch(app, &batch).await?,
-            (Stage::AwaitingInput | Stage::Invalid | Stage::Ended, _) => {
-                app.outbox.tell_file_batch(&batch, app.clock.now()).await?;
+            (Stage::Admitting, Source::File(input), _) => admit_jobs::admit(app, &batch, input, turn).await?,
+            (Stage::InProgress, _, Some(pass)) => change_jobs::change(app, &batch, pass).await?,
+            (Stage::InProgress, _, None) => watch_jobs::watch(app, &batch, end).await?,
+            _ => {
+                app.outbox.tell_batch(&batch, app.clock.now()).await?;
                 return Ok(Verdict::Done);
             }
         };
         match step {
-            Step::Go(next) => batch = next,
+            Step::Go(next) => batch = *next,
             Step::Wait(delay) => return Ok(Verdict::Again(delay)),
             Step::Gone => return Ok(Verdict::Done),
         }
@@ -72,9 +67,22 @@ pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Ins
     Ok(Verdict::Again(Duration::ZERO))
 }
 
+/// Waits for whoever stores the jobs of a request. If nobody does any more, the same request may still complete them, but
+/// not once the batch is canceled or its deadline has passed.
+async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Step, ServiceError> {
+    let now = app.clock.now();
+    if writer.until > now {
+        Ok(Step::Wait(writer.until.since(now)))
+    } else if batch.canceled_at.is_some() || batch.deadline_at <= now {
+        save(app, batch.abandoned()).await
+    } else {
+        Ok(Step::Wait(batch.deadline_at.since(now)))
+    }
+}
+
 /// Saves the next version of the batch. If somebody else was first, theirs is the one to go on with.
-pub(crate) async fn save(app: &App, next: FileBatch) -> Result<Step, ServiceError> {
-    Ok(match app.table.save_file_batch(&next).await? {
+pub(crate) async fn save(app: &App, next: Batch) -> Result<Step, ServiceError> {
+    Ok(match app.table.save_batch(&next).await? {
         SavedBatch::Stored => {
             log(&next);
             Step::Go(Box::new(next))
@@ -84,12 +92,12 @@ pub(crate) async fn save(app: &App, next: FileBatch) -> Result<Step, ServiceErro
     })
 }
 
-fn log(batch: &FileBatch) {
-    let id = batch.batch.id;
+fn log(batch: &Batch) {
+    let (id, faults) = (batch.id, batch.input().map(|input| input.checked.faults));
     match batch.stage {
-        Stage::Invalid => tracing::info!(batch.id = %id, faults = batch.checked.faults, "batch is invalid"),
-        Stage::Admitting if batch.admitted.jobs == 0 => {
-            tracing::info!(batch.id = %id, jobs = batch.checked.jobs, faults = batch.checked.faults, "batch checked");
+        Stage::Invalid => tracing::info!(batch.id = %id, faults, "batch is invalid"),
+        Stage::Admitting if batch.admitted == 0 => {
+            tracing::info!(batch.id = %id, jobs = batch.total, faults, "batch checked");
         }
         Stage::Ended => {
             let counts = batch.progress.counts;

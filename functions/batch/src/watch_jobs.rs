@@ -7,15 +7,18 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_end::give_up;
 use shared::aws::{Saved, ServiceError};
-use shared::batch::Counts;
-use shared::file_batch::Progress;
+use shared::batch::{Counts, Progress};
 use shared::job::{ErrorCode, Status};
-use shared::{FileBatch, JobId};
+use shared::{Batch, JobId};
+use tokio::time::Instant;
 
-use crate::App;
 use crate::step::{Step, save};
+use crate::{App, write_results};
 
-/// The time between two looks is at least this.
+/// The time between two looks is at least this, and a quarter of the time that has passed up to [`SHORTEST`].
+const FIRST: Duration = Duration::from_secs(1);
+
+/// After some time, the time between two looks is at least this.
 const SHORTEST: Duration = Duration::from_secs(5);
 
 /// The time between two looks is at most this.
@@ -29,13 +32,13 @@ const PARTS_AT_ONCE: usize = 8;
 const JOBS_AT_ONCE: usize = 16;
 
 /// Counts the jobs of the open parts, and ends those whose deadline has passed. A part that has ended is never counted
-/// again.
-pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceError> {
+/// again. When all have ended, it writes the results.
+pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step, ServiceError> {
     let now = app.clock.now();
     let Progress { open_parts: before, ended, .. } = &batch.progress;
     let mut progress = Progress { open_parts: Vec::new(), ended: *ended, counts: *ended };
     let looks = stream::iter(before.clone()).map(|part| async move {
-        let known = app.table.states_of_part(batch.batch.id, part).await?;
+        let known = app.table.states_of_part(batch.id, part).await?;
         let known = settle(app, batch, part, known).await;
         let missing = batch.jobs_of_part(part).len().saturating_sub(known.len());
         let missing = repeat_n(batch.status_of_missing(now), missing);
@@ -62,20 +65,25 @@ pub(crate) async fn watch(app: &App, batch: &FileBatch) -> Result<Step, ServiceE
         progress.open_parts.push(part);
     }
     let delay = until_next_look(progress.counts, batch.age(now));
-    let have_ended = progress.open_parts.is_empty();
+    if progress.open_parts.is_empty() {
+        return write_results::write(app, batch, end).await;
+    }
+    if progress == batch.progress {
+        return Ok(Step::Wait(delay));
+    }
     match save(app, batch.looked(progress)).await? {
         // Its owner may have asked for something in the meantime.
-        Step::Go(next) if !have_ended && next.pass.is_none() => Ok(Step::Wait(delay)),
+        Step::Go(next) if next.pass.is_none() => Ok(Step::Wait(delay)),
         step => Ok(step),
     }
 }
 
 /// Ends the jobs of a part that nobody works on: those whose deadline has passed, as their tickets were lost, and those
-/// that were stored after the admission had stopped, as they have none. A job that cannot be ended now is looked at again.
-async fn settle(app: &App, batch: &FileBatch, part: usize, known: Vec<(JobId, Status)>) -> Vec<(JobId, Status)> {
-    let id = batch.batch.id;
-    let overdue = batch.batch.deadline_at <= app.clock.now();
-    let late = batch.jobs_of_part(part).filter(|index| *index >= batch.admitted.jobs);
+/// that were stored after their batch was canceled, as they have none. A job that cannot be ended now is looked at again.
+async fn settle(app: &App, batch: &Batch, part: usize, known: Vec<(JobId, Status)>) -> Vec<(JobId, Status)> {
+    let id = batch.id;
+    let overdue = batch.deadline_at <= app.clock.now();
+    let late = batch.jobs_of_part(part).filter(|index| *index >= batch.admitted && batch.canceled_at.is_some());
     let late: &HashSet<_> = &late.map(|index| JobId::in_batch(id, index)).collect();
     stream::iter(known)
         .map(|(job, status)| async move {
@@ -96,7 +104,7 @@ async fn settle(app: &App, batch: &FileBatch, part: usize, known: Vec<(JobId, St
 }
 
 /// Ends a job if nobody works on it. Returns the status that it then has.
-pub(crate) async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
+async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
     let now = app.clock.now();
     let Some(mut job) = app.table.get(id).await? else { return Ok(Status::Failed) };
     // Whatever else has happened to the job gave it a ticket.
@@ -124,11 +132,12 @@ pub(crate) async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result
 /// SQS moves a ticket that was received a thousand times to the dead-letter queue.
 ///
 /// An early look sees too few jobs to tell the pace, so no pause is longer than the time that has passed.
-pub(crate) fn until_next_look(counts: Counts, elapsed: Duration) -> Duration {
+fn until_next_look(counts: Counts, elapsed: Duration) -> Duration {
     let Counts { queued, running, total, .. } = counts;
     let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);
     let left = elapsed.mul_f64(open / ended.max(1.0));
-    (left / 4).min(elapsed).max(elapsed / 50).clamp(SHORTEST, LONGEST)
+    let shortest = (elapsed / 4).clamp(FIRST, SHORTEST);
+    (left / 4).min(elapsed).max(elapsed / 50).clamp(shortest, LONGEST)
 }
 
 #[cfg(test)]

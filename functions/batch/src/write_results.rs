@@ -1,15 +1,15 @@
-//! Writes what became of each line of a batch's file.
+//! Writes what became of each job of a batch.
 
 use serde::Serialize;
 use shared::api::{JobView, Links};
 use shared::aws::{Document, ServiceError, Writer};
-use shared::batch::{Counts, Entry};
+use shared::batch::{Counts, Entry, Input};
 use shared::batch_file::{LineFault, Position};
 use shared::image::ImageFacts;
 use shared::job::{JobError, JobState, Status};
 use shared::label::CustomId;
 use shared::poster::Lettering;
-use shared::{FileBatch, Job, JobId};
+use shared::{Batch, Job, JobId};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,8 +23,8 @@ const LINES_AT_ONCE: usize = 200;
 /// A line of the results.
 #[derive(Serialize)]
 struct ResultLine {
-    /// The line of the input file on which the job begins; null if the file was deleted since, or is read otherwise now.
-    line: Option<u64>,
+    #[serde(flatten)]
+    place: Place,
     custom_id: Option<CustomId>,
     /// The job; null if the line was skipped, or its job was canceled before it was stored.
     job_id: Option<JobId>,
@@ -39,6 +39,16 @@ struct ResultLine {
     links: Option<Links>,
 }
 
+/// Where the job was asked for.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Place {
+    /// The index of the job in the request, from zero.
+    Index(usize),
+    /// The line of the file on which the job begins; null if the file was deleted since, or is read otherwise now.
+    Line(Option<u64>),
+}
+
 /// The image of a succeeded job. Its presigned URLs are left out, as they would soon expire: `links.image` does not.
 #[derive(Serialize)]
 struct ResultImage {
@@ -50,7 +60,7 @@ struct ResultImage {
     poster: Option<Lettering>,
 }
 
-/// A line of the file that is to be written.
+/// What a line of the results tells.
 enum Wanted {
     /// The job at this index of the batch, and the line that asked for it.
     Job(usize, Option<(u64, Entry)>),
@@ -58,14 +68,15 @@ enum Wanted {
     Skipped(u64, Vec<LineFault>),
 }
 
-/// Writes one line for each line of the file, in its order, and ends the batch.
+/// Writes one line for each job or each line of the file, in their order, and ends the batch.
 ///
 /// The jobs are read from the table itself, not from its index, which may lag behind. If one has not ended after all, the
 /// batch goes on.
-pub(crate) async fn write(app: &App, batch: &FileBatch, end: Instant) -> Result<Step, ServiceError> {
-    let mut lines = Some(Lines::from(app, batch, Position::default()));
+pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step, ServiceError> {
+    let input = batch.input();
+    let mut lines = input.map(|input| (input, Lines::from(app, batch.id, input, Position::default())));
     let id = Uuid::new_v4();
-    let mut results = app.files.write(batch.batch.id, Document::Results(id));
+    let mut results = app.files.write(batch.id, Document::Results(id));
     let (mut counts, mut index) = (Counts::default(), 0);
     loop {
         let wanted = next_lines(&mut lines, batch, &mut index).await?;
@@ -75,14 +86,14 @@ pub(crate) async fn write(app: &App, batch: &FileBatch, end: Instant) -> Result<
         // A million lines take a fraction of an invocation, unless the table or the bucket is slow.
         if Instant::now() + MARGIN >= end {
             results.abandon().await?;
-            tracing::error!(batch.id = %batch.batch.id, "cannot write results within one invocation");
+            tracing::error!(batch.id = %batch.id, "cannot write results within one invocation");
             return Ok(Step::Wait(OTHER_AT_WORK));
         }
         match write_lines(app, batch, &wanted, &mut results).await? {
             Some(written) => counts = [counts, written].into_iter().sum(),
             None => {
                 results.abandon().await?;
-                tracing::info!(batch.id = %batch.batch.id, "a job of a batch has not ended after all");
+                tracing::info!(batch.id = %batch.id, "a job of a batch has not ended after all");
                 // The index may need a moment.
                 return Ok(match save(app, batch.reopen()).await? {
                     Step::Go(_) => Step::Wait(INDEX_LAG),
@@ -95,22 +106,27 @@ pub(crate) async fn write(app: &App, batch: &FileBatch, end: Instant) -> Result<
     save(app, batch.end(counts, id)).await
 }
 
-/// The next lines of the file. If the file is gone, the rest of the jobs is written without it.
+/// The next jobs, with their lines in the file. If there is no file or it is gone, the rest of the jobs is written without
+/// it.
 async fn next_lines(
-    lines: &mut Option<Lines<'_>>,
-    batch: &FileBatch,
+    lines: &mut Option<(&Input, Lines<'_>)>,
+    batch: &Batch,
     index: &mut usize,
 ) -> Result<Vec<Wanted>, ServiceError> {
     let mut wanted = Vec::new();
     while wanted.len() < LINES_AT_ONCE {
-        let next = match lines {
-            Some(lines) => lines.next().await?,
-            None => Next::End,
+        let Some((input, file)) = lines else {
+            if *index == batch.total {
+                break;
+            }
+            wanted.push(Wanted::Job(*index, None));
+            *index += 1;
+            continue;
         };
-        match next {
+        match file.next().await? {
             Next::Line(line) => {
                 let number = line.number;
-                match batch.input.entry(line) {
+                match batch.entry(input, line) {
                     Ok(entry) => {
                         wanted.push(Wanted::Job(*index, Some((number, entry))));
                         *index += 1;
@@ -119,12 +135,8 @@ async fn next_lines(
                 }
             }
             Next::Replaced => {
-                tracing::warn!(batch.id = %batch.batch.id, "the file of a batch is gone, so its results have no line numbers");
+                tracing::warn!(batch.id = %batch.id, "the file of a batch is gone, so its results have no line numbers");
                 *lines = None;
-            }
-            Next::End if lines.is_none() && *index < batch.batch.total => {
-                wanted.push(Wanted::Job(*index, None));
-                *index += 1;
             }
             Next::End => break,
         }
@@ -135,12 +147,12 @@ async fn next_lines(
 /// Writes these lines. Returns how many jobs have each status; `None` if one has not ended.
 async fn write_lines(
     app: &App,
-    batch: &FileBatch,
+    batch: &Batch,
     wanted: &[Wanted],
     results: &mut Writer,
 ) -> Result<Option<Counts>, ServiceError> {
     let ids = wanted.iter().filter_map(|wanted| match wanted {
-        Wanted::Job(index, ..) => Some(JobId::in_batch(batch.batch.id, *index)),
+        Wanted::Job(index, ..) => Some(JobId::in_batch(batch.id, *index)),
         Wanted::Skipped(..) => None,
     });
     let mut jobs = app.table.get_all(&ids.collect::<Vec<_>>()).await?;
@@ -149,7 +161,7 @@ async fn write_lines(
     for wanted in wanted {
         let line = match wanted {
             Wanted::Skipped(line, faults) => ResultLine {
-                line: Some(*line),
+                place: Place::Line(Some(*line)),
                 custom_id: None,
                 job_id: None,
                 status: "invalid",
@@ -159,7 +171,7 @@ async fn write_lines(
                 links: None,
             },
             Wanted::Job(index, asked) => {
-                let job = jobs.remove(&JobId::in_batch(batch.batch.id, *index));
+                let job = jobs.remove(&JobId::in_batch(batch.id, *index));
                 let status = job.as_ref().map_or(missing, Job::status);
                 if status <= Status::Running {
                     return Ok(None);
@@ -175,7 +187,10 @@ async fn write_lines(
                     _ => None,
                 });
                 ResultLine {
-                    line: asked.map(|(line, _)| *line),
+                    place: match batch.input() {
+                        None => Place::Index(*index),
+                        Some(_) => Place::Line(asked.map(|(line, _)| *line)),
+                    },
                     custom_id: custom_id.or(view.as_ref().and_then(|view| view.custom_id.clone())),
                     job_id: job.map(|job| job.id),
                     status: status.as_str(),

@@ -1,65 +1,65 @@
-//! Gets a batch for its owner.
+//! Gets a batch for its owner, and counts its jobs.
 
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::ServiceError;
 use shared::aws::gateway::log_failure;
-use shared::aws::{AnyBatch, ServiceError};
-use shared::batch::Counts;
-use shared::job::Status;
-use shared::ticket::BatchTicket;
-use shared::{Batch, BatchId, JobId, Owner, Problem, Timestamp};
+use shared::batch::{Counts, Stage};
+use shared::{Batch, BatchId, Owner, Problem, Timestamp};
 
-use crate::{App, get_job};
-
-/// The shortest possible deadline. No job of a younger batch is overdue.
-const LEAST_DEADLINE: Duration = Duration::from_secs(3600);
-
-/// How many unfinished jobs of a batch one request checks for their deadline.
-const SAMPLE: usize = 25;
+use crate::App;
 
 /// A batch is over when its jobs' deadline has passed. If it is still open after this time, its ticket was lost.
 const LONGEST_CLEANUP: Duration = Duration::from_secs(3600);
 
-/// Whether a batch that the function `batch` still works on has lost its ticket.
-pub(crate) fn is_ticket_lost(batch: &Batch, now: Timestamp) -> bool {
-    batch.deadline_at + LONGEST_CLEANUP <= now
-}
+/// A request counts the jobs of at most this many parts. Those of a larger batch are counted by the function `batch`, so
+/// they may be some minutes old.
+const MAX_PARTS: usize = 100;
+
+const PARTS_AT_ONCE: usize = 16;
 
 /// Sends a ticket of a batch. An extra one does no harm.
 pub(crate) async fn send_ticket(app: &App, batch: &Batch) -> Result<(), Problem> {
-    app.batches.send_batch_ticket(&BatchTicket { batch: batch.id }, &batch.owner).await.map_err(log_failure(batch.id))
+    app.batches.send_batch_ticket(batch.id, &batch.owner, Duration::ZERO).await.map_err(log_failure(batch.id))
 }
 
-pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<AnyBatch, Problem> {
+pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
     let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     batch.ok_or(Problem::NotFound)
 }
 
-/// Counts the statuses of the batch's jobs.
-///
-/// Long after the submission, some jobs that seem unfinished are read one by one, so that a job whose ticket was lost
-/// does not keep its batch open forever.
+/// Counts the statuses of the batch's jobs. A batch that has lost its ticket gets another one.
 pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
     let now = app.clock.now();
-    if batch.webhook_for_end().is_some() && is_ticket_lost(batch, now) {
+    if is_ticket_lost(batch, now) {
         send_ticket(app, batch).await?;
     }
-    let found = app.table.states_of_batch(batch.id).await.map_err(log_failure(batch.id))?;
-    let missing = batch.states_of_missing(found.len(), now);
-    let old = now.since(batch.created_at) >= LEAST_DEADLINE;
-    let mut looks = SAMPLE;
-    let states = found.into_iter().map(|(id, status)| {
-        let look = old && looks > 0 && status <= Status::Running;
-        looks -= usize::from(look);
-        async move { if look { status_now(app, id).await } else { Ok(Some(status)) } }
-    });
-    let states = stream::iter(states).buffer_unordered(SAMPLE).try_collect::<Vec<_>>().await;
-    Ok(Counts::of(states.map_err(log_failure(batch.id))?.into_iter().flatten().chain(missing)))
+    let (parts, ended) = match batch.stage {
+        Stage::Submitting | Stage::Admitting => {
+            ((0..batch.most_stored().div_ceil(batch.jobs_per_part)).collect(), Counts::default())
+        }
+        Stage::InProgress => (batch.progress.open_parts.clone(), batch.progress.ended),
+        Stage::AwaitingInput | Stage::Checking | Stage::Invalid | Stage::Ended => (Vec::new(), batch.progress.ended),
+    };
+    if parts.len() > MAX_PARTS {
+        return Ok(batch.last_counts(now));
+    }
+    let counts: Vec<_> = stream::iter(parts)
+        .map(|part| async move {
+            let known = app.table.states_of_part(batch.id, part).await?;
+            Ok::<_, ServiceError>(Counts::of(known.into_iter().map(|(_, status)| status)))
+        })
+        .buffer_unordered(PARTS_AT_ONCE)
+        .try_collect()
+        .await
+        .map_err(log_failure(batch.id))?;
+    let known = counts.into_iter().chain([ended]).sum();
+    Ok(batch.with_missing(known, now))
 }
 
-/// The status of a job, which is ended first if it is overdue; `None` if its record was deleted.
-async fn status_now(app: &App, id: JobId) -> Result<Option<Status>, ServiceError> {
-    let Some(job) = app.table.get(id).await? else { return Ok(None) };
-    Ok(get_job::end_if_overdue(app, job).await.map(|job| job.status()))
+/// Whether the function `batch` has something left to do, and no ticket that would remind it.
+fn is_ticket_lost(batch: &Batch, now: Timestamp) -> bool {
+    let has_work = batch.is_active() || (batch.has_ended() && batch.webhook_for_end().is_some());
+    has_work && batch.deadline_at + LONGEST_CLEANUP <= now
 }

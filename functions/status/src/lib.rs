@@ -1,9 +1,7 @@
 //! Shows owners their jobs and batches, and cancels them.
 
 mod cancel_batch;
-mod cancel_file_batch;
 mod cancel_job;
-mod count_file_batch;
 mod get_batch;
 mod get_job;
 mod html_page;
@@ -22,7 +20,8 @@ use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, DeliveryView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{AnyBatch, Aws, BatchFiles, DeliveryLog, Document, Images, Outbox, Queue, Table};
+use shared::aws::{Aws, BatchFiles, DeliveryLog, Document, Images, Outbox, Queue, Table};
+use shared::batch::Counts;
 use shared::cursor::CursorKey;
 use shared::delivery::DeliveryId;
 use shared::image::Variant;
@@ -30,7 +29,7 @@ use shared::replay::ReplayRequest;
 use shared::settings::{Settings, SettingsError};
 use shared::webhook::WebhookPolicy;
 use shared::webhook_secret::MasterSecret;
-use shared::{Batch, Clock, FileBatch, Job, JobState, Owner, Problem};
+use shared::{Batch, Clock, Job, JobState, Owner, Problem};
 
 use crate::html_page::Page;
 use crate::list_jobs::{Filter, Listed, Range};
@@ -247,50 +246,39 @@ async fn list_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answe
     let filter = Filter::of(request)?;
     let batch = get_batch::get(app, request.id()?, owner).await?;
     let base = request.base_url();
-    let listed = list_jobs::of_batch(app, batch.batch(), &filter, &base).await?;
-    Ok(page(request, &format!("{base}/batches/{}/jobs", batch.batch().id), &filter, &listed))
+    let listed = list_jobs::of_batch(app, &batch, &filter, &base).await?;
+    Ok(page(request, &format!("{base}/batches/{}/jobs", batch.id), &filter, &listed))
 }
 
 async fn get_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
-    let base = request.base_url();
-    Ok(match get_batch::get(app, request.id()?, owner).await? {
-        AnyBatch::InRequest(batch) => {
-            let counts = get_batch::count(app, &batch).await?;
-            batch_answer(app, 200, BatchView::new(&batch, counts, &base), Duration::ZERO)
-        }
-        AnyBatch::FromFile(file) => {
-            let counts = count_file_batch::count(app, &file).await?;
-            let now = app.clock.now();
-            let view = BatchView::of_file(&file, counts, now, &base);
-            batch_answer(app, 200, view, file.age(now))
-        }
-    })
+    let batch = get_batch::get(app, request.id()?, owner).await?;
+    let counts = get_batch::count(app, &batch).await?;
+    Ok(batch_answer(app, request, 200, &batch, counts))
 }
 
-fn faults_of(batch: &FileBatch) -> Result<Document, Problem> {
+fn faults_of(batch: &Batch) -> Result<Document, Problem> {
+    batch.input().ok_or(Problem::NotFromFile)?;
     if batch.has_faults() { Ok(Document::Faults) } else { Err(Problem::NoFaults) }
 }
 
-fn results_of(batch: &FileBatch) -> Result<Document, Problem> {
+fn results_of(batch: &Batch) -> Result<Document, Problem> {
     batch.complete_results().map(Document::Results).ok_or(Problem::NoResults)
 }
 
-/// Redirects to one of the files that the service writes about a batch from a file. With `?redirect=false` it answers
+/// Redirects to one of the files that the service writes about a batch. With `?redirect=false` it answers
 /// with the URL, because a browser that follows a redirect sends the caller's API key along.
 async fn get_document(
     app: &App,
     request: &Request,
     owner: &Owner,
-    document_of: fn(&FileBatch) -> Result<Document, Problem>,
+    document_of: fn(&Batch) -> Result<Document, Problem>,
 ) -> Result<Answer, Problem> {
     let query = request.query(&["redirect"])?;
     let redirect = query.get("redirect").map(|text| text.parse::<bool>()).transpose();
     let redirect = redirect.map_err(|_| Problem::field("?redirect", "must be true or false"))?.unwrap_or(true);
-    let AnyBatch::FromFile(file) = get_batch::get(app, request.id()?, owner).await? else {
-        return Err(Problem::NotFromFile);
-    };
-    let (id, document) = (file.batch.id, document_of(&file)?);
+    let batch = get_batch::get(app, request.id()?, owner).await?;
+    let (id, document) = (batch.id, document_of(&batch)?);
     let signed = app.files.sign(id, document, app.clock.now(), app.url_life).await.map_err(log_failure(id))?;
     Ok(match redirect {
         true => Answer::empty(302).header(header::LOCATION, signed.url),
@@ -301,19 +289,10 @@ async fn get_document(
 async fn cancel_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     request.idempotency_key()?;
-    let base = request.base_url();
-    Ok(match get_batch::get(app, request.id()?, owner).await? {
-        AnyBatch::InRequest(batch) => {
-            let counts = cancel_batch::cancel(app, Batch::clone(&batch)).await?;
-            batch_answer(app, 200, BatchView::new(&batch, counts, &base), Duration::ZERO)
-        }
-        AnyBatch::FromFile(file) => {
-            let file = cancel_file_batch::cancel(app, *file).await?;
-            let now = app.clock.now();
-            let view = BatchView::of_file(&file, file.last_counts(now), now, &base);
-            batch_answer(app, 202, view, file.age(now))
-        }
-    })
+    let batch = get_batch::get(app, request.id()?, owner).await?;
+    let batch = cancel_batch::cancel(app, batch).await?;
+    let counts = batch.last_counts(app.clock.now());
+    Ok(batch_answer(app, request, 202, &batch, counts))
 }
 
 async fn get_secret(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
@@ -365,16 +344,17 @@ async fn replay_deliveries(
     Ok(Answer::json(202, &replay_deliveries::replay_all(app, webhooks, owner, &wanted, key.as_ref()).await?))
 }
 
-/// Shows a batch. The function `batch` has been at work on it for `age`.
-fn batch_answer(app: &App, status: u16, view: BatchView, age: Duration) -> Answer {
-    let answer = Answer::json(status, &view);
-    if !view.status.is_active() {
+/// Shows a batch whose jobs have these `counts`.
+fn batch_answer(app: &App, request: &Request, status: u16, batch: &Batch, counts: Counts) -> Answer {
+    let now = app.clock.now();
+    let answer = Answer::json(status, &BatchView::new(batch, counts, now, &request.base_url()));
+    if !batch.is_active() {
         return answer;
     }
-    let left = (view.counts.queued + view.counts.running) as u64;
+    let left = (counts.queued + counts.running) as u64;
     // The closer a batch is to its end, the sooner its next news. Without a job left, its file is being checked, or its
     // results are written after the next look, and the looks at an old batch are far apart.
-    let wait = if left == 0 { age / PART_OF_AGE } else { app.pace.time_for(left.div_ceil(LOOKS)) };
+    let wait = if left == 0 { batch.age(now) / PART_OF_AGE } else { app.pace.time_for(left.div_ceil(LOOKS)) };
     answer.retry_after(wait)
 }
 

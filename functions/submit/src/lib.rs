@@ -1,7 +1,6 @@
 //! Accepts jobs and batches, and retries failed ones: stores a record of each job and sends its ticket.
 
 mod retry_batch;
-mod retry_file_batch;
 mod retry_job;
 mod start_batch;
 mod submit_batch;
@@ -15,13 +14,12 @@ use aws_lambda_events::http::header;
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, UploadView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{AnyBatch, Aws, BatchFiles, Outbox, Queue, Table};
-use shared::batch::{BatchOrder, Counts};
+use shared::aws::{Aws, BatchFiles, Outbox, Queue, Table};
+use shared::batch::{BatchOrder, FileBatchOrder};
 use shared::caller::IdempotencyKey;
-use shared::file_batch::FileBatchOrder;
 use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
-use shared::{BatchId, Clock, FileBatch, Owner, Problem};
+use shared::{Batch, BatchId, Clock, Owner, Problem};
 
 /// When to ask for a new job first.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -92,7 +90,7 @@ async fn answer(app: &App, request: &Request, trace: Option<String>) -> Result<A
         ("POST", "/jobs/{id}/retry") => retry_job(app, request, &owner, trace).await,
         ("POST", "/batches") => post_batch(app, request, owner, trace).await,
         ("POST", "/batches/{id}/start") => start_batch(app, request, &owner).await,
-        ("POST", "/batches/{id}/retry") => retry_batch(app, request, &owner, trace).await,
+        ("POST", "/batches/{id}/retry") => retry_batch(app, request, &owner).await,
         (_, path) => Err(wrong_method(path)),
     }
 }
@@ -128,9 +126,8 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
     }
     let order = BatchOrder::parse(body, app.model).map_err(Problem::faults)?;
     app.outbox.policy().check(order.webhook.as_ref())?;
-    let submitted = submit_batch::submit(app, owner, order, key.as_ref(), trace).await?;
-    let view = BatchView::new(&submitted.batch, Counts::of(submitted.states), &request.base_url());
-    let view = BatchView { jobs: Some(submitted.jobs), ..view };
+    let submitted = submit_batch::submit(app, owner, order, key.as_ref(), request.base_url(), trace).await?;
+    let view = BatchView { jobs: Some(submitted.jobs), ..view_of(app, request, &submitted.batch) };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
 }
 
@@ -143,7 +140,7 @@ async fn post_file_batch(
 ) -> Result<Answer, Problem> {
     let submitted = submit_file_batch::submit(app, owner, order, key, request.base_url()).await?;
     let upload = submitted.upload.map(UploadView::new);
-    let view = BatchView { upload, ..view_of_file(app, request, &submitted.batch) };
+    let view = BatchView { upload, ..view_of(app, request, &submitted.batch) };
     let answer = Answer::json(202, &view);
     Ok(if submitted.batch.is_active() {
         accepted(answer, &view.links.this, submitted.replayed)
@@ -157,35 +154,28 @@ async fn start_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answ
     request.query(&[])?;
     request.idempotency_key()?;
     let batch = start_batch::start(app, request.id()?, owner).await?;
-    let view = view_of_file(app, request, &batch);
+    let view = view_of(app, request, &batch);
     Ok(accepted(Answer::json(202, &view), &view.links.this, false))
 }
 
-async fn retry_batch(app: &App, request: &Request, owner: &Owner, trace: Option<String>) -> Result<Answer, Problem> {
+async fn retry_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     let key = request.idempotency_key()?;
-    let (view, replayed) = match owned_batch(app, request.id()?, owner).await? {
-        AnyBatch::InRequest(batch) => {
-            let counts = retry_batch::retry(app, &batch, key.as_ref(), trace).await?;
-            (BatchView::new(&batch, counts, &request.base_url()), false)
-        }
-        AnyBatch::FromFile(file) => {
-            let retried = retry_file_batch::retry(app, *file, key.as_ref()).await?;
-            (view_of_file(app, request, &retried.batch), retried.replayed)
-        }
-    };
+    let batch = owned_batch(app, request.id()?, owner).await?;
+    let (batch, replayed) = retry_batch::retry(app, batch, key.as_ref()).await?;
+    let view = view_of(app, request, &batch);
     Ok(accepted(Answer::json(202, &view), &view.links.this, replayed))
 }
 
-async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<AnyBatch, Problem> {
+async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
     let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     batch.ok_or(Problem::NotFound)
 }
 
-/// Shows a batch from a file, with the counts of the last look at its jobs.
-fn view_of_file(app: &App, request: &Request, batch: &FileBatch) -> BatchView {
+/// Shows a batch, with the counts of the last look at its jobs.
+fn view_of(app: &App, request: &Request, batch: &Batch) -> BatchView {
     let now = app.clock.now();
-    BatchView::of_file(batch, batch.last_counts(now), now, &request.base_url())
+    BatchView::new(batch, batch.last_counts(now), now, &request.base_url())
 }
 
 /// Adds where and when to ask for the result, and whether the request was a repeat.

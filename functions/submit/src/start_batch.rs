@@ -1,25 +1,26 @@
 //! Starts a batch whose file is uploaded.
 
-use shared::aws::AnyBatch;
+use std::time::Duration;
+
 use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
-use shared::file_batch::{InputFile, MAX_BYTES};
-use shared::{BatchId, FileBatch, Owner, Problem};
+use shared::batch::{InputFile, MAX_BYTES};
+use shared::{Batch, BatchId, Owner, Problem};
 
-use crate::submit_batch::send_batch_ticket;
 use crate::{App, owned_batch};
 
 /// Starts the batch with the file as it is now. A batch that was started before stays as it is.
-pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<FileBatch, Problem> {
-    let AnyBatch::FromFile(batch) = owned_batch(app, id, owner).await? else { return Err(Problem::NotFromFile) };
-    let mut batch = *batch;
+pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
+    let mut batch = owned_batch(app, id, owner).await?;
+    batch.input().ok_or(Problem::NotFromFile)?;
     // Each iteration means that somebody else changed the batch, so the loop ends.
     while batch.awaits_start(app.clock.now())? {
         let file = uploaded(app, id).await?;
+        let bytes = file.bytes;
         let Some(next) = batch.start(file, app.clock.now(), app.deadline, app.retention)? else { break };
-        match app.table.save_file_batch(&next).await.map_err(log_failure(id))? {
+        match app.table.save_batch(&next).await.map_err(log_failure(id))? {
             SavedBatch::Stored => {
-                tracing::info!(batch.id = %id, bytes = next.file.as_ref().map(|file| file.bytes), "batch started");
+                tracing::info!(batch.id = %id, bytes, "batch started");
                 batch = next;
                 break;
             }
@@ -39,6 +40,9 @@ async fn uploaded(app: &App, id: BatchId) -> Result<InputFile, Problem> {
 
 /// Sends a ticket of a batch unless it has ended. An earlier request may have crashed before it sent one, and an extra
 /// ticket does no harm.
-pub(crate) async fn send_ticket(app: &App, file_batch: &FileBatch) -> Result<(), Problem> {
-    if file_batch.is_active() { send_batch_ticket(app, &file_batch.batch).await } else { Ok(()) }
+pub(crate) async fn send_ticket(app: &App, batch: &Batch) -> Result<(), Problem> {
+    if !batch.is_active() {
+        return Ok(());
+    }
+    app.batches.send_batch_ticket(batch.id, &batch.owner, Duration::ZERO).await.map_err(log_failure(batch.id))
 }

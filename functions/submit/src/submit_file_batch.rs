@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use shared::aws::gateway::log_failure;
-use shared::batch::BatchStatus;
+use shared::batch::{BatchStatus, FileBatchOrder};
 use shared::caller::IdempotencyKey;
-use shared::file_batch::{FileBatchOrder, TIME_TO_START};
 use shared::image::SignedUrl;
-use shared::{Batch, BatchId, FileBatch, Owner, Problem};
+use shared::{Batch, BatchId, Owner, Problem};
 
 use crate::App;
 
@@ -16,7 +15,7 @@ const UPLOAD_LIFE: Duration = Duration::from_secs(3600);
 
 /// A batch from a file that was submitted, by this request or an earlier one with the same key.
 pub(crate) struct SubmittedFileBatch {
-    pub(crate) batch: FileBatch,
+    pub(crate) batch: Batch,
     /// Where to upload the file; `None` if the batch no longer awaits it.
     pub(crate) upload: Option<SignedUrl>,
     pub(crate) replayed: bool,
@@ -32,27 +31,10 @@ pub(crate) async fn submit(
 ) -> Result<SubmittedFileBatch, Problem> {
     let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
     let now = app.clock.now();
-    let batch = Batch {
-        id,
-        owner,
-        fingerprint: order.fingerprint(),
-        name: order.name,
-        webhook: order.webhook,
-        total: 0,
-        created_at: now,
-        deadline_at: now + TIME_TO_START,
-        expires_at: (now + app.retention).whole_secs(),
-        writing: None,
-        canceled_at: None,
-        retried_at: None,
-        told_for: None,
-    };
-    let batch = FileBatch::new(batch, order.input, base_url);
-    let (batch, replayed) = match app.table.create_file_batch(&batch).await.map_err(log_failure(id))? {
+    let batch = Batch::from_file(id, owner, order, base_url, now).lasting(now, app.deadline, app.retention);
+    let (batch, replayed) = match app.table.create_batch(&batch).await.map_err(log_failure(id))? {
         None => (batch, false),
-        // An identical record is our own write, whose answer was lost.
-        Some(Some(existing)) if existing.is_same_version(&batch) => (batch, false),
-        Some(Some(existing)) if existing.batch.fingerprint == batch.batch.fingerprint => (existing, true),
+        Some(existing) if existing.fingerprint == batch.fingerprint => (existing, true),
         Some(_) => return Err(Problem::IdempotencyKeyReused),
     };
     let upload = match batch.status(now) {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::ServiceError;
 use super::signing::{Signing, presigning};
-use crate::file_batch::InputFile;
+use crate::batch::InputFile;
 use crate::id::BatchId;
 use crate::image::SignedUrl;
 use crate::time::Timestamp;
@@ -32,7 +32,7 @@ const BYTES_PER_PART: usize = 8 * 1024 * 1024;
 pub enum Document {
     /// The faults of the input file.
     Faults,
-    /// What became of each line, as [`FileBatch::results`](crate::FileBatch::results) names it.
+    /// What became of each line, as [`Batch::results`](crate::Batch::results) names it.
     Results(Uuid),
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::messages::Verdict;
 use super::{Images, Outbox, Saved, ServiceError, Table};
 use crate::image::Image;
@@ -11,6 +13,9 @@ use crate::time::Timestamp;
 /// How long after its deadline a job waits for a failing bucket to say whether its picture exists. This outlasts most
 /// outages, but no job waits forever.
 pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+
+/// How many jobs are canceled at once.
+const AT_ONCE: usize = 16;
 
 /// Ends a job that no worker has claimed: with the picture that a lost worker left in the bucket, as it was paid for,
 /// or else as failed with `code`. Returns the job as it then is, or `None` if its record was deleted.
@@ -47,6 +52,23 @@ pub async fn give_up(
         Saved::MovedOn(job) => Ok(Some(*job)),
         Saved::Gone => Ok(None),
     }
+}
+
+/// Cancels those of a batch's jobs that nobody has changed since they were stored, and tells their ends: without a ticket,
+/// they have nobody else to do so.
+pub async fn cancel_new(table: &Table, outbox: &Outbox, jobs: Vec<Job>, now: Timestamp) -> Result<(), ServiceError> {
+    let new = jobs.into_iter().filter(|job| job.fence == 0);
+    let canceled = new.filter_map(|job| job.cancel(now).ok());
+    stream::iter(canceled)
+        .map(|job| async move {
+            match table.save(&job).await? {
+                Saved::Stored => outbox.tell(&job).await,
+                Saved::MovedOn(_) | Saved::Gone => Ok(()),
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// The picture that a lost worker left in the bucket.

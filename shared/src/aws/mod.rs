@@ -39,7 +39,7 @@ pub use outbox::Outbox;
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
-pub use table::{AnyBatch, Created, CreatedBatch, List, Page, Saved, SavedBatch, Table};
+pub use table::{Created, List, Page, Saved, SavedBatch, Table};
 
 use self::signing::Signing;
 use crate::settings::{Settings, SettingsError};

@@ -7,9 +7,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Aws, Queue, ServiceError, Table};
-use crate::batch::{Batch, BatchStatus, Counts};
+use crate::batch::Batch;
 use crate::event;
-use crate::file_batch::FileBatch;
 use crate::job::Job;
 use crate::settings::Settings;
 use crate::time::Timestamp;
@@ -65,31 +64,16 @@ impl Outbox {
         }
     }
 
-    /// Queues the event of a batch that has ended with these counts, if that is not done yet.
-    pub async fn tell_batch(
-        &self,
-        batch: &Batch,
-        status: BatchStatus,
-        counts: Counts,
-        now: Timestamp,
-    ) -> Result<(), ServiceError> {
-        let message = event::of_batch(batch, status, counts, now);
-        let Some((queue, message)) = self.queue.as_ref().zip(message) else { return Ok(()) };
+    /// Queues the event of a batch if it has ended and its event is not queued yet.
+    pub async fn tell_batch(&self, batch: &Batch, now: Timestamp) -> Result<(), ServiceError> {
+        let Some((queue, message)) = self.queue.as_ref().zip(event::of_batch(batch, now)) else { return Ok(()) };
         queue.send_delivery(&message).await?;
         self.table.note_batch_told(batch).await
     }
 
-    /// Queues the event of a batch from a file, if it has ended and its event is not queued yet.
-    pub async fn tell_file_batch(&self, batch: &FileBatch, now: Timestamp) -> Result<(), ServiceError> {
-        if !batch.has_ended() {
-            return Ok(());
-        }
-        self.tell_batch(&batch.batch, batch.status(now), batch.last_counts(now), now).await
-    }
-
-    /// Like [`Outbox::tell_file_batch`], for a caller who need not wait for it.
-    pub async fn try_to_tell_file_batch(&self, batch: &FileBatch, now: Timestamp) {
-        log_failure(batch.batch.id, self.tell_file_batch(batch, now).await);
+    /// Like [`Outbox::tell_batch`], for a caller who need not wait for it.
+    pub async fn try_to_tell_batch(&self, batch: &Batch, now: Timestamp) {
+        log_failure(batch.id, self.tell_batch(batch, now).await);
     }
 }
 

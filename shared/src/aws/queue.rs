@@ -13,6 +13,7 @@ use super::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::caller::Owner;
 use crate::delivery::DeliveryMessage;
+use crate::id::BatchId;
 use crate::text::hex;
 use crate::ticket::{BatchTicket, Ticket};
 
@@ -69,9 +70,11 @@ impl Queue {
         send.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
-    /// Sends a ticket of a batch.
-    pub async fn send_batch_ticket(&self, ticket: &BatchTicket, owner: &Owner) -> Result<(), ServiceError> {
-        let send = self.client.send_message().queue_url(&self.url).message_body(ticket.to_body());
+    /// Sends a ticket of a batch, which is received no sooner than after `delay`: whole seconds, up to 15 minutes.
+    pub async fn send_batch_ticket(&self, batch: BatchId, owner: &Owner, delay: Duration) -> Result<(), ServiceError> {
+        let body = BatchTicket { batch }.to_body();
+        let send =
+            self.client.send_message().queue_url(&self.url).message_body(body).delay_seconds(delay.as_secs() as i32);
         send.message_group_id(group(owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 

@@ -1,7 +1,6 @@
 //! The table of jobs in Amazon DynamoDB.
 
 mod batches;
-mod file_batches;
 mod lists;
 mod rows;
 
@@ -11,8 +10,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 
-pub use self::batches::{AnyBatch, CreatedBatch};
-pub use self::file_batches::SavedBatch;
+pub use self::batches::SavedBatch;
 pub use self::lists::{List, Page};
 use self::rows::{Item, item_of, job_key, job_of, state_of};
 use super::{Metrics, ServiceError};

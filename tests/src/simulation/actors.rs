@@ -194,11 +194,15 @@ impl World<'_> {
         match (actor.role, outcome) {
             (Role::Submitter { order }, Outcome::Answer(202, _)) => {
                 self.orders[order].accepted = true;
+                let batch = self.orders[order].batch.map(|id| id.to_string());
                 for job in self.orders[order].jobs.clone() {
+                    let scene = &mut *self.scene();
+                    let batch = batch.as_ref().and_then(|id| scene.files.batches.get(id));
+                    // A batch that is canceled early stores no more jobs.
+                    let canceled = batch.is_some_and(|batch| batch.canceled);
+                    let ledger = scene.ledger(&job.to_string());
                     // The record of a job may be deleted before that of its batch.
-                    let ledger = &mut *self.scene();
-                    let ledger = ledger.ledger(&job.to_string());
-                    ledger.accepted = ledger.status.is_some() || !ledger.aged;
+                    ledger.accepted = ledger.status.is_some() || !ledger.aged && !canceled;
                 }
             }
             (Role::Observer(sight), Outcome::Answer(status, body)) => self.seen(sight, status, body),

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
-use shared::aws::AnyBatch;
+use shared::batch::Stage;
 use shared::delivery::{DeliveryId, DeliveryMessage, Subject};
 use shared::event;
-use shared::file_batch::Stage;
 use shared::job::Status;
 use shared::ticket::Message as _;
 use shared::webhook::EventType;
@@ -43,7 +42,7 @@ pub(super) struct SeenEvents {
 struct End {
     /// The event that its caller asked for, and the URL; `None` if there is nothing to tell.
     asked: Option<(EventType, String)>,
-    /// Whether the end is stored. No record says that a batch from a request has ended.
+    /// Whether the end is stored.
     is_over: bool,
     /// The payloads that were queued.
     payloads: Vec<String>,
@@ -152,28 +151,15 @@ impl Scene {
             self.violation(format!("the event {event} {id} was queued {what}"));
         }
         if let Subject::Batch(batch) = id.subject {
-            self.batch_told(batch, id, began, &data["data"]);
+            self.batch_told(batch, id, &data["data"]);
         }
         answer(200, &json!({ "MessageId": "m" }))
     }
 
-    /// Holds the event of a batch against its record or its jobs.
-    fn batch_told(&mut self, batch: BatchId, id: DeliveryId, began: Option<Timestamp>, data: &Value) {
-        let item = self.versions.get(&format!("BATCH#{batch}")).map(|(_, item, _)| item.clone()).unwrap_or_default();
-        if item["file"]["M"].is_object() {
-            if self.events.ends.get(&id).is_some_and(|end| !end.is_over) {
-                self.violation(format!("the end of batch {batch} was queued before it was stored"));
-            }
-        } else {
-            let total = item["total"]["N"].as_str().and_then(|total| total.parse().ok()).unwrap_or_default();
-            for job in (0..total).map(|index| JobId::in_batch(batch, index).to_string()) {
-                // Somebody may retry a job after the function of batches has read it.
-                let retried = self.retried.get(&job).copied().is_some_and(|at| began.is_none_or(|began| at >= began));
-                let status = self.jobs.get(&job).and_then(|job| job.status);
-                if status.is_some_and(|status| status <= Status::Running) && !retried {
-                    self.violation(format!("the end of batch {batch} was queued while job {job} was {status:?}"));
-                }
-            }
+    /// Holds the event of a batch against its record.
+    fn batch_told(&mut self, batch: BatchId, id: DeliveryId, data: &Value) {
+        if self.events.ends.get(&id).is_some_and(|end| !end.is_over) {
+            self.violation(format!("the end of batch {batch} was queued before it was stored"));
         }
         let counts = &data["counts"];
         if counts["queued"] != json!(0) || counts["running"] != json!(0) || data["id"] != json!(batch) {
@@ -266,22 +252,20 @@ impl World<'_> {
         }
     }
 
-    /// Looks at the batches whose end nobody tells any more, as they have no ticket.
-    pub(super) async fn look_at_untold_batches(&mut self) {
-        let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
-        for (id, jobs) in self.all_batches() {
-            let Some(batch) = table.get_any_batch(id).await.expect("the table answers") else { continue };
-            // A batch that is canceled before it is started has none.
-            let is_lost = self.scene().events.lost.contains(&id) || batch.batch().canceled_at.is_some();
-            if batch.batch().webhook_for_end().is_none() || !is_lost {
+    /// Looks at the batches that have no ticket any more and have not ended, or whose end nobody has told. The next look long
+    /// after their deadline sends them another.
+    pub(super) async fn look_at_lost_batches(&mut self) {
+        for id in self.batches() {
+            let Some(batch) = self.record(id).await else { continue };
+            let is_untold = batch.has_ended() && batch.webhook_for_end().is_some();
+            // A batch that is canceled before it is started has no ticket.
+            let is_lost = self.scene().events.lost.contains(&id) || batch.canceled_at.is_some();
+            if !(batch.is_active() || is_untold && is_lost) {
                 continue;
             }
-            let late = batch.batch().deadline_at + CLEANUP + CLOCKS_DIFFER;
+            let late = batch.deadline_at + CLEANUP + CLOCKS_DIFFER;
             self.advance(late.since(self.universe.clock.now())).await;
-            match batch {
-                AnyBatch::FromFile(_) => self.look_at_file(id).await,
-                AnyBatch::InRequest(_) => self.look_at_batch(id, jobs).await,
-            }
+            self.look_at_batch(id).await;
             self.release_all().await;
             self.work_off(1).await;
         }
@@ -311,19 +295,14 @@ impl World<'_> {
                 self.scene().violation(format!("job {id} has ended, and its record does not say that this was told"));
             }
         }
-        for (id, _) in self.all_batches() {
-            if let Some(AnyBatch::InRequest(batch)) = table.get_any_batch(id).await.expect("the table answers")
+        for id in self.batches() {
+            if let Some(batch) = self.record(id).await
+                && batch.has_ended()
                 && batch.webhook_for_end().is_some()
                 && !self.aged
             {
                 self.scene().violation(format!("nobody has told the end of batch {id}"));
             }
         }
-    }
-
-    /// The batches of both kinds, with their jobs.
-    fn all_batches(&self) -> Vec<(BatchId, Vec<JobId>)> {
-        let of_files = self.files.iter().map(|file| (file.batch, file.jobs.clone()));
-        self.batches().into_iter().chain(of_files).collect()
     }
 }

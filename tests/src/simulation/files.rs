@@ -10,15 +10,15 @@ use lambda_runtime::{Context, LambdaEvent};
 use local::Apps;
 use serde_json::{Value, json};
 use shared::api::BatchView;
+use shared::batch::Stage;
 use shared::batch::{BatchStatus, Counts};
-use shared::file_batch::Stage;
 use shared::job::{ErrorCode, Status};
-use shared::{BatchId, FileBatch, Job, JobId, JobState, Timestamp};
+use shared::{Batch, BatchId, Job, JobId, JobState, Timestamp};
 
 use super::Universe;
 use super::actors::{Outcome, Role, http};
 use super::events::webhook;
-use super::scene::{CLOCKS_DIFFER, Fate, Scene};
+use super::scene::{Fate, Scene};
 use super::world::{World, context};
 
 /// The longest invocation of the function of batches.
@@ -61,7 +61,7 @@ impl FileBug {
         &[Self::RecordsNotWritten, Self::TicketsForgotten, Self::ResultsTooEarly, Self::CancellationOverlooked];
 }
 
-/// What the world knows of batches from files by watching the wire.
+/// What the world knows of batches by watching the wire.
 #[derive(Default)]
 pub(super) struct SeenFiles {
     /// The jobs that somebody asked to retry, each by itself. That sends the ticket of a queued job.
@@ -69,18 +69,18 @@ pub(super) struct SeenFiles {
     pub(super) bug: Option<FileBug>,
     /// When each invocation of the function of batches began.
     pub(super) began: BTreeMap<usize, Timestamp>,
-    batches: BTreeMap<String, FileLedger>,
+    pub(super) batches: BTreeMap<String, BatchLedger>,
 }
 
-/// What was seen of one batch from a file.
+/// What was seen of one batch.
 #[derive(Default)]
-struct FileLedger {
-    /// The jobs of its good lines.
+pub(super) struct BatchLedger {
+    /// Its jobs, which are those of the good lines of a file.
     jobs: Vec<String>,
     /// The stage that was written last.
     stage: Option<Stage>,
-    /// Whether its record said that it was canceled.
-    canceled: bool,
+    /// Whether its record says that it was canceled.
+    pub(super) canceled: bool,
     /// Whether all its jobs were canceled, and it should have no more.
     closed: bool,
     /// When the invocation began that ended it last.
@@ -106,9 +106,9 @@ pub(super) struct FileOrder {
     over: bool,
 }
 
-/// Gives a new batch so small parts that it has several.
+/// Gives a new batch from a file so small parts that it has several.
 pub(super) fn shrink_parts(item: &mut Value) {
-    if item["file"]["M"].is_object() {
+    if item["file"]["M"]["format"].is_object() {
         item["file"]["M"]["jobs_per_part"] = json!({ "N": JOBS_PER_PART.to_string() });
     }
 }
@@ -132,19 +132,31 @@ pub(super) fn show_canceled(item: &mut Value) {
     }
 }
 
+impl BatchLedger {
+    /// Nothing was seen yet of a batch with these jobs.
+    pub(super) fn of(jobs: &[JobId]) -> Self {
+        Self { jobs: jobs.iter().map(ToString::to_string).collect(), ..Self::default() }
+    }
+}
+
 impl Scene {
     /// Whether the actor is the function of batches, and has this bug.
     pub(super) fn has_file_bug(&self, actor: usize, bug: FileBug) -> bool {
         self.files.bug == Some(bug) && self.files.began.contains_key(&actor)
     }
 
-    /// Watches the record of a batch from a file being written.
+    /// Watches the record of a batch being written.
     pub(super) fn batch_written(&mut self, actor: usize, id: &str, item: &Value) {
         let row = &item["file"]["M"];
         let Some(stage) = row["stage"]["S"].as_str().and_then(|stage| stage.parse::<Stage>().ok()) else { return };
         let Some(mut batch) = self.files.batches.remove(id) else { return };
+        if row["fence"]["N"] == json!("0") {
+            // It is new, perhaps in place of one that has expired.
+            batch = BatchLedger { jobs: batch.jobs, ..BatchLedger::default() };
+        }
         let is_there = |value: &Value| !value.is_null() && value["NULL"].is_null();
-        self.history.push(format!("{actor}: batch {id} becomes {stage:?}: {row}"));
+        let (version, admitted) = (&row["fence"]["N"], &row["admitted_jobs"]["N"]);
+        self.history.push(format!("{actor}: batch {id} becomes {stage:?}, version {version}, admitted {admitted}"));
         let canceled = is_there(&item["canceled_at"]);
         if batch.canceled && !canceled {
             self.violation(format!("batch {id} was canceled, and its record says so no longer"));
@@ -287,8 +299,7 @@ impl<'a> World<'a> {
         let webhook = webhook(&batch.to_string(), true);
         let body = json!({ "input": { "format": format }, "on_bad_line": on_bad_line, "webhook": webhook });
         let request = self.request("/batches", None, Some(&key), &body);
-        let names = jobs.iter().map(ToString::to_string).collect();
-        self.scene().files.batches.insert(batch.to_string(), FileLedger { jobs: names, ..FileLedger::default() });
+        self.scene().files.batches.insert(batch.to_string(), BatchLedger::of(&jobs));
         self.files.push(FileOrder {
             batch,
             jobs,
@@ -337,7 +348,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Somebody cancels or retries a batch from a file, with a key or without.
+    /// Somebody cancels or retries a batch from a file.
     async fn steer_file(&mut self) {
         let Some(mut batch) = self.some_file() else { return };
         let mut action = ["/batches/{id}/cancel", "/batches/{id}/retry"][self.pick(2)];
@@ -346,18 +357,8 @@ impl<'a> World<'a> {
         {
             (batch, action) = (critical, means);
         }
-        let key = (action.ends_with("retry") && self.pick(2) == 0).then_some("again");
-        let request = self.request(action, Some(batch.to_string()), key, &Value::Null);
-        let event = LambdaEvent::new(request, Context::default());
-        let work = move |apps: Apps| async move {
-            if action.ends_with("retry") {
-                http(submit::handle(&apps.submit, event).await)
-            } else {
-                http(status::handle(&apps.status, event).await)
-            }
-        };
         self.scene().fault("batch from a file steered");
-        self.act(Role::Steersman { jobs: Vec::new(), action, batch: Some(batch) }, work).await;
+        self.steer_batch(batch, action).await;
     }
 
     /// A batch that is being admitted and should be canceled, or one that has ended and should be retried.
@@ -378,8 +379,8 @@ impl<'a> World<'a> {
     async fn look_at_files(&mut self) {
         let Some(batch) = self.some_file() else { return };
         match self.pick(3) {
-            0 => self.list_file(batch).await,
-            1 => self.look_at_file(batch).await,
+            0 => self.list_batch(batch).await,
+            1 => self.look_at_batch(batch).await,
             _ => {
                 let jobs = self.jobs();
                 if !jobs.is_empty() {
@@ -389,10 +390,10 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Holds what somebody saw of a batch from a file against the rules.
-    pub(super) fn seen_file(&self, view: &BatchView) {
+    /// Holds what somebody saw of a batch against the rules.
+    pub(super) fn seen_batch(&self, view: &BatchView) {
         let mut scene = self.scene();
-        let has_ended = |batch: &FileLedger| batch.ended_by.is_some() || batch.canceled;
+        let has_ended = |batch: &BatchLedger| batch.ended_by.is_some() || batch.canceled;
         let known = scene.files.batches.get(&view.id.to_string()).is_some_and(has_ended);
         let ended =
             matches!(view.status, BatchStatus::Completed | BatchStatus::CompletedWithErrors | BatchStatus::Canceled);
@@ -473,23 +474,8 @@ impl<'a> World<'a> {
             }
         }
         self.work_off(1).await;
-        // Whose ticket was lost, or whose retry was not answered, is found by the next look long after its deadline.
-        for file in 0..self.files.len() {
-            let id = self.files[file].batch;
-            let Some(batch) = self.record(id).await.filter(FileBatch::is_active) else { continue };
-            let late = batch.batch.deadline_at + CLEANUP + CLOCKS_DIFFER;
-            self.advance(late.since(self.universe.clock.now())).await;
-            self.look_at_file(id).await;
-            self.release_all().await;
-            self.work_off(1).await;
-        }
-        self.look_at_untold_batches().await;
+        self.look_at_lost_batches().await;
         self.check_told(&self.unanswered);
-    }
-
-    async fn record(&self, id: BatchId) -> Option<FileBatch> {
-        let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
-        table.get_file_batch(id).await.expect("the table answers")
     }
 
     fn s3(&self) -> aws_sdk_s3::Client {
@@ -517,13 +503,6 @@ impl<'a> World<'a> {
             let mut found = BTreeMap::new();
             for id in jobs {
                 if let Some(job) = table.get(id).await.expect("the table answers") {
-                    // A canceled batch may have stored it so late that nobody canceled it: it has no ticket.
-                    let forgotten = job.status() == Status::Queued && job.fence == 0;
-                    if forgotten && batch.as_ref().is_some_and(|batch| batch.batch.canceled_at.is_some()) {
-                        self.unanswered.insert(id);
-                        self.ever_unanswered.insert(id);
-                        self.scene().fault("job stored after its batch was canceled");
-                    }
                     found.insert(id, job);
                 }
             }
@@ -536,13 +515,14 @@ impl<'a> World<'a> {
         }
         self.check().await;
         for (file, batch) in records {
-            if batch.stage == Stage::Ended && batch.batch.total > 0 {
-                self.check_results(file, &batch).await;
+            if batch.stage == Stage::Ended && batch.total > 0 {
+                let order = &self.files[file];
+                self.check_results(&batch, &order.jobs, order.faulty_lines).await;
             }
-            let faults = self.document(batch.batch.id, "faults.ndjson").await.unwrap_or_default();
-            if batch.has_faults() && faults.len() as u64 != batch.checked.faults {
-                let what =
-                    format!("batch {} has {} faults, and lists {faults:?}", batch.batch.id, batch.checked.faults);
+            let faults = self.document(batch.id, "faults.ndjson").await.unwrap_or_default();
+            let counted = batch.input().map_or(0, |input| input.checked.faults);
+            if batch.has_faults() && faults.len() as u64 != counted {
+                let what = format!("batch {} has {counted} faults, and lists {faults:?}", batch.id);
                 self.scene().violation(what);
             }
         }
@@ -551,14 +531,14 @@ impl<'a> World<'a> {
     }
 
     /// Holds a batch's stage and the existence of its jobs against its file.
-    fn expect_jobs(&self, file: usize, batch: &FileBatch, found: &BTreeMap<JobId, Job>) {
+    fn expect_jobs(&self, file: usize, batch: &Batch, found: &BTreeMap<JobId, Job>) {
         let order = &self.files[file];
         let valid = !order.jobs.is_empty() && (order.faulty_lines == 0 || !order.refuses);
-        let canceled = batch.batch.canceled_at.is_some();
+        let canceled = batch.canceled_at.is_some();
         let mut scene = self.scene();
         let mut expect = |good: bool, rule: &str| {
             if !good {
-                let (id, stage) = (batch.batch.id, batch.stage);
+                let (id, stage) = (batch.id, batch.stage);
                 scene.violation(format!("batch {id} is {stage:?}, its jobs {:?}: {rule}", found.keys()));
             }
         };
@@ -566,24 +546,25 @@ impl<'a> World<'a> {
             Stage::Invalid => {
                 expect(!valid, "its file is good");
                 expect(found.is_empty(), "an invalid batch has no jobs");
-                expect(batch.checked.faults > 0, "an invalid batch has faults");
+                expect(batch.input().is_some_and(|input| input.checked.faults > 0), "an invalid batch has faults");
             }
-            Stage::Ended if batch.batch.total == 0 => {
+            Stage::Ended if batch.total == 0 => {
                 expect(canceled, "only a canceled batch ends without jobs");
                 expect(found.is_empty(), "a batch that was canceled in time has no jobs");
             }
             Stage::Ended => {
                 expect(valid, "its file is faulty");
-                expect(batch.batch.total == order.jobs.len(), "it has another number of jobs than its file");
+                expect(batch.total == order.jobs.len(), "it has another number of jobs than its file");
                 expect(canceled || found.len() == order.jobs.len(), "a job has no record");
             }
             Stage::AwaitingInput => expect(!order.started, "it was started"),
+            Stage::Submitting => expect(false, "its jobs come from a file"),
             Stage::Checking | Stage::Admitting | Stage::InProgress => expect(false, "it was started and never ends"),
         }
         for id in found.keys() {
             scene.ledger(&id.to_string()).accepted = true;
         }
-        let lost = scene.files.batches.get(&batch.batch.id.to_string()).is_some_and(|batch| batch.lost_ticket);
+        let lost = scene.files.batches.get(&batch.id.to_string()).is_some_and(|batch| batch.lost_ticket);
         for (id, job) in found {
             if let JobState::Failed { error, .. } = &job.state
                 && error.code == ErrorCode::DeadlineExceeded
@@ -595,21 +576,22 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Holds the results of a batch against its record, its file, and the records of its jobs.
-    async fn check_results(&self, file: usize, batch: &FileBatch) {
+    /// Holds the results of a batch against its record, its request or file, and the records of its jobs.
+    pub(super) async fn check_results(&self, batch: &Batch, jobs: &[JobId], faulty_lines: usize) {
         let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
-        let (id, order) = (batch.batch.id, &self.files[file]);
+        let id = batch.id;
         let name = batch.complete_results().map(|name| format!("results-{name}.ndjson")).unwrap_or_default();
         let Some(lines) = self.document(id, &name).await else {
             self.scene().violation(format!("batch {id} has ended without results"));
             return;
         };
         let (skipped, of_jobs): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["status"] == json!("invalid"));
-        if skipped.len() != order.faulty_lines || of_jobs.len() != order.jobs.len() {
-            self.scene().violation(format!("the results of batch {id} have other lines than its file: {lines:?}"));
+        if skipped.len() != faulty_lines || of_jobs.len() != jobs.len() {
+            self.scene().violation(format!("the results of batch {id} have other lines than its jobs: {lines:?}"));
             return;
         }
-        if !lines.is_sorted_by_key(|line| line["line"].as_u64()) {
+        let place = if batch.input().is_some() { "line" } else { "index" };
+        if !lines.is_sorted_by_key(|line| line[place].as_u64()) {
             self.scene().violation(format!("the results of batch {id} are out of order: {lines:?}"));
         }
         let statuses = of_jobs.iter().filter_map(|line| line["status"].as_str()?.parse::<Status>().ok());
@@ -618,7 +600,7 @@ impl<'a> World<'a> {
             let recorded = batch.progress.counts;
             self.scene().violation(format!("batch {id} counts {recorded:?}, and its results are {lines:?}"));
         }
-        for (job_id, line) in order.jobs.iter().zip(of_jobs) {
+        for (job_id, line) in jobs.iter().zip(of_jobs) {
             let job = table.get(*job_id).await.expect("the table answers");
             let name = job_id.to_string();
             let mut scene = self.scene();

@@ -97,9 +97,10 @@ impl HttpConnector for Connector {
     }
 }
 
-/// The operation of DynamoDB or SQS, or else the path.
+/// The operation of DynamoDB or SQS, or else the path, without what is random in it.
 fn name(request: &HttpRequest) -> &str {
     let path = request.uri().splitn(4, '/').last().unwrap_or_default().split('?').next().unwrap_or_default();
+    let path = path.find("/results-").map_or(path, |end| &path[..end]);
     request.headers().get("x-amz-target").unwrap_or(path)
 }
 

@@ -7,7 +7,6 @@ use lambda_runtime::{Context, LambdaEvent};
 use local::Apps;
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobView};
-use shared::batch::BatchStatus;
 use shared::job::Status;
 use shared::{BatchId, JobId, Timestamp};
 
@@ -35,9 +34,7 @@ pub(super) struct Sight {
 
 enum What {
     Job(JobId),
-    Batch(Vec<JobId>),
-    /// A batch from a file.
-    File,
+    Batch,
     List(Option<Status>),
     /// A whole list, after the faults have stopped, and the accepted jobs that belong in it.
     WholeList(BTreeSet<JobId>),
@@ -51,14 +48,13 @@ impl World<'_> {
         let (jobs, batches) = (self.jobs(), self.batches());
         match self.pick(4) {
             0 if !batches.is_empty() => {
-                let (id, jobs) = batches[self.pick(batches.len())].clone();
-                self.look_at_batch(id, jobs).await;
+                self.look_at_batch(batches[self.pick(batches.len())]).await;
             }
             1 => {
                 let of_batch = if batches.is_empty() { None } else { batches.get(self.pick(batches.len() + 1)) };
                 let path = if of_batch.is_some() { "/batches/{id}/jobs" } else { "/jobs" };
                 let status = Status::ALL.get(self.pick(Status::ALL.len() + 1)).copied();
-                self.look_at(What::List(status), path, of_batch.map(|(id, _): &(BatchId, _)| id.to_string())).await;
+                self.look_at(What::List(status), path, of_batch.map(BatchId::to_string)).await;
             }
             _ if !jobs.is_empty() => self.look(jobs[self.pick(jobs.len())]).await,
             _ => {}
@@ -70,18 +66,13 @@ impl World<'_> {
         self.look_at(What::Job(id), "/jobs/{id}", Some(id.to_string())).await;
     }
 
-    /// An observer reads a batch whose jobs are these.
-    pub(super) async fn look_at_batch(&mut self, id: BatchId, jobs: Vec<JobId>) {
-        self.look_at(What::Batch(jobs), "/batches/{id}", Some(id.to_string())).await;
+    /// An observer reads a batch.
+    pub(super) async fn look_at_batch(&mut self, id: BatchId) {
+        self.look_at(What::Batch, "/batches/{id}", Some(id.to_string())).await;
     }
 
-    /// Somebody looks at a batch from a file.
-    pub(super) async fn look_at_file(&mut self, id: BatchId) {
-        self.look_at(What::File, "/batches/{id}", Some(id.to_string())).await;
-    }
-
-    /// Somebody looks at the jobs of a batch from a file.
-    pub(super) async fn list_file(&mut self, id: BatchId) {
+    /// An observer reads the jobs of a batch.
+    pub(super) async fn list_batch(&mut self, id: BatchId) {
         self.look_at(What::List(None), "/batches/{id}/jobs", Some(id.to_string())).await;
     }
 
@@ -166,22 +157,9 @@ impl World<'_> {
                     scene.ended.insert(view.id.to_string(), (view.status, view.deadline_at));
                 }
             }
-            (What::Batch(jobs), 200) => {
+            (What::Batch, 200) => {
                 let view: BatchView = serde_json::from_value(body).expect("it is a batch");
-                let mut scene = self.scene();
-                let states: Vec<_> = jobs.iter().filter_map(|id| scene.ledger(&id.to_string()).status).collect();
-                // The jobs of a batch that was canceled early need not be written.
-                let none = states.is_empty() && view.status != BatchStatus::Canceled;
-                let over = !none && states.iter().all(|status| *status > Status::Running);
-                let retried = jobs.iter().any(|id| scene.ledger(&id.to_string()).retries > 0);
-                let aged = jobs.iter().any(|id| scene.ledger(&id.to_string()).aged);
-                if view.status != BatchStatus::InProgress && !over && !retried && !aged {
-                    scene.violation(format!("batch {} is {} while its jobs are {states:?}", view.id, view.status));
-                }
-            }
-            (What::File, 200) => {
-                let view: BatchView = serde_json::from_value(body).expect("it is a batch");
-                self.seen_file(&view);
+                self.seen_batch(&view);
             }
             (What::List(_) | What::WholeList(_), 200) => {
                 let jobs: Vec<JobView> = serde_json::from_value(body["jobs"].clone()).expect("they are jobs");

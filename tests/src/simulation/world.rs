@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use shared::aws::Files;
 use shared::image::Variant;
 use shared::job::{ErrorCode, Status};
-use shared::{BatchId, Job, JobId, JobState, Owner, Timestamp, event};
+use shared::{Batch, BatchId, Job, JobId, JobState, Owner, Timestamp, event};
 use tokio::sync::mpsc;
 
 use super::actors::{Actor, News, Outcome, Process, Role, http};
 use super::events::{SeenEvents, webhook};
-use super::files::{BATCH_INVOCATION, FileOrder, SeenFiles};
+use super::files::{BATCH_INVOCATION, BatchLedger, FileOrder, SeenFiles};
 use super::scene::{CLOCKS_DIFFER, Fate, Ledger, Message, Scene};
 use super::{Bug, DAY, INVOCATION, RETENTION, Tally, Universe, VISIBILITY};
 
@@ -135,7 +135,7 @@ impl<'a> World<'a> {
                 0..7 => self.submit_again().await,
                 7..10 => self.steer("/jobs/{id}/cancel").await,
                 10..13 => self.steer("/jobs/{id}/retry").await,
-                13..15 => self.steer_batch().await,
+                13..15 => self.steer_some_batch().await,
                 15..32 => self.deliver().await,
                 32..41 => self.pass_time().await,
                 41..46 => self.observe().await,
@@ -179,7 +179,7 @@ impl<'a> World<'a> {
             };
         }
         let keys = self.jobs().into_iter().map(|id| format!("JOB#{id}"));
-        let keys: Vec<_> = keys.chain(self.batches().into_iter().map(|(id, _)| format!("BATCH#{id}"))).collect();
+        let keys: Vec<_> = keys.chain(self.batches().into_iter().map(|id| format!("BATCH#{id}"))).collect();
         for key in keys {
             if self.pick(2) == 0 {
                 self.delete(&key).await;
@@ -234,7 +234,7 @@ impl<'a> World<'a> {
             }
         }
         self.work_off(1).await;
-        self.look_at_untold_batches().await;
+        self.look_at_lost_batches().await;
         self.check_told(&self.unanswered);
         self.read_lists().await;
         self.release_all().await;
@@ -258,6 +258,14 @@ impl<'a> World<'a> {
         let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
         for id in self.jobs() {
             let mut job = table.get(id).await.expect("the table answers");
+            // A canceled batch may have stored it so late that nobody canceled it: it has no ticket.
+            if let Some(Job { membership: Some(membership), fence: 0, state: JobState::Queued, .. }) = &job
+                && self.record(membership.batch).await.is_some_and(|batch| batch.canceled_at.is_some())
+            {
+                self.unanswered.insert(id);
+                self.ever_unanswered.insert(id);
+                self.scene().fault("job stored after its batch was canceled");
+            }
             let is_left = |job: &&Job| job.finished_at().is_none() || event::of_job(job).is_some();
             if let Some(left) = job.as_ref().filter(is_left).filter(|_| self.unanswered.contains(&id)) {
                 // The reader's clock may be slow.
@@ -293,6 +301,18 @@ impl<'a> World<'a> {
                 if job.finished_at().is_some() && is_there != wanted {
                     self.scene().violation(format!("job {id} is {}; {variant}: {is_there}", job.status()));
                 }
+            }
+        }
+        for order in self.orders.iter().filter(|order| order.accepted) {
+            let Some(id) = order.batch else { continue };
+            match self.record(id).await {
+                Some(batch) if batch.has_ended() && self.aged => {}
+                Some(batch) if batch.has_ended() => self.check_results(&batch, &order.jobs, 0).await,
+                Some(batch) => {
+                    self.scene().violation(format!("batch {id} was accepted and is still {:?}", batch.stage));
+                }
+                None if self.aged => {}
+                None => self.scene().violation(format!("batch {id} was accepted and has no record")),
             }
         }
         self.check_events().await;
@@ -350,9 +370,15 @@ impl<'a> World<'a> {
         self.orders.iter().flat_map(|order| order.jobs.clone()).chain(of_files).collect()
     }
 
-    /// The batches, with their jobs.
-    pub(super) fn batches(&self) -> Vec<(BatchId, Vec<JobId>)> {
-        self.orders.iter().filter_map(|order| Some((order.batch?, order.jobs.clone()))).collect()
+    /// All batches.
+    pub(super) fn batches(&self) -> Vec<BatchId> {
+        self.orders.iter().filter_map(|order| order.batch).chain(self.files.iter().map(|file| file.batch)).collect()
+    }
+
+    /// The record of a batch.
+    pub(super) async fn record(&self, id: BatchId) -> Option<Batch> {
+        let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
+        table.get_batch(id).await.expect("the table answers")
     }
 
     /// Submits one job, or a batch of three.
@@ -388,6 +414,9 @@ impl<'a> World<'a> {
             body["webhook"] = webhook(&id, batch.is_some());
         }
         let request = self.request(path, None, Some(&key), &body);
+        if let Some(batch) = batch {
+            self.scene().files.batches.insert(batch.to_string(), BatchLedger::of(&jobs));
+        }
         self.orders.push(Ordered { batch, jobs, request, accepted: false });
         self.submit(self.orders.len() - 1).await;
     }
@@ -433,22 +462,32 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The owner cancels or retries a whole batch.
-    async fn steer_batch(&mut self) {
+    /// The owner cancels or retries some batch.
+    async fn steer_some_batch(&mut self) {
         let batches = self.batches();
         if !batches.is_empty() {
-            let (batch, jobs) = batches[self.pick(batches.len())].clone();
-            let action = ["/batches/{id}/cancel", "/batches/{id}/retry"][self.pick(2)];
-            self.steer_this(jobs, action, batch.to_string()).await;
+            let batch = batches[self.pick(batches.len())];
+            self.steer_batch(batch, ["/batches/{id}/cancel", "/batches/{id}/retry"][self.pick(2)]).await;
         }
     }
 
+    /// The owner cancels or retries a whole batch, with a key or without.
+    pub(super) async fn steer_batch(&mut self, batch: BatchId, action: &'static str) {
+        let key = (action.ends_with("retry") && self.pick(2) == 0).then_some("again");
+        let request = self.request(action, Some(batch.to_string()), key, &Value::Null);
+        self.send(Role::Steersman { jobs: Vec::new(), action, batch: Some(batch) }, action, request).await;
+    }
+
     pub(super) async fn steer_this(&mut self, jobs: Vec<JobId>, action: &'static str, id: String) {
-        let batch = if action.starts_with("/batches") { id.parse().ok() } else { None };
         if action == "/jobs/{id}/retry" {
             self.scene().files.asked.insert(id.clone());
         }
         let request = self.request(action, Some(id), None, &Value::Null);
+        self.send(Role::Steersman { jobs, action, batch: None }, action, request).await;
+    }
+
+    /// Sends the request of a steersman to the function that serves it.
+    async fn send(&mut self, role: Role, action: &'static str, request: ApiGatewayProxyRequest) {
         let event = LambdaEvent::new(request, Context::default());
         let work = move |apps: Apps| async move {
             if action.ends_with("retry") {
@@ -461,7 +500,7 @@ impl<'a> World<'a> {
             let actor = self.next_actor;
             self.scene().events.retrying.insert(actor);
         }
-        self.act(Role::Steersman { jobs, action, batch }, work).await;
+        self.act(role, work).await;
     }
 
     /// Delivers one or two tickets, possibly before they are visible, to a worker or to the dead-letter function.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shared::file_batch::JOBS_PER_PART;
+use shared::batch::JOBS_PER_PART;
 use shared::{BatchId, JobId};
 
 use crate::calls::Units;

@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
-use shared::file_batch::JOBS_PER_PART;
+use shared::batch::JOBS_PER_PART;
 use shared::{BatchId, JobId};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

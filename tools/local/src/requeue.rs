@@ -6,15 +6,16 @@
 //! no submission of an earlier process still runs. It ends their leases at once.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{TryStreamExt, stream};
 use shared::aws::{Aws, Saved, ServiceError, Table};
-use shared::file_batch::Stage;
+use shared::batch::Stage;
 use shared::job::Lease;
-use shared::ticket::{BatchTicket, Ticket};
+use shared::ticket::Ticket;
 use shared::{BatchId, JobId, Owner, Timestamp};
 
 use crate::Ready;
@@ -53,18 +54,15 @@ pub(crate) async fn requeue(
     let running: Vec<_> = running.collect();
     let released = stream::iter(running).try_buffer_unordered(WRITES_AT_ONCE).try_collect::<()>();
     released.await.map_err(RequeueError::Release)?;
-    for id in unfinished.batches {
-        let batch = table.get_batch(id).await.map_err(RequeueError::Release)?;
-        if let Some(lease) = batch.and_then(|batch| batch.writing) {
-            // When the caller repeats the request, it finishes the submission.
-            let ended = Some(Lease { until: now, ..lease });
-            table.move_writing_on(id, lease, ended).await.map_err(RequeueError::Release)?;
-        }
-    }
-
     let batches = aws.queue(ready.batch_queue_url.clone());
-    for (batch, owner) in unfinished.watched_batches {
-        batches.send_batch_ticket(&BatchTicket { batch }, &owner).await.map_err(RequeueError::Send)?;
+    for id in unfinished.batches {
+        let Some(mut batch) = table.get_batch(id).await.map_err(RequeueError::Release)? else { continue };
+        if let Some(lease) = batch.writing() {
+            // When the caller repeats the request, it finishes the submission.
+            batch = batch.taken_over(Lease { until: now, ..lease });
+            table.save_batch(&batch).await.map_err(RequeueError::Release)?;
+        }
+        batches.send_batch_ticket(id, &batch.owner, Duration::ZERO).await.map_err(RequeueError::Send)?;
     }
     let sent = unfinished.jobs.len();
     let mut tickets: HashMap<Owner, Vec<Ticket>> = HashMap::new();
@@ -89,10 +87,8 @@ async fn release(table: &Table, id: JobId, now: Timestamp) -> Result<(), Service
 /// What an earlier process left unfinished.
 struct Unfinished {
     jobs: Vec<UnfinishedJob>,
-    /// Batches whose submission did not finish.
+    /// Batches that have not ended, or whose end may not be told.
     batches: Vec<BatchId>,
-    /// Batches that the function `batch` works on.
-    watched_batches: Vec<(BatchId, Owner)>,
 }
 
 struct UnfinishedJob {
@@ -109,20 +105,21 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
     let items = client
         .scan()
         .table_name(&ready.table)
-        .projection_expression(
-            "pk, #owner, #status, created_at, queued_at, writing_until, batch_owner, #file.stage, webhook",
-        )
+        .projection_expression("pk, #owner, #status, created_at, queued_at, batch_owner")
         .filter_expression(
             "#status IN (:queued, :running) OR attribute_type(held_until, :number) \
-             OR attribute_type(former_until, :number) OR attribute_type(writing_until, :number) \
-             OR #file.stage IN (:checking, :admitting, :in_progress) \
+             OR attribute_type(former_until, :number) \
+             OR #life.stage IN (:submitting, :checking, :admitting, :in_progress) \
+             OR (begins_with(pk, :batch) AND attribute_not_exists(#life)) \
              OR ((attribute_exists(#order.webhook) OR attribute_exists(webhook)) \
                  AND (attribute_not_exists(told_for) OR told_for < queued_at OR told_for < retried_at))",
         )
         .expression_attribute_names("#order", "order")
         .expression_attribute_names("#owner", "owner")
         .expression_attribute_names("#status", "status")
-        .expression_attribute_names("#file", "file")
+        .expression_attribute_names("#life", "file")
+        .expression_attribute_values(":batch", AttributeValue::S("BATCH#".to_owned()))
+        .expression_attribute_values(":submitting", AttributeValue::S(Stage::Submitting.to_string()))
         .expression_attribute_values(":checking", AttributeValue::S(Stage::Checking.to_string()))
         .expression_attribute_values(":admitting", AttributeValue::S(Stage::Admitting.to_string()))
         .expression_attribute_values(":in_progress", AttributeValue::S(Stage::InProgress.to_string()))
@@ -136,7 +133,7 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
         .await
         .map_err(|error| RequeueError::Read(DisplayErrorContext(error).to_string()))?;
 
-    let mut unfinished = Unfinished { jobs: Vec::new(), batches: Vec::new(), watched_batches: Vec::new() };
+    let mut unfinished = Unfinished { jobs: Vec::new(), batches: Vec::new() };
     for item in &items {
         let text = |name: &str| item.get(name)?.as_s().ok();
         let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
@@ -150,21 +147,7 @@ async fn unfinished(config: &SdkConfig, ready: &Ready) -> Result<Unfinished, Req
                 let queued_at = number("queued_at").map(Timestamp::from_ms);
                 unfinished.jobs.push(UnfinishedJob { id, owner: Owner::new(owner), running, created_at, queued_at });
             }
-            _ if item.contains_key("file") => {
-                let (Ok(id), Some(owner)) = (id.parse(), text("batch_owner")) else { continue };
-                unfinished.watched_batches.push((id, Owner::new(owner)));
-            }
-            _ => {
-                let Ok(id) = id.parse() else { continue };
-                if number("writing_until").is_some() {
-                    unfinished.batches.push(id);
-                }
-                if item.contains_key("webhook")
-                    && let Some(owner) = text("batch_owner")
-                {
-                    unfinished.watched_batches.push((id, Owner::new(owner)));
-                }
-            }
+            _ => unfinished.batches.extend(id.parse::<BatchId>()),
         }
     }
     unfinished.jobs.sort_by_key(|job| job.created_at);

@@ -6,6 +6,7 @@
 //! yet: the record has only the last end, and only the queue had the event.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
@@ -13,7 +14,7 @@ use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use shared::aws::Aws;
 use shared::delivery::{DeliveryId, DeliveryStatus, KEPT, Subject};
-use shared::ticket::{BatchTicket, Ticket};
+use shared::ticket::Ticket;
 use shared::{Owner, Timestamp};
 
 use crate::Ready;
@@ -64,7 +65,7 @@ pub(crate) async fn retell(
         forget.send().await.map_err(read_error)?;
         match subject {
             Subject::Job(job) => jobs.send(&Ticket { job, queued_at: Some(since), trace: None }, &owner).await,
-            Subject::Batch(batch) => batches.send_batch_ticket(&BatchTicket { batch }, &owner).await,
+            Subject::Batch(batch) => batches.send_batch_ticket(batch, &owner, Duration::ZERO).await,
         }
         .map_err(RequeueError::Events)?;
         count += 1;

@@ -1,20 +1,19 @@
-//! Batches, and the creation of a batch's jobs.
+//! The records of batches, and the creation of a batch's jobs.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{any_batch_of, batch_item_of, batch_key, batch_of};
-use super::{Created, SERVICE, Table, unless_refused};
+use super::rows::{LIFE, batch_item_of, batch_key, batch_of, life_of};
+use super::{Created, SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::batch::Batch;
 use crate::caller::Owner;
-use crate::file_batch::FileBatch;
 use crate::id::BatchId;
-use crate::job::{Job, Lease};
+use crate::job::Job;
 use crate::time::Timestamp;
 
 /// How many writes run at once. Each uses its own connection, and a small function is limited by CPU, not by waiting.
@@ -23,57 +22,28 @@ const WRITES_AT_ONCE: usize = 16;
 /// How often a write that DynamoDB throttles is retried, in addition to the SDK's retries.
 const TRIES: u32 = 6;
 
-/// The outcome of creating a batch.
+/// The outcome of saving the next version of a batch's record.
 #[derive(Debug)]
-pub enum CreatedBatch {
-    /// It was created; the caller writes its jobs.
-    New,
-    /// A batch with this id exists.
-    Existing(Box<Batch>),
-}
-
-/// A batch of either kind.
-#[derive(Debug)]
-pub enum AnyBatch {
-    /// Its jobs were in the request.
-    InRequest(Box<Batch>),
-    /// Its jobs come from a file.
-    FromFile(Box<FileBatch>),
-}
-
-impl AnyBatch {
-    /// What both kinds have.
-    pub fn batch(&self) -> &Batch {
-        match self {
-            Self::InRequest(batch) => batch,
-            Self::FromFile(file) => &file.batch,
-        }
-    }
-
-    pub(super) fn is_visible_to(&self, owner: &Owner, now: Timestamp) -> bool {
-        self.batch().owner == *owner && self.batch().expires_at > now
-    }
+pub enum SavedBatch {
+    /// It was saved, now or by an earlier call whose answer was lost.
+    Stored,
+    /// Somebody else changed the batch first; this is its current version.
+    MovedOn(Box<Batch>),
+    /// Its record was deleted.
+    Gone,
 }
 
 impl Table {
-    /// Creates a batch, unless an unexpired one with its id exists.
-    pub async fn create_batch(&self, batch: &Batch) -> Result<CreatedBatch, ServiceError> {
-        let Some(existing) = self.put_new(batch_item_of(batch), batch.created_at).await? else {
-            return Ok(CreatedBatch::New);
-        };
-        let existing = batch_of(existing)?;
+    /// Creates a batch. Returns the unexpired batch that has its id already, if there is one.
+    pub async fn create_batch(&self, batch: &Batch) -> Result<Option<Batch>, ServiceError> {
+        let existing = self.put_new(batch_item_of(batch), batch.created_at).await?.map(batch_of).transpose()?;
         // An identical record is our own write, whose answer was lost.
-        Ok(if existing == *batch { CreatedBatch::New } else { CreatedBatch::Existing(Box::new(existing)) })
+        Ok(existing.filter(|existing| !existing.is_same_version(batch)))
     }
 
-    /// The batch with this id.
+    /// The batch with this id, by a consistent read.
     pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
         self.get_item(batch_key(id)).await?.map(batch_of).transpose()
-    }
-
-    /// The batch of either kind with this id.
-    pub async fn get_any_batch(&self, id: BatchId) -> Result<Option<AnyBatch>, ServiceError> {
-        self.get_item(batch_key(id)).await?.map(any_batch_of).transpose()
     }
 
     /// The batch with this id; `None` if it belongs to another owner or has expired.
@@ -82,85 +52,59 @@ impl Table {
         id: BatchId,
         owner: &Owner,
         now: Timestamp,
-    ) -> Result<Option<AnyBatch>, ServiceError> {
-        let batch = self.get_any_batch(id).await?;
-        Ok(batch.filter(|batch| batch.is_visible_to(owner, now)))
+    ) -> Result<Option<Batch>, ServiceError> {
+        let batch = self.get_batch(id).await?;
+        Ok(batch.filter(|batch| batch.owner == *owner && batch.expires_at > now))
     }
 
-    /// Passes the right to write a batch's jobs from the holder of `before` to `after`, or to nobody once they are
-    /// written. Returns whether this succeeded: somebody else may have been first.
-    pub async fn move_writing_on(
-        &self,
-        id: BatchId,
-        before: Lease,
-        after: Option<Lease>,
-    ) -> Result<bool, ServiceError> {
-        let attribute = |value: Option<AttributeValue>| value.unwrap_or(AttributeValue::Null(true));
-        let until = |lease: Lease| AttributeValue::N(lease.until.ms().to_string());
-        let writer = |lease: Lease| AttributeValue::S(lease.id.to_string());
-        // Older records have no writer id.
-        let (holder, before) =
-            if before.id.is_nil() { ("writing_until", until(before)) } else { ("writer", writer(before)) };
+    /// Saves the next version of a batch's record, if the stored one is the version before it.
+    pub async fn save_batch(&self, batch: &Batch) -> Result<SavedBatch, ServiceError> {
+        let number = |number: i64| AttributeValue::N(number.to_string());
+        let [canceled_at, retried_at] = [batch.canceled_at, batch.retried_at].map(|at| at.map(Timestamp::ms));
+        // Older records of batches in requests have no version.
+        let first = if batch.fence == 1 { "attribute_exists(pk) AND attribute_not_exists(#life) OR " } else { "" };
         let result = self
             .client
             .update_item()
             .table_name(&self.name)
-            .key("pk", key_of(id))
-            .update_expression("SET writing_until = :until, writer = :writer")
-            // Or this is our own write, whose answer was lost.
-            .condition_expression(format!("{holder} = :before OR writer = :writer"))
-            .expression_attribute_values(":until", attribute(after.map(until)))
-            .expression_attribute_values(":writer", attribute(after.map(writer)))
-            .expression_attribute_values(":before", before)
+            .key("pk", AttributeValue::S(batch_key(batch.id)))
+            .update_expression(
+                "SET #life = :life, #total = :total, deadline_at = :deadline, expires_at = :expires, \
+                 canceled_at = :canceled, retried_at = :retried",
+            )
+            .condition_expression(format!("{first}#life.fence = :before"))
+            .expression_attribute_names("#life", LIFE)
+            .expression_attribute_names("#total", "total")
+            .expression_attribute_values(":life", life_of(batch))
+            .expression_attribute_values(":total", AttributeValue::N(batch.total.to_string()))
+            .expression_attribute_values(":deadline", number(batch.deadline_at.ms()))
+            .expression_attribute_values(":expires", number(batch.expires_at.secs_ceil()))
+            .expression_attribute_values(":canceled", canceled_at.map_or(AttributeValue::Null(true), number))
+            .expression_attribute_values(":retried", retried_at.map_or(AttributeValue::Null(true), number))
+            .expression_attribute_values(":before", AttributeValue::N((batch.fence - 1).to_string()))
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()
             .await;
         match result {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(SavedBatch::Stored),
             Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    let Some(item) = failed.item() else { return Ok(SavedBatch::Gone) };
+                    let stored = batch_of(item.clone())?;
+                    Ok(if stored.is_same_version(batch) {
+                        SavedBatch::Stored
+                    } else {
+                        SavedBatch::MovedOn(Box::new(stored))
+                    })
+                }
                 _ => Err(ServiceError::new(SERVICE, &error)),
             },
         }
     }
 
-    /// Records that a batch was canceled, for whoever writes its jobs now or later.
-    pub async fn note_cancellation(&self, id: BatchId, now: Timestamp) -> Result<(), ServiceError> {
-        let result = self
-            .client
-            .update_item()
-            .table_name(&self.name)
-            .key("pk", key_of(id))
-            .update_expression("SET canceled_at = :now")
-            // Do not recreate a deleted record.
-            .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()))
-            .send()
-            .await;
-        unless_refused(result)
-    }
-
     /// Notes that the event of a batch's end is in the queue.
     pub async fn note_batch_told(&self, batch: &Batch) -> Result<(), ServiceError> {
         self.set_told(batch_key(batch.id), batch.since()).await
-    }
-
-    /// Notes when a batch was retried by a request with this digest of a key. Only the first request with a key counts,
-    /// and each without one.
-    pub async fn note_retry(&self, id: BatchId, key: Option<String>, now: Timestamp) -> Result<(), ServiceError> {
-        let update = self
-            .client
-            .update_item()
-            .table_name(&self.name)
-            .key("pk", key_of(id))
-            .expression_attribute_values(":now", AttributeValue::N(now.ms().to_string()));
-        let update = match key {
-            None => update.update_expression("SET retried_at = :now").condition_expression("attribute_exists(pk)"),
-            Some(key) => update
-                .update_expression("SET retried_at = :now, retry_key = :key")
-                .condition_expression("attribute_exists(pk) AND (attribute_not_exists(retry_key) OR retry_key <> :key)")
-                .expression_attribute_values(":key", AttributeValue::S(key)),
-        };
-        unless_refused(update.send().await)
     }
 
     /// Creates those jobs of a batch that do not exist, and returns all of them as stored, in order.
@@ -183,8 +127,4 @@ impl Table {
             }
         }
     }
-}
-
-fn key_of(id: BatchId) -> AttributeValue {
-    AttributeValue::S(batch_key(id))
 }

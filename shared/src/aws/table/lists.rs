@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::rows::{Item, any_batch_of, batches_of, job_id, job_key, job_of, part_key};
-use super::{AnyBatch, SERVICE, Table};
+use super::rows::{Item, batch_of, batches_of, job_id, job_key, job_of, part_key};
+use super::{SERVICE, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::batch::Batch;
 use crate::caller::Owner;
@@ -106,19 +106,14 @@ impl Table {
         limit: usize,
         after: Option<String>,
         now: Timestamp,
-    ) -> Result<(Vec<AnyBatch>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<Batch>, Option<String>), ServiceError> {
         let (keys, next) = self.query(&batches_of(owner), limit, after).await?;
         let items = self.read_items(keys.into_iter().map(|(key, _)| key)).await?;
-        let mut batches = items.into_iter().map(any_batch_of).collect::<Result<Vec<_>, _>>()?;
-        batches.retain(|batch| batch.is_visible_to(owner, now));
+        let mut batches = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
+        batches.retain(|batch| batch.owner == *owner && batch.expires_at > now);
         // BatchGetItem returns items in no particular order.
-        batches.sort_unstable_by_key(|batch| Reverse((batch.batch().created_at, batch.batch().id)));
+        batches.sort_unstable_by_key(|batch| Reverse((batch.created_at, batch.id)));
         Ok((batches, next))
-    }
-
-    /// The status of each job of a batch's first part that the index knows of.
-    pub async fn states_of_batch(&self, batch: BatchId) -> Result<Vec<(JobId, Status)>, ServiceError> {
-        self.states_of_part(batch, 0).await
     }
 
     /// The status of each job of a part that the index knows of.

@@ -4,15 +4,14 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
-use serde_dynamo::aws_sdk_dynamodb_1::{from_attribute_value, from_item, to_attribute_value, to_item};
+use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 use uuid::Uuid;
 
-use super::{AnyBatch, SERVICE};
+use super::SERVICE;
 use crate::aws::ServiceError;
-use crate::batch::{Batch, Counts};
+use crate::batch::{Action, Batch, Checked, Counts, Input, InputFile, OnBadLine, Pass, Progress, Source, Stage};
 use crate::batch_file::{Format, LineFault, Position};
 use crate::caller::Owner;
-use crate::file_batch::{Action, Admitted, Checked, FileBatch, Input, InputFile, OnBadLine, Pass, Progress, Stage};
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
@@ -112,6 +111,18 @@ struct LeaseRow {
     until: i64,
 }
 
+impl From<Lease> for LeaseRow {
+    fn from(Lease { id, until }: Lease) -> Self {
+        Self { id: id.to_string(), until: until.ms() }
+    }
+}
+
+impl LeaseRow {
+    fn lease(&self) -> Option<Lease> {
+        Some(Lease { id: Uuid::try_parse(&self.id).ok()?, until: Timestamp::from_ms(self.until) })
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct ImageRow {
     facts: ImageFacts,
@@ -127,7 +138,7 @@ impl From<&Job> for StateRow {
         let (mut lease, mut image, mut error) = (None, None, None);
         match &job.state {
             JobState::Queued | JobState::Canceled { .. } => {}
-            JobState::Running(Lease { id, until }) => lease = Some(LeaseRow { id: id.to_string(), until: until.ms() }),
+            JobState::Running(held) => lease = Some(LeaseRow::from(*held)),
             JobState::Succeeded { image: Image { facts, url, artwork, thumbnail }, .. } => {
                 let (url, artwork, thumbnail) = (url.clone(), artwork.clone(), thumbnail.clone());
                 image = Some(ImageRow { facts: *facts, url, artwork, thumbnail });
@@ -162,13 +173,7 @@ impl StateRow {
         let finished_at = self.finished_at.map(Timestamp::from_ms);
         Some(match self.status {
             Status::Queued => JobState::Queued,
-            Status::Running => {
-                let lease = self.lease.as_ref()?;
-                JobState::Running(Lease {
-                    id: Uuid::try_parse(&lease.id).ok()?,
-                    until: Timestamp::from_ms(lease.until),
-                })
-            }
+            Status::Running => JobState::Running(self.lease.as_ref()?.lease()?),
             Status::Succeeded => {
                 let ImageRow { facts, url, artwork, thumbnail } = self.image.as_ref()?;
                 let (url, artwork, thumbnail) = (url.clone(), artwork.clone(), thumbnail.clone());
@@ -231,7 +236,7 @@ pub(super) fn state_of(job: &Job) -> Item {
     to_item(StateRow::from(job)).expect("a state's row is always an item")
 }
 
-/// A batch's item.
+/// A batch's item. Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct BatchRow {
     pk: String,
@@ -247,9 +252,6 @@ struct BatchRow {
     deadline_at: Option<i64>,
     expires_at: i64,
     fingerprint: String,
-    writing_until: Option<i64>,
-    #[serde(default)]
-    writer: Option<String>,
     #[serde(default)]
     canceled_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -258,77 +260,29 @@ struct BatchRow {
     webhook: Option<Webhook>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told_for: Option<i64>,
+    /// The end of the lease of whoever stores the jobs; read from items without [`LIFE`], but no longer written.
+    #[serde(default, skip_serializing)]
+    writing_until: Option<i64>,
 }
 
-pub(super) fn batch_item_of(batch: &Batch) -> Item {
-    let row = BatchRow {
-        pk: batch_key(batch.id),
-        owner: Some(batches_of(&batch.owner)),
-        batch_owner: batch.owner.clone(),
-        name: batch.name.clone(),
-        total: batch.total,
-        created_at: batch.created_at.ms(),
-        deadline_at: Some(batch.deadline_at.ms()),
-        expires_at: batch.expires_at.secs_ceil(),
-        fingerprint: batch.fingerprint.clone(),
-        writing_until: batch.writing.map(|lease| lease.until.ms()),
-        writer: batch.writing.map(|lease| lease.id.to_string()),
-        canceled_at: batch.canceled_at.map(Timestamp::ms),
-        retried_at: batch.retried_at.map(Timestamp::ms),
-        webhook: batch.webhook.clone(),
-        told_for: batch.told_for.map(Timestamp::ms),
-    };
-    to_item(row).expect("a batch's row is always an item")
-}
+/// The attribute with the [`LifeRow`]. It is named after the batches from files, which had it first.
+pub(super) const LIFE: &str = "file";
 
-pub(super) fn batch_of(item: Item) -> Result<Batch, ServiceError> {
-    let corrupt = || ServiceError::corrupt(SERVICE);
-    let row: BatchRow = from_item(item).map_err(|_| corrupt())?;
-    let created_at = Timestamp::from_ms(row.created_at);
-    // Older records have no writer id.
-    let writer = row.writer.map(|id| Uuid::try_parse(&id).map_err(|_| corrupt())).transpose()?.unwrap_or_default();
-    let lease = |until| Lease { id: writer, until: Timestamp::from_ms(until) };
-    Ok(Batch {
-        id: row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?,
-        owner: row.batch_owner,
-        name: row.name,
-        total: row.total,
-        created_at,
-        deadline_at: row.deadline_at.map_or(created_at + Batch::LONGEST_DEADLINE, Timestamp::from_ms),
-        expires_at: Timestamp::from_ms(row.expires_at * 1000),
-        fingerprint: row.fingerprint,
-        writing: row.writing_until.map(lease),
-        canceled_at: row.canceled_at.map(Timestamp::from_ms),
-        retried_at: row.retried_at.map(Timestamp::from_ms),
-        webhook: row.webhook,
-        told_for: row.told_for.map(Timestamp::from_ms),
-    })
-}
-
-/// What the item of a batch from a file has beside [`BatchRow`], in one attribute. A newer version may add to it.
+/// How far a batch has got, in one attribute. A newer version may add to it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct FileRow {
+struct LifeRow {
     fence: u64,
     stage: Stage,
-    format: Format,
-    on_bad_line: OnBadLine,
-    /// JSON, so that every number stays as it is.
-    defaults: String,
-    model: Model,
+    /// The lease of whoever stores the jobs of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writer: Option<LeaseRow>,
     #[serde(default)]
     deadline_hours: Option<DeadlineHours>,
     #[serde(default = "jobs_per_part")]
     jobs_per_part: usize,
     base_url: String,
     started_at: Option<i64>,
-    etag: Option<String>,
-    bytes: Option<u64>,
-    checked_lines: u64,
-    checked_jobs: usize,
-    faults: u64,
-    first_faults: Vec<LineFault>,
     admitted_jobs: usize,
-    position: Position,
     open_parts: Vec<usize>,
     ended: Counts,
     counts: Counts,
@@ -345,29 +299,74 @@ fn jobs_per_part() -> usize {
     1000
 }
 
-/// The attribute with the [`FileRow`].
-pub(super) const FILE: &str = "file";
+/// What the attribute [`LIFE`] has beside [`LifeRow`] if the jobs come from a file.
+#[derive(Serialize, Deserialize)]
+struct InputRow {
+    format: Format,
+    on_bad_line: OnBadLine,
+    /// JSON, so that every number stays as it is.
+    defaults: String,
+    model: Model,
+    etag: Option<String>,
+    bytes: Option<u64>,
+    checked_lines: u64,
+    checked_jobs: usize,
+    faults: u64,
+    first_faults: Vec<LineFault>,
+    position: Position,
+}
 
-pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
-    let row = FileRow {
+impl From<&Input> for InputRow {
+    fn from(input: &Input) -> Self {
+        let Checked { lines, jobs, faults, first_faults, is_of_file: _ } = &input.checked;
+        Self {
+            format: input.format,
+            on_bad_line: input.on_bad_line,
+            defaults: serde_json::to_string(&input.defaults).expect("a JSON object is always JSON"),
+            model: input.model,
+            etag: input.file.as_ref().map(|file| file.etag.clone()),
+            bytes: input.file.as_ref().map(|file| file.bytes),
+            checked_lines: *lines,
+            checked_jobs: *jobs,
+            faults: *faults,
+            first_faults: first_faults.clone(),
+            position: input.position.clone(),
+        }
+    }
+}
+
+impl InputRow {
+    fn input(self) -> Option<Input> {
+        Some(Input {
+            format: self.format,
+            on_bad_line: self.on_bad_line,
+            defaults: serde_json::from_str(&self.defaults).ok()?,
+            model: self.model,
+            file: self.etag.zip(self.bytes).map(|(etag, bytes)| InputFile { etag, bytes }),
+            checked: Checked {
+                lines: self.checked_lines,
+                jobs: self.checked_jobs,
+                faults: self.faults,
+                first_faults: self.first_faults,
+                // The check has ended, or begins anew.
+                is_of_file: false,
+            },
+            position: self.position,
+        })
+    }
+}
+
+/// The value of the attribute [`LIFE`].
+pub(super) fn life_of(batch: &Batch) -> AttributeValue {
+    let row = LifeRow {
         fence: batch.fence,
         stage: batch.stage,
-        format: batch.input.format,
-        on_bad_line: batch.input.on_bad_line,
-        defaults: serde_json::to_string(&batch.input.defaults).expect("a JSON object is always JSON"),
-        model: batch.input.model,
-        deadline_hours: batch.input.deadline_hours,
+        writer: batch.writing().map(LeaseRow::from),
+        deadline_hours: batch.deadline_hours,
         jobs_per_part: batch.jobs_per_part,
         base_url: batch.base_url.clone(),
         started_at: batch.started_at.map(Timestamp::ms),
-        etag: batch.file.as_ref().map(|file| file.etag.clone()),
-        bytes: batch.file.as_ref().map(|file| file.bytes),
-        checked_lines: batch.checked.lines,
-        checked_jobs: batch.checked.jobs,
-        faults: batch.checked.faults,
-        first_faults: batch.checked.first_faults.clone(),
-        admitted_jobs: batch.admitted.jobs,
-        position: batch.admitted.position.clone(),
+        admitted_jobs: batch.admitted,
         open_parts: batch.progress.open_parts.clone(),
         ended: batch.progress.ended,
         counts: batch.progress.counts,
@@ -379,70 +378,98 @@ pub(super) fn file_row_of(batch: &FileBatch) -> AttributeValue {
         retry_keys: batch.retry_keys.clone(),
         results: batch.results.map(|id| id.to_string()),
     };
-    to_attribute_value(row).expect("a batch's row is always an attribute")
+    let mut life: Item = to_item(row).expect("a batch's row is always an item");
+    if let Some(input) = batch.input() {
+        let input: Item = to_item(InputRow::from(input)).expect("a file's row is always an item");
+        life.extend(input);
+    }
+    AttributeValue::M(life)
 }
 
-pub(super) fn file_item_of(batch: &FileBatch) -> Item {
-    let mut item = batch_item_of(&batch.batch);
-    item.insert(FILE.to_owned(), file_row_of(batch));
+pub(super) fn batch_item_of(batch: &Batch) -> Item {
+    let row = BatchRow {
+        pk: batch_key(batch.id),
+        owner: Some(batches_of(&batch.owner)),
+        batch_owner: batch.owner.clone(),
+        name: batch.name.clone(),
+        total: batch.total,
+        created_at: batch.created_at.ms(),
+        deadline_at: Some(batch.deadline_at.ms()),
+        expires_at: batch.expires_at.secs_ceil(),
+        fingerprint: batch.fingerprint.clone(),
+        canceled_at: batch.canceled_at.map(Timestamp::ms),
+        retried_at: batch.retried_at.map(Timestamp::ms),
+        webhook: batch.webhook.clone(),
+        told_for: batch.told_for.map(Timestamp::ms),
+        writing_until: None,
+    };
+    let mut item: Item = to_item(row).expect("a batch's row is always an item");
+    item.insert(LIFE.to_owned(), life_of(batch));
     item
 }
 
-/// Parses a batch from a file; `None` if the item is another batch.
-pub(super) fn file_batch_of(item: &Item) -> Option<Result<FileBatch, ServiceError>> {
+pub(super) fn batch_of(mut item: Item) -> Result<Batch, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
-    let row = item.get(FILE)?.clone();
-    Some(from_attribute_value(row).map_err(|_| corrupt()).and_then(|row: FileRow| {
-        let cancel = row.cancel_from.map(|next| Pass { action: Action::Cancel, next });
-        let retry = row.retry_from.map(|(next, number)| Pass { action: Action::Retry(number), next });
-        let batch = batch_of(item.clone())?;
-        let webhook_of_jobs = batch.webhook.as_ref().and_then(Webhook::for_jobs);
-        Ok(FileBatch {
-            batch,
-            input: Input {
-                format: row.format,
-                on_bad_line: row.on_bad_line,
-                defaults: serde_json::from_str(&row.defaults).map_err(|_| corrupt())?,
-                model: row.model,
-                deadline_hours: row.deadline_hours,
-                webhook: webhook_of_jobs,
-            },
-            jobs_per_part: row.jobs_per_part,
-            base_url: row.base_url,
-            fence: row.fence,
-            stage: row.stage,
-            started_at: row.started_at.map(Timestamp::from_ms),
-            file: row.etag.zip(row.bytes).map(|(etag, bytes)| InputFile { etag, bytes }),
-            checked: Checked {
-                lines: row.checked_lines,
-                jobs: row.checked_jobs,
-                faults: row.faults,
-                first_faults: row.first_faults,
-                // The check has ended, or begins anew.
-                is_of_file: false,
-            },
-            admitted: Admitted { jobs: row.admitted_jobs, position: row.position },
-            progress: Progress { open_parts: row.open_parts, ended: row.ended, counts: row.counts },
-            pass: cancel.or(retry),
-            retry_keys: row.retry_keys,
-            results: row.results.map(|id| Uuid::try_parse(&id).map_err(|_| corrupt())).transpose()?,
-        })
-    }))
+    let life = item.remove(LIFE);
+    let row: BatchRow = from_item(item).map_err(|_| corrupt())?;
+    let id = row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?;
+    let created_at = Timestamp::from_ms(row.created_at);
+    let writer = Lease { id: Uuid::nil(), until: row.writing_until.map_or(created_at, Timestamp::from_ms) };
+    let (stage, source) = (Stage::Submitting, Source::Request { writer });
+    let batch = Batch {
+        name: row.name,
+        total: row.total,
+        started_at: Some(created_at),
+        deadline_at: row.deadline_at.map_or(created_at + Batch::LONGEST_DEADLINE, Timestamp::from_ms),
+        expires_at: Timestamp::from_ms(row.expires_at * 1000),
+        fingerprint: row.fingerprint,
+        canceled_at: row.canceled_at.map(Timestamp::from_ms),
+        retried_at: row.retried_at.map(Timestamp::from_ms),
+        webhook: row.webhook,
+        told_for: row.told_for.map(Timestamp::from_ms),
+        ..Batch::new(id, row.batch_owner, source, stage, String::new(), created_at)
+    };
+    match life {
+        Some(AttributeValue::M(life)) => with_life(batch, life).ok_or_else(corrupt),
+        Some(_) => Err(corrupt()),
+        // In older items, the batches in requests have no life of their own.
+        None if row.writing_until.is_some() => Ok(batch),
+        None => Ok(Batch { fence: 0, ..batch.submitted() }),
+    }
 }
 
-/// Parses a batch of either kind.
-pub(super) fn any_batch_of(item: Item) -> Result<AnyBatch, ServiceError> {
-    match file_batch_of(&item) {
-        Some(file) => Ok(AnyBatch::FromFile(Box::new(file?))),
-        None => Ok(AnyBatch::InRequest(Box::new(batch_of(item)?))),
-    }
+fn with_life(batch: Batch, life: Item) -> Option<Batch> {
+    let input: Option<InputRow> = if life.contains_key("format") { Some(from_item(life.clone()).ok()?) } else { None };
+    let row: LifeRow = from_item(life).ok()?;
+    let writer = row.writer.as_ref().map(LeaseRow::lease);
+    let source = match input {
+        Some(input) => Source::File(Box::new(input.input()?)),
+        None => writer.map_or(Some(batch.source), |writer| Some(Source::Request { writer: writer? }))?,
+    };
+    let cancel = row.cancel_from.map(|next| Pass { action: Action::Cancel, next });
+    let retry = row.retry_from.map(|(next, number)| Pass { action: Action::Retry(number), next });
+    Some(Batch {
+        source,
+        base_url: row.base_url,
+        jobs_per_part: row.jobs_per_part,
+        started_at: row.started_at.map(Timestamp::from_ms),
+        deadline_hours: row.deadline_hours,
+        fence: row.fence,
+        stage: row.stage,
+        admitted: row.admitted_jobs,
+        progress: Progress { open_parts: row.open_parts, ended: row.ended, counts: row.counts },
+        pass: cancel.or(retry),
+        retry_keys: row.retry_keys,
+        results: row.results.map(|id| Uuid::try_parse(&id)).transpose().ok()?,
+        ..batch
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{BatchOrder, FIRST_FAULTS, FileBatchOrder, JOBS_PER_PART, MAX_DEFAULTS_BYTES};
     use crate::batch_file::MAX_LINES;
-    use crate::file_batch::{FIRST_FAULTS, JOBS_PER_PART, MAX_DEFAULTS_BYTES};
     use crate::job::{Attempt, ErrorCode};
     use crate::order::{Metadata, Model, OutputFormat};
     use crate::poster::{Contrast, Lettering, Placement, Style};
@@ -546,27 +573,39 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_reads_back_as_it_was_written() {
+    fn a_batch_in_a_request_reads_back_as_it_was_written() {
         let now = Timestamp::from_ms(1_795_000_000_123);
-        let batch = Batch {
-            id: BatchId::new(),
-            owner: Owner::new("alice"),
-            name: Some("Friday".to_owned().try_into().expect("a good name")),
-            total: 3,
-            created_at: now,
-            deadline_at: now,
-            expires_at: now.whole_secs(),
-            fingerprint: "abc".to_owned(),
-            writing: Some(Lease::new(now)),
-            canceled_at: Some(now),
-            retried_at: Some(now),
-            webhook: Some(webhook()),
-            told_for: Some(now),
-        };
-        let bare = Batch { name: None, writing: None, canceled_at: None, retried_at: None, ..batch.clone() };
-        for batch in [Batch { webhook: None, told_for: None, ..bare }, batch] {
+        let order =
+            json!({ "name": "Friday", "jobs": [{ "prompt": "x" }], "webhook": { "url": "https://example.com/a" } });
+        let order = BatchOrder::parse(order, Model::Core).expect("a good order");
+        let url = "https://example.com/v1".to_owned();
+        let new = Batch::from_request(BatchId::new(), Owner::new("alice"), &order, url, now, Lease::new(now));
+        let full = Batch { canceled_at: Some(now), told_for: Some(now), expires_at: now.whole_secs(), ..new.clone() };
+        let new = Batch { expires_at: now.whole_secs(), ..new };
+        for batch in [new, full] {
             assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
+            let stored = batch_of(batch_item_of(&batch.submitted())).expect("it reads back");
+            assert_eq!((stored.stage, stored.admitted, stored.writing()), (Stage::InProgress, 1, None));
         }
+    }
+
+    #[test]
+    fn records_from_before_batches_in_requests_had_a_life_are_read() {
+        let now = Timestamp::from_ms(1_795_000_000_123);
+        let order = BatchOrder::parse(json!({ "jobs": [{ "prompt": "x" }] }), Model::Core).expect("a good order");
+        let batch =
+            Batch::from_request(BatchId::new(), Owner::new("alice"), &order, String::new(), now, Lease::new(now));
+        let mut item = batch_item_of(&batch);
+        item.remove(LIFE);
+        item.insert("writing_until".to_owned(), AttributeValue::Null(true));
+        item.insert("writer".to_owned(), AttributeValue::Null(true));
+        let written = batch_of(item.clone()).expect("it is read");
+        assert_eq!((written.stage, written.admitted, written.fence), (Stage::InProgress, 1, 0));
+        assert_eq!((written.progress.open_parts, written.started_at), (vec![0], Some(now)));
+        item.insert("writing_until".to_owned(), AttributeValue::N("5".to_owned()));
+        item.insert("writer".to_owned(), AttributeValue::S(Uuid::new_v4().to_string()));
+        let unwritten = batch_of(item).expect("it is read");
+        assert_eq!(unwritten.writing().map(|lease| lease.until), Some(Timestamp::from_ms(5)));
     }
 
     fn webhook() -> Webhook {
@@ -574,31 +613,21 @@ mod tests {
         Webhook::of_batch(json!({ "url": "https://example.com/a", "events": events }), "").expect("a good webhook")
     }
 
-    fn file_batch(now: Timestamp) -> FileBatch {
-        let batch = Batch {
-            id: BatchId::new(),
-            owner: Owner::new("alice"),
-            name: None,
-            total: 3,
-            created_at: now,
-            deadline_at: now,
-            expires_at: now.whole_secs(),
-            fingerprint: "abc".to_owned(),
-            writing: None,
-            canceled_at: None,
-            retried_at: None,
-            webhook: Some(webhook()),
-            told_for: None,
-        };
-        let input = Input {
-            format: Format::Csv,
-            on_bad_line: OnBadLine::Skip,
-            defaults: json!({ "seed": 7, "poster": { "title": "x" } }).as_object().expect("an object").clone(),
-            model: Model::Ultra,
-            deadline_hours: Some(DeadlineHours::parse(&json!(5)).expect("a good deadline")),
-            webhook: webhook().for_jobs(),
-        };
-        FileBatch::new(batch, input, "https://example.com/v1".to_owned())
+    fn file_batch(now: Timestamp) -> Batch {
+        let order = json!({
+            "input": { "format": "csv" },
+            "on_bad_line": "skip",
+            "defaults": { "seed": 7, "poster": { "title": "x" } },
+            "deadline_hours": 5,
+        });
+        let order = FileBatchOrder::parse(order, Model::Ultra).expect("a good order");
+        let url = "https://example.com/v1".to_owned();
+        let batch = Batch::from_file(BatchId::new(), Owner::new("alice"), order, url, now);
+        Batch { webhook: Some(webhook()), expires_at: now.whole_secs(), ..batch }
+    }
+
+    fn input(batch: &Batch) -> Input {
+        batch.input().expect("it is from a file").clone()
     }
 
     #[test]
@@ -606,29 +635,33 @@ mod tests {
         let now = Timestamp::from_ms(1_795_000_000_123);
         let new = file_batch(now);
         let fault = LineFault { line: 2, pointer: "/prompt".to_owned(), detail: "is required".to_owned() };
-        let full = FileBatch {
+        let position = Position { offset: 5, lines: 3, header: Some(vec!["prompt".to_owned()]) };
+        let checked = Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault], is_of_file: false };
+        let file = Some(InputFile { etag: "\"a\"".to_owned(), bytes: 5 });
+        let full = Batch {
             fence: 7,
             stage: Stage::InProgress,
-            batch: Batch { retried_at: Some(now), told_for: Some(now), ..new.batch.clone() },
+            total: 3,
+            retried_at: Some(now),
+            told_for: Some(now),
             started_at: Some(now),
-            file: Some(InputFile { etag: "\"a\"".to_owned(), bytes: 5 }),
-            checked: Checked { lines: 4, jobs: 3, faults: 1, first_faults: vec![fault], is_of_file: false },
-            admitted: Admitted {
-                jobs: 2,
-                position: Position { offset: 5, lines: 3, header: Some(vec!["prompt".to_owned()]) },
-            },
+            source: Source::File(Box::new(Input { file, checked, position, ..input(&new) })),
+            admitted: 2,
             progress: Progress { open_parts: vec![0, 5], ..Progress::default() },
             pass: Some(Pass { action: Action::Retry(6), next: 1000 }),
             retry_keys: RetryKeys::default().with_digest("0123456789abcdef"),
             results: Some(Uuid::new_v4()),
             ..new.clone()
         };
-        let canceling = FileBatch { pass: Some(Pass { action: Action::Cancel, next: 5 }), ..full.clone() };
+        let canceling = Batch { pass: Some(Pass { action: Action::Cancel, next: 5 }), ..full.clone() };
         for batch in [new, full, canceling] {
-            let read = file_batch_of(&file_item_of(&batch)).expect("it is from a file");
-            assert_eq!(read.expect("it reads back"), batch);
+            assert_eq!(batch_of(batch_item_of(&batch)).expect("it reads back"), batch);
         }
-        assert!(file_batch_of(&Item::new()).is_none());
+        let mut item = batch_item_of(&file_batch(now));
+        if let Some(AttributeValue::M(life)) = item.get_mut(LIFE) {
+            life.remove("defaults");
+        }
+        assert!(batch_of(item).is_err(), "a file that cannot be read is no request");
     }
 
     /// The size of a value as DynamoDB counts it, or a little more, see
@@ -652,13 +685,15 @@ mod tests {
         let column = format!("metadata.{}", wide(Metadata::MAX_KEY_CHARS));
         let mut batch = file_batch(Timestamp::from_ms(0));
         let url = format!("https://example.com/{}", "x".repeat(WebhookUrl::MAX_CHARS - 20));
-        batch.batch.webhook = Some(Webhook { url: WebhookUrl::parse(&url).expect("a good URL"), ..webhook() });
-        batch.checked.first_faults = vec![fault; FIRST_FAULTS];
-        batch.admitted.position.header = Some(vec![column; 100]);
+        batch.webhook = Some(Webhook { url: WebhookUrl::parse(&url).expect("a good URL"), ..webhook() });
+        let mut input = input(&batch);
+        input.checked.first_faults = vec![fault; FIRST_FAULTS];
+        input.position.header = Some(vec![column; 100]);
+        input.defaults.insert("x".to_owned(), "x".repeat(MAX_DEFAULTS_BYTES).into());
+        batch.source = Source::File(Box::new(input));
         batch.progress.open_parts = (0..MAX_LINES as usize / JOBS_PER_PART).collect();
         batch.base_url = wide(1000);
-        batch.input.defaults.insert("x".to_owned(), "x".repeat(MAX_DEFAULTS_BYTES).into());
-        let size = size_of(&AttributeValue::M(file_item_of(&batch)));
+        let size = size_of(&AttributeValue::M(batch_item_of(&batch)));
         assert!(size < 400_000 * 3 / 4, "{size}");
     }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use shared::api::BatchView;
 use shared::batch::BatchStatus;
-use shared::file_batch::OnBadLine;
+use shared::batch::OnBadLine;
 use shared::label::BatchName;
 use shared::webhook::Webhook;
 
