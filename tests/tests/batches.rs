@@ -1,7 +1,6 @@
 //! Many jobs submitted together.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::bedrock::{Behavior, Faults};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::BatchId;
@@ -152,6 +151,32 @@ async fn a_job_whose_record_is_gone_does_not_keep_its_batch_open() {
 }
 
 #[tokio::test]
+async fn a_batch_of_an_older_version_gets_the_ticket_that_it_never_had() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let submitted = pipeline.submit_batch(&batch(2)).await;
+    for job in submitted.jobs.expect("names") {
+        assert!(pipeline.work(job.id, 1).await);
+    }
+    let queue = &pipeline.ready().batch_queue_url;
+    pipeline.sqs().purge_queue().queue_url(queue).send().await.expect("the queue answers");
+    let key = AttributeValue::S(format!("BATCH#{}", submitted.id));
+    let older = pipeline.dynamodb().update_item().table_name(&pipeline.ready().table).key("pk", key);
+    older
+        .update_expression("REMOVE #file")
+        .expression_attribute_names("#file", "file")
+        .send()
+        .await
+        .expect("it answers");
+
+    assert_eq!(view(&pipeline, submitted.id).await.counts.succeeded, 2);
+    assert_eq!(pipeline.messages(queue).await, 1);
+    assert!(step(&pipeline, submitted.id).await);
+    assert_eq!(view(&pipeline, submitted.id).await.status, BatchStatus::Completed);
+    assert_eq!(pipeline.messages(queue).await, 1, "one that has ended gets no other");
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn the_results_of_a_batch_in_a_request_have_a_line_for_each_job_in_its_order() {
     let pipeline = Pipeline::without_event_sources().await;
     let mut mixed = batch(3);
@@ -176,21 +201,6 @@ async fn the_results_of_a_batch_in_a_request_have_a_line_for_each_job_in_its_ord
         assert!(lines[index].get("line").is_none());
     }
     assert_eq!((lines.len(), lines[1]["error"]["code"].as_str()), (3, Some("content_filtered")));
-    pipeline.stop().await;
-}
-
-#[tokio::test]
-async fn a_batch_of_one_is_seen_to_end_soon_after_its_job() {
-    let pipeline = Pipeline::start().await;
-    let latency = std::time::Duration::from_secs(3);
-    pipeline.stack.bedrock().behave(Behavior { latency, faults: Faults::NONE, plain: true });
-    let submitted = pipeline.submit_batch(&batch(1)).await;
-    let job = submitted.jobs.expect("names")[0].id;
-    pipeline.ended(job).await;
-    let ended = std::time::Instant::now();
-    pipeline.batch_when(submitted.id, |batch| batch.status == BatchStatus::Completed).await;
-    let late = ended.elapsed();
-    assert!(late < std::time::Duration::from_millis(2500), "{late:?} after its job");
     pipeline.stop().await;
 }
 

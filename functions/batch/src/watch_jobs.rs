@@ -171,6 +171,14 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_batch_of_one_is_noticed_within_two_seconds() {
+        for last in 3..=8 {
+            let (_, late) = looks(1, last - 1, last);
+            assert!(late <= Duration::from_secs(2), "{late:?} after {last} s");
+        }
+    }
+
+    #[test]
     fn the_end_of_a_batch_is_noticed_soon_with_few_looks() {
         for (total, first, last) in
             [(1, 9, 10), (1_000, 1, 60), (1_000, 5, 60), (1_000, 60, 7_200), (1_000_000, 600, 4 * 86_400)]

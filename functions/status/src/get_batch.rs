@@ -60,6 +60,8 @@ pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
 
 /// Whether the function `batch` has something left to do, and no ticket that would remind it.
 fn is_ticket_lost(batch: &Batch, now: Timestamp) -> bool {
+    // An older version of `submit` sent no ticket for a batch in a request. Its record has the first version.
+    let never_had_one = batch.fence == 0 && batch.stage == Stage::InProgress;
     let has_work = batch.is_active() || (batch.has_ended() && batch.webhook_for_end().is_some());
-    has_work && batch.deadline_at + LONGEST_CLEANUP <= now
+    never_had_one || has_work && batch.deadline_at + LONGEST_CLEANUP <= now
 }
