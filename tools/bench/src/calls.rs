@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::events::{answer, messages, picture, request, submission};
 use crate::products::{Endpoints, Product, Products};
 use crate::report::Report;
-use crate::runtime_api::Function;
+use crate::runtime_api::{Function, Invocation};
 use crate::services::{Counts, Services};
 use crate::start::no_failures;
 use crate::worker::TICKETS;
@@ -25,11 +25,17 @@ pub(crate) struct Units {
 pub(crate) struct Calls {
     /// Of jobs that are submitted one by one.
     pub(crate) single: Units,
-    /// Of jobs that are submitted ten in a batch.
+    /// Of jobs that are submitted ten in a batch, with the looks at it.
     pub(crate) batch: Units,
+    /// Of the function `batch` for one batch of ten, in milliseconds.
+    pub(crate) looks_took: f64,
+    pub(crate) looks_cpu: f64,
     /// The size of the largest record, in bytes.
     pub(crate) largest_item: usize,
 }
+
+/// How often the function `batch` looks at a batch that is painted in half a minute.
+pub(crate) const LOOKS: usize = 8;
 
 pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report) -> Result<Calls, Failure> {
     let services = Services::default();
@@ -43,7 +49,8 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
         submit.invoke(&submission()).await?;
     }
     let submitted = services.take_counts();
-    let worked = work(&services, &mut worker).await?;
+    let tickets = services.take_tickets();
+    let worked = work(&services, &mut worker, tickets).await?;
     let exactly = |report: &mut Report, what: &str, counts: &Counts, target: &str, note: &str| {
         let calls = counts.per(TICKETS as u64);
         report.check("calls", what, calls.clone(), target.to_owned(), calls == target, (note, ""));
@@ -60,10 +67,31 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     submit.invoke(&batch).await?;
     let submitted = services.take_counts();
     let whole = submitted.per(1);
-    let target = "1 GetItem, 11 PutItem, 1 SendMessageBatch, 1 UpdateItem";
+    let target = "1 GetItem, 11 PutItem, 1 SendMessage, 1 SendMessageBatch, 1 UpdateItem";
     report.check("calls", "submission of ten in a batch", whole.clone(), target.to_owned(), whole == target, ("", ""));
-    let worked = work(&services, &mut worker).await?;
-    let batch = units(&[&submitted, &worked]);
+    let (tickets, of_batch): (Vec<_>, Vec<_>) =
+        services.take_tickets().into_iter().partition(|ticket| ticket.contains("\"job\""));
+    let mut watcher = Function::start(&mut products.command(Product::Batch, &endpoints)).await?;
+    let mut looks = Vec::new();
+    for _ in 1..LOOKS {
+        looks.push(watcher.invoke(&messages(&of_batch)).await?);
+    }
+    let watched = services.take_counts();
+    let worked = work(&services, &mut worker, tickets).await?;
+    let last = watcher.invoke(&messages(&of_batch)).await?;
+    if !no_failures(&last.answer) {
+        return Err(format!("the batch has not ended: {}", last.answer).into());
+    }
+    looks.push(last);
+    watcher.stop().await?;
+    let ended = services.take_counts();
+    let end = ended.per(1);
+    let target = "1 BatchGetItem, 1 ChangeMessageVisibility, 1 GetItem, 1 PutObject, 1 Query, 1 UpdateItem";
+    let note = format!("It comes after {} looks with {}.", LOOKS - 1, watched.per(1));
+    report.check("calls", "end of a batch of ten", end.clone(), target.to_owned(), end == target, (&note, ""));
+    let batch = units(&[&submitted, &watched, &worked, &ended]);
+    let total = |time: fn(&Invocation) -> Duration| looks.iter().map(time).sum::<Duration>().as_secs_f64() * 1e3;
+    let (looks_took, looks_cpu) = (total(|look| look.took), total(|look| look.cpu));
 
     services.clear();
     let posters = runs.times(100).div_ceil(TICKETS) * TICKETS;
@@ -97,12 +125,12 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     let measured = format!("{ratio:.3}");
     let reason = format!("{finished} of {posters} jobs succeeded.");
     report.check("calls", "pictures per poster, disturbed", measured, "1.000".to_owned(), met, (&note, &reason));
-    Ok(Calls { single, batch, largest_item })
+    Ok(Calls { single, batch, looks_took, looks_cpu, largest_item })
 }
 
-/// Has the worker work all tickets off.
-async fn work(services: &Services, worker: &mut Function) -> Result<Counts, Failure> {
-    let invocation = worker.invoke(&messages(&services.take_tickets())).await?;
+/// Has the worker work these tickets off.
+async fn work(services: &Services, worker: &mut Function, tickets: Vec<String>) -> Result<Counts, Failure> {
+    let invocation = worker.invoke(&messages(&tickets)).await?;
     if !no_failures(&invocation.answer) {
         return Err(format!("tickets came to nothing: {}", invocation.answer).into());
     }

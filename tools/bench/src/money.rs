@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::calls::{Calls, Units};
+use crate::calls::{Calls, LOOKS, Units};
 use crate::files::Admission;
 use crate::report::Report;
 use crate::requests::Submit;
@@ -40,7 +40,7 @@ const WHOLE_PROCESSOR: f64 = 1769.0 / 1024.0;
 
 /// How many calls a submission of ten in a batch makes, and one of a single job. Calls are most of what a submission
 /// computes, so a batch takes that many times as long, at the most.
-const BATCH_CALLS: f64 = 14.0;
+const BATCH_CALLS: f64 = 15.0;
 const SINGLE_CALLS: f64 = 2.0;
 
 /// The cost of a million posters made in one way, in dollars.
@@ -97,12 +97,16 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, admission: &A
         table: table_cost(Units { writes: 2.0, reads: 0.0 }),
         bucket,
     };
+    // The batch's own ticket is sent and deleted once. For each look it is received, hidden while the function works, and
+    // hidden again until the next one. The results are one file.
+    let looks = LOOKS as f64;
+    let watching = compute_cost_of(MEMORY_OF_BATCH, calls.looks_took, calls.looks_cpu);
     let batches = Cost {
-        requests: 2.0 * prices::LAMBDA_REQUESTS / 10.0,
-        compute: submission * BATCH_CALLS / SINGLE_CALLS / 10.0 + compute_cost(work.took, work.cpu),
-        queue: 3.0 * tenth + fair / 10.0,
+        requests: (2.0 + looks) * prices::LAMBDA_REQUESTS / 10.0,
+        compute: (submission * BATCH_CALLS / SINGLE_CALLS + watching) / 10.0 + compute_cost(work.took, work.cpu),
+        queue: 3.0 * tenth + fair / 10.0 + (1.0 + 3.0 * looks) * tenth,
         table: table_cost(calls.batch),
-        bucket,
+        bucket: bucket * 1.1,
     };
     // The file is uploaded by one PUT, and read and written in pieces.
     let files = Cost {
@@ -176,7 +180,7 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, admission: &A
     let dollars = |value: f64| format!("${value:.2}");
     let reason = "The floor has two write units. This service also writes the claim of a job; the job's last write \
                   exceeds 1 KB because of the URL; the indexes for lists take 3 write units for a job of a batch and 1 \
-                  for a single job; the record of a small batch takes the rest.";
+                  for a single job; the record of a small batch, the looks at it and its results take the rest.";
     let note = format!("1.25 × {}.", dollars(floor.total()));
     report.at_most("money", "a million posters, from a file", files.total(), 9.60, dollars, ("", reason));
     report.at_most("money", "a million posters, in batches", batches.total(), limit, dollars, (&note, reason));
