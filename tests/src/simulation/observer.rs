@@ -80,12 +80,17 @@ impl World<'_> {
     pub(super) async fn read_lists(&mut self) {
         let of_files = self.files.iter().map(|file| (Some(file.batch), file.jobs.clone()));
         let lists: Vec<_> = self.orders.iter().map(|order| (order.batch, order.jobs.clone())).chain(of_files).collect();
+        let now = self.universe.clock.now();
         let mut jobs: BTreeMap<Option<BatchId>, BTreeSet<JobId>> = BTreeMap::new();
         let mut batches = BTreeSet::new();
         for (batch, of_list) in lists {
             let mut scene = self.scene();
-            let accepted = of_list.iter().filter(|id| scene.ledger(&id.to_string()).accepted).copied();
-            jobs.entry(batch).or_default().extend(accepted);
+            // A job whose retention is over is in no list, even if its record is not deleted yet.
+            let is_listed = |id: &&JobId| {
+                let ledger = scene.ledger(&id.to_string());
+                ledger.accepted && ledger.expires_at.is_none_or(|end| end > now + CLOCKS_DIFFER)
+            };
+            jobs.entry(batch).or_default().extend(of_list.iter().filter(is_listed));
             // The record of a batch may be deleted before those of its jobs, but not before any of them has aged.
             let is_kept =
                 |id: &JobId| matches!(scene.ledger(&id.to_string()), Ledger { accepted: true, aged: false, .. });
