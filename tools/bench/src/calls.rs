@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::events::{answer, messages, picture, request, submission};
+use crate::files::INVOCATION;
 use crate::products::{Endpoints, Product, Products};
 use crate::report::Report;
 use crate::runtime_api::{Function, Invocation};
@@ -71,7 +72,7 @@ pub(crate) async fn measure(products: &Products, runs: Runs, report: &mut Report
     report.check("calls", "submission of ten in a batch", whole.clone(), target.to_owned(), whole == target, ("", ""));
     let (tickets, of_batch): (Vec<_>, Vec<_>) =
         services.take_tickets().into_iter().partition(|ticket| ticket.contains("\"job\""));
-    let mut watcher = Function::start(&mut products.command(Product::Batch, &endpoints)).await?;
+    let mut watcher = Function::start_with_limit(&mut products.command(Product::Batch, &endpoints), INVOCATION).await?;
     let mut looks = Vec::new();
     for _ in 1..LOOKS {
         looks.push(watcher.invoke(&messages(&of_batch)).await?);

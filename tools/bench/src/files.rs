@@ -33,7 +33,7 @@ const ADMITTED: usize = 20_000;
 const LATENCY: Duration = Duration::from_millis(5);
 
 /// The timeout of the function.
-const INVOCATION: Duration = Duration::from_secs(900);
+pub(crate) const INVOCATION: Duration = Duration::from_secs(900);
 
 /// What the cost model needs of a batch from a file.
 #[derive(Clone, Copy, Debug)]

@@ -434,15 +434,29 @@ impl Inner {
         let name = |name: &str| names[name].as_str().unwrap_or(name).to_owned();
         let existing = self.table.get(key_of(&document["Key"]));
         if let Some(condition) = document["ConditionExpression"].as_str() {
-            // Equalities alone are understood, one of which must hold.
-            let mut holds = false;
-            for equality in condition.split(" OR ") {
-                let Some((attribute, value)) = equality.split_once(" = ") else { return not_understood(condition) };
-                let mut path = attribute.split('.');
+            let stored = |path: &str| {
+                let mut path = path.split('.');
                 let attribute = name(path.next().unwrap_or_default());
-                let stored = existing.and_then(|item| item.get(&attribute));
-                let stored = path.fold(stored, |stored, member| stored?["M"].get(member));
-                holds |= stored.is_some_and(|stored| *stored == values[value]);
+                path.fold(existing.and_then(|item| item.get(&attribute)), |stored, member| stored?["M"].get(member))
+            };
+            // Equalities and the presence of attributes are understood.
+            let term = |term: &str| {
+                let argument = |function: &str| term.strip_prefix(function)?.strip_suffix(')');
+                if let Some(attribute) = argument("attribute_exists(") {
+                    return Some(stored(attribute).is_some());
+                }
+                if let Some(attribute) = argument("attribute_not_exists(") {
+                    return Some(stored(attribute).is_none());
+                }
+                let (attribute, value) = term.split_once(" = ")?;
+                Some(stored(attribute).is_some_and(|stored| *stored == values[value]))
+            };
+            let mut holds = false;
+            for all in condition.split(" OR ") {
+                let Some(terms) = all.split(" AND ").map(term).collect::<Option<Vec<_>>>() else {
+                    return not_understood(condition);
+                };
+                holds |= terms.into_iter().all(|holds| holds);
             }
             if !holds {
                 return condition_failed(document, existing);
