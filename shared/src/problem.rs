@@ -238,9 +238,7 @@ impl Problem {
                     "The batch has no jobs: its file is not checked, is invalid, or the batch was canceled before its \
                      jobs were stored. Submit a new one."
                 }
-                Refused::NotAdmitted => {
-                    "The jobs of the batch are not all queued yet. Wait until its status is in_progress."
-                }
+                Refused::NotAdmitted => "The jobs of the batch are not all queued yet. Repeat the request later.",
                 Refused::Deleted => "The jobs of the batch are no longer kept. Submit a new batch.",
                 Refused::BeingCanceled => "The batch is being canceled. Wait until it has ended, then retry it.",
             }
