@@ -71,6 +71,11 @@ impl<const N: usize> KeyDigests<N> {
         self
     }
 
+    /// Whether no request with a key has changed the record.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a request with this key has changed the record.
     pub fn contain(&self, key: &IdempotencyKey) -> bool {
         self.0.contains(&key.digest())

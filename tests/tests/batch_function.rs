@@ -7,7 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Value, json};
 use shared::aws::{Created, SavedBatch};
 use shared::batch::{Batch, BatchStatus, Checked, FileBatchOrder, Input, InputFile, Stage};
-use shared::job::Membership;
+use shared::job::{Membership, Status};
 use shared::order::{Model, Order};
 use shared::ticket::BatchTicket;
 use shared::{BatchId, Job, JobId, Owner};
@@ -276,6 +276,33 @@ async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
     assert_eq!(batch.status(pipeline.clock.now()), BatchStatus::Completed);
     assert!(document(&pipeline, id, "results").await.iter().all(|line| line["status"] == "succeeded"));
     pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_replaces_an_interrupted_one_sends_the_tickets_of_both() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(5)).await;
+    assert!(!step(&pipeline, id).await);
+    pipeline.model("filter=1");
+    paint(&pipeline, id).await;
+    assert!(step(&pipeline, id).await);
+    let retry = async || {
+        let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
+        save(&pipeline, &retried.expect("allowed").expect("new")).await;
+    };
+    retry().await;
+    let (_, apps) = pipeline.intercept(|call| match call.operation {
+        "SendMessageBatch" => Action::Answer(403, r#"{"__type":"com.amazonaws.sqs#AccessDenied"}"#.to_owned()),
+        _ => Action::Pass,
+    });
+    let answer = batch::handle(&apps.batch, ticket(id)).await.expect("it answers");
+    assert_eq!(answer.batch_item_failures.len(), 1, "no ticket was sent");
+    assert_eq!(pipeline.job(JobId::in_batch(id, 4)).await.status, Status::Queued);
+    retry().await;
+    let before = pipeline.messages(&pipeline.ready().queue_url).await;
+    assert!(!step(&pipeline, id).await);
+    assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, before + 5);
+    pipeline.stack.stop().await;
 }
 
 #[tokio::test]

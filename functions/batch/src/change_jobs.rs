@@ -60,17 +60,21 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
     app.outbox.tell(&job).await
 }
 
-/// Retries the failed jobs, and sends the tickets of those that this request has retried before.
+/// Retries the failed jobs, and sends the tickets of all that were retried and wait.
 async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
     let key: IdempotencyKey = format!("retry-{}-{number}", batch.id).parse().expect("it is visible ASCII");
     let key = &key;
-    let chosen = jobs.into_iter().filter(|job| job.status() == Status::Failed || job.retry_keys.contain(key));
-    let retried: Vec<_> = stream::iter(chosen)
+    // A job that was retried and still waits may have no ticket: this pass or one that it replaces may have been
+    // interrupted before it was sent.
+    let waits = |job: &Job| job.status() == Status::Queued && !job.retry_keys.is_empty();
+    let waiting: Vec<_> = jobs.iter().filter(|job| waits(job)).cloned().collect();
+    let failed = jobs.into_iter().filter(|job| job.status() == Status::Failed);
+    let retried: Vec<_> = stream::iter(failed)
         .map(|job| requeue(&app.table, &app.outbox, job, Some(key), app.clock.now(), app.deadline, app.retention))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let jobs = retried.into_iter().flatten().map(|(job, _)| job);
+    let jobs = waiting.into_iter().chain(retried.into_iter().flatten().map(|(job, _)| job));
     let tickets: Vec<_> = jobs.filter_map(|job| Ticket::for_unfinished(&job, None)).collect();
     app.jobs.send_batch(&tickets, &batch.owner).await
 }
