@@ -131,13 +131,16 @@ async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, Se
 /// When to look again: sooner as the end comes closer, but at most a few hundred times in the whole life of a batch, as
 /// SQS moves a ticket that was received a thousand times to the dead-letter queue.
 ///
-/// An early look sees too few jobs to tell the pace, so no pause is longer than the time that has passed.
+/// An early look sees too few jobs to tell the pace, so no pause is longer than the time that has passed, and after some
+/// seconds none is longer than a twentieth of it.
 fn until_next_look(counts: Counts, elapsed: Duration) -> Duration {
     let Counts { queued, running, total, .. } = counts;
     let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);
     let left = elapsed.mul_f64(open / ended.max(1.0));
     let shortest = (elapsed / 4).clamp(FIRST, SHORTEST);
-    (left / 4).min(elapsed).max(elapsed / 50).clamp(shortest, LONGEST)
+    // The jobs may have waited behind those of others until now, and then end much faster than that.
+    let longest = (elapsed / 20).max(SHORTEST).min(LONGEST);
+    (left / 4).min(elapsed).max(elapsed / 50).clamp(shortest, longest)
 }
 
 #[cfg(test)]
@@ -180,11 +183,16 @@ mod tests {
 
     #[test]
     fn the_end_of_a_batch_is_noticed_soon_with_few_looks() {
-        for (total, first, last) in
-            [(1, 9, 10), (1_000, 1, 60), (1_000, 5, 60), (1_000, 60, 7_200), (1_000_000, 600, 4 * 86_400)]
-        {
+        for (total, first, last) in [
+            (1, 9, 10),
+            (50, 98, 104),
+            (1_000, 1, 60),
+            (1_000, 5, 60),
+            (1_000, 60, 7_200),
+            (1_000_000, 600, 4 * 86_400),
+        ] {
             let (looks, late) = looks(total, first, last);
-            let soon = SHORTEST.max(Duration::from_secs(last) / 50).min(LONGEST);
+            let soon = SHORTEST.max(Duration::from_secs(last) / 20).min(LONGEST);
             assert!(late <= soon && looks < 500, "{total} jobs in {last} s: {looks} looks, {late:?} late");
         }
     }
