@@ -298,6 +298,11 @@ impl Batch {
         Self { admitted: self.total, ..self.next() }.watched()
     }
 
+    /// Ends a request that was refused after all. Its record counts as deleted, so its key can be used again.
+    pub fn withdrawn(&self, now: Timestamp) -> Self {
+        Self { stage: Stage::Ended, expires_at: Timestamp::from_ms(now.ms() - 1000), ..self.next() }
+    }
+
     /// Goes on without those jobs of the request that nobody has stored: they count as canceled or failed.
     pub fn abandoned(&self) -> Self {
         self.next().watched()
@@ -515,9 +520,10 @@ impl Batch {
         matches!(self.stage, Stage::Invalid | Stage::Ended)
     }
 
-    /// Counts all jobs, as of the last look at them. Admitted jobs at which nobody has looked yet count as queued.
+    /// Counts all jobs, as of the last look at them. Jobs that are or may be stored count as queued before it.
     pub fn last_counts(&self, now: Timestamp) -> Counts {
-        let unknown = self.admitted.saturating_sub(self.progress.counts.total);
+        let stored = if self.stage == Stage::Submitting { self.total } else { self.admitted };
+        let unknown = stored.saturating_sub(self.progress.counts.total);
         let unknown = Counts { total: unknown, queued: unknown, ..Counts::default() };
         self.with_missing([self.progress.counts, unknown].into_iter().sum(), now)
     }

@@ -229,6 +229,30 @@ async fn identical_simultaneous_requests_make_one_batch() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_refused_for_an_old_job_leaves_no_batch_and_its_key_to_the_old_request() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let post = async |body: Value| {
+        let post = pipeline.http.post(format!("{}/batches", pipeline.ready().api)).header("Idempotency-Key", "friday");
+        post.json(&body).send().await.expect("the API answers")
+    };
+    let first: BatchView = post(batch(2)).await.json().await.expect("a batch");
+    // The jobs were retried, so that they outlive their batch.
+    let key = AttributeValue::S(format!("BATCH#{}", first.id));
+    let delete = pipeline.dynamodb().delete_item().table_name(&pipeline.ready().table).key("pk", key);
+    delete.send().await.expect("the table answers");
+
+    let mut other = batch(3);
+    other["jobs"][0]["prompt"] = json!("Another heist");
+    assert_eq!(post(other).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let listed: BatchesView = pipeline.get("/batches").await.json().await.expect("a list");
+    assert!(listed.batches.is_empty(), "{listed:?}");
+    let again = post(batch(2)).await;
+    assert_eq!(again.status(), StatusCode::ACCEPTED);
+    assert_eq!(again.json::<BatchView>().await.expect("a batch").id, first.id);
+    pipeline.stack.stop().await;
+}
+
+#[tokio::test]
 async fn the_same_request_completes_a_batch_whose_submission_died() {
     let pipeline = Pipeline::without_event_sources().await;
     let submit = |app: std::sync::Arc<submit::App>| async move {

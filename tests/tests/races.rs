@@ -139,9 +139,8 @@ async fn a_reused_key_overwrites_no_job_that_is_kept() {
         pipeline.clock.advance(WRITING);
     }
     let id = BatchId::from_key(&Owner::new(EVERYONE), &"l".parse().expect("a key"));
-    let queued = format!("/batches/{id}/jobs?status=queued");
-    let queued: JobsView = pipeline.get(&queued).await.json().await.expect("a page");
-    assert_eq!(queued.jobs.len(), 0);
+    assert_eq!(pipeline.get(&format!("/batches/{id}")).await.status(), 404, "it leaves no batch");
+    assert_eq!(stands(&ids(&batches[1])[1]).await[0], "canceled");
     assert_eq!([stands(&kept).await, stands(other_kept).await], before);
     pipeline.stop().await;
 }

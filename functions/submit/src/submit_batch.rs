@@ -118,6 +118,7 @@ async fn write(
         jobs.extend(there);
         jobs.retain(|job| job.created_at == batch.created_at);
         cancel_new(&app.table, &app.outbox, jobs, app.clock.now()).await.map_err(log_failure(id))?;
+        app.table.save_batch(&batch.withdrawn(app.clock.now())).await.map_err(log_failure(id))?;
         return Err(Problem::IdempotencyKeyReused);
     }
     jobs.extend(there);
