@@ -254,14 +254,20 @@ async fn a_canceled_batch_paints_no_more_and_says_so_for_each_line() {
     pipeline.stop().await;
 }
 
+/// A batch from a file that has ended, with all of its jobs failed.
+async fn failed(pipeline: &Pipeline, jobs: usize) -> BatchId {
+    let id = started(pipeline, json!({ "input": { "format": "ndjson" } }), &lines(jobs)).await;
+    assert!(!step(pipeline, id).await);
+    pipeline.model("filter=1");
+    paint(pipeline, id).await;
+    assert!(step(pipeline, id).await);
+    id
+}
+
 #[tokio::test]
 async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
     let pipeline = Pipeline::without_event_sources().await;
-    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(5)).await;
-    assert!(!step(&pipeline, id).await);
-    pipeline.model("filter=1");
-    paint(&pipeline, id).await;
-    assert!(step(&pipeline, id).await);
+    let id = failed(&pipeline, 5).await;
     let batch = record(&pipeline, id).await;
     assert_eq!(batch.progress.counts.failed, 5);
     assert_eq!(document(&pipeline, id, "results").await[0]["error"]["code"], "content_filtered");
@@ -281,11 +287,7 @@ async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
 #[tokio::test]
 async fn a_retry_that_replaces_an_interrupted_one_sends_the_tickets_of_both() {
     let pipeline = Pipeline::without_event_sources().await;
-    let id = started(&pipeline, json!({ "input": { "format": "ndjson" } }), &lines(5)).await;
-    assert!(!step(&pipeline, id).await);
-    pipeline.model("filter=1");
-    paint(&pipeline, id).await;
-    assert!(step(&pipeline, id).await);
+    let id = failed(&pipeline, 5).await;
     let retry = async || {
         let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
         save(&pipeline, &retried.expect("allowed").expect("new")).await;
