@@ -22,6 +22,8 @@ const KNOWN = {
   "A poster with a title/Find the poster": "follows the redirect",
   "A poster with a title/Download the poster": "has no address, since it followed the redirect",
   "A poster with a title/Find the picture beneath the title": "follows the redirect",
+  "Batch from a CSV file/Find the results of the rows": "follows the redirect",
+  "Batch from a CSV file/Download the results of the rows": "has no address, since it followed the redirect",
   "Batch from a file/Find the faults": "follows the redirect",
   "Batch from a file/Download the faults": "has no address, since it followed the redirect",
   "Batch from a file/Find the results": "follows the redirect",
