@@ -303,11 +303,6 @@ impl Batch {
         Self { stage: Stage::Ended, expires_at: Timestamp::from_ms(now.ms() - 1000), ..self.next() }
     }
 
-    /// Goes on without those jobs of the request that nobody has stored: they count as canceled or failed.
-    pub fn abandoned(&self) -> Self {
-        self.next().watched()
-    }
-
     /// Until when it can be started.
     pub fn start_by(&self) -> Timestamp {
         self.created_at + TIME_TO_START
@@ -404,8 +399,9 @@ impl Batch {
         Self { pass, ..self.next() }
     }
 
-    /// Looks at all jobs again, as some have turned out not to have ended.
-    pub fn reopen(&self) -> Self {
+    /// Watches all jobs from now on, whatever is known of them: those of a request that nobody has stored, which then count
+    /// as missing, and those that have turned out not to have ended.
+    pub fn watch_all(&self) -> Self {
         self.next().watched()
     }
 
@@ -691,11 +687,11 @@ mod tests {
         let (now, batch) = (Timestamp::from_ms(10), submitting(3));
         assert_eq!(batch.retry(None, now, HOUR, HOUR), Err(Refused::NotAdmitted));
         let late = batch.deadline_at;
-        assert_eq!([now, late].map(|at| batch.abandoned().status_of_missing(at)), [Status::Queued, Status::Failed]);
+        assert_eq!([now, late].map(|at| batch.watch_all().status_of_missing(at)), [Status::Queued, Status::Failed]);
         let canceled = batch.cancel(now).expect("it has not ended");
         let writer = Lease::new(late);
         assert_eq!((canceled.stage, canceled.taken_over(writer).writing()), (Stage::Submitting, Some(writer)));
-        for next in [canceled.submitted(), canceled.abandoned()] {
+        for next in [canceled.submitted(), canceled.watch_all()] {
             assert_eq!((next.stage, next.status_of_missing(now)), (Stage::InProgress, Status::Canceled));
             assert_eq!((next.pass.is_some(), next.most_stored()), (true, 3), "what was stored is canceled next");
         }

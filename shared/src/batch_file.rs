@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use self::csv::Row;
 use crate::batch::Entry;
 use crate::fault::FieldError;
-use crate::json::{self, Unreadable, kind};
+use crate::json::{self, Unreadable};
 use crate::order::Model;
 use crate::spelled::spelled;
 
@@ -483,17 +483,15 @@ fn separator(line: &str) -> Option<&'static str> {
 
 /// The job on a line of NDJSON.
 fn object(line: &[u8]) -> Result<Value, String> {
-    let mut job = json::parse(line).map_err(|error| match error {
+    let job = json::parse(line).map_err(|error| match error {
         // The JSON parser checks the encoding of strings, but has no words for it.
         _ if std::str::from_utf8(line).is_err() => NOT_UTF_8.to_owned(),
         Unreadable::NotJson(error) => format!("is not JSON: {}", error.replace(" at line 1 column ", " at column ")),
         error @ Unreadable::TooManyValues => error.to_string(),
     })?;
-    match &mut job {
-        Value::Object(fields) => move_lettering(fields)?,
-        other => return Err(format!("must be an object, not {}", kind(other))),
-    }
-    Ok(job)
+    let mut fields = json::object(job)?;
+    move_lettering(&mut fields)?;
+    Ok(Value::Object(fields))
 }
 
 /// Moves `title` and `tagline`, or `poster.title` and `poster.tagline`, into `poster`.

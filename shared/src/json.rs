@@ -141,10 +141,8 @@ pub struct Fields {
 impl Fields {
     /// The fields of `value`, an object at the JSON pointer `pointer` of the request.
     pub fn new(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
-        match value {
-            Value::Object(map) => Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() }),
-            other => Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]),
-        }
+        let map = object(value).map_err(|detail| vec![FieldError::new(pointer, detail)])?;
+        Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() })
     }
 
     /// Parses a required field.
@@ -192,6 +190,14 @@ impl Fields {
             self.fault(&name, "is not a field of this request".to_owned());
         }
         self.errors
+    }
+}
+
+/// The members of the object in `value`, or a fault that says what it is instead.
+pub fn object(value: Value) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Object(members) => Ok(members),
+        other => Err(format!("must be an object, not {}", kind(&other))),
     }
 }
 

@@ -66,15 +66,14 @@ async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<
     let key = &key;
     // A job that was retried and still waits may have no ticket: this pass or one that it replaces may have been
     // interrupted before it was sent.
-    let waits = |job: &Job| job.status() == Status::Queued && !job.retry_keys.is_empty();
-    let waiting: Vec<_> = jobs.iter().filter(|job| waits(job)).cloned().collect();
-    let failed = jobs.into_iter().filter(|job| job.status() == Status::Failed);
+    let (failed, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.status() == Status::Failed);
+    let waiting = others.into_iter().filter(|job| job.status() == Status::Queued && !job.retry_keys.is_empty());
     let retried: Vec<_> = stream::iter(failed)
         .map(|job| requeue(&app.table, &app.outbox, job, Some(key), app.clock.now(), app.deadline, app.retention))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let jobs = waiting.into_iter().chain(retried.into_iter().flatten().map(|(job, _)| job));
+    let jobs = waiting.chain(retried.into_iter().flatten().map(|(job, _)| job));
     let tickets: Vec<_> = jobs.filter_map(|job| Ticket::for_unfinished(&job, None)).collect();
     app.jobs.send_batch(&tickets, &batch.owner).await
 }

@@ -74,7 +74,7 @@ async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Ste
     if writer.until > now {
         Ok(Step::Wait(writer.until.since(now)))
     } else if batch.canceled_at.is_some() || batch.deadline_at <= now {
-        save(app, batch.abandoned()).await
+        save(app, batch.watch_all()).await
     } else {
         Ok(Step::Wait(batch.deadline_at.since(now)))
     }

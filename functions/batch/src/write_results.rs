@@ -95,7 +95,7 @@ pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step
                 results.abandon().await?;
                 tracing::info!(batch.id = %batch.id, "a job of a batch has not ended after all");
                 // The index may need a moment.
-                return Ok(match save(app, batch.reopen()).await? {
+                return Ok(match save(app, batch.watch_all()).await? {
                     Step::Go(_) => Step::Wait(INDEX_LAG),
                     step => step,
                 });

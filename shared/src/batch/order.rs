@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::input::{Checked, Input};
 use crate::batch_file::{Format, Position};
 use crate::fault::{FieldError, MAX_FAULTS};
-use crate::json::{Fields, kind, string};
+use crate::json::{Fields, kind, object, string};
 use crate::label::{BatchName, CustomId};
 use crate::order::{DeadlineHours, Model, Order};
 use crate::text::hex;
@@ -48,10 +48,7 @@ impl BatchOrder {
     pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, "")?;
         let name = fields.optional("name", |value| string(value)?.try_into());
-        let defaults = fields.optional("defaults", |value| match value {
-            Value::Object(map) => Ok(map),
-            other => Err(format!("must be an object, not {}", kind(&other))),
-        });
+        let defaults = fields.optional("defaults", object);
         let jobs = fields.required("jobs", |value| match value {
             Value::Array(jobs) if (1..=MAX_JOBS).contains(&jobs.len()) => Ok(jobs),
             Value::Array(jobs) => Err(format!("must have 1 to {MAX_JOBS} jobs, but has {}", jobs.len())),
@@ -115,12 +112,7 @@ impl Entry {
         defaults: &Map<String, Value>,
         model: Model,
     ) -> Result<Self, Vec<FieldError>> {
-        let mut job = match job {
-            Value::Object(job) => job,
-            other => {
-                return Err(vec![FieldError::new(pointer, format!("must be an object, not {}", kind(&other)))]);
-            }
-        };
+        let mut job = object(job).map_err(|detail| vec![FieldError::new(pointer, detail)])?;
         let own: Vec<_> = take_fields_of_batch(&mut job).collect();
         let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
             None => Ok(None),
@@ -190,10 +182,7 @@ impl FileBatchOrder {
     pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
         let mut fields = Fields::new(value, "")?;
         let name = fields.optional("name", |value| string(value)?.try_into());
-        let defaults = fields.optional("defaults", |value| match value {
-            Value::Object(map) => Ok(map),
-            other => Err(format!("must be an object, not {}", kind(&other))),
-        });
+        let defaults = fields.optional("defaults", object);
         let on_bad_line = fields.optional("on_bad_line", |value| string(value)?.parse());
         let format = fields.nested("input", |input, pointer| {
             let mut fields = Fields::new(input, pointer)?;

@@ -10,8 +10,7 @@ use lambda_runtime::{Context, LambdaEvent};
 use local::Apps;
 use serde_json::{Value, json};
 use shared::api::BatchView;
-use shared::batch::Stage;
-use shared::batch::{BatchStatus, Counts};
+use shared::batch::{BatchStatus, Counts, Stage};
 use shared::job::{ErrorCode, Status};
 use shared::{Batch, BatchId, Job, JobId, JobState, Timestamp};
 
