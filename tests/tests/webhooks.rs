@@ -16,7 +16,7 @@ use tests::events::{answer, get, post};
 use tests::interceptor::Action;
 use tests::pipeline::{Pipeline, delivery, ticket};
 
-use crate::batch_function::{paint, started, step};
+use crate::batch_function::{self, paint, started, step};
 
 const URL: &str = "https://example.com/posters";
 
@@ -345,6 +345,54 @@ async fn a_repeated_request_tells_the_end_of_a_job_that_never_had_a_ticket() {
     let repeated = submit::handle(&pipeline.stack.apps().submit, submission()).await.expect("an answer");
     assert_eq!(repeated.status_code, 202);
     assert_eq!(types(&pipeline).await, ["job.canceled"]);
+    pipeline.stop().await;
+}
+
+/// Functions that can send neither tickets nor events.
+fn silenced(pipeline: &Pipeline) -> Apps {
+    let (_, apps) = pipeline.intercept(|call| match call.operation {
+        "SendMessage" | "SendMessageBatch" => Action::Refuse,
+        _ => Action::Pass,
+    });
+    apps
+}
+
+/// Cancels the only job of the only batch by these functions.
+async fn cancel_only_job(apps: &Apps) {
+    let (_, batches) = answer(status::handle(&apps.status, get("/batches", None)).await.expect("an answer"));
+    let batch = batches["batches"][0]["id"].as_str().map(str::to_owned);
+    let jobs = get("/batches/{id}/jobs", batch);
+    let (_, jobs) = answer(status::handle(&apps.status, jobs).await.expect("an answer"));
+    let cancel = post("/jobs/{id}/cancel", jobs["jobs"][0]["id"].as_str().map(str::to_owned), None, &Value::Null);
+    assert_eq!(status::handle(&apps.status, cancel).await.expect("an answer").status_code, 200);
+}
+
+#[tokio::test]
+async fn a_repeated_request_tells_the_end_of_a_batchs_job_that_never_had_a_ticket() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = json!({ "jobs": [{ "prompt": "A heist" }], "webhook": every_event() });
+    let submission = || post("/batches", None, Some("once"), &order);
+    let apps = silenced(&pipeline);
+    assert_eq!(submit::handle(&apps.submit, submission()).await.expect("an answer").status_code, 503);
+    cancel_only_job(&apps).await;
+    pipeline.clock.advance(Duration::from_secs(60));
+    let repeated = submit::handle(&pipeline.stack.apps().submit, submission()).await.expect("an answer");
+    assert_eq!(repeated.status_code, 202);
+    assert_eq!(types(&pipeline).await, ["job.canceled"]);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_admission_tells_the_end_of_a_job_that_never_had_a_ticket() {
+    let pipeline = Pipeline::without_event_sources().await;
+    let order = json!({ "input": { "format": "ndjson" }, "webhook": every_event() });
+    let id = started(&pipeline, order, "{\"prompt\":\"A heist\"}\n").await;
+    let apps = silenced(&pipeline);
+    let back = batch::handle(&apps.batch, batch_function::ticket(id)).await.expect("it answers").batch_item_failures;
+    assert_eq!(back.len(), 1, "the ticket could not be sent");
+    cancel_only_job(&apps).await;
+    assert!(step(&pipeline, id).await);
+    assert_eq!(types(&pipeline).await, ["job.canceled", "batch.ended"]);
     pipeline.stop().await;
 }
 

@@ -2,9 +2,8 @@
 
 use shared::Batch;
 use shared::aws::job_end::cancel_new;
-use shared::aws::{SavedBatch, ServiceError};
+use shared::aws::{SavedBatch, ServiceError, send_tickets};
 use shared::batch::{Entry, Input};
-use shared::ticket::Ticket;
 use tokio::time::Instant;
 
 use crate::App;
@@ -41,8 +40,7 @@ pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant)
             cancel_new(&app.table, &app.outbox, ours.collect(), app.clock.now()).await?;
             return save(app, current.stop_admission(app.clock.now())).await;
         }
-        let tickets: Vec<_> = stored.iter().filter_map(|job| Ticket::for_unfinished(job, None)).collect();
-        app.jobs.send_batch(&tickets, &current.owner).await?;
+        send_tickets(&app.jobs, &app.outbox, &current.owner, &stored, None).await?;
         let next = current.admitted(current.admitted + jobs.len(), lines.position(), none_left);
         current = match app.table.save_batch(&next).await? {
             SavedBatch::Stored if none_left => {

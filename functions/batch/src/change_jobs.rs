@@ -2,11 +2,10 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_retry::requeue;
-use shared::aws::{Saved, ServiceError};
+use shared::aws::{Saved, ServiceError, send_tickets};
 use shared::batch::{Action, Pass};
 use shared::caller::IdempotencyKey;
 use shared::job::Status;
-use shared::ticket::Ticket;
 use shared::{Batch, Job, JobId};
 
 use crate::App;
@@ -60,20 +59,19 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
     app.outbox.tell(&job).await
 }
 
-/// Retries the failed jobs, and sends the tickets of all that were retried and wait.
+/// Retries the failed jobs, sends the tickets of all that were retried and wait, and tells the ends that are not told yet.
 async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
     let key: IdempotencyKey = format!("retry-{}-{number}", batch.id).parse().expect("it is visible ASCII");
     let key = &key;
-    // A job that was retried and still waits may have no ticket: this pass or one that it replaces may have been
-    // interrupted before it was sent.
+    // A job that was retried and still waits, or was canceled since, may have no ticket: this pass or one that it replaces
+    // may have been interrupted before it was sent.
     let (failed, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.status() == Status::Failed);
-    let waiting = others.into_iter().filter(|job| job.status() == Status::Queued && !job.retry_keys.is_empty());
+    let waiting = others.into_iter().filter(|job| job.status() != Status::Running && !job.retry_keys.is_empty());
     let retried: Vec<_> = stream::iter(failed)
         .map(|job| requeue(&app.table, &app.outbox, job, Some(key), app.clock.now(), app.deadline, app.retention))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let jobs = waiting.chain(retried.into_iter().flatten().map(|(job, _)| job));
-    let tickets: Vec<_> = jobs.filter_map(|job| Ticket::for_unfinished(&job, None)).collect();
-    app.jobs.send_batch(&tickets, &batch.owner).await
+    let jobs: Vec<_> = waiting.chain(retried.into_iter().flatten().map(|(job, _)| job)).collect();
+    send_tickets(&app.jobs, &app.outbox, &batch.owner, &jobs, None).await
 }

@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use shared::api::BatchJobView;
-use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
 use shared::aws::job_end::cancel_new;
+use shared::aws::{SavedBatch, send_tickets};
 use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
 use shared::job::Lease;
-use shared::ticket::Ticket;
 use shared::{Batch, BatchId, Job, JobId, Owner, Problem};
 use tokio::time::{Instant, sleep};
 
@@ -124,8 +123,8 @@ async fn write(
     jobs.extend(there);
     let mut current = app.table.get_batch(id).await.map_err(log_failure(id))?.ok_or(Problem::NotFound)?;
     if current.canceled_at.is_none() {
-        let tickets: Vec<_> = jobs.iter().filter_map(|job| Ticket::for_unfinished(job, trace.as_ref())).collect();
-        app.queue.send_batch(&tickets, &batch.owner).await.map_err(log_failure(id))?;
+        let sent = send_tickets(&app.queue, &app.outbox, &batch.owner, &jobs, trace.as_ref()).await;
+        sent.map_err(log_failure(id))?;
     }
     app.batches.send_batch_ticket(id, &batch.owner, FIRST_LOOK).await.map_err(log_failure(id))?;
     // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.

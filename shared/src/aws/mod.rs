@@ -18,6 +18,7 @@ mod queue;
 mod refusals;
 mod signing;
 mod table;
+mod tickets;
 
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +41,7 @@ pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
 pub use table::{Created, List, Page, Saved, SavedBatch, Table};
+pub use tickets::send_tickets;
 
 use self::signing::Signing;
 use crate::settings::{Settings, SettingsError};
