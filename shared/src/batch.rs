@@ -11,6 +11,7 @@ mod counts;
 mod input;
 mod order;
 
+use std::iter::repeat_n;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -459,15 +460,14 @@ impl Batch {
         Ok(Some(next))
     }
 
-    /// The status of an admitted job that the table or its index does not have, and of one that was not admitted.
+    /// The status of a job that the table does not have.
     pub fn status_of_missing(&self, now: Timestamp) -> Status {
-        if self.canceled_at.is_some() {
-            Status::Canceled
-        } else if self.deadline_at <= now {
-            Status::Failed
-        } else {
-            Status::Queued
-        }
+        if self.canceled_at.is_some() { Status::Canceled } else { self.status_of_waiting(now) }
+    }
+
+    /// The status of a stored job that is as it was created: nobody has to notice that the deadline of a job has passed.
+    fn status_of_waiting(&self, now: Timestamp) -> Status {
+        if self.deadline_at <= now { Status::Failed } else { Status::Queued }
     }
 
     /// The maximum number of jobs that are stored: those that are admitted, and those of one more step, which may be
@@ -516,18 +516,17 @@ impl Batch {
         matches!(self.stage, Stage::Invalid | Stage::Ended)
     }
 
-    /// Counts all jobs, as of the last look at them. Jobs that are or may be stored count as queued before it.
+    /// Counts all jobs, as of the last look at them.
     pub fn last_counts(&self, now: Timestamp) -> Counts {
-        let stored = if self.stage == Stage::Submitting { self.total } else { self.admitted };
-        let unknown = stored.saturating_sub(self.progress.counts.total);
-        let unknown = Counts { total: unknown, queued: unknown, ..Counts::default() };
-        self.with_missing([self.progress.counts, unknown].into_iter().sum(), now)
+        self.with_missing(self.progress.counts, now)
     }
 
-    /// Counts all jobs, if those that were found have these `counts`.
+    /// Counts all jobs, if those in the index have these `counts`. The index has no job that waits as it was created.
     pub fn with_missing(&self, counts: Counts, now: Timestamp) -> Counts {
-        let missing = self.total.saturating_sub(counts.total);
-        [counts, Counts::of(std::iter::repeat_n(self.status_of_missing(now), missing))].into_iter().sum()
+        let stored = if self.stage == Stage::Submitting { self.total } else { self.admitted };
+        let waiting = repeat_n(self.status_of_waiting(now), stored.saturating_sub(counts.total));
+        let missing = repeat_n(self.status_of_missing(now), self.total.saturating_sub(stored.max(counts.total)));
+        [counts, Counts::of(waiting.chain(missing))].into_iter().sum()
     }
 
     /// Whether the file of faults is complete, and lists any. A batch that was canceled during the check has none.

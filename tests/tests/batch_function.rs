@@ -598,11 +598,14 @@ async fn a_batch_of_several_parts_is_admitted_counted_and_canceled_whole() {
     let batch = record(&pipeline, id).await;
     assert_eq!((batch.admitted, &batch.progress.open_parts), (1005, &vec![0, 1]));
     assert_eq!(batch.progress.counts.queued, 1005);
-    assert_eq!(pipeline.table().states_of_part(id, 1).await.expect("the table answers").len(), 5);
+    let last = pipeline.table().get(JobId::in_batch(id, 1004)).await.expect("the table answers").expect("it is stored");
+    assert_eq!(last.membership.map(|membership| membership.part), Some(1));
+    assert!(pipeline.table().states_of_part(id, 1).await.expect("the table answers").is_empty(), "none has begun");
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 1005);
     save(&pipeline, &batch.cancel(pipeline.clock.now()).expect("it has not ended")).await;
     assert!(step(&pipeline, id).await);
     assert_eq!(record(&pipeline, id).await.progress.counts.canceled, 1005);
+    assert_eq!(pipeline.table().states_of_part(id, 1).await.expect("the table answers").len(), 5);
     assert_eq!(document(&pipeline, id, "results").await.len(), 1005);
     pipeline.stop().await;
 }

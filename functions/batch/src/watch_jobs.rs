@@ -1,6 +1,5 @@
 //! Looks at the jobs of a batch until all of them have ended.
 
-use std::collections::HashSet;
 use std::iter::repeat_n;
 use std::time::Duration;
 
@@ -37,13 +36,7 @@ pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step
     let now = app.clock.now();
     let Progress { open_parts: before, ended, .. } = &batch.progress;
     let mut progress = Progress { open_parts: Vec::new(), ended: *ended, counts: *ended };
-    let looks = stream::iter(before.clone()).map(|part| async move {
-        let known = app.table.states_of_part(batch.id, part).await?;
-        let known = settle(app, batch, part, known).await;
-        let missing = batch.jobs_of_part(part).len().saturating_sub(known.len());
-        let missing = repeat_n(batch.status_of_missing(now), missing);
-        Ok::<_, ServiceError>(Counts::of(known.into_iter().map(|(_, status)| status).chain(missing)))
-    });
+    let looks = stream::iter(before.clone()).map(|part| look(app, batch, part));
     let mut looks = std::pin::pin!(looks.buffered(PARTS_AT_ONCE));
     let (mut parts, mut still) = (before.iter().copied(), 0);
     while still < STILL_PARTS
@@ -78,35 +71,39 @@ pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step
     }
 }
 
-/// Ends the jobs of a part that nobody works on: those whose deadline has passed, as their tickets were lost, and those
-/// that were stored after their batch was canceled, as they have none. A job that cannot be ended now is looked at again.
-async fn settle(app: &App, batch: &Batch, part: usize, known: Vec<(JobId, Status)>) -> Vec<(JobId, Status)> {
-    let id = batch.id;
+/// Counts the jobs of a part, and ends those that nobody works on: those whose deadline has passed, as their tickets were
+/// lost, and those that were stored after their batch was canceled, as they have none.
+async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts, ServiceError> {
+    let known = &app.table.states_of_part(batch.id, part).await?;
+    let jobs = batch.jobs_of_part(part);
     let overdue = batch.deadline_at <= app.clock.now();
-    let late = batch.jobs_of_part(part).filter(|index| *index >= batch.admitted && batch.canceled_at.is_some());
-    let late: &HashSet<_> = &late.map(|index| JobId::in_batch(id, index)).collect();
-    stream::iter(known)
-        .map(|(job, status)| async move {
-            let is_late = late.contains(&job);
-            if !is_late && (status > Status::Running || !overdue) {
-                return (job, status);
-            }
-            let status = end_abandoned(app, job, is_late).await.unwrap_or_else(|error| {
-                tracing::warn!(batch.id = %id, job.id = %job, %error, "cannot end a job that nobody works on");
-                // Its end may be untold, so its part stays open.
-                status.min(Status::Running)
-            });
-            (job, status)
+    if !overdue && batch.canceled_at.is_none() {
+        let queued = repeat_n(Status::Queued, jobs.len().saturating_sub(known.len()));
+        return Ok(Counts::of(known.values().copied().chain(queued)));
+    }
+    let states = stream::iter(jobs).map(|index| async move {
+        let id = JobId::in_batch(batch.id, index);
+        let is_late = index >= batch.admitted && batch.canceled_at.is_some();
+        let missing = if is_late { Status::Canceled } else { Status::Queued };
+        let status = known.get(&id).copied().unwrap_or(missing);
+        let is_abandoned = if is_late { index < batch.most_stored() } else { overdue && status <= Status::Running };
+        if !is_abandoned {
+            return status;
+        }
+        end_abandoned(app, id, is_late).await.unwrap_or_else(|error| {
+            tracing::warn!(batch.id = %batch.id, job.id = %id, %error, "cannot end a job that nobody works on");
+            // Its end may be untold, so its part stays open, and the job is looked at again.
+            status.min(Status::Running)
         })
-        .buffered(JOBS_AT_ONCE)
-        .collect()
-        .await
+    });
+    Ok(Counts::of(states.buffered(JOBS_AT_ONCE).collect::<Vec<_>>().await))
 }
 
 /// Ends a job if nobody works on it. Returns the status that it then has.
 async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
     let now = app.clock.now();
-    let Some(mut job) = app.table.get(id).await? else { return Ok(Status::Failed) };
+    let missing = if is_late { Status::Canceled } else { Status::Failed };
+    let Some(mut job) = app.table.get(id).await? else { return Ok(missing) };
     // Whatever else has happened to the job gave it a ticket.
     if is_late
         && job.fence == 0
@@ -115,12 +112,12 @@ async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, Se
         job = match app.table.save(&canceled).await? {
             Saved::Stored => canceled,
             Saved::MovedOn(current) => *current,
-            Saved::Gone => return Ok(Status::Canceled),
+            Saved::Gone => return Ok(missing),
         };
     }
     if job.is_overdue(now) {
         let ended = give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await?;
-        let Some(ended) = ended else { return Ok(Status::Failed) };
+        let Some(ended) = ended else { return Ok(missing) };
         job = ended;
     }
     // A job without a ticket has nobody else to tell its end.

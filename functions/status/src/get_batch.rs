@@ -48,7 +48,7 @@ pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
     let counts: Vec<_> = stream::iter(parts)
         .map(|part| async move {
             let known = app.table.states_of_part(batch.id, part).await?;
-            Ok::<_, ServiceError>(Counts::of(known.into_iter().map(|(_, status)| status)))
+            Ok::<_, ServiceError>(Counts::of(known.into_values()))
         })
         .buffer_unordered(PARTS_AT_ONCE)
         .try_collect()

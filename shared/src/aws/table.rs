@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 
 pub use self::batches::SavedBatch;
 pub use self::lists::{List, Page};
-use self::rows::{Item, item_of, job_key, job_of, state_of};
+use self::rows::{Item, PART, item_of, job_key, job_of, state_of};
 use super::{Metrics, ServiceError};
 use crate::caller::Owner;
 use crate::id::JobId;
@@ -130,7 +130,9 @@ impl Table {
                 .expression_attribute_names(format!("#{name}"), &name)
                 .expression_attribute_values(format!(":{name}"), value);
         }
-        let saved = match update.update_expression(format!("SET {}", assignments.join(", "))).send().await {
+        let expression = format!("SET {} REMOVE #part", assignments.join(", "));
+        let update = update.expression_attribute_names("#part", PART).update_expression(expression);
+        let saved = match update.send().await {
             Ok(_) => Saved::Stored,
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => match failed.item() {

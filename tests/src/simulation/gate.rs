@@ -330,8 +330,9 @@ impl Gate {
         }
         self.version.update(&mut body);
         if bug == Some(Bug::NewerAttributesDropped) && status.is_some() {
+            // A transition ends with the attributes that it removes.
             body["UpdateExpression"] =
-                format!("{} REMOVE {NEWER}", body["UpdateExpression"].as_str().unwrap_or_default()).into();
+                format!("{}, {NEWER}", body["UpdateExpression"].as_str().unwrap_or_default()).into();
         }
         // The functions request no attributes in return, but the world must know what is stored now.
         body["ReturnValues"] = "ALL_NEW".into();

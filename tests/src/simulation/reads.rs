@@ -152,7 +152,7 @@ impl Gate {
         for mut item in found["Items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
             let pk = item["pk"]["S"].as_str().unwrap_or_default().to_owned();
             match scene.behind(&pk, 0.3) {
-                Some(Value::Null) => {
+                Some(before) if before.is_null() || item.get("batch_id") != before.get("batch_id") => {
                     scene.fault("index lacks a job");
                     continue;
                 }

@@ -8,6 +8,7 @@ const FORMER: &[&str] = &[
     "owner",
     "batch_owner",
     "batch_id",
+    "part",
     "custom_id",
     "created_at",
     "order",
@@ -69,7 +70,8 @@ impl Version {
     pub(super) fn update(self, body: &mut Value) {
         let job = json!({ "pk": body["Key"]["pk"] });
         let expression = body["UpdateExpression"].as_str().unwrap_or_default().to_owned();
-        let Some(assignments) = expression.strip_prefix("SET ") else { return };
+        let (assignments, removal) = expression.split_once(" REMOVE ").unwrap_or((&expression, ""));
+        let Some(assignments) = assignments.strip_prefix("SET ") else { return };
         let name = |assignment: &str| assignment.split(" = ").next().unwrap_or_default().to_owned();
         let (kept, dropped): (Vec<_>, Vec<_>) = assignments.split(", ").partition(|assignment| {
             let name = name(assignment);
@@ -85,6 +87,9 @@ impl Version {
             }
         }
         body["UpdateExpression"] = format!("SET {}", kept.join(", ")).into();
+        if !removal.is_empty() {
+            body["UpdateExpression"] = format!("SET {} REMOVE {removal}", kept.join(", ")).into();
+        }
     }
 
     /// How this version writes a ticket.

@@ -179,7 +179,7 @@ pub(crate) fn compute(submit: &Submit, work: &Work, calls: &Calls, admission: &A
     let limit = 1.25 * floor.total();
     let dollars = |value: f64| format!("${value:.2}");
     let reason = "The floor has two write units. This service also writes the claim of a job; the job's last write \
-                  exceeds 1 KB because of the URL; the indexes for lists take 3 write units for a job of a batch and 1 \
+                  exceeds 1 KB because of the URL; the indexes for lists take 2 write units for a job of a batch and 1 \
                   for a single job; the record of a small batch, the looks at it and its results take the rest.";
     let note = format!("1.25 × {}.", dollars(floor.total()));
     report.at_most("money", "a million posters, from a file", files.total(), 9.60, dollars, ("", reason));

@@ -152,7 +152,7 @@ struct Ledger {
 impl Ledger {
     /// Notes a job that the table has whole. Returns the key of the job that the table now forgets.
     fn note(&mut self, item: &Item) -> Option<String> {
-        let part = item.get("batch_id")?["S"].as_str()?;
+        let part = part_of(item)?;
         let (key, status) = (key_of_item(item), item.get("status")?["S"].as_str()?);
         let is_new = self.parts.entry(part.to_owned()).or_default().insert(key.to_owned(), status.to_owned()).is_none();
         if is_new {
@@ -162,9 +162,14 @@ impl Ledger {
     }
 
     fn holds(&self, item: &Item) -> bool {
-        let part = item.get("batch_id").and_then(|part| part["S"].as_str()).and_then(|part| self.parts.get(part));
+        let part = part_of(item).and_then(|part| self.parts.get(part));
         part.is_some_and(|jobs| jobs.contains_key(key_of_item(item)))
     }
+}
+
+/// The part of a batch to which a job belongs.
+fn part_of(item: &Item) -> Option<&str> {
+    ["batch_id", "part"].into_iter().find_map(|name| item.get(name)?["S"].as_str())
 }
 
 /// The services. Clones are the same ones.
@@ -464,11 +469,13 @@ impl Inner {
         }
         let mut item = existing.cloned().or_else(|| document["Key"].as_object().cloned()).unwrap_or_default();
         let update = document["UpdateExpression"].as_str().unwrap_or_default();
+        let (update, removed) = update.split_once(" REMOVE ").unwrap_or((update, ""));
         let Some(assignments) = update.strip_prefix("SET ") else { return not_understood(update) };
         for assignment in assignments.split(", ") {
             let Some((attribute, value)) = assignment.split_once(" = ") else { return not_understood(update) };
             item.insert(name(attribute), values[value].clone());
         }
+        item.remove(&name(removed));
         self.write(item);
         json_answer(&json!({}))
     }

@@ -116,8 +116,8 @@ impl Table {
         Ok((batches, next))
     }
 
-    /// The status of each job of a part that the index knows of.
-    pub async fn states_of_part(&self, batch: BatchId, part: usize) -> Result<Vec<(JobId, Status)>, ServiceError> {
+    /// The status of each job of a part that the index has: those that have changed since they were created.
+    pub async fn states_of_part(&self, batch: BatchId, part: usize) -> Result<HashMap<JobId, Status>, ServiceError> {
         let items = self
             .client
             .query()

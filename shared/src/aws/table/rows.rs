@@ -44,12 +44,24 @@ pub(super) fn batches_of(owner: &Owner) -> String {
     format!("batches of {}", owner.as_str())
 }
 
+fn part_of_job(job: &Job) -> Option<String> {
+    job.membership.as_ref().map(|membership| part_key(membership.batch, membership.part))
+}
+
+/// Whether the job has had no transition.
+fn is_new(job: &Job) -> bool {
+    job.fence == 0
+}
+
 fn part_of(key: &str) -> Option<(BatchId, usize)> {
     match key.split_once('#') {
         None => Some((key.parse().ok()?, 0)),
         Some((batch, part)) => Some((batch.parse().ok()?, part.parse().ok()?)),
     }
 }
+
+/// The attribute that `save` removes, see [`JobRow`].
+pub(super) const PART: &str = "part";
 
 /// A job's item. Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
@@ -62,8 +74,10 @@ struct JobRow {
     /// takes. Older items of such jobs have `owner` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch_owner: Option<Owner>,
+    /// The key of the job's part of its batch, until the first transition. From then on it is `batch_id`, by which the
+    /// index lists the job. So the creation of a job does not write to the index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    batch_id: Option<String>,
+    part: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     custom_id: Option<CustomId>,
     created_at: i64,
@@ -78,6 +92,9 @@ struct JobRow {
 /// before.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StateRow {
+    /// The key of the job's part of its batch. Older items have it from their creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch_id: Option<String>,
     fence: u64,
     status: Status,
     attempts: u32,
@@ -146,6 +163,7 @@ impl From<&Job> for StateRow {
             JobState::Failed { error: why, .. } => error = Some(why.clone()),
         }
         Self {
+            batch_id: part_of_job(job).filter(|_| !is_new(job)),
             fence: job.fence,
             status: job.status(),
             attempts: job.attempts,
@@ -191,7 +209,7 @@ pub(super) fn item_of(job: &Job) -> Item {
         pk: job_key(job.id),
         owner: job.membership.is_none().then(|| job.owner.clone()),
         batch_owner: job.membership.is_some().then(|| job.owner.clone()),
-        batch_id: job.membership.as_ref().map(|membership| part_key(membership.batch, membership.part)),
+        part: part_of_job(job).filter(|_| is_new(job)),
         custom_id: job.membership.as_ref().and_then(|membership| membership.custom_id.clone()),
         created_at: job.created_at.ms(),
         order: job.order.clone(),
@@ -204,7 +222,8 @@ pub(super) fn item_of(job: &Job) -> Item {
 pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let row: JobRow = from_item(item).map_err(|_| corrupt())?;
-    let part = row.batch_id.map(|key| part_of(&key).ok_or_else(corrupt)).transpose()?;
+    let part =
+        row.state.batch_id.as_ref().or(row.part.as_ref()).map(|key| part_of(key).ok_or_else(corrupt)).transpose()?;
     Ok(Job {
         id: job_id(&row.pk).ok_or_else(corrupt)?,
         owner: row.owner.or(row.batch_owner).ok_or_else(corrupt)?,
@@ -527,6 +546,26 @@ mod tests {
         for job in states() {
             assert_eq!(job_of(item_of(&job)).expect("it reads back"), job);
         }
+    }
+
+    #[test]
+    fn the_index_lists_a_job_of_a_batch_from_its_first_transition() {
+        let now = Timestamp::from_ms(1_795_000_000_123);
+        let new = states().into_iter().find(|job| job.membership.is_some()).expect("one is of a batch");
+        let canceled = new.cancel(now).expect("it waits");
+        let [before, after] = [item_of(&new), item_of(&canceled)];
+        let key = AttributeValue::S(part_of_job(&new).expect("it is of a batch"));
+        assert_eq!((before.get(PART), before.get("batch_id")), (Some(&key), None));
+        assert_eq!((after.get(PART), after.get("batch_id")), (None, Some(&key)));
+        assert_eq!(state_of(&canceled).get("batch_id"), Some(&key));
+        let mut older = before.clone();
+        older.insert("batch_id".to_owned(), older[PART].clone());
+        older.remove(PART);
+        assert_eq!(
+            job_of(older).expect("it is read"),
+            new,
+            "older records have the key of the index from the beginning"
+        );
     }
 
     #[test]
