@@ -98,6 +98,8 @@ pub(super) struct Ledger {
     /// Whether a ticket without `queued_at`, as the version before sent, has reached it. Such a ticket may end any life.
     pub(super) given_up_blindly: bool,
     pub(super) accepted: bool,
+    /// Whether a ticket of the job was ever sent.
+    pub(super) ticketed: bool,
     /// Whether the retention has ended, so that the record and the files may be deleted.
     pub(super) aged: bool,
 }
@@ -343,6 +345,11 @@ impl Scene {
 
     pub(super) fn enqueue(&mut self, version: Version, body: &Value) {
         let body = version.ticket(body["MessageBody"].as_str().unwrap_or_default());
+        if let Some(job) =
+            serde_json::from_str(&body).ok().and_then(|ticket: Value| ticket["job"].as_str().map(str::to_owned))
+        {
+            self.ledger(&job).ticketed = true;
+        }
         let now = self.clock.now();
         self.queue.push(Some(Message { body, receives: 0, sent_at: now, visible_at: now, dead: false }));
     }

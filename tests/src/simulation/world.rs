@@ -322,8 +322,18 @@ impl<'a> World<'a> {
     fn check_ledger(&self, id: JobId, job: Option<Job>) -> Option<Job> {
         let most = self.universe.max_attempts;
         let mut scene = self.scene();
-        let &mut Ledger { pictures, excused, counted, accepted, retries, given_up, given_up_blindly, aged, .. } =
-            scene.ledger(&id.to_string());
+        let &mut Ledger {
+            pictures,
+            excused,
+            counted,
+            accepted,
+            ticketed,
+            retries,
+            given_up,
+            given_up_blindly,
+            aged,
+            ..
+        } = scene.ledger(&id.to_string());
         let Some(job) = job else {
             if accepted {
                 scene.violation(format!("job {id} was accepted and has no record"));
@@ -351,7 +361,9 @@ impl<'a> World<'a> {
                 ErrorCode::ContentFiltered => job.order.prompt.as_str().contains("nsfw"),
                 ErrorCode::ModelError => attempted,
                 ErrorCode::AttemptsExhausted => attempted || given_up || given_up_blindly,
-                ErrorCode::DeadlineExceeded => *finished_at + CLOCKS_DIFFER >= job.deadline_at,
+                ErrorCode::DeadlineExceeded => {
+                    *finished_at + CLOCKS_DIFFER >= job.deadline_at && (ticketed || !accepted)
+                }
                 _ => false,
             };
             if !deserved {
