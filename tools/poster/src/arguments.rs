@@ -41,7 +41,7 @@ Exit codes:
   2    the command or its input is wrong, or the service refused it
   3    the service does not answer, or is too busy
   4    a file cannot be read or written
-  130  stopped by Ctrl-C (143: by SIGTERM; 141: nobody reads its output)")]
+  130  stopped by Ctrl-C (143: by SIGTERM; 141: its output was closed)")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
