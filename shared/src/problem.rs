@@ -244,8 +244,8 @@ impl Problem {
             }
             .to_owned(),
             Self::NotFromFile => {
-                "Its jobs were in the request that submitted it. It is started already, and GET /batches/{id}/jobs \
-                 tells what became of each job."
+                "The jobs of this batch were in the request that submitted it, so it has no file to start or to check. \
+                 GET /batches/{id}/jobs lists the jobs."
                     .to_owned()
             }
             Self::NoFaults => {
