@@ -163,13 +163,14 @@ impl Pipeline {
     /// How many messages a queue holds, seen and unseen.
     pub async fn messages(&self, url: &str) -> usize {
         use aws_sdk_sqs::types::QueueAttributeName::{
-            ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesNotVisible as Hidden,
+            ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
+            ApproximateNumberOfMessagesNotVisible as Hidden,
         };
-        let sqs = self.sqs();
-        let asked = sqs.get_queue_attributes().queue_url(url).attribute_names(Visible).attribute_names(Hidden);
+        let kinds = [Visible, Delayed, Hidden];
+        let asked = self.sqs().get_queue_attributes().queue_url(url).set_attribute_names(Some(kinds.to_vec()));
         let answer = asked.send().await.expect("the queue answers");
         let count = |name| answer.attributes()?.get(&name)?.parse::<usize>().ok();
-        count(Visible).unwrap_or_default() + count(Hidden).unwrap_or_default()
+        kinds.into_iter().filter_map(count).sum()
     }
 
     /// A client of the embedded S3.

@@ -480,10 +480,12 @@ async fn a_canceled_batch_whose_submission_died_ends_without_the_jobs_that_were_
     let pipeline = Pipeline::without_event_sources().await;
     let http = pipeline.stack.config().http_client().expect("the stack has a client");
     // The record and some jobs are written; then the submission dies.
-    let wire = Wire::new(http, 1, Disturbance::CrashAfter);
+    let wire = Wire::new(http, 2, Disturbance::CrashAfter);
     let apps = pipeline.stack.apps_over(wire.clone()).expect("good settings");
     let order = json!({ "jobs": vec![json!({ "prompt": "A heist" }); 40] });
     assert!(wire.run(submit(&apps.submit, "k", &order)).await.is_none());
+    let queue = &pipeline.stack.deployment().functions["submit"].environment["BATCH_QUEUE_URL"];
+    assert_eq!(pipeline.messages(queue).await, 1, "even if nobody repeats the request, the batch ends at its deadline");
     let id = BatchId::from_key(&Owner::new(EVERYONE), &"k".parse().expect("a key"));
     assert_eq!(pipeline.post(&format!("/batches/{id}/cancel"), &Value::Null).await.status(), 202);
     assert!(!step(&pipeline, id).await, "its writer may be alive");

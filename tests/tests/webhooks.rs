@@ -348,10 +348,12 @@ async fn a_repeated_request_tells_the_end_of_a_job_that_never_had_a_ticket() {
     pipeline.stop().await;
 }
 
-/// Functions that can send neither tickets nor events.
+/// Functions that can send neither tickets of jobs nor events.
 fn silenced(pipeline: &Pipeline) -> Apps {
-    let (_, apps) = pipeline.intercept(|call| match call.operation {
-        "SendMessage" | "SendMessageBatch" => Action::Refuse,
+    let events = pipeline.ready().webhook_queue_url.clone().expect("it sends webhooks");
+    let (_, apps) = pipeline.intercept(move |call| match call.operation {
+        "SendMessage" if call.json()["QueueUrl"] == events.as_str() => Action::Refuse,
+        "SendMessageBatch" => Action::Refuse,
         _ => Action::Pass,
     });
     apps

@@ -18,6 +18,9 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 /// How long a ticket waits while another invocation works on its batch. If that one crashes, this one takes over.
 pub(crate) const OTHER_AT_WORK: Duration = Duration::from_secs(60);
 
+/// How long a ticket waits at most while the jobs of a request are stored.
+const SUBMISSION: Duration = Duration::from_secs(2);
+
 /// How long the index of the table may lag behind it.
 pub(crate) const INDEX_LAG: Duration = Duration::from_secs(5);
 
@@ -72,7 +75,7 @@ pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Ins
 async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Step, ServiceError> {
     let now = app.clock.now();
     if writer.until > now {
-        Ok(Step::Wait(writer.until.since(now)))
+        Ok(Step::Wait(writer.until.since(now).min(SUBMISSION)))
     } else if batch.canceled_at.is_some() || batch.deadline_at <= now {
         save(app, batch.watch_all()).await
     } else {

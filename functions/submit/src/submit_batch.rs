@@ -98,7 +98,7 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
     Ok(batch)
 }
 
-/// Stores the `missing` jobs of a batch, sends the tickets of the queued ones, and has the function `batch` watch them.
+/// Has the function `batch` watch a batch, stores its `missing` jobs, and sends the tickets of the queued ones.
 /// Returns the batch as it then is.
 ///
 /// The batch may be canceled in the meantime. That is noted in its record, and the function `batch` cancels all jobs once
@@ -112,6 +112,8 @@ async fn write(
     trace: Option<String>,
 ) -> Result<Batch, Problem> {
     let id = batch.id;
+    // First, so that the batch ends at its deadline even if this writer dies and the request is not repeated.
+    app.batches.send_batch_ticket(id, &batch.owner, FIRST_LOOK).await.map_err(log_failure(id))?;
     let mut jobs = app.table.create_all(&missing).await.map_err(log_failure(id))?;
     if !jobs.iter().zip(&missing).all(|(job, wanted)| job.is_as_wanted(wanted)) {
         jobs.extend(there);
@@ -126,7 +128,6 @@ async fn write(
         let sent = send_tickets(&app.queue, &app.outbox, &batch.owner, &jobs, trace.as_ref()).await;
         sent.map_err(log_failure(id))?;
     }
-    app.batches.send_batch_ticket(id, &batch.owner, FIRST_LOOK).await.map_err(log_failure(id))?;
     // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.
     while current.writing() == batch.writing() {
         let next = current.submitted();
