@@ -1,15 +1,21 @@
-//! Set a title over a picture and say how long it took:
+//! Set a title over a picture, make a thumbnail of the poster, and say how long each step took:
 //! `cargo run --release -p typography --example typeset -- IN OUT STYLE PLACE TITLE [TAGLINE [ROLE NAME]...]`.
 //!
-//! The extension of OUT chooses the format: png, jpg or webp. STYLE and PLACE may be `auto`.
+//! The extension of OUT chooses the format: png, jpg or webp. The thumbnail is beside it, in OUT.thumbnail.jpg. STYLE and
+//! PLACE may be `auto`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use typography::{Format, Place, Raster, Sheet, Style, heads, typeset};
+use typography::{Format, Place, Raster, Sheet, Style, Thumbnail, heads, typeset};
 
 /// How often the work is done over; the median of the times is told.
 const TURNS: usize = 15;
+
+/// What the worker leaves for the file of a thumbnail, beside the mark of origin.
+const MOST_BYTES: usize = 39_000;
+
+const STEPS: [&str; 5] = ["decode", "find faces", "typeset with faces", "encode", "thumbnail"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,38 +39,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sheet = Sheet { title, tagline, credits: &credits, style, place };
     let file = std::fs::read(input)?;
 
-    let mut times = Vec::new();
-    for _ in 0..TURNS {
-        let start = Instant::now();
+    let mut times: [Vec<Duration>; STEPS.len()] = Default::default();
+    for turn in 1..=TURNS {
+        let mut begun = Instant::now();
+        let mut steps = times.iter_mut();
+        let mut done = || {
+            steps.next().expect("each step has a name").push(begun.elapsed());
+            begun = Instant::now();
+        };
         let picture = Raster::decode(&file)?;
-        let decoded = start.elapsed();
+        done();
         let faces = heads(&picture).len();
-        let looked = start.elapsed();
+        done();
         let poster = typeset(picture, &sheet)?;
-        let set = start.elapsed();
+        done();
         let bytes = poster.picture.encode(format)?;
-        let whole = start.elapsed();
-        times.push((whole + decoded - looked, decoded, set - looked, whole - set, looked - decoded));
-        if times.len() == TURNS {
-            times.sort();
-            let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-            let (whole, decode, set, encode, style) = times[TURNS / 2];
-            eprintln!(
-                "{output}: {:?} {:?} contrast {:.2}{}, {faces} faces, {} kB, {:.1} ms (decode {:.1}, typeset {:.1} of which \
-                 {:.1} for faces, encode {:.1})",
-                poster.style,
-                poster.place,
-                poster.contrast,
-                if poster.legible { "" } else { ", too small to be read" },
-                bytes.len() / 1000,
-                millis(whole),
-                millis(decode),
-                millis(set),
-                millis(style),
-                millis(encode),
-            );
+        done();
+        let thumbnail = Thumbnail::of(&poster.picture, MOST_BYTES)?;
+        done();
+        if turn == TURNS {
+            let (style, place, size) = (poster.style, poster.place, bytes.len() / 1000);
+            let legible = if poster.legible { "" } else { ", too small to be read" };
+            eprintln!("{output}: {style:?} {place:?} contrast {:.2}{legible}, {faces} faces, {size} kB", poster.contrast);
             std::fs::write(output, bytes)?;
+            std::fs::write(format!("{output}.thumbnail.jpg"), thumbnail.file)?;
         }
+    }
+    for (step, mut times) in STEPS.into_iter().zip(times) {
+        times.sort();
+        eprintln!("{step}: {:.1} ms", times[TURNS / 2].as_secs_f64() * 1000.0);
     }
     Ok(())
 }
