@@ -134,6 +134,49 @@ impl PictureOptions {
     }
 }
 
+/// The lettering over a picture, and the picture.
+#[derive(Clone, Debug, Args)]
+pub struct OrderOptions {
+    /// A title to print over the picture
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+
+    /// A line to go with the title
+    #[arg(long, value_name = "TEXT", requires = "title")]
+    tagline: Option<String>,
+
+    /// A line of the billing block, such as "directed by: Ada Marlowe"; may be repeated
+    #[arg(long = "credit", value_name = "ROLE: NAME", requires = "title", value_parser = credit)]
+    credits: Vec<Value>,
+
+    /// The style of the lettering [default: as the prompt suggests]
+    #[arg(long, requires = "title", value_parser = one_of(Style::ALL, Style::as_str))]
+    style: Option<Style>,
+
+    /// The position of the title [default: where the picture is calmest]
+    #[arg(long, requires = "title", value_parser = one_of(Placement::ALL, Placement::as_str))]
+    placement: Option<Placement>,
+
+    #[command(flatten)]
+    picture: PictureOptions,
+}
+
+impl OrderOptions {
+    /// The fields of a request for these words, with the options.
+    pub fn fields(&self, prompt: &[String]) -> Map<String, Value> {
+        let mut fields = self.picture.fields();
+        fields.insert("prompt".to_owned(), prompt.join(" ").into());
+        if let Some(title) = &self.title {
+            let poster = json!({
+                "title": title, "tagline": self.tagline, "credits": self.credits,
+                "style": self.style.unwrap_or_default(), "placement": self.placement.unwrap_or_default(),
+            });
+            fields.insert("poster".to_owned(), poster);
+        }
+        fields
+    }
+}
+
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct WebhookOptions {
     /// Send the end to this URL; `poster listen` is a receiver for a local service
@@ -169,28 +212,8 @@ pub(crate) struct Make {
     #[arg(required = true)]
     pub(crate) prompt: Vec<String>,
 
-    /// A title to print over the picture
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) title: Option<String>,
-
-    /// A line to go with the title
-    #[arg(long, value_name = "TEXT", requires = "title")]
-    pub(crate) tagline: Option<String>,
-
-    /// A line of the billing block, such as "directed by: Ada Marlowe"; may be repeated
-    #[arg(long = "credit", value_name = "ROLE: NAME", requires = "title", value_parser = credit)]
-    pub(crate) credits: Vec<Value>,
-
-    /// The style of the lettering [default: as the prompt suggests]
-    #[arg(long, requires = "title", value_parser = one_of(Style::ALL, Style::as_str))]
-    pub(crate) style: Option<Style>,
-
-    /// The position of the title [default: where the picture is calmest]
-    #[arg(long, requires = "title", value_parser = one_of(Placement::ALL, Placement::as_str))]
-    pub(crate) placement: Option<Placement>,
-
     #[command(flatten)]
-    pub(crate) picture: PictureOptions,
+    pub(crate) order: OrderOptions,
 
     #[command(flatten)]
     pub(crate) webhook: WebhookOptions,

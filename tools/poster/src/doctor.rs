@@ -8,10 +8,10 @@ use bytes::Bytes;
 use hyper::header::{DATE, HeaderMap};
 use hyper::{Response, Uri};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::api::{HealthView, ImageView, JobView, JobsView};
 use shared::job::{ErrorCode, Status};
-use shared::order::{Model, Order};
+use shared::order::Model;
 use shared::problem::ProblemDetails;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -21,10 +21,11 @@ use typography::Raster;
 use crate::api::{Api, problem};
 use crate::arguments::Doctor;
 use crate::failure::{Failure, Outcome};
-use crate::http::{Kind, Unreachable, read_body};
+use crate::http::{Kind, Unreachable, read_whole};
+use crate::make::checked;
 use crate::terminal::Terminal;
-use crate::watch::wait_for_job_until;
-use crate::words::{errors_text, thousands};
+use crate::watch::wait_for_job;
+use crate::words::thousands;
 
 /// How long resolving a name may take, and how long connecting.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -78,73 +79,69 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// Takes a step and prints its result. Returns `None` if it failed.
-    async fn step<T>(&mut self, name: &str, work: impl Future<Output = Found<T>>) -> Result<Option<T>, Failure> {
+    /// Takes a step and shows its result. The error is `None` if the step failed.
+    async fn step<T>(&mut self, name: &str, work: impl Future<Output = Found<T>>) -> Result<T, Option<Failure>> {
         if self.terminal.is_interactive() {
             self.terminal.status(format!("{name} …"));
         }
         let began = Instant::now();
         let found = work.await;
-        let ms = began.elapsed().as_millis();
-        let time = if ms > 0 { format!("  ({ms} ms)") } else { String::new() };
+        let ms = began.elapsed().as_millis() as u64;
         match found {
             Ok((value, words)) => {
-                self.terminal.show(format!("ok    {name:<10}  {words}{time}"))?;
-                self.terminal.data(&data(name, Some(true), &words, None, ms))?;
-                Ok(Some(value))
+                self.show(name, Some(true), &words, None, ms)?;
+                Ok(value)
             }
             Err(Trouble { why, advice, code }) => {
-                self.terminal.show(format!("FAIL  {name:<10}  {why}{time}\n      {advice}"))?;
-                self.terminal.data(&data(name, Some(false), &why, Some(&advice), ms))?;
+                self.show(name, Some(false), &why, Some(&advice), ms)?;
                 self.code.get_or_insert(code);
-                Ok(None)
+                Err(None)
             }
         }
     }
-}
 
-/// A step as JSON. `ok` is `None` if it was skipped.
-fn data(name: &str, ok: Option<bool>, message: &str, advice: Option<&str>, ms: u128) -> Value {
-    json!({ "step": name, "ok": ok, "message": message, "advice": advice, "milliseconds": ms as u64 })
+    /// Shows the result of a step. `ok` is `None` if it was skipped.
+    fn show(&self, name: &str, ok: Option<bool>, message: &str, advice: Option<&str>, ms: u64) -> Result<(), Failure> {
+        let mark = ok.map_or("skip", |ok| if ok { "ok" } else { "FAIL" });
+        let time = if ms > 0 { format!("  ({ms} ms)") } else { String::new() };
+        let below = advice.map(|advice| format!("\n      {advice}")).unwrap_or_default();
+        self.terminal.show(format!("{mark:<4}  {name:<10}  {message}{time}{below}"))?;
+        self.terminal.data(&json!({ "step": name, "ok": ok, "message": message, "advice": advice, "milliseconds": ms }))
+    }
 }
 
 /// Checks the service. A failed step skips those that depend on it.
-pub(crate) async fn run(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Result<Outcome, Failure> {
-    let mut visit = Visit { terminal, code: None };
-    let reached = steps(api, &mut visit, doctor).await?.is_some();
-    if reached && !doctor.paint {
-        let words = "--paint paints and downloads one, which on AWS costs $0.04 to $0.14, depending on the model";
-        terminal.show(format!("skip  {:<10}  {words}", "picture"))?;
-        terminal.data(&data("picture", None, words, None, 0))?;
+pub(crate) async fn run(api: &Api, doctor: &Doctor) -> Result<Outcome, Failure> {
+    let mut visit = Visit { terminal: &api.terminal, code: None };
+    match steps(api, &mut visit, doctor).await {
+        Err(Some(failure)) => Err(failure),
+        Ok(()) | Err(None) => Ok(visit.code.map_or(Outcome::AllDone, Outcome::Found)),
     }
-    Ok(visit.code.map_or(Outcome::AllDone, Outcome::Found))
 }
 
-/// Takes the steps. Returns `None` if one of them failed and the rest was skipped.
-async fn steps(api: &Api, visit: &mut Visit<'_>, doctor: &Doctor) -> Result<Option<()>, Failure> {
+async fn steps(api: &Api, visit: &mut Visit<'_>, doctor: &Doctor) -> Result<(), Option<Failure>> {
     let address: Uri = api.url().parse().unwrap_or_default();
-    let Some(next) = visit.step("address", async { next(api, &address) }).await? else { return Ok(None) };
-    let Some(addresses) = visit.step("name", resolve(&next)).await? else { return Ok(None) };
-    if visit.step("connection", connect(api, &next, &addresses)).await?.is_none() {
-        return Ok(None);
+    let next = visit.step("address", async { next(api, &address) }).await?;
+    let addresses = visit.step("name", resolve(&next)).await?;
+    visit.step("connection", connect(api, &next, &addresses)).await?;
+    if address.scheme_str() == Some("https") {
+        visit.step("TLS", trust(api)).await?;
     }
-    if address.scheme_str() == Some("https") && visit.step("TLS", trust(api)).await?.is_none() {
-        return Ok(None);
+    let (headers, about) = visit.step("health", health(api)).await?;
+    match visit.step("clock", async { clock(&headers, about) }).await {
+        // The steps after a wrong clock are still worthwhile.
+        Ok(()) | Err(None) => {}
+        unshown => return unshown,
     }
-    let Some((headers, about)) = visit.step("health", health(api)).await? else { return Ok(None) };
-    // The steps after a wrong clock are still worthwhile.
-    visit.step("clock", async { clock(&headers, about) }).await?;
-    if visit.step("key", key(api)).await?.is_none() {
-        return Ok(None);
+    visit.step("key", key(api)).await?;
+    if !doctor.paint {
+        let words = "--paint paints and downloads one, which on AWS costs $0.04 to $0.14, depending on the model";
+        return Ok(visit.show("picture", None, words, None, 0)?);
     }
-    if doctor.paint {
-        let terminal = visit.terminal;
-        let Some(id) = visit.step("job", submit(api, terminal, doctor)).await? else { return Ok(None) };
-        let Some(image) = visit.step("picture", paint(api, terminal, &id)).await? else { return Ok(None) };
-        let Some(file) = visit.step("download", download(api, &image)).await? else { return Ok(None) };
-        visit.step("file", async { decode(&file, &image) }).await?;
-    }
-    Ok(Some(()))
+    let id = visit.step("job", submit(api, doctor)).await?;
+    let image = visit.step("picture", paint(api, &id)).await?;
+    let file = visit.step("download", download(api, &image)).await?;
+    visit.step("file", async { decode(&file, &image) }).await
 }
 
 /// The host to connect to: the service or its proxy.
@@ -316,29 +313,26 @@ async fn key(api: &Api) -> Found<()> {
     Ok(((), words.to_owned()))
 }
 
-async fn submit(api: &Api, terminal: &Terminal, doctor: &Doctor) -> Found<String> {
+async fn submit(api: &Api, doctor: &Doctor) -> Found<String> {
     let mut order = json!({ "prompt": PROMPT });
     if let Some(title) = &doctor.title {
         order["poster"] = json!({ "title": title });
     }
-    if let Err(errors) = Order::parse(order.clone(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(errors_text(&errors)).into());
-    }
-    let job = api.submit(Bytes::from(order.to_string())).await?;
+    let job: JobView = api.post("/jobs", checked(order)?, None).await?;
     let id = job.id.to_string();
-    terminal.set_resume_hint(format!("Job {id} is still running; `poster cancel {id}` cancels it."));
+    api.terminal.set_resume_hint(format!("Job {id} is still running; `poster cancel {id}` cancels it."));
     Ok((id.clone(), format!("{id} is {}", job.status)))
 }
 
-async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
+async fn paint(api: &Api, id: &str) -> Found<ImageView> {
     let began = Instant::now();
     let waits_for = |job: &JobView| job.last_error.as_ref().map(|error| error.code);
     let needs_its_operator = |code| matches!(code, ErrorCode::ModelAccessDenied | ErrorCode::ModelNotFound);
     let enough = |job: &JobView| began.elapsed() > PAINTING || waits_for(job).is_some_and(needs_its_operator);
-    let job = wait_for_job_until(api, terminal, id, enough).await?;
+    let job = wait_for_job(api, id, enough).await?;
     if job.finished_at.is_none() {
         // Do not pay for a picture that nobody waits for.
-        let canceled = api.act_on_job(id, "cancel").await;
+        let canceled = api.post::<JobView>(&format!("/jobs/{id}/cancel"), "", None).await;
         let end = if canceled.is_ok() { "It was canceled." } else { "It could not be canceled." };
         let code = waits_for(&job);
         let message = job.last_error.as_ref().map_or("No worker has started it.", |error| error.message.as_str());
@@ -348,10 +342,8 @@ async fn paint(api: &Api, terminal: &Terminal, id: &str) -> Found<ImageView> {
     match (job.status, job.image) {
         (Status::Succeeded, Some(image)) => {
             let seconds = began.elapsed().as_secs_f64();
-            let lettering = image.poster.as_ref();
-            let title = lettering
-                .map(|set| format!(", with the title in the style {}", set.style.as_str()))
-                .unwrap_or_default();
+            let style = image.poster.as_ref().map(|lettering| lettering.style.as_str());
+            let title = style.map(|style| format!(", with the title in the style {style}")).unwrap_or_default();
             let price = price(job.model);
             let words = format!("painted by {} in {seconds:.1} s; on AWS {price}{title}", job.model.as_str());
             Ok((image, words))
@@ -405,7 +397,7 @@ async fn download(api: &Api, image: &ImageView) -> Found<Bytes> {
     };
     let answer = api.file(&image.url).await.map_err(unreachable)?;
     let status = answer.status();
-    let file = read_body(answer.into_body()).await.map_err(unreachable)?;
+    let file = read_whole(answer).await.map_err(unreachable)?.into_body();
     if !status.is_success() {
         let text = String::from_utf8_lossy(&file);
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));

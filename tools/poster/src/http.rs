@@ -241,10 +241,13 @@ impl Write for Stream {
     }
 }
 
-pub(crate) async fn read_body(incoming: Incoming) -> Result<Bytes, Unreachable> {
+/// Reads the body of an answer into memory.
+pub(crate) async fn read_whole(answer: Response<Incoming>) -> Result<Response<Bytes>, Unreachable> {
+    let (head, incoming) = answer.into_parts();
     let reading = tokio::time::timeout(ANSWER, Limited::new(incoming, MAX_ANSWER_BYTES).collect());
     let collected = reading.await.map_err(|_| Unreachable::passing("the answer was incomplete"))?;
-    Ok(collected.map_err(|error| Unreachable::passing(error.to_string()))?.to_bytes())
+    let body = collected.map_err(|error| Unreachable::passing(error.to_string()))?.to_bytes();
+    Ok(Response::from_parts(head, body))
 }
 
 /// The next chunk of an answer's body; `None` at its end.

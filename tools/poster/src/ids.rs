@@ -6,13 +6,11 @@ use crate::api::{Api, Found};
 use crate::arguments::Ids;
 use crate::failure::{Failure, Outcome};
 use crate::state::batch_of;
-use crate::terminal::Terminal;
 
 /// Finds the job or batch of each word of a command line, one after the other, and calls `each` with it. A state file stands
 /// for its batch. If there are several words, one whose job or batch does not exist is reported, and the command continues.
 pub(crate) async fn for_each_found(
     api: &Api,
-    terminal: &Terminal,
     words: &Ids,
     mut each: impl AsyncFnMut(&str, Found) -> Result<Outcome, Failure>,
 ) -> Result<Outcome, Failure> {
@@ -21,7 +19,7 @@ pub(crate) async fn for_each_found(
     for id in &ids {
         let done = match api.find(id).await {
             Err(failure) if failure.is_not_found() && ids.len() > 1 => {
-                terminal.println(format!("{id}: the service has no such job or batch"));
+                api.terminal.println(format!("{id}: the service has no such job or batch"));
                 Outcome::SomeFailed
             }
             found => each(id, found?).await?,

@@ -3,10 +3,10 @@
 use std::fmt::Display;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use shared::Timestamp;
-use shared::api::{BatchView, BatchesView, JobView, JobsView};
+use shared::api::{BatchView, ImageView, JobView};
 use shared::batch::BatchStatus;
-use shared::job::Status;
 
 use crate::api::{Api, Found, PAGE};
 use crate::arguments::{Ids, List};
@@ -19,13 +19,9 @@ use crate::words::{count_of, ellipsize, faults_text, status_text, thousands, tit
 /// In a terminal of at most so many columns, a listed job takes two lines.
 const NARROW: usize = 75;
 
-pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<Outcome, Failure> {
+pub(crate) async fn list(api: &Api, list: &List) -> Result<Outcome, Failure> {
     if list.batches {
-        let page = async |limit, cursor: Option<String>| {
-            let page: BatchesView = api.page("/batches", limit, cursor.as_deref()).await?;
-            Ok((page.batches, page.next_cursor))
-        };
-        return list_pages(terminal, list, page, batch_row, "jobs, name").await;
+        return list_pages(api, list, "/batches", batch_row, "jobs, name").await;
     }
     let mut path = match &list.batch {
         None => "/jobs".to_owned(),
@@ -34,27 +30,24 @@ pub(crate) async fn list(api: &Api, terminal: &Terminal, list: &List) -> Result<
     if let Some(status) = list.status {
         path = format!("{path}?status={status}");
     }
-    let page = async |limit, cursor: Option<String>| {
-        let page: JobsView = api.page(&path, limit, cursor.as_deref()).await?;
-        Ok((page.jobs, page.next_cursor))
-    };
-    list_pages(terminal, list, page, row, "prompt").await
+    list_pages(api, list, &path, row, "prompt").await
 }
 
-/// Shows what `page` returns for a limit and a cursor, until the list ends or the command's own limit is reached.
-async fn list_pages<T: Serialize>(
-    terminal: &Terminal,
+/// Shows the list at `path`, until it ends or the command's own limit is reached.
+async fn list_pages<T: Serialize + DeserializeOwned>(
+    api: &Api,
     list: &List,
-    page: impl AsyncFn(usize, Option<String>) -> Result<(Vec<T>, Option<String>), Failure>,
+    path: &str,
     row: fn(&T, usize) -> String,
     last_column: &str,
 ) -> Result<Outcome, Failure> {
+    let terminal = &api.terminal;
     let limit = if list.all { usize::MAX } else { list.limit };
     let columns = terminal.columns_of_output();
     let (mut listed, mut cursor) = (0, None);
     while listed < limit {
-        let (items, next) = page((limit - listed).min(PAGE), cursor).await?;
-        for item in items.iter().take(limit - listed) {
+        let page = api.page::<T>(path, (limit - listed).min(PAGE), cursor.as_deref()).await?;
+        for item in page.items.iter().take(limit - listed) {
             if listed == 0 && columns > NARROW {
                 terminal.show(format!("{:36}  {:9}  {:11}  {last_column}", "id", "status", "created UTC"))?;
             }
@@ -62,7 +55,7 @@ async fn list_pages<T: Serialize>(
             terminal.show(row(item, columns))?;
             terminal.data(item)?;
         }
-        cursor = next;
+        cursor = page.next_cursor;
         if cursor.is_none() {
             break;
         }
@@ -93,11 +86,11 @@ fn row_of(id: &dyn Display, status: &str, created_at: Timestamp, text: &str, col
     format!("{id}{gap}{status:9}  {created:11}  {text}")
 }
 
-pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
-    for_each_found(api, terminal, ids, async |_, found| {
+pub(crate) async fn get(api: &Api, ids: &Ids) -> Result<Outcome, Failure> {
+    for_each_found(api, ids, async |_, found| {
         match found {
-            Found::Job(job) => show_job(terminal, &job)?,
-            Found::Batch(batch) => show_batch(terminal, &batch.value)?,
+            Found::Job(job) => show_job(&api.terminal, &job)?,
+            Found::Batch(batch) => show_batch(&api.terminal, &batch.value)?,
         }
         Ok(Outcome::AllDone)
     })
@@ -105,11 +98,18 @@ pub(crate) async fn get(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
 }
 
 /// Cancels or retries jobs, or jobs of batches: `action` is `cancel` or `retry`.
-pub(crate) async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
-    for_each_found(api, terminal, ids, async |id, found| {
+pub(crate) async fn act(api: &Api, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
+    let terminal = &api.terminal;
+    for_each_found(api, ids, async |id, found| {
         let acted = match found {
-            Found::Job(_) => api.act_on_job(id, action).await.map(|job| show_job(terminal, &job)),
-            Found::Batch(_) => api.act_on_batch(id, action).await.map(|batch| show_batch(terminal, &batch)),
+            Found::Job(_) => {
+                let job = api.post(&format!("/jobs/{id}/{action}"), "", None).await;
+                job.map(|job| show_job(terminal, &job))
+            }
+            Found::Batch(_) => {
+                let batch = api.post(&format!("/batches/{id}/{action}"), "", None).await;
+                batch.map(|batch| show_batch(terminal, &batch))
+            }
         };
         match acted {
             Ok(shown) => shown.map(|()| Outcome::AllDone),
@@ -126,69 +126,62 @@ pub(crate) async fn act(api: &Api, terminal: &Terminal, ids: &Ids, action: &str)
 
 fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
     let width = terminal.columns_of_output().saturating_sub(12);
-    let field = |name, value: &dyn Display| show_field(terminal, name, value);
+    let cut = |text: &str| ellipsize(text, width);
+    let picture = |image: &ImageView| {
+        let ImageView { width, height, content_type, bytes, .. } = image;
+        format!("{width} × {height}, {content_type}, {} KB", bytes.div_ceil(1000))
+    };
     terminal.show(format!("job {}: {}", job.id, job.status))?;
-    field("prompt", &ellipsize(job.prompt.as_str(), width))?;
-    if let Some(id) = &job.custom_id {
-        field("custom id", &ellipsize(id.as_str(), width))?;
-    }
-    field("created", &job.created_at)?;
-    if let Some(batch) = job.batch_id {
-        field("batch", &batch)?;
-    }
-    if let Some(webhook) = &job.webhook {
-        field("webhook", &ellipsize(webhook.url.as_str(), width))?;
-    }
-    if let Some(queue) = &job.queue {
-        field("queue", &format_args!("about {} before it", thousands(queue.ahead)))?;
-    }
-    if let Some(image) = &job.image {
-        let (kind, kilobytes) = (&image.content_type, image.bytes.div_ceil(1000));
-        field("picture", &format_args!("{} × {}, {kind}, {kilobytes} KB", image.width, image.height))?;
-        if let Some(link) = &job.links.image {
-            field("link", link)?;
-        }
-    }
-    if let Some(warning) = title_warning(job) {
-        field("warning", &warning)?;
-    }
-    if let Some(error) = &job.error {
-        field("error", &format_args!("{}: {}", error.code.as_str(), error.message))?;
-    }
-    if let (Some(error), Status::Queued | Status::Running) = (&job.last_error, job.status) {
-        field("waiting", &format_args!("{}: {}", error.code.as_str(), error.message))?;
-    }
+    show_fields(
+        terminal,
+        [
+            ("prompt", Some(cut(job.prompt.as_str()))),
+            ("custom id", job.custom_id.as_ref().map(|id| cut(id.as_str()))),
+            ("created", Some(job.created_at.to_string())),
+            ("batch", job.batch_id.map(|batch| batch.to_string())),
+            ("webhook", job.webhook.as_ref().map(|webhook| cut(webhook.url.as_str()))),
+            ("queue", job.queue.as_ref().map(|queue| format!("about {} before it", thousands(queue.ahead)))),
+            ("picture", job.image.as_ref().map(picture)),
+            ("link", job.image.as_ref().and(job.links.image.clone())),
+            ("warning", title_warning(job).map(str::to_owned)),
+            ("error", job.error.as_ref().map(|error| format!("{}: {}", error.code, error.message))),
+            ("waiting", job.last_error.as_ref().map(|error| format!("{}: {}", error.code, error.message))),
+        ],
+    )?;
     terminal.data(job)
 }
 
 fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
-    let field = |name, value: &dyn Display| show_field(terminal, name, value);
+    let progress = batch.progress.as_ref().filter(|_| batch.status == BatchStatus::Checking);
     terminal.show(format!("batch {}: {}", batch.id, status_text(batch.status)))?;
-    if let Some(name) = &batch.name {
-        field("name", name)?;
-    }
-    if let Some(progress) = batch.progress.as_ref().filter(|_| batch.status == BatchStatus::Checking) {
-        field("lines", &format_args!("{} checked", thousands(progress.checked_lines)))?;
-    }
-    if let Some(webhook) = &batch.webhook {
-        field("webhook", &webhook.url.as_str())?;
-    }
-    if batch.counts.total > 0 {
-        field("jobs", &counts_text(&batch.counts))?;
-    }
+    show_fields(
+        terminal,
+        [
+            ("name", batch.name.clone()),
+            ("lines", progress.map(|progress| format!("{} checked", thousands(progress.checked_lines)))),
+            ("webhook", batch.webhook.as_ref().map(|webhook| webhook.url.as_str().to_owned())),
+            ("jobs", (batch.counts.total > 0).then(|| counts_text(&batch.counts))),
+        ],
+    )?;
     for fault in batch.faults.iter().flat_map(|faults| &faults.first) {
         let text = faults_text([(&*fault.pointer, &*fault.detail)]);
-        field("fault", &format_args!("line {}: {text}", fault.line))?;
+        show_fields(terminal, [("fault", Some(format!("line {}: {text}", fault.line)))])?;
     }
-    field("created", &batch.created_at)?;
+    show_fields(terminal, [("created", Some(batch.created_at.to_string()))])?;
     if batch.status.is_active() {
         terminal.println(format!("`poster watch {}` waits for it", batch.id));
     }
     terminal.data(batch)
 }
 
-fn show_field(terminal: &Terminal, name: &str, value: &dyn Display) -> Result<(), Failure> {
-    terminal.show(format!("  {name:9} {value}"))
+/// Shows the fields that have a value.
+fn show_fields<const N: usize>(terminal: &Terminal, fields: [(&str, Option<String>); N]) -> Result<(), Failure> {
+    for (name, value) in fields {
+        if let Some(value) = value {
+            terminal.show(format!("  {name:9} {value}"))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

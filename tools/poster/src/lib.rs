@@ -25,6 +25,9 @@ mod terminal;
 mod watch;
 mod words;
 
+pub use arguments::OrderOptions;
+pub use make::make_locally;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -79,16 +82,16 @@ async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failu
         Ok::<_, Failure>(Api::new(service, terminal.clone()))
     };
     match &arguments.command {
-        Command::Make(make) => make::make(&api()?, terminal, make).await,
-        Command::Batch(batch) => batch::run(api()?, terminal, batch).await,
-        Command::Watch(watch) => watch::run(&api()?, terminal, watch).await,
-        Command::List(list) => jobs::list(&api()?, terminal, list).await,
-        Command::Get(get) => jobs::get(&api()?, terminal, get).await,
-        Command::Cancel(ids) => jobs::act(&api()?, terminal, ids, "cancel").await,
-        Command::Retry(ids) => jobs::act(&api()?, terminal, ids, "retry").await,
-        Command::Download(download) => download::run(&api()?, terminal, download).await,
-        Command::Listen(listen) => listen::run(&api()?, terminal, listen).await,
-        Command::Doctor(doctor) => doctor::run(&api()?, terminal, doctor).await,
+        Command::Make(make) => make::make(&api()?, make).await,
+        Command::Batch(batch) => batch::run(api()?, batch).await,
+        Command::Watch(watch) => watch::run(&api()?, watch).await,
+        Command::List(list) => jobs::list(&api()?, list).await,
+        Command::Get(get) => jobs::get(&api()?, get).await,
+        Command::Cancel(ids) => jobs::act(&api()?, ids, "cancel").await,
+        Command::Retry(ids) => jobs::act(&api()?, ids, "retry").await,
+        Command::Download(download) => download::run(&api()?, download).await,
+        Command::Listen(listen) => listen::run(&api()?, listen).await,
+        Command::Doctor(doctor) => doctor::run(&api()?, doctor).await,
         Command::Sheet(sheet) => {
             let (sheet, terminal) = (sheet.clone(), terminal.clone());
             blocking(move || sheet::run(&terminal, &sheet)).await
@@ -102,7 +105,7 @@ async fn run(arguments: Arguments, terminal: &Terminal) -> Result<Outcome, Failu
 }
 
 /// Resolves on Ctrl-C or SIGTERM, with the exit code for it.
-async fn stopped() -> u8 {
+pub async fn stopped() -> u8 {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

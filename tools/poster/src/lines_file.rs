@@ -33,7 +33,7 @@ pub(crate) fn lock(file: &File, path: &Path) -> Result<(), Failure> {
 }
 
 /// Appends a line in one write.
-pub(crate) fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_line(mut file: &File, value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     file.write_all(&line)

@@ -35,7 +35,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 
 /// Answers the requests to a port of this machine and prints them, until the process is stopped or, with `--once`, the
 /// first request has been answered.
-pub(crate) async fn run(api: &Api, terminal: &Terminal, listen: &Listen) -> Result<Outcome, Failure> {
+pub(crate) async fn run(api: &Api, listen: &Listen) -> Result<Outcome, Failure> {
+    let terminal = &api.terminal;
     let unusable = |error| Failure::Usage(format!("port {} cannot be used: {error}", listen.port));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, listen.port)).await.map_err(unusable)?;
     let secrets = match &listen.secret {

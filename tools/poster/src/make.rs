@@ -1,70 +1,50 @@
 //! Making one poster.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use shared::api::JobView;
 use shared::job::Status;
 use shared::order::{Model, Order};
 
 use crate::api::Api;
 use crate::arguments::Make;
+use crate::config::Config;
 use crate::failure::{Failure, Outcome};
-use crate::manifest::Manifest;
-use crate::pictures::{Unfetched, fetch, name_of};
+use crate::manifest::{Manifest, Picture};
+use crate::pictures::save;
 use crate::terminal::Terminal;
 use crate::watch::wait_for_job;
 use crate::words::{errors_text, human_duration, quoted, title_warning};
 
 /// Submits the prompt, waits, saves the picture, and opens it.
-pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<Outcome, Failure> {
-    let mut order = make.picture.fields();
-    order.insert("prompt".to_owned(), make.prompt.join(" ").into());
-    if let Some(title) = &make.title {
-        let poster = json!({
-            "title": title, "tagline": make.tagline, "credits": make.credits, "style": make.style.unwrap_or_default(),
-            "placement": make.placement.unwrap_or_default(),
-        });
-        order.insert("poster".to_owned(), poster);
-    }
+pub(crate) async fn make(api: &Api, make: &Make) -> Result<Outcome, Failure> {
+    let terminal = &api.terminal;
+    let mut order = make.order.fields(&make.prompt);
     if let Some(hours) = make.deadline_hours {
         order.insert("deadline_hours".to_owned(), hours.into());
     }
     if let Some(webhook) = make.webhook.field() {
         order.insert("webhook".to_owned(), webhook);
     }
-    // The service's default model is not known here, so the rules of the model that accepts the most are checked.
-    if let Err(errors) = Order::parse(order.clone().into(), "", Model::Sd35Large) {
-        return Err(Failure::Usage(errors_text(&errors)));
-    }
-    // Do not pay for a picture that cannot be saved.
-    let mut manifest = if make.no_wait { None } else { Some(Manifest::open(&make.out)?) };
-    let began = Instant::now();
-    terminal.status("submitting …");
-    let job = api.submit(Bytes::from(json!(order).to_string())).await?;
-    let id = job.id.to_string();
-    let Some(manifest) = &mut manifest else {
-        terminal.println(format!("job {id} is {}; `poster watch {id}` waits for it", job.status));
+    if make.no_wait {
+        let job: JobView = api.post("/jobs", checked(order)?, None).await?;
+        terminal.println(format!("job {} is {}; `poster watch {0}` waits for it", job.id, job.status));
         terminal.data(&job)?;
         return Ok(Outcome::AllDone);
-    };
-    let out = quoted(&make.out.display().to_string());
-    terminal
-        .set_resume_hint(format!("Job {id} is still running; `poster download {id} --out {out}` saves its picture."));
-    let job = wait_for_job(api, terminal, &id).await?;
-    if job.status != Status::Succeeded {
-        let why = job.error.as_ref().map_or("it was canceled", |error| error.message.as_str());
-        terminal.println(format!("job {id} has no picture: {why}"));
-        terminal.data(&job)?;
-        return Ok(Outcome::SomeFailed);
     }
-    let fetched = fetch(api, &job, &make.out, &name_of(&job), None).await.map_err(|error| match error {
-        Unfetched::All(failure) => failure,
-        Unfetched::Picture(why) => Failure::Service(format!("the picture of job {id}: {why}")),
-    })?;
-    let picture = fetched.keep(&make.out, manifest)?;
+    let began = Instant::now();
+    let (job, painted) = paint(api, order, &make.out).await?;
+    let picture = match painted {
+        Ok(picture) => picture,
+        Err(why) => {
+            terminal.println(why);
+            terminal.data(&job)?;
+            return Ok(Outcome::SomeFailed);
+        }
+    };
     let path = make.out.join(&picture.file);
     let size = format!("{} × {}, {} KB", picture.width, picture.height, picture.bytes.div_ceil(1000));
     terminal.println(format!(
@@ -80,6 +60,51 @@ pub(crate) async fn make(api: &Api, terminal: &Terminal, make: &Make) -> Result<
         open(&path);
     }
     Ok(Outcome::AllDone)
+}
+
+/// Has the local service at `url` paint an order, and saves the picture in `out`. The progress goes to standard error.
+/// Returns the finished job and the file.
+pub async fn make_locally(url: &str, order: Map<String, Value>, out: &Path) -> Result<(JobView, PathBuf), String> {
+    let service = Config::default().settle(Some(url), None).map_err(|failure| failure.to_string())?;
+    let terminal = Terminal::new(false, false);
+    let painted = paint(&Api::new(service, terminal.clone()), order, out).await;
+    terminal.clear();
+    let (job, picture) = painted.map_err(|failure| failure.to_string())?;
+    picture.map(|picture| (job, out.join(picture.file)))
+}
+
+/// The body of a request for an order that keeps the rules.
+pub(crate) fn checked(order: impl Into<Value>) -> Result<String, Failure> {
+    let order = order.into();
+    let body = order.to_string();
+    // The service's default model is not known here, so the rules of the model that accepts the most are checked.
+    let parsed = Order::parse(order, "", Model::Sd35Large);
+    parsed.map(|_| body).map_err(|errors| Failure::Usage(errors_text(&errors)))
+}
+
+/// Submits an order, waits, and saves the picture in `out`. The inner error is why there is none.
+async fn paint(
+    api: &Api,
+    order: Map<String, Value>,
+    out: &Path,
+) -> Result<(JobView, Result<Picture, String>), Failure> {
+    let order = checked(order)?;
+    // Do not pay for a picture that cannot be saved.
+    let manifest = Manifest::open(out)?;
+    api.terminal.status("submitting …");
+    let id = api.post::<JobView>("/jobs", order, None).await?.id.to_string();
+    let out = quoted(&out.display().to_string());
+    api.terminal
+        .set_resume_hint(format!("Job {id} is still running; `poster download {id} --out {out}` saves its picture."));
+    let job = wait_for_job(api, &id, |_| false).await?;
+    if job.status != Status::Succeeded {
+        let why = job.error.as_ref().map_or("it was canceled", |error| error.message.as_str());
+        let why = format!("job {id} has no picture: {why}");
+        return Ok((job, Err(why)));
+    }
+    let picture = save(api, &manifest, &job, None).await?;
+    let picture = picture.map_err(|why| Failure::Service(format!("the picture of job {id}: {why}")))?;
+    Ok((job, Ok(picture)))
 }
 
 /// Opens a picture with the program that this machine has for it.

@@ -38,7 +38,7 @@ pub(crate) struct Picture {
 #[derive(Debug)]
 pub(crate) struct Manifest {
     file: File,
-    path: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Manifest {
@@ -47,17 +47,17 @@ impl Manifest {
         std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
         let path = directory.join(FILE);
         let file = open_lines(&path).map_err(|error| Failure::file(&path, error))?;
-        Ok(Self { file, path })
+        Ok(Self { file, directory: directory.to_owned() })
     }
 
     /// Keeps other batches out of the directory until this one is closed. Two runs of one batch would write the same
     /// temporary files.
     pub(crate) fn lock(&self) -> Result<(), Failure> {
-        lock(&self.file, &self.path)
+        lock(&self.file, &self.directory.join(FILE))
     }
 
-    pub(crate) fn add(&mut self, picture: &Picture) -> Result<(), Failure> {
-        write_line(&mut self.file, picture).map_err(|error| Failure::file(&self.path, error))
+    pub(crate) fn add(&self, picture: &Picture) -> Result<(), Failure> {
+        write_line(&self.file, picture).map_err(|error| Failure::file(&self.directory.join(FILE), error))
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         manifest.add(&picture("a.png", b"a")).expect("it is written");
         manifest.file.write_all(b"{\"file\":\"b.p").expect("it is written");
         drop(manifest);
-        let mut manifest = Manifest::open(directory.path()).expect("a manifest");
+        let manifest = Manifest::open(directory.path()).expect("a manifest");
         manifest.add(&picture("c.png", b"c")).expect("it is written");
         let mut files = Vec::new();
         read(directory.path(), |_, picture| files.push(picture.file)).expect("it is read");

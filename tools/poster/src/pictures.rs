@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
-use shared::api::{ImageView, JobView};
+use shared::api::JobView;
 use shared::backoff::full_jitter;
 use shared::text::hex;
 use tempfile::TempPath;
@@ -26,54 +26,30 @@ const MAX_NAME_CHARS: usize = 40;
 /// The most characters of a prompt in the manifest.
 const MAX_PROMPT_CHARS: usize = 2000;
 
-/// A downloaded picture whose file has no name yet.
-#[derive(Debug)]
-pub(crate) struct Fetched(Picture);
-
-impl Fetched {
-    /// Records the picture, and then names its file.
-    pub(crate) fn keep(self, directory: &Path, manifest: &mut Manifest) -> Result<Picture, Failure> {
-        let Self(picture) = self;
-        manifest.add(&picture)?;
-        let path = directory.join(&picture.file);
-        std::fs::rename(unnamed(directory, &picture.file), &path).map_err(|error| Failure::file(&path, error))?;
-        Ok(picture)
-    }
-}
-
-/// Why a picture was not downloaded.
-#[derive(Debug)]
-pub(crate) enum Unfetched {
-    /// This picture is not available, for the reason in the text. Others may be.
-    Picture(String),
-    /// No picture can be downloaded.
-    All(Failure),
-}
-
-impl From<Failure> for Unfetched {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(problem) => Self::Picture(problem.detail),
-            failure => Self::All(failure),
-        }
-    }
-}
-
-/// Downloads the picture of a job to `directory`, for a file called `name`.
-pub(crate) async fn fetch(
+/// Downloads the picture of a job, of a line of a file or of none, records it, and then names its file. The inner error is
+/// why this picture is not available; others may be.
+pub(crate) async fn save(
     api: &Api,
+    manifest: &Manifest,
     job: &JobView,
-    directory: &Path,
-    name: &str,
     line: Option<u64>,
-) -> Result<Fetched, Unfetched> {
-    let image = job.image.as_ref().ok_or_else(|| Unfetched::Picture("the job has none".to_owned()))?;
-    let file = format!("{name}.{}", ending(&image.content_type));
-    let path = unnamed(directory, &file);
-    let (bytes, sha256) = download_to(api, job, image, &path).await?;
-    Ok(Fetched(Picture {
+) -> Result<Result<Picture, String>, Failure> {
+    let Some(image) = &job.image else { return Ok(Err("the job has none".to_owned())) };
+    let file = format!("{}.{}", name_of(job, line), ending(&image.content_type));
+    let (path, unnamed) = (manifest.directory.join(&file), unnamed(&manifest.directory, &file));
+    let stored = async |body| match store(body, &unnamed).await? {
+        (bytes, sha256) if bytes == image.bytes => Ok(sha256),
+        (bytes, _) => Err(Store::Broken(format!("it has {bytes} bytes instead of {}", image.bytes))),
+    };
+    let sha256 = match download(api, &format!("/jobs/{}/image", job.id), Some(&image.url), stored).await {
+        Ok(Ok(sha256)) => sha256,
+        Ok(Err(why)) => return Ok(Err(format!("it cannot be downloaded: {why}"))),
+        Err(Failure::Refused(problem)) => return Ok(Err(problem.detail)),
+        Err(failure) => return Err(failure),
+    };
+    let picture = Picture {
         file,
-        bytes,
+        bytes: image.bytes,
         sha256,
         job: job.id,
         batch: job.batch_id,
@@ -82,16 +58,10 @@ pub(crate) async fn fetch(
         prompt: job.prompt.as_str().chars().take(MAX_PROMPT_CHARS).collect(),
         width: image.width,
         height: image.height,
-    }))
-}
-
-async fn download_to(api: &Api, job: &JobView, image: &ImageView, path: &Path) -> Result<(u64, String), Unfetched> {
-    let stored = async |body| match store(body, path).await? {
-        (bytes, sha256) if bytes == image.bytes => Ok((bytes, sha256)),
-        (bytes, _) => Err(Store::Broken(format!("it has {bytes} bytes instead of {}", image.bytes))),
     };
-    let downloaded = download(api, &format!("/jobs/{}/image", job.id), Some(&image.url), stored).await?;
-    downloaded.map_err(|why| Unfetched::Picture(format!("it cannot be downloaded: {why}")))
+    manifest.add(&picture)?;
+    std::fs::rename(unnamed, &path).map_err(|error| Failure::file(&path, error))?;
+    Ok(Ok(picture))
 }
 
 /// Downloads the document of a batch to which this path of the API redirects. The file has no name, and is at its beginning.
@@ -172,12 +142,12 @@ async fn write(
     Ok((bytes, hex(&digest.finalize())))
 }
 
-/// A file name for the picture of a job, from its custom id or else its prompt. It contains the end of the id, which is
-/// random, so that no picture overwrites another one.
-pub(crate) fn name_of(job: &JobView) -> String {
-    let id = job.id.to_string();
+/// A file name for the picture of a job, from its line, and its custom id or else its prompt. It contains the end of the id,
+/// which is random, so that no picture overwrites another one.
+fn name_of(job: &JobView, line: Option<u64>) -> String {
+    let (line, id) = (line.map(|line| format!("{line:06}-")).unwrap_or_default(), job.id.to_string());
     let words = words_of(job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str()));
-    format!("{words}-{}", &id[id.len() - 12..])
+    format!("{line}{words}-{}", &id[id.len() - 12..])
 }
 
 /// The first words of a text that fit into a file name. Only a first word that is too long is cut.

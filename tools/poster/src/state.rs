@@ -57,7 +57,7 @@ impl State {
 
     pub(crate) fn write(&mut self, batch: BatchId, settings: &Settings) -> Result<(), Failure> {
         let line = Line { poster_batch: batch, settings: settings.clone() };
-        let file = &mut self.file;
+        let mut file = &self.file;
         let written = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write_line(file, &line));
         written.and_then(|()| file.sync_data()).map_err(|error| Failure::file(&self.path, error))
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use crate::failure::Failure;
-use crate::words::{fitting, plain, wrapped};
+use crate::words::{fitting, human_duration, plain, wrapped};
 
 /// The shortest time between two redraws of the status line.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -98,9 +98,10 @@ impl Terminal {
         }
     }
 
-    /// Makes the next status show at once.
-    pub(crate) fn force_status(&self) {
+    /// Shows at once why something is tried again, and when.
+    pub(crate) fn retrying(&self, why: impl Display, wait: Duration) {
         self.inner().shown_at = None;
+        self.status(format!("{why}; next try in {}", human_duration(wait.max(Duration::from_secs(1)))));
     }
 
     pub(crate) fn clear(&self) {

@@ -11,16 +11,17 @@ use crate::arguments::Ids;
 use crate::failure::{Failure, Outcome};
 use crate::ids::for_each_found;
 use crate::progress::{Progress, counts_text, ticking};
-use crate::terminal::{Terminal, columns};
+use crate::terminal::columns;
 use crate::words::{human_duration, status_text, thousands, title_warning};
 
 /// The longest wait that the service accepts in `Prefer: wait`.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// Waits for jobs and batches to end, batches first.
-pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Outcome, Failure> {
+pub(crate) async fn run(api: &Api, ids: &Ids) -> Result<Outcome, Failure> {
+    let terminal = &api.terminal;
     let (mut jobs, mut batches) = (Vec::new(), Vec::new());
-    let mut outcome = for_each_found(api, terminal, ids, async |_, found| {
+    let mut outcome = for_each_found(api, ids, async |_, found| {
         match found {
             Found::Job(job) => jobs.push(job.id.to_string()),
             Found::Batch(answer) => batches.push(*answer),
@@ -28,11 +29,11 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
         Ok(Outcome::AllDone)
     })
     .await?;
-    if wait_for_batches(api, terminal, batches).await? == Outcome::SomeFailed {
+    if wait_for_batches(api, batches).await? == Outcome::SomeFailed {
         outcome = Outcome::SomeFailed;
     }
     for id in jobs {
-        let job = wait_for_job(api, terminal, &id).await?;
+        let job = wait_for_job(api, &id, |_| false).await?;
         let why = job.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
         terminal.println(format!("job {id}: {}{why}", job.status));
         if let Some(warning) = title_warning(&job) {
@@ -47,7 +48,8 @@ pub(crate) async fn run(api: &Api, terminal: &Terminal, ids: &Ids) -> Result<Out
 }
 
 /// Waits until all batches have ended, and shows the sum of their counts meanwhile.
-async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<BatchView>>) -> Result<Outcome, Failure> {
+async fn wait_for_batches(api: &Api, batches: Vec<Answer<BatchView>>) -> Result<Outcome, Failure> {
+    let terminal = &api.terminal;
     // Each batch with the time of its next poll.
     let due = |answer: Answer<BatchView>| (answer.value, Instant::now() + api.pause(answer.retry_after));
     let mut batches: Vec<_> = batches.into_iter().map(due).collect();
@@ -76,30 +78,21 @@ async fn wait_for_batches(api: &Api, terminal: &Terminal, batches: Vec<Answer<Ba
     Ok(if done { Outcome::AllDone } else { Outcome::SomeFailed })
 }
 
-pub(crate) async fn wait_for_job(api: &Api, terminal: &Terminal, id: &str) -> Result<JobView, Failure> {
-    wait_for_job_until(api, terminal, id, |_| false).await
-}
-
 /// Waits until the job has ended, or `enough` says not to wait any longer.
-pub(crate) async fn wait_for_job_until(
-    api: &Api,
-    terminal: &Terminal,
-    id: &str,
-    enough: impl Fn(&JobView) -> bool,
-) -> Result<JobView, Failure> {
+pub(crate) async fn wait_for_job(api: &Api, id: &str, enough: impl Fn(&JobView) -> bool) -> Result<JobView, Failure> {
     let began = Instant::now();
     let mut wait = Duration::from_secs(1);
     loop {
         let asked = Instant::now();
-        let Answer { value: job, retry_after } = api.job(id, Some(wait)).await?;
+        let Answer { value: job, retry_after } = api.job(id, wait).await?;
         if job.finished_at.is_some() || enough(&job) {
             return Ok(job);
         }
-        let waits = job.last_error.as_ref().map(|error| format!(" ({})", error.code.as_str())).unwrap_or_default();
+        let waits = job.last_error.as_ref().map(|error| format!(" ({})", error.code)).unwrap_or_default();
         let ahead = job.queue.as_ref().filter(|queue| queue.ahead > 0);
         let ahead = ahead.map(|queue| format!(", about {} before it", thousands(queue.ahead))).unwrap_or_default();
         let what = if job.status == Status::Running { "painting" } else { "queued" };
-        terminal.status(format!("{what}{ahead}{waits}  {}", human_duration(began.elapsed())));
+        api.terminal.status(format!("{what}{ahead}{waits}  {}", human_duration(began.elapsed())));
         // A service that does not hold its answers must not be polled without a pause.
         if asked.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(api.pause(retry_after)).await;

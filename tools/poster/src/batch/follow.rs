@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::api::{BatchView, JobView, JobsView};
+use shared::api::{BatchView, JobView};
 use shared::batch::Counts;
 use shared::batch_file::LineFault;
 use shared::job::{JobError, Status};
@@ -22,10 +21,10 @@ use tokio::time::Instant;
 use super::unknown;
 use crate::api::{Answer, Api, PAGE};
 use crate::failure::{Failure, blocking, if_found};
-use crate::manifest::{self, Manifest};
-use crate::pictures::{Unfetched, download_document, fetch, name_of};
+use crate::manifest::{self, Manifest, Picture};
+use crate::pictures::{download_document, save};
 use crate::progress::{Progress, counts_of_ended, ticking};
-use crate::terminal::{Terminal, columns};
+use crate::terminal::columns;
 use crate::words::thousands;
 
 /// A page is read again once so many of its jobs have newly ended, on average over all pages that are read again.
@@ -127,9 +126,7 @@ struct ResultImage {
 #[derive(Debug)]
 pub(crate) struct Follower<'a> {
     api: &'a Api,
-    terminal: &'a Terminal,
-    out: &'a Path,
-    manifest: &'a mut Manifest,
+    manifest: &'a Manifest,
     at_once: usize,
     batch: BatchId,
     /// The line of each job, by index.
@@ -154,18 +151,9 @@ pub(crate) struct Follower<'a> {
 impl<'a> Follower<'a> {
     /// Follows a batch whose file has jobs on `lines`, unless the service leaves some out. It downloads `at_once` pictures
     /// at once.
-    pub(crate) fn new(
-        api: &'a Api,
-        terminal: &'a Terminal,
-        (out, manifest): (&'a Path, &'a mut Manifest),
-        at_once: usize,
-        batch: BatchId,
-        lines: Vec<u32>,
-    ) -> Self {
+    pub(crate) fn new(api: &'a Api, manifest: &'a Manifest, at_once: usize, batch: BatchId, lines: Vec<u32>) -> Self {
         Self {
             api,
-            terminal,
-            out,
             manifest,
             at_once,
             batch,
@@ -209,7 +197,7 @@ impl<'a> Follower<'a> {
 
     /// Marks the jobs whose pictures are saved.
     async fn find_pictures(&mut self) -> Result<(), Failure> {
-        let (out, terminal, batch) = (self.out.to_owned(), self.terminal.clone(), self.batch);
+        let (out, terminal, batch) = (self.manifest.directory.clone(), self.api.terminal.clone(), self.batch);
         let (lines, mut jobs) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.jobs));
         let found = blocking(move || {
             let mut found = 0;
@@ -250,7 +238,7 @@ impl<'a> Follower<'a> {
             }
             let checked = batch.progress.map_or(0, |progress| progress.checked_lines);
             ticking(tokio::time::sleep(self.api.pause(retry_after)), || match self.jobs.is_empty() {
-                true => self.terminal.status(format!("the service checks the file: {} lines", thousands(checked))),
+                true => self.api.terminal.status(format!("the service checks the file: {} lines", thousands(checked))),
                 false => self.show(),
             })
             .await;
@@ -322,9 +310,9 @@ impl<'a> Follower<'a> {
     ) -> Result<(Option<String>, usize), Failure> {
         let (path, mut index) = (format!("/batches/{}/jobs", self.batch), first);
         loop {
-            let page: JobsView = self.api.page(&path, PAGE, cursor.as_deref()).await?;
+            let page = self.api.page::<JobView>(&path, PAGE, cursor.as_deref()).await?;
             let mut succeeded = Vec::new();
-            for job in page.jobs {
+            for job in page.items {
                 // Jobs that were deleted are not on the page.
                 while index < self.jobs.len() && JobId::in_batch(self.batch, index) != job.id {
                     index += 1;
@@ -357,33 +345,27 @@ impl<'a> Follower<'a> {
     }
 
     async fn save(&mut self, jobs: Vec<(usize, JobView)>) -> Result<(), Failure> {
-        let (api, out) = (self.api, self.out);
+        let (api, manifest) = (self.api, self.manifest);
         let jobs = jobs.into_iter().map(|(index, job)| (index, u64::from(self.lines[index]), job));
-        let fetches = jobs.map(|(index, line, job)| async move {
-            let name = format!("{line:06}-{}", name_of(&job));
-            let fetched = fetch(api, &job, out, &name, Some(line)).await;
-            (index, line, job, fetched)
+        let saves = jobs.map(|(index, line, job)| async move {
+            let saved = save(api, manifest, &job, Some(line)).await;
+            (index, line, job, saved)
         });
-        let fetches: Vec<_> = fetches.collect();
-        let mut fetches = stream::iter(fetches).buffer_unordered(self.at_once);
-        while let Some((index, line, job, fetched)) = fetches.next().await {
-            match fetched {
-                Ok(picture) => {
-                    let picture = picture.keep(out, self.manifest)?;
+        let mut saves = stream::iter(saves.collect::<Vec<_>>()).buffer_unordered(self.at_once);
+        while let Some((index, line, job, saved)) = saves.next().await {
+            match saved? {
+                Ok(Picture { file, bytes, sha256, .. }) => {
                     self.learn_of(index, Known::Saved);
                     self.tally.saved += 1;
                     self.tally.downloaded += 1;
-                    let fields = json!({
-                        "file": out.join(&picture.file), "bytes": picture.bytes, "sha256": picture.sha256
-                    });
+                    let fields = json!({ "file": manifest.directory.join(file), "bytes": bytes, "sha256": sha256 });
                     self.report(line, job.custom_id.as_ref(), Some(job.id), job.status.as_str(), fields)?;
                 }
-                Err(Unfetched::Picture(why)) => {
+                Err(why) => {
                     self.learn_of(index, Known::Ended);
                     self.unsaved += 1;
                     self.tally.why_unfetched.get_or_insert(why);
                 }
-                Err(Unfetched::All(failure)) => return Err(failure),
             }
             self.show();
         }
@@ -392,7 +374,7 @@ impl<'a> Follower<'a> {
 
     /// Reads what the service says became of each line of a batch that has ended.
     pub(crate) async fn results(mut self) -> Result<Tally, Failure> {
-        self.terminal.status("reading the results …");
+        self.api.terminal.status("reading the results …");
         let results = download_document(self.api, &format!("/batches/{}/results", self.batch)).await?;
         let incomplete = || Failure::Service("the results of the batch are not complete".to_owned());
         let mut jobs = std::mem::take(&mut self.lines).into_iter().zip(std::mem::take(&mut self.jobs));
@@ -445,12 +427,12 @@ impl<'a> Follower<'a> {
         if let (Some(value), Value::Object(fields)) = (value.as_object_mut(), fields) {
             value.extend(fields);
         }
-        self.terminal.data(&value)
+        self.api.terminal.data(&value)
     }
 
     fn show(&self) {
         let (admitted, saved) = (Some(self.admitted as u64), Some(self.tally.saved));
-        self.terminal.status(self.progress.line(&self.counts, admitted, saved, columns()));
+        self.api.terminal.status(self.progress.line(&self.counts, admitted, saved, columns()));
     }
 }
 

@@ -37,8 +37,9 @@ const BAD_SHOWN: usize = 20;
 const MAX_NAME: usize = 128;
 
 /// Submits the lines of the file, waits, downloads, and reports; or continues where an earlier run stopped.
-pub(crate) async fn run(mut api: Api, terminal: &Terminal, batch: &Batch) -> Result<Outcome, Failure> {
+pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure> {
     api.patience = batch.patience;
+    let terminal = &api.terminal;
     let input = Input::open(&batch.file, batch.format, batch.picture.fields(), batch.state.as_deref()).await?;
     // The flags override the document.
     let webhook = batch.webhook.field().or_else(|| input.webhook.clone());
@@ -55,7 +56,7 @@ pub(crate) async fn run(mut api: Api, terminal: &Terminal, batch: &Batch) -> Res
     let settings = settings(&api, batch, &input, &checked, webhook)?;
     let path = batch.state.clone().unwrap_or_else(|| input.beside("poster-state"));
     let (mut state, known) = State::open(&path, &settings)?;
-    let mut manifest = Manifest::open(&settings.out)?;
+    let manifest = Manifest::open(&settings.out)?;
     manifest.lock()?;
 
     terminal.set_resume_hint("Run the same command again to continue.");
@@ -77,10 +78,10 @@ pub(crate) async fn run(mut api: Api, terminal: &Terminal, batch: &Batch) -> Res
         "Run the same command again to continue. The service goes on with what it has; to cancel that:\n  poster cancel {id}"
     ));
     let (out, at_once) = (&*settings.out, usize::from(batch.at_once));
-    let mut follower = Follower::new(&api, terminal, (out, &mut manifest), at_once, id, checked.lines);
+    let mut follower = Follower::new(&api, &manifest, at_once, id, checked.lines);
     follower.learn(&view).await?;
     report_start(terminal, &settings, &view, checked.good, known.is_some(), follower.tally.saved)?;
-    submit::start(&api, terminal, &input, &settings.sha256, &mut request, view).await?;
+    submit::start(&api, &input, &settings.sha256, &mut request, view).await?;
     if batch.no_wait {
         terminal.println("submitted; the same command without --no-wait downloads the posters, and this one waits:");
         terminal.println(format!("  poster watch {id}"));

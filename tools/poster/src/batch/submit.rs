@@ -21,8 +21,6 @@ use crate::api::{Api, LONGEST_WAIT};
 use crate::failure::Failure;
 use crate::http::{ANSWER, Body, Kind, Unreachable};
 use crate::state::Settings;
-use crate::terminal::Terminal;
-use crate::words::human_duration;
 
 /// The time between two looks at an upload.
 const TICK: Duration = Duration::from_millis(200);
@@ -47,7 +45,7 @@ impl Request {
     /// another.
     pub(super) async fn send(&mut self, api: &Api) -> Result<BatchView, Failure> {
         loop {
-            let batch = api.submit_batch(self.body.clone(), &self.key).await?;
+            let batch: BatchView = api.post("/batches", self.body.clone(), Some(&self.key)).await?;
             if batch.status != BatchStatus::Expired {
                 return Ok(batch);
             }
@@ -59,7 +57,6 @@ impl Request {
 /// Uploads the file of a batch if the batch awaits it, and starts the batch.
 pub(super) async fn start(
     api: &Api,
-    terminal: &Terminal,
     input: &Input,
     sha256: &str,
     request: &mut Request,
@@ -69,7 +66,7 @@ pub(super) async fn start(
     for attempt in 0.. {
         // It was started before.
         let Some(upload) = &batch.upload else { return Ok(()) };
-        let why = match send(api, terminal, input, upload).await {
+        let why = match send(api, input, upload).await {
             Ok(sent) if sent == sha256 => break,
             Ok(_) => return Err(input.changed()),
             Err(Unsent::Final(failure)) => return Err(failure),
@@ -80,14 +77,13 @@ pub(super) async fn start(
         if waited > api.patience {
             return Err(Failure::Service(format!("the file cannot be uploaded: {why}")));
         }
-        terminal.force_status();
-        let next = human_duration(wait.max(Duration::from_secs(1)));
-        terminal.status(format!("the file was not uploaded: {why}; next try in {next}"));
+        api.terminal.retrying(format!("the file was not uploaded: {why}"), wait);
         tokio::time::sleep(wait).await;
         // The URL may have expired, so the next try has another.
         batch = request.send(api).await?;
     }
-    api.start_batch(batch.id).await.map(drop)
+    // A batch that was started before stays as it is.
+    api.post::<BatchView>(&format!("/batches/{}/start", batch.id), "", None).await.map(drop)
 }
 
 /// Why a file was not uploaded.
@@ -105,7 +101,7 @@ struct Sent {
 }
 
 /// Uploads the file once, and returns the SHA-256 of what was sent.
-async fn send(api: &Api, terminal: &Terminal, input: &Input, upload: &UploadView) -> Result<String, Unsent> {
+async fn send(api: &Api, input: &Input, upload: &UploadView) -> Result<String, Unsent> {
     let sent = Arc::<Mutex<Sent>>::default();
     let so_far = || sent.lock().unwrap_or_else(PoisonError::into_inner);
     let body = body(input.file.clone(), sent.clone());
@@ -120,7 +116,7 @@ async fn send(api: &Api, terminal: &Terminal, input: &Input, upload: &UploadView
         if moved_at.elapsed() > ANSWER {
             break Err(Unreachable::passing("no answer in time"));
         }
-        terminal.status(format!("uploading: {} of {}", megabytes(bytes), megabytes(input.bytes())));
+        api.terminal.status(format!("uploading: {} of {}", megabytes(bytes), megabytes(input.bytes())));
         if let Ok(answer) = tokio::time::timeout(TICK, &mut sending).await {
             break answer;
         }
