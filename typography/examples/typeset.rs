@@ -60,7 +60,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         if turn == TURNS {
             let (style, place, size) = (poster.style, poster.place, bytes.len() / 1000);
             let legible = if poster.legible { "" } else { ", too small to be read" };
-            eprintln!("{output}: {style:?} {place:?} contrast {:.2}{legible}, {faces} faces, {size} kB", poster.contrast);
+            eprintln!(
+                "{output}: {style:?} {place:?} contrast {:.2}{legible}, {faces} faces, {size} kB",
+                poster.contrast
+            );
             std::fs::write(output, bytes)?;
             std::fs::write(format!("{output}.thumbnail.jpg"), thumbnail.file)?;
         }

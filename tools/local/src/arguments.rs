@@ -1,13 +1,14 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use local::bedrock::{Behavior, Faults};
 use local::{BedrockMode, Options};
+use poster::OrderOptions;
 use shared::Clock;
-use shared::order::{AspectRatio, Model, OutputFormat, Seed};
 
 /// Runs the whole movie poster pipeline on this machine: the code and AWS clients of the deployed functions, over
 /// AWS-compatible services in this process.
@@ -23,35 +24,10 @@ use shared::order::{AspectRatio, Model, OutputFormat, Seed};
   cargo run -- --bedrock aws \"A heist on the moon\"      (your credentials, your cost)")]
 pub(crate) struct Arguments {
     /// What to paint; without it the API is served
-    prompt: Vec<String>,
+    pub(crate) prompt: Vec<String>,
 
-    /// The shape of the picture, such as 2:3 or 16:9
-    #[arg(long, value_name = "RATIO", requires = "prompt")]
-    pub(crate) aspect_ratio: Option<AspectRatio>,
-
-    /// What to keep out of the picture
-    #[arg(long, value_name = "TEXT", requires = "prompt")]
-    pub(crate) negative_prompt: Option<String>,
-
-    /// A title to set over the picture
-    #[arg(long, requires = "prompt")]
-    pub(crate) title: Option<String>,
-
-    /// A line to go with the title
-    #[arg(long, value_name = "TEXT", requires = "title")]
-    pub(crate) tagline: Option<String>,
-
-    /// The seed; without it the model picks one
-    #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..=i64::from(Seed::MAX)))]
-    pub(crate) seed: Option<u32>,
-
-    /// The file format: png, jpeg, or webp with a model that paints it
-    #[arg(long, value_name = "FORMAT", requires = "prompt")]
-    pub(crate) output_format: Option<OutputFormat>,
-
-    /// The model, by its Bedrock id
-    #[arg(long, value_name = "ID", requires = "prompt")]
-    pub(crate) model: Option<Model>,
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
 
     /// Where the picture is written
     #[arg(long, value_name = "DIR", default_value = "posters", requires = "prompt")]
@@ -109,9 +85,11 @@ enum Painter {
 }
 
 impl Arguments {
-    /// The prompt, which may be given as several arguments.
-    pub(crate) fn prompt(&self) -> Option<String> {
-        Some(self.prompt.join(" ")).filter(|_| !self.prompt.is_empty())
+    /// Reads a command line. What a picture is like matters only with a prompt; all else of lettering needs a title.
+    pub(crate) fn read<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let options = ["title", "aspect_ratio", "negative_prompt", "seed", "output_format", "model"].into_iter();
+        let command = options.fold(Self::command(), |all, option| all.mut_arg(option, |arg| arg.requires("prompt")));
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -143,13 +121,21 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_describes_a_picture_needs_a_prompt() {
+        for option in ["--title=x", "--aspect-ratio=1:1", "--negative-prompt=x", "--seed=5", "--output-format=png"] {
+            assert!(Arguments::read(["local", option]).is_err(), "{option}");
+            assert!(Arguments::read(["local", option, "A heist"]).is_ok(), "{option}");
+        }
+        assert!(Arguments::read(["local", "--model=stability.stable-image-core-v1:1"]).is_err());
+        assert!(Arguments::read(["local", "--style=noir", "A heist"]).is_err());
     }
 
     #[test]

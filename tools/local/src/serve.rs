@@ -39,23 +39,23 @@ Press Ctrl-C to stop.",
     if let Some(path) = &arguments.ready_file {
         write_ready_file(path, stack.ready())?;
     }
-    interrupted().await?;
+    poster::stopped().await;
     let patience = stack.longest_painting().as_secs();
     writeln!(
         stdout(),
         "Stopping: waiting up to {patience} seconds for the pictures that are being painted. Press Ctrl-C again to stop at once."
     )?;
-    if stopped(stack).await? {
+    if stopped(stack).await {
         writeln!(stdout(), "Stopped.")?;
     }
     Ok(())
 }
 
 /// Stops the stack. Returns false if a second Ctrl-C cut it short.
-pub(crate) async fn stopped(stack: Stack) -> std::io::Result<bool> {
+pub(crate) async fn stopped(stack: Stack) -> bool {
     tokio::select! {
-        () = stack.stop() => Ok(true),
-        again = interrupted() => again.map(|()| false),
+        () = stack.stop() => true,
+        _ = poster::stopped() => false,
     }
 }
 
@@ -67,19 +67,4 @@ pub(crate) fn write_ready_file(path: &Path, ready: &Ready) -> Result<(), Box<dyn
     serde_json::to_writer_pretty(&mut file, ready)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
-}
-
-/// Resolves at Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }
