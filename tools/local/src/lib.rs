@@ -9,13 +9,12 @@ mod handlers;
 mod host;
 mod invoke;
 mod ports;
-mod requeue;
-mod retell;
+mod resume;
 mod services;
 mod stack;
 pub mod template;
 
 pub use gateway::{ApiKeys, EVERYONE};
 pub use handlers::Apps;
-pub use requeue::RequeueError;
+pub use resume::ResumeError;
 pub use stack::{BedrockMode, Options, Ready, Stack, StartError};

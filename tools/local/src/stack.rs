@@ -25,8 +25,7 @@ use crate::gateway::{self, ApiKeys};
 use crate::handlers::Apps;
 use crate::host::loopback_only;
 use crate::ports::{Ports, url};
-use crate::requeue::{RequeueError, requeue};
-use crate::retell::retell;
+use crate::resume::{ResumeError, resume};
 use crate::services::{self, DynamoDb, S3, Shutdown, Sqs};
 use crate::template::{Deployment, REGION, Surroundings, TEMPLATE, TemplateError};
 
@@ -146,7 +145,7 @@ pub enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
-    Requeue(#[from] RequeueError),
+    Resume(#[from] ResumeError),
 }
 
 /// A running stack.
@@ -222,13 +221,10 @@ impl Stack {
         let aws = connect(&config, &ready, options.bedrock).await?;
         let apps = Apps::new(&deployment, &aws, &options.clock)?;
         if data.is_kept() {
-            let requeued = requeue(&config, &ready, &aws, options.clock.now()).await?;
-            let retold = retell(&config, &ready, &aws, options.clock.now()).await?;
-            tracing::info!(
-                jobs = requeued,
-                events = retold,
-                "unfinished jobs and undelivered events were queued again"
-            );
+            let client = aws_sdk_dynamodb::config::Builder::from(&config).endpoint_url(&ready.dynamodb).build();
+            let client = aws_sdk_dynamodb::Client::from_conf(client);
+            let (tickets, events) = resume(&client, &ready, &aws, options.clock.now()).await?;
+            tracing::info!(tickets, events, "unfinished jobs and undelivered events were queued again");
         }
 
         let front = JoinSet::new();
