@@ -154,6 +154,15 @@ pub struct Source {
     pub scaling: Scaling,
 }
 
+/// What invokes a function.
+#[derive(Deserialize)]
+#[serde(tag = "Type", content = "Properties")]
+enum Event {
+    Api(Route),
+    #[serde(rename = "SQS")]
+    Sqs(Source),
+}
+
 /// How far an event source scales.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -177,67 +186,73 @@ impl Deployment {
         let template = document(template)?;
         let resolver = Resolver::new(&template, surroundings)?;
         let mut deployment = Self::default();
-        let mut other_routes = Vec::new();
-        let mut binaries = BTreeMap::new();
-        let globals = &template["Globals"]["Function"];
-        for (id, resource) in resolver.resources {
-            let place = format!("Resources/{id}/Properties");
-            let properties = &resource["Properties"];
-            if let Some(condition) = resource["Condition"].as_str()
-                && !resolver.condition(condition, &place)?
-            {
-                continue;
+        // The paths of the API name functions, so these are read before it.
+        for is_api in [false, true] {
+            for (id, resource) in resolver.resources {
+                if (resource["Type"] == "AWS::Serverless::Api") == is_api {
+                    let added = deployment.add(&resolver, id, resource);
+                    added.map_err(|error| error.within("Properties").within(id).within("Resources"))?;
+                }
             }
-            match resource["Type"].as_str() {
-                Some("AWS::DynamoDB::Table") => {
-                    let properties = resolver.resolve(properties, &place)?;
-                    deployment.tables.insert(id.clone(), Table { name: resolver.name(id), properties });
-                }
-                Some("AWS::SQS::Queue") => {
-                    let attributes = resolver.queue_attributes(properties, &place)?;
-                    let (name, url, arn) = (resolver.name(id), resolver.queue_url(id), resolver.arn("sqs", id));
-                    deployment.queues.insert(id.clone(), Queue { name, url, arn, attributes });
-                }
-                Some("AWS::S3::Bucket") => {
-                    deployment.buckets.insert(id.clone(), resolver.bucket_name(id)?);
-                }
-                Some("AWS::Serverless::Function") => {
-                    let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str();
-                    let binary =
-                        binary.ok_or_else(|| fault(&place, "the function has no Metadata.BuildProperties.Binary"))?;
-                    let function = resolver.function(globals, properties, &place)?;
-                    binaries.insert(id.as_str(), binary);
-                    deployment.functions.insert(binary.to_owned(), function);
-                }
-                Some("AWS::Serverless::Api") => {
-                    for (kind, response) in properties["GatewayResponses"].as_object().into_iter().flatten() {
-                        let place = format!("{place}/GatewayResponses/{kind}");
-                        let response = gateway_response(&resolver.resolve(response, &place)?, &place)?;
-                        deployment.gateway_responses.insert(kind.clone(), response);
-                    }
-                    for (path, methods) in properties["DefinitionBody"]["paths"].as_object().into_iter().flatten() {
-                        let place = format!("{place}/DefinitionBody/paths/{path}");
-                        let options = resolver.resolve(&methods["options"], &place)?;
-                        if !options.is_null() {
-                            deployment.preflights.insert(path.clone(), preflight(&options, &place)?);
-                        }
-                        other_routes.extend(methods.get(ANY_METHOD).map(|method| (path, method, place)));
-                    }
-                    let size = properties["MinimumCompressionSize"].as_u64();
-                    deployment.minimum_compression_size = size.and_then(|size| size.try_into().ok());
-                }
-                _ => {}
-            }
-        }
-        for (path, method, place) in other_routes {
-            let id = method[INTEGRATION]["uri"]["Fn::Sub"][1]["Function"]["Ref"].as_str();
-            let binary = id.and_then(|id| binaries.get(id.strip_suffix(".Alias")?));
-            let function = binary.and_then(|&binary| deployment.functions.get_mut(binary));
-            let function = function.ok_or_else(|| fault(&place, "it does not invoke a function of this template"))?;
-            let route = Route { path: path.clone(), method: "ANY".to_owned(), auth: RouteAuth::default() };
-            function.routes.push(route);
         }
         Ok(deployment)
+    }
+
+    fn add(&mut self, resolver: &Resolver<'_>, id: &str, resource: &Value) -> Result<(), TemplateError> {
+        let (id, properties) = (id.to_owned(), &resource["Properties"]);
+        if let Some(condition) = resource["Condition"].as_str()
+            && !resolver.condition(condition)?
+        {
+            return Ok(());
+        }
+        match resource["Type"].as_str() {
+            Some("AWS::DynamoDB::Table") => {
+                let table = Table { name: name(&id), properties: resolver.resolve(properties)? };
+                self.tables.insert(id, table);
+            }
+            Some("AWS::SQS::Queue") => {
+                let attributes = resolver.queue_attributes(properties)?;
+                let queue = Queue { name: name(&id), url: resolver.queue_url(&id), arn: queue_arn(&id), attributes };
+                self.queues.insert(id, queue);
+            }
+            Some("AWS::S3::Bucket") => {
+                let name = resolver.bucket_name(&id)?;
+                self.buckets.insert(id, name);
+            }
+            Some("AWS::Serverless::Function") => {
+                self.functions.insert(resolver.binary(&id)?, resolver.function(properties)?);
+            }
+            Some("AWS::Serverless::Api") => self.add_api(resolver, properties)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_api(&mut self, resolver: &Resolver<'_>, properties: &Value) -> Result<(), TemplateError> {
+        for (kind, response) in entries(&properties["GatewayResponses"]) {
+            let response = resolver.resolve(response).and_then(|response| gateway_response(&response));
+            let response = response.map_err(|error| error.within(kind).within("GatewayResponses"))?;
+            self.gateway_responses.insert(kind.clone(), response);
+        }
+        for (path, methods) in entries(&properties["DefinitionBody"]["paths"]) {
+            let within = |error: TemplateError| error.within(path).within("paths").within("DefinitionBody");
+            let options = resolver.resolve(&methods["options"]).map_err(within)?;
+            if !options.is_null() {
+                self.preflights.insert(path.clone(), preflight(&options).map_err(within)?);
+            }
+            if let Some(method) = methods.get(ANY_METHOD) {
+                let function = method[INTEGRATION]["uri"]["Fn::Sub"][1]["Function"]["Ref"].as_str();
+                let binary = function.and_then(|alias| resolver.binary(alias.strip_suffix(".Alias")?).ok());
+                let function = binary.and_then(|binary| self.functions.get_mut(&binary));
+                let function =
+                    function.ok_or_else(|| within(fault("it does not invoke a function of this template")))?;
+                let route = Route { path: path.clone(), method: "ANY".to_owned(), auth: RouteAuth::default() };
+                function.routes.push(route);
+            }
+        }
+        let size = properties["MinimumCompressionSize"].as_u64();
+        self.minimum_compression_size = size.and_then(|size| size.try_into().ok());
+        Ok(())
     }
 
     /// The queue with this ARN.
@@ -248,38 +263,37 @@ impl Deployment {
 
 /// A template as JSON, with unresolved intrinsic functions in their long form.
 pub fn document(template: &str) -> Result<Value, TemplateError> {
-    let yaml: Yaml = serde_yaml_ng::from_str(template).map_err(|error| fault("the top", error.to_string()))?;
-    json_of(yaml, "")
+    json_of(serde_yaml_ng::from_str(template).map_err(|error| fault(error.to_string()))?)
 }
 
-fn fault(place: &str, what: impl Into<String>) -> TemplateError {
-    TemplateError { place: place.to_owned(), what: what.into() }
+fn fault(what: impl Into<String>) -> TemplateError {
+    TemplateError { place: String::new(), what: what.into() }
+}
+
+impl TemplateError {
+    /// The same error, at a place within `outer`.
+    fn within(mut self, outer: &str) -> Self {
+        self.place = format!("{outer}/{}", self.place).trim_end_matches('/').to_owned();
+        self
+    }
 }
 
 /// Turns YAML into JSON, and the short form of an intrinsic function (`!Ref X`) into the long form (`{"Ref": "X"}`).
-fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
+fn json_of(yaml: Yaml) -> Result<Value, TemplateError> {
     Ok(match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(flag) => flag.into(),
-        Yaml::Number(number) => serde_json::to_value(number).map_err(|error| fault(place, error.to_string()))?,
-        Yaml::String(text) => text.into(),
-        Yaml::Sequence(items) => {
-            let items = items.into_iter().enumerate().map(|(i, item)| json_of(item, &format!("{place}/{i}")));
-            Value::Array(items.collect::<Result<_, _>>()?)
-        }
+        Yaml::Sequence(items) => items.into_iter().map(json_of).collect::<Result<_, _>>()?,
         Yaml::Mapping(pairs) => {
             let mut map = Map::new();
             for (key, value) in pairs {
-                let key = key.as_str().ok_or_else(|| fault(place, "a key is not a string"))?.to_owned();
-                let value = json_of(value, &format!("{place}/{key}"))?;
+                let key = key.as_str().ok_or_else(|| fault("a key is not a string"))?.to_owned();
+                let value = json_of(value).map_err(|error| error.within(&key))?;
                 map.insert(key, value);
             }
-            Value::Object(map)
+            map.into()
         }
         Yaml::Tagged(tagged) => {
             let tag = tagged.tag.to_string();
-            let value = json_of(tagged.value, place)?;
-            let (name, value) = match (tag.trim_start_matches('!'), value) {
+            let (name, value) = match (tag.trim_start_matches('!'), json_of(tagged.value)?) {
                 (name @ ("Ref" | "Condition"), value) => (name.to_owned(), value),
                 // The short form is one text of resource and attribute.
                 ("GetAtt", Value::String(text)) => {
@@ -289,36 +303,51 @@ fn json_of(yaml: Yaml, place: &str) -> Result<Value, TemplateError> {
             };
             Value::Object(Map::from_iter([(name, value)]))
         }
+        scalar => serde_json::to_value(scalar).map_err(|error| fault(error.to_string()))?,
     })
 }
 
-fn gateway_response(declared: &Value, place: &str) -> Result<GatewayResponse, TemplateError> {
+/// The entries of an object; none of anything else.
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+fn gateway_response(declared: &Value) -> Result<GatewayResponse, TemplateError> {
     let status = declared["StatusCode"].as_u64().and_then(|status| status.try_into().ok());
     let body = declared["ResponseTemplates"]["application/json"].as_str();
     let (Some(status), Some(body)) = (status, body) else {
-        return Err(fault(place, "the response needs a status and a body"));
+        return Err(fault("the response needs a status and a body"));
     };
-    let headers = headers(&declared["ResponseParameters"]["Headers"], "", place)?;
+    let headers = headers(&declared["ResponseParameters"]["Headers"], "")?;
     Ok(GatewayResponse { status, headers, body: body.to_owned() })
 }
 
 /// The answer of a mock integration.
-fn preflight(method: &Value, place: &str) -> Result<GatewayResponse, TemplateError> {
+fn preflight(method: &Value) -> Result<GatewayResponse, TemplateError> {
     let declared = &method[INTEGRATION]["responses"]["default"];
     let status = declared["statusCode"].as_str().and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| fault(place, "the response needs a status"))?;
-    let headers = headers(&declared["responseParameters"], "method.response.header.", place)?;
+    let status = status.ok_or_else(|| fault("the response needs a status"))?;
+    let headers = headers(&declared["responseParameters"], "method.response.header.")?;
     Ok(GatewayResponse { status, headers, body: String::new() })
 }
 
 /// Headers with constant values, which are in quotes.
-fn headers(declared: &Value, prefix: &str, place: &str) -> Result<BTreeMap<String, String>, TemplateError> {
+fn headers(declared: &Value, prefix: &str) -> Result<BTreeMap<String, String>, TemplateError> {
     let header = |(name, value): (&String, &Value)| {
         let value = value.as_str()?.strip_prefix('\'')?.strip_suffix('\'')?;
         Some((name.strip_prefix(prefix)?.to_owned(), value.to_owned()))
     };
-    let headers = declared.as_object().into_iter().flatten().map(header);
-    headers.collect::<Option<_>>().ok_or_else(|| fault(place, "each header must be a constant in quotes"))
+    let headers = entries(declared).map(header).collect::<Option<_>>();
+    headers.ok_or_else(|| fault("each header must be a constant in quotes"))
+}
+
+/// The physical name of a resource.
+fn name(id: &str) -> String {
+    format!("moviePosterDesign-{id}")
+}
+
+fn queue_arn(id: &str) -> String {
+    format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{}", name(id))
 }
 
 struct Resolver<'a> {
@@ -330,102 +359,81 @@ struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     fn new(template: &'a Value, surroundings: &'a Surroundings) -> Result<Self, TemplateError> {
-        let declared = template["Parameters"].as_object();
         let mut parameters = BTreeMap::new();
-        for (name, parameter) in declared.into_iter().flatten() {
+        for (name, parameter) in entries(&template["Parameters"]) {
             let given = surroundings.parameters.get(name).map(|text| Value::from(text.as_str()));
-            let value = given.unwrap_or_else(|| parameter["Default"].clone());
-            let value =
-                parameter_value(parameter, &value).map_err(|rule| fault(&format!("Parameters/{name}"), rule))?;
+            let value = parameter_value(parameter, &given.unwrap_or_else(|| parameter["Default"].clone()));
+            let value = value.map_err(|rule| fault(rule).within(name).within("Parameters"))?;
             parameters.insert(name.as_str(), value);
         }
         if let Some(stranger) = surroundings.parameters.keys().find(|name| !parameters.contains_key(name.as_str())) {
             let known: Vec<_> = parameters.keys().copied().collect();
-            return Err(fault("Parameters", format!("there is no {stranger}, only {}", known.join(", "))));
+            return Err(fault(format!("there is no {stranger}, only {}", known.join(", "))).within("Parameters"));
         }
-        let resources =
-            template["Resources"].as_object().ok_or_else(|| fault("Resources", "the template has no resources"))?;
+        let resources = template["Resources"].as_object();
+        let resources = resources.ok_or_else(|| fault("the template has no resources"))?;
         Ok(Self { surroundings, parameters, conditions: &template["Conditions"], resources })
     }
 
-    /// The physical name of a resource.
-    fn name(&self, id: &str) -> String {
-        format!("moviePosterDesign-{id}")
-    }
-
-    fn arn(&self, service: &str, id: &str) -> String {
-        format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{}", self.name(id))
-    }
-
     fn queue_url(&self, id: &str) -> String {
-        format!("{}/{ACCOUNT}/{}", self.surroundings.sqs, self.name(id))
+        format!("{}/{ACCOUNT}/{}", self.surroundings.sqs, name(id))
     }
 
     fn bucket_name(&self, id: &str) -> Result<String, TemplateError> {
-        let place = format!("Resources/{id}/Properties/BucketName");
-        let given = self.resolve(&self.resources[id]["Properties"]["BucketName"], &place)?;
+        let given = self.resolve(&self.resources[id]["Properties"]["BucketName"])?;
         // Bucket names must be in lower case.
-        Ok(scalar(&given).unwrap_or_else(|| self.name(id).to_lowercase()))
+        Ok(scalar(&given).unwrap_or_else(|| name(id).to_lowercase()))
     }
 
-    fn function(&self, globals: &Value, properties: &Value, place: &str) -> Result<Function, TemplateError> {
+    /// The name of a function's binary.
+    fn binary(&self, id: &str) -> Result<String, TemplateError> {
+        let function = self.resources.get(id).unwrap_or(&Value::Null);
+        let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str();
+        binary.map(str::to_owned).ok_or_else(|| fault("the function has no Metadata.BuildProperties.Binary"))
+    }
+
+    fn function(&self, properties: &Value) -> Result<Function, TemplateError> {
         let mut environment = BTreeMap::new();
-        for variables in [&globals["Environment"]["Variables"], &properties["Environment"]["Variables"]] {
-            for (name, value) in self.resolve(variables, place)?.as_object().into_iter().flatten() {
-                let value =
-                    scalar(value).ok_or_else(|| fault(place, format!("the variable {name} must be a scalar")))?;
-                environment.insert(name.clone(), value);
+        for (name, value) in entries(&self.resolve(&properties["Environment"]["Variables"])?) {
+            let value = scalar(value).ok_or_else(|| fault(format!("the variable {name} must be a scalar")))?;
+            environment.insert(name.clone(), value);
+        }
+        let timeout = properties["Timeout"].as_u64().ok_or_else(|| fault("the function has no Timeout"))?;
+        let (mut routes, mut sources) = (Vec::new(), Vec::new());
+        for (name, event) in entries(&properties["Events"]) {
+            let event = self
+                .resolve(event)
+                .and_then(|event| serde_json::from_value(event).map_err(|error| fault(error.to_string())));
+            match event.map_err(|error| error.within(name).within("Events"))? {
+                Event::Api(route) => routes.push(route),
+                Event::Sqs(source) => sources.push(source),
             }
         }
-        let timeout = if properties["Timeout"].is_null() { &globals["Timeout"] } else { &properties["Timeout"] };
-        let timeout = timeout.as_u64().ok_or_else(|| fault(place, "the function has no Timeout"))?;
-        let mut function = Function { environment, timeout, routes: Vec::new(), sources: Vec::new() };
-        for (name, event) in properties["Events"].as_object().into_iter().flatten() {
-            let place = format!("{place}/Events/{name}");
-            match event["Type"].as_str() {
-                Some("Api") => function.routes.push(self.parse(&event["Properties"], &place)?),
-                Some("SQS") => function.sources.push(self.parse(&event["Properties"], &place)?),
-                kind => return Err(fault(&place, format!("events of type {kind:?} are not emulated"))),
-            }
-        }
-        Ok(function)
+        Ok(Function { environment, timeout, routes, sources })
     }
 
     /// A queue's properties as attributes of the SQS API: text, and JSON for the redrive policy.
-    fn queue_attributes(&self, properties: &Value, place: &str) -> Result<BTreeMap<String, String>, TemplateError> {
-        let mut attributes = BTreeMap::new();
-        for (name, value) in self.resolve(properties, place)?.as_object().into_iter().flatten() {
-            match name.as_str() {
-                "VisibilityTimeout" | "MessageRetentionPeriod" | "DelaySeconds" | "MaximumMessageSize" => {
-                    let value = scalar(value).ok_or_else(|| fault(place, format!("{name} must be a scalar")))?;
-                    attributes.insert(name.clone(), value);
-                }
-                "RedrivePolicy" => {
-                    attributes.insert(name.clone(), value.to_string());
-                }
-                // Encryption, tags and the like mean nothing to a queue in this process.
-                _ => {}
-            }
-        }
-        Ok(attributes)
+    fn queue_attributes(&self, properties: &Value) -> Result<BTreeMap<String, String>, TemplateError> {
+        // Encryption, tags and the like mean nothing to a queue in this process.
+        let known =
+            ["DelaySeconds", "MaximumMessageSize", "MessageRetentionPeriod", "RedrivePolicy", "VisibilityTimeout"];
+        let properties = self.resolve(properties)?;
+        let known = entries(&properties).filter(|(name, _)| known.contains(&name.as_str()));
+        Ok(known.map(|(name, value)| (name.clone(), scalar(value).unwrap_or_else(|| value.to_string()))).collect())
     }
 
-    fn parse<T: for<'de> Deserialize<'de>>(&self, value: &Value, place: &str) -> Result<T, TemplateError> {
-        serde_json::from_value(self.resolve(value, place)?).map_err(|error| fault(place, error.to_string()))
-    }
-
-    fn resolve(&self, value: &Value, place: &str) -> Result<Value, TemplateError> {
+    fn resolve(&self, value: &Value) -> Result<Value, TemplateError> {
         match value {
             Value::Object(map) => {
                 if let Some((name, argument)) = map.iter().next()
                     && map.len() == 1
                     && (name == "Ref" || name.starts_with("Fn::"))
                 {
-                    return self.call(name, argument, place);
+                    return self.call(name, argument);
                 }
                 let mut resolved = Map::new();
                 for (key, value) in map {
-                    let value = self.resolve(value, &format!("{place}/{key}"))?;
+                    let value = self.resolve(value).map_err(|error| error.within(key))?;
                     // `AWS::NoValue` removes the property.
                     if !value.is_null() {
                         resolved.insert(key.clone(), value);
@@ -433,93 +441,77 @@ impl<'a> Resolver<'a> {
                 }
                 Ok(Value::Object(resolved))
             }
-            Value::Array(items) => items.iter().map(|item| self.resolve(item, place)).collect(),
+            Value::Array(items) => items.iter().map(|item| self.resolve(item)).collect(),
             scalar => Ok(scalar.clone()),
         }
     }
 
-    fn call(&self, name: &str, argument: &Value, place: &str) -> Result<Value, TemplateError> {
+    fn call(&self, name: &str, argument: &Value) -> Result<Value, TemplateError> {
         let arguments = argument.as_array().map_or(slice::from_ref(argument), Vec::as_slice);
         match (name, arguments) {
-            ("Ref", [Value::String(target)]) => self.reference(target, place),
-            ("Fn::GetAtt", [Value::String(id), Value::String(attribute)]) => {
-                self.attribute(id, attribute, place).map(Value::from)
+            ("Ref", [Value::String(target)]) => self.reference(target),
+            ("Fn::GetAtt", [Value::String(id), Value::String(attribute)])
+                if attribute == "Arn" && self.kind(id) == Some("AWS::SQS::Queue") =>
+            {
+                Ok(queue_arn(id).into())
             }
             // A dynamic reference, see
             // <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/dynamic-references-secretsmanager.html>.
             ("Fn::Sub", [Value::String(text)]) if text.starts_with("{{resolve:secretsmanager:") => {
                 Ok(self.surroundings.secret.clone().into())
             }
-            ("Fn::Sub", [Value::String(text)]) => self.substitute(text, place).map(Value::from),
+            ("Fn::Sub", [Value::String(text)]) => self.substitute(text).map(Value::from),
             ("Fn::If", [Value::String(condition), then, otherwise]) => {
-                let chosen = if self.condition(condition, place)? { then } else { otherwise };
-                self.resolve(chosen, place)
+                self.resolve(if self.condition(condition)? { then } else { otherwise })
             }
             ("Fn::Equals", [left, right]) => {
-                let (left, right) = (self.resolve(left, place)?, self.resolve(right, place)?);
-                Ok(Value::Bool(scalar(&left) == scalar(&right)))
+                Ok(Value::Bool(scalar(&self.resolve(left)?) == scalar(&self.resolve(right)?)))
             }
-            ("Fn::Not", [argument]) => {
-                let value = self.resolve(argument, place)?;
-                value.as_bool().map(|flag| Value::Bool(!flag)).ok_or_else(|| fault(place, "Fn::Not needs a condition"))
-            }
-            _ => Err(fault(place, format!("the local stack does not understand {name} of {argument}"))),
+            ("Fn::Not", [argument]) => match self.resolve(argument)? {
+                Value::Bool(flag) => Ok(Value::Bool(!flag)),
+                _ => Err(fault("Fn::Not needs a condition")),
+            },
+            _ => Err(fault(format!("the local stack does not understand {name} of {argument}"))),
         }
     }
 
-    fn condition(&self, name: &str, place: &str) -> Result<bool, TemplateError> {
-        let condition = self.resolve(&self.conditions[name], &format!("Conditions/{name}"))?;
-        condition.as_bool().ok_or_else(|| fault(place, format!("there is no condition {name}")))
+    fn condition(&self, name: &str) -> Result<bool, TemplateError> {
+        let condition = self.resolve(&self.conditions[name])?;
+        condition.as_bool().ok_or_else(|| fault(format!("there is no condition {name}")))
     }
 
-    fn reference(&self, target: &str, place: &str) -> Result<Value, TemplateError> {
+    /// The type of a resource; `None` if there is none of this id.
+    fn kind(&self, id: &str) -> Option<&str> {
+        self.resources.get(id)?["Type"].as_str()
+    }
+
+    fn reference(&self, target: &str) -> Result<Value, TemplateError> {
         if let Some(value) = self.parameters.get(target) {
             return Ok(value.clone());
         }
-        let value = match target {
-            "AWS::NoValue" => return Ok(Value::Null),
-            "AWS::Region" => REGION.to_owned(),
-            "AWS::AccountId" => ACCOUNT.to_owned(),
-            "AWS::Partition" => "aws".to_owned(),
-            "AWS::StackName" => "local".to_owned(),
-            "AWS::StackId" => STACK_ID.to_owned(),
-            _ => match self.resources.get(target).and_then(|resource| resource["Type"].as_str()) {
-                Some("AWS::SQS::Queue") => self.queue_url(target),
-                Some("AWS::S3::Bucket") => self.bucket_name(target)?,
-                Some(_) => self.name(target),
-                None => return Err(fault(place, format!("there is no {target}"))),
+        Ok(match target {
+            "AWS::NoValue" => Value::Null,
+            "AWS::StackName" => "local".into(),
+            "AWS::StackId" => STACK_ID.into(),
+            _ => match self.kind(target) {
+                Some("AWS::SQS::Queue") => self.queue_url(target).into(),
+                Some("AWS::S3::Bucket") => self.bucket_name(target)?.into(),
+                Some(_) => name(target).into(),
+                None => return Err(fault(format!("there is no {target}"))),
             },
-        };
-        Ok(value.into())
+        })
     }
 
-    fn attribute(&self, id: &str, attribute: &str, place: &str) -> Result<String, TemplateError> {
-        let kind = self.resources.get(id).and_then(|resource| resource["Type"].as_str());
-        match (kind, attribute) {
-            (Some("AWS::SQS::Queue"), "Arn") => Ok(self.arn("sqs", id)),
-            (Some("AWS::DynamoDB::Table"), "Arn") => {
-                Ok(format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{}", self.name(id)))
-            }
-            (Some("AWS::S3::Bucket"), "Arn") => Ok(format!("arn:aws:s3:::{}", self.bucket_name(id)?)),
-            _ => Err(fault(place, format!("the local stack does not know {id}.{attribute}"))),
-        }
-    }
-
-    /// Replaces each `${Name}` and `${Name.Attribute}`.
-    fn substitute(&self, text: &str, place: &str) -> Result<String, TemplateError> {
+    /// Replaces each `${Name}`.
+    fn substitute(&self, text: &str) -> Result<String, TemplateError> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').ok_or_else(|| fault(place, "a ${ is not closed"))?;
-            out.push_str(before);
-            match name.split_once('.') {
-                Some((id, attribute)) => out.push_str(&self.attribute(id, attribute, place)?),
-                None => out.push_str(&scalar(&self.reference(name, place)?).unwrap_or_default()),
-            }
+            let (name, after) = after.split_once('}').ok_or_else(|| fault("a ${ is not closed"))?;
+            out = out + before + &scalar(&self.reference(name)?).unwrap_or_default();
             rest = after;
         }
-        out.push_str(rest);
-        Ok(out)
+        Ok(out + rest)
     }
 }
 
