@@ -5,9 +5,8 @@ use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
-use shared::api::JobView;
+use shared::api::{ImageView, JobView};
 use shared::backoff::full_jitter;
 use shared::text::hex;
 use tempfile::TempPath;
@@ -37,16 +36,16 @@ pub(crate) async fn save(
     let Some(image) = &job.image else { return Ok(Err("the job has none".to_owned())) };
     let file = format!("{}.{}", name_of(job, line), ending(&image.content_type));
     let (path, unnamed) = (manifest.directory.join(&file), unnamed(&manifest.directory, &file));
-    let stored = async |body| match store(body, &unnamed).await? {
-        (bytes, sha256) if bytes == image.bytes => Ok(sha256),
-        (bytes, _) => Err(Store::Broken(format!("it has {bytes} bytes instead of {}", image.bytes))),
-    };
-    let sha256 = match download(api, &format!("/jobs/{}/image", job.id), Some(&image.url), stored).await {
-        Ok(Ok(sha256)) => sha256,
+    // Deletes an incomplete file, even if the command is stopped.
+    let mut half = TempPath::try_from_path(&unnamed).map_err(|error| Failure::file(&unnamed, error))?;
+    let into = (&*unnamed, || File::create(&unnamed));
+    let sha256 = match download(api, &format!("/jobs/{}/image", job.id), Some(image), into).await {
+        Ok(Ok((_, sha256))) => sha256,
         Ok(Err(why)) => return Ok(Err(format!("it cannot be downloaded: {why}"))),
         Err(Failure::Refused(problem)) => return Ok(Err(problem.detail)),
         Err(failure) => return Err(failure),
     };
+    half.disable_cleanup(true);
     let picture = Picture {
         file,
         bytes: image.bytes,
@@ -66,26 +65,24 @@ pub(crate) async fn save(
 
 /// Downloads the document of a batch to which this path of the API redirects. The file has no name, and is at its beginning.
 pub(crate) async fn download_document(api: &Api, path: &str) -> Result<File, Failure> {
-    let unwritten = |error| Store::Unwritten(Failure::Local(format!("a temporary file: {error}")));
-    let stored = async |body| {
-        let mut file = tempfile::tempfile().map_err(unwritten)?;
-        write(body, &mut file, unwritten).await?;
-        file.rewind().map_err(unwritten)?;
-        Ok(file)
-    };
-    let downloaded = download(api, path, None, stored).await?;
-    downloaded.map_err(|why| Failure::Service(format!("{path} cannot be downloaded: {why}")))
+    let name = Path::new("a temporary file");
+    let downloaded = download(api, path, None, (name, tempfile::tempfile)).await?;
+    let (mut file, _) = downloaded.map_err(|why| Failure::Service(format!("{path} cannot be downloaded: {why}")))?;
+    file.rewind().map_err(|error| Failure::file(name, error))?;
+    Ok(file)
 }
 
-/// Downloads the file to which `path` of the API redirects, the first time from the URL `known` if there is one. Returns why
-/// the last try failed if all did.
-async fn download<T>(
+/// Downloads the file to which `path` of the API redirects, the first time from the URL of `image` if there is one. Each try
+/// writes to a new file from `open`, called `name` in errors. Returns the file and its SHA-256, or why the last try failed if
+/// all did.
+async fn download(
     api: &Api,
     path: &str,
-    known: Option<&str>,
-    stored: impl AsyncFn(Incoming) -> Result<T, Store>,
-) -> Result<Result<T, String>, Failure> {
-    let (mut known, mut why) = (known.map(str::to_owned), String::new());
+    image: Option<&ImageView>,
+    (name, open): (&Path, impl Fn() -> io::Result<File>),
+) -> Result<Result<(File, String), String>, Failure> {
+    let unwritten = |error| Failure::file(name, error);
+    let (mut known, mut why) = (image.map(|image| image.url.clone()), String::new());
     for attempt in 0..TRIES {
         if attempt > 0 {
             tokio::time::sleep(full_jitter(Duration::from_millis(500), Duration::from_secs(20), attempt)).await;
@@ -95,51 +92,35 @@ async fn download<T>(
             Some(url) => url,
             None => api.file_url(path).await?,
         };
-        match api.file(&url).await {
-            Ok(answer) if answer.status().is_success() => match stored(answer.into_body()).await {
-                Ok(stored) => return Ok(Ok(stored)),
-                Err(Store::Broken(error)) => why = error,
-                Err(Store::Unwritten(failure)) => return Err(failure),
-            },
-            Ok(answer) => why = format!("the bucket answered {}", answer.status()),
+        let mut body = match api.file(&url).await {
+            Ok(answer) if answer.status().is_success() => answer.into_body(),
+            Ok(answer) => {
+                why = format!("the bucket answered {}", answer.status());
+                continue;
+            }
             Err(error) if error.kind == Kind::Lasting => return Err(Failure::Service(error.why)),
-            Err(error) => why = error.why,
-        }
+            Err(error) => {
+                why = error.why;
+                continue;
+            }
+        };
+        let (mut file, mut bytes, mut digest) = (open().map_err(unwritten)?, 0, Sha256::new());
+        why = loop {
+            match next_chunk(&mut body).await {
+                Ok(Some(piece)) => {
+                    digest.update(&piece);
+                    bytes += piece.len() as u64;
+                    file.write_all(&piece).map_err(unwritten)?;
+                }
+                Ok(None) => match image.filter(|image| image.bytes != bytes) {
+                    Some(image) => break format!("it has {bytes} bytes instead of {}", image.bytes),
+                    None => return Ok(Ok((file, hex(&digest.finalize())))),
+                },
+                Err(error) => break error.why,
+            }
+        };
     }
     Ok(Err(why))
-}
-
-/// Why a file was not stored.
-enum Store {
-    /// The connection broke, or the file is another.
-    Broken(String),
-    /// The file cannot be written.
-    Unwritten(Failure),
-}
-
-/// Stores the picture. An incomplete file is deleted, even if the command is stopped.
-async fn store(body: Incoming, path: &Path) -> Result<(u64, String), Store> {
-    let unwritten = |error| Store::Unwritten(Failure::file(path, error));
-    let mut file = File::create(path).map_err(unwritten)?;
-    let mut half = TempPath::try_from_path(path).map_err(unwritten)?;
-    let written = write(body, &mut file, unwritten).await?;
-    half.disable_cleanup(true);
-    Ok(written)
-}
-
-/// Writes what comes to the file. Returns how many bytes these are, and their digest.
-async fn write(
-    mut body: Incoming,
-    file: &mut File,
-    unwritten: impl Fn(io::Error) -> Store,
-) -> Result<(u64, String), Store> {
-    let (mut bytes, mut digest) = (0, Sha256::new());
-    while let Some(piece) = next_chunk(&mut body).await.map_err(|error| Store::Broken(error.why))? {
-        digest.update(&piece);
-        bytes += piece.len() as u64;
-        file.write_all(&piece).map_err(&unwritten)?;
-    }
-    Ok((bytes, hex(&digest.finalize())))
 }
 
 /// A file name for the picture of a job, from its line, and its custom id or else its prompt. It contains the end of the id,

@@ -93,19 +93,15 @@ fn read(mut file: &File, path: &Path) -> Result<Option<Line>, Failure> {
 impl Settings {
     /// Fails if a run with `other` must not continue this one.
     fn agree(&self, other: &Self, path: &Path) -> Result<(), Failure> {
-        let difference = if self.api != other.api {
-            format!("for the service at {}", self.api)
-        } else if self.sha256 != other.sha256 {
-            "with another content of the input, which has changed since".to_owned()
-        } else if self.request != other.request {
-            "with other settings".to_owned()
-        } else if self.name != other.name {
-            format!("under the name {:?} (set it with --name)", self.name)
-        } else if self.out != other.out {
-            format!("with its pictures in {}", self.out.display())
-        } else {
-            return Ok(());
-        };
+        let differences = [
+            (self.api != other.api, format!("for the service at {}", self.api)),
+            (self.sha256 != other.sha256, "with another content of the input, which has changed since".to_owned()),
+            (self.request != other.request, "with other settings".to_owned()),
+            (self.name != other.name, format!("under the name {:?} (set it with --name)", self.name)),
+            (self.out != other.out, format!("with its pictures in {}", self.out.display())),
+        ];
+        let found = differences.into_iter().find(|(differs, _)| *differs);
+        let Some((_, difference)) = found else { return Ok(()) };
         let path = path.display();
         Err(Failure::Usage(format!(
             "{path} was started {difference}; use the same again, or start over with --state and another file"

@@ -33,9 +33,6 @@ const NEWS: usize = PAGE / 10;
 /// Pages with less news are read again after this time and a second for each of them.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How many line numbers a reason shows.
-const SHOWN: usize = 10;
-
 /// The results of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -47,16 +44,23 @@ pub(crate) struct Tally {
     pub(crate) unfetched: u64,
     /// Why the first of them could not.
     pub(crate) why_unfetched: Option<String>,
-    /// The lines of the jobs that failed or were canceled, in their order.
-    pub(crate) failed: Vec<u64>,
-    /// Why they failed, by error code.
+    /// Why jobs failed or were canceled, by error code.
     pub(crate) reasons: BTreeMap<String, Reason>,
     /// Whether a retry of the batch may help.
     pub(crate) can_retry: bool,
     /// How many lines the service left out.
     pub(crate) skipped: u64,
     /// The lines of the posters whose titles are too small to read.
-    pub(crate) small_titles: Lines,
+    pub(crate) small_titles: Vec<u64>,
+}
+
+impl Tally {
+    /// The lines of the jobs that failed or were canceled, in their order.
+    pub(crate) fn failed(&self) -> Vec<u64> {
+        let mut lines: Vec<_> = self.reasons.values().flat_map(|reason| reason.lines.iter().copied()).collect();
+        lines.sort_unstable();
+        lines
+    }
 }
 
 /// Why jobs failed.
@@ -64,23 +68,7 @@ pub(crate) struct Tally {
 pub(crate) struct Reason {
     /// The message of the first of them.
     pub(crate) message: String,
-    pub(crate) lines: Lines,
-}
-
-/// Lines of the input, of which only the first are shown.
-#[derive(Debug, Default)]
-pub(crate) struct Lines {
-    pub(crate) count: u64,
-    pub(crate) first: Vec<u64>,
-}
-
-impl Lines {
-    fn add(&mut self, line: u64) {
-        self.count += 1;
-        if self.first.len() < SHOWN {
-            self.first.push(line);
-        }
-    }
+    pub(crate) lines: Vec<u64>,
 }
 
 /// What is known of a job: a byte for each, as there may be a million.
@@ -394,7 +382,7 @@ impl<'a> Follower<'a> {
         let ResultLine { custom_id, job_id, status, image, error } = result;
         let error = if status == Status::Succeeded.as_str() {
             if image.and_then(|image| image.poster).is_some_and(|poster| poster.legible == Some(false)) {
-                self.tally.small_titles.add(line);
+                self.tally.small_titles.push(line);
             }
             if known == Known::Saved {
                 return Ok(());
@@ -406,9 +394,8 @@ impl<'a> Follower<'a> {
             let code = error.as_ref().map_or("canceled", |error| error.code.as_str());
             let message = error.as_ref().map_or("It was canceled.", |error| error.message.as_str());
             self.tally.can_retry |= error.as_ref().is_some_and(|error| error.retryable);
-            self.tally.failed.push(line);
-            let new = || Reason { message: message.to_owned(), lines: Lines::default() };
-            self.tally.reasons.entry(code.to_owned()).or_insert_with(new).lines.add(line);
+            let new = || Reason { message: message.to_owned(), lines: Vec::new() };
+            self.tally.reasons.entry(code.to_owned()).or_insert_with(new).lines.push(line);
             json!({ "code": code, "message": message })
         };
         self.report(line, custom_id.as_ref(), job_id, &status, json!({ "error": error }))

@@ -1,7 +1,7 @@
 //! The file of jobs.
 
 use std::collections::HashSet;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::ops::ControlFlow;
@@ -56,13 +56,10 @@ pub(crate) struct Input {
 }
 
 /// The length of a file in bytes, and when it was last changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp(u64, Option<SystemTime>);
+type Stamp = (u64, Option<SystemTime>);
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self(metadata.len(), metadata.modified().ok())
-    }
+fn stamp_of(file: &File) -> io::Result<Stamp> {
+    file.metadata().map(|metadata| (metadata.len(), metadata.modified().ok()))
 }
 
 #[derive(Debug, Default)]
@@ -139,7 +136,7 @@ impl Input {
         if !faults.is_empty() {
             return Err(Failure::Usage(errors_text(&faults)));
         }
-        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        let stamp = stamp_of(&file).map_err(failed)?;
         if stamp.0 > MAX_BYTES {
             let most = thousands(MAX_BYTES / 1_000_000_000);
             return Err(Failure::Usage(format!("{} must have at most {most} GB; split it", path.display())));
@@ -165,8 +162,8 @@ impl Input {
 
     /// Fails if the file has changed since it was opened.
     pub(crate) fn unchanged(&self) -> Result<(), Failure> {
-        let metadata = self.file.metadata().map_err(|error| Failure::file(&self.path, error))?;
-        if Stamp::of(&metadata) == self.stamp { Ok(()) } else { Err(self.changed()) }
+        let stamp = stamp_of(&self.file).map_err(|error| Failure::file(&self.path, error))?;
+        if stamp == self.stamp { Ok(()) } else { Err(self.changed()) }
     }
 
     pub(super) fn changed(&self) -> Failure {

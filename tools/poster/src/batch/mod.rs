@@ -95,7 +95,7 @@ pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure>
     terminal.clear();
 
     let failed_file = input.beside("failed.ndjson");
-    let written = report::write_failed(&input, tally.failed.clone(), failed_file.clone()).await;
+    let written = report::write_failed(&input, tally.failed(), failed_file.clone()).await;
     let in_file = *written.as_ref().unwrap_or(&false);
     if tally.skipped > bad {
         terminal.println(format!("{} left out by the service:", count_of(tally.skipped - bad, "line")));
@@ -110,7 +110,7 @@ pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure>
     // If the failed lines cannot be written, everything else is done first.
     written.map_err(|failure| report::unwritten(failure, &failed_file))?;
     drawn?;
-    let are_all_saved = tally.failed.is_empty() && tally.unfetched == 0 && tally.skipped == 0;
+    let are_all_saved = tally.reasons.is_empty() && tally.unfetched == 0 && tally.skipped == 0;
     Ok(if are_all_saved { outcome } else { Outcome::SomeFailed })
 }
 

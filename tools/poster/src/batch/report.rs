@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use shared::BatchId;
 
-use super::follow::{Lines, Tally};
+use super::follow::{Reason, Tally};
 use super::input::Input;
 use crate::failure::{Failure, blocking};
 use crate::terminal::Terminal;
 use crate::words::{count_of, short_path, thousands};
+
+/// How many line numbers are shown.
+const SHOWN: usize = 10;
 
 /// Reports the results. `written` says whether `failed_file` holds the lines of the jobs that failed.
 pub(crate) fn report(
@@ -21,12 +24,13 @@ pub(crate) fn report(
     failed_file: &Path,
     written: bool,
 ) -> Result<(), Failure> {
-    let Tally { saved, downloaded, unfetched, why_unfetched, failed, reasons, can_retry, small_titles, .. } = tally;
+    let Tally { saved, downloaded, unfetched, why_unfetched, reasons, can_retry, small_titles, .. } = tally;
+    let failed = reasons.values().map(|reason| reason.lines.len()).sum::<usize>() as u64;
     let new = if downloaded == saved { String::new() } else { format!(", {} of them now", thousands(*downloaded)) };
     let (posters, directory) = (count_of(*saved, "poster"), short_path(out).display());
     terminal.println(format!("{posters} saved in {directory}{new}"));
-    if small_titles.count > 0 {
-        let (titles, lines) = (count_of(small_titles.count, "title"), numbers(small_titles));
+    if !small_titles.is_empty() {
+        let (titles, lines) = (count_of(small_titles.len() as u64, "title"), numbers(small_titles));
         terminal.println(format!("warning: {titles} too small to read, of {lines}. A shorter title is set larger."));
     }
     if *unfetched > 0 {
@@ -34,11 +38,11 @@ pub(crate) fn report(
         let why = why_unfetched.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
         terminal.println(format!("{pictures} could not be downloaded{why}. The same command tries again."));
     }
-    if !failed.is_empty() {
-        terminal.println(format!("{} failed:", count_of(failed.len() as u64, "poster")));
-        for (code, reason) in reasons {
-            terminal.println(format!("  {} {code}: {}", thousands(reason.lines.count), numbers(&reason.lines)));
-            terminal.println_wrapped("    ", &reason.message);
+    if failed > 0 {
+        terminal.println(format!("{} failed:", count_of(failed, "poster")));
+        for (code, Reason { message, lines }) in reasons {
+            terminal.println(format!("  {} {code}: {}", thousands(lines.len() as u64), numbers(lines)));
+            terminal.println_wrapped("    ", message);
         }
         if written {
             let file = short_path(failed_file).display();
@@ -51,16 +55,16 @@ pub(crate) fn report(
     }
     terminal.data(&json!({
         "event": "end", "batch": batch, "saved": saved, "downloaded": downloaded, "unfetched": unfetched,
-        "failed": failed.len(), "failed_file": written.then_some(failed_file), "out": out,
+        "failed": failed, "failed_file": written.then_some(failed_file), "out": out,
     }))
 }
 
-/// The first of some lines, as text.
-fn numbers(lines: &Lines) -> String {
-    let first: Vec<_> = lines.first.iter().map(ToString::to_string).collect();
-    let more = lines.count - lines.first.len() as u64;
-    let more = if more > 0 { format!(" and {} more", thousands(more)) } else { String::new() };
-    format!("line{} {}{more}", if lines.count == 1 { "" } else { "s" }, first.join(", "))
+/// The numbers of some lines as text, of which only the first are shown.
+fn numbers(lines: &[u64]) -> String {
+    let (first, rest) = lines.split_at(lines.len().min(SHOWN));
+    let first: Vec<_> = first.iter().map(ToString::to_string).collect();
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", thousands(rest.len() as u64)) };
+    format!("line{} {}{more}", if lines.len() == 1 { "" } else { "s" }, first.join(", "))
 }
 
 /// Writes the failed lines, with the defaults filled in, and returns whether there are any. If there are none, the file of
