@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::invoke::context;
+use crate::template::{Queue, Source};
 
 /// How long a poll waits for messages: the longest wait that SQS allows.
 const POLL_SECONDS: i32 = 20;
@@ -25,11 +26,8 @@ pub(crate) type Handler =
 #[derive(Clone)]
 pub(crate) struct EventSource {
     pub(crate) client: Client,
-    pub(crate) queue_url: String,
-    pub(crate) queue_arn: String,
-    /// The most messages of one invocation.
-    pub(crate) batch_size: i32,
-    pub(crate) maximum_concurrency: usize,
+    pub(crate) queue: Queue,
+    pub(crate) source: Source,
     pub(crate) timeout: Duration,
     /// Whether an invocation may be cut off, because whatever it did is repeated at no cost.
     pub(crate) interruptible: bool,
@@ -39,7 +37,7 @@ pub(crate) struct EventSource {
 impl EventSource {
     /// Invokes the function until `stop` turns true, and then waits for running invocations or cuts them off.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let slots = Arc::new(Semaphore::new(self.maximum_concurrency));
+        let slots = Arc::new(Semaphore::new(self.source.scaling.maximum_concurrency));
         let mut invocations = JoinSet::new();
         loop {
             while invocations.try_join_next().is_some() {}
@@ -71,8 +69,8 @@ impl EventSource {
         let received = self
             .client
             .receive_message()
-            .queue_url(&self.queue_url)
-            .max_number_of_messages(self.batch_size)
+            .queue_url(&self.queue.url)
+            .max_number_of_messages(self.source.batch_size)
             .wait_time_seconds(POLL_SECONDS)
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .message_attribute_names("All")
@@ -126,7 +124,7 @@ impl EventSource {
         if entries.is_empty() {
             return;
         }
-        let delete = self.client.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let delete = self.client.delete_message_batch().queue_url(&self.queue.url).set_entries(Some(entries));
         if let Err(error) = delete.send().await {
             tracing::warn!(error = %aws_sdk_sqs::error::DisplayErrorContext(error), "cannot delete messages");
         }
@@ -141,13 +139,14 @@ impl EventSource {
         let attributes = message.attributes.iter().flatten();
         record.attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value.clone())).collect();
         record.event_source = Some("aws:sqs".to_owned());
-        record.event_source_arn = Some(self.queue_arn.clone());
+        record.event_source_arn = Some(self.queue.arn.clone());
         record
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use futures_util::FutureExt;
@@ -156,6 +155,7 @@ mod tests {
     use super::*;
     use crate::services::Sqs;
     use crate::services::testing::Running;
+    use crate::template::Scaling;
 
     /// Stops an event source while its function works. Returns whether the function finished; `go` lets it.
     async fn finishes(interruptible: bool, go: Arc<Notify>) -> bool {
@@ -181,12 +181,11 @@ mod tests {
             }
             .boxed()
         });
+        let arn = "arn:aws:sqs:us-west-2:000000000000:queue".to_owned();
         let source = EventSource {
             client,
-            queue_url,
-            queue_arn: "arn:aws:sqs:us-west-2:000000000000:queue".to_owned(),
-            batch_size: 1,
-            maximum_concurrency: 1,
+            source: Source { queue: arn.clone(), batch_size: 1, scaling: Scaling { maximum_concurrency: 1 } },
+            queue: Queue { name: "queue".to_owned(), url: queue_url, arn, attributes: BTreeMap::new() },
             timeout: Duration::from_secs(900),
             interruptible,
             handler,

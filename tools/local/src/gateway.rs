@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::host::Authority;
 use crate::invoke::{MAX_ANSWER_BYTES, MAX_EVENT_BYTES, context, fits};
-use crate::template::{Deployment, GatewayResponse};
+use crate::template::{self, Deployment, GatewayResponse};
 
 /// The largest body that API Gateway accepts, in bytes, see
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
@@ -40,15 +40,10 @@ pub const EVERYONE: &str = "everyone";
 /// The callers' names by their API keys. If there are none, everybody may call.
 pub type ApiKeys = BTreeMap<String, String>;
 
-/// One method of a path, and its function.
+/// A route, and its function.
 #[derive(Clone)]
 pub(crate) struct Route {
-    /// The path, with its parameters in braces.
-    pub(crate) path: String,
-    /// The method; `None` stands for all that no other route of the path has.
-    pub(crate) method: Option<Method>,
-    /// Whether the caller needs an API key, if there are any.
-    pub(crate) key_required: bool,
+    pub(crate) declared: template::Route,
     pub(crate) handler: Handler,
     pub(crate) timeout: Duration,
 }
@@ -115,10 +110,10 @@ impl Api {
         let (route, parameters) =
             self.find(request.method(), request.uri().path()).ok_or("MISSING_AUTHENTICATION_TOKEN")?;
         let caller = request.headers().get("x-api-key").and_then(|key| self.keys.get(key.to_str().ok()?)).cloned();
-        if route.key_required && caller.is_none() && !self.keys.is_empty() {
+        if route.declared.auth.api_key_required && caller.is_none() && !self.keys.is_empty() {
             return Err("INVALID_API_KEY");
         }
-        let mut event = event_of(&route.path, parameters, authority, request).await?;
+        let mut event = event_of(&route.declared.path, parameters, authority, request).await?;
         event.request_context.identity.api_key_id =
             caller.or_else(|| self.keys.is_empty().then(|| EVERYONE.to_owned()));
         if !fits(&event, MAX_EVENT_BYTES) {
@@ -133,7 +128,7 @@ impl Api {
             Ok(Err(_)) => "it panicked".to_owned(),
             Err(_) => format!("it took longer than {} s", route.timeout.as_secs()),
         };
-        tracing::error!(route = route.path, why, "a function failed");
+        tracing::error!(route = route.declared.path, why, "a function failed");
         Err("DEFAULT_5XX")
     }
 
@@ -156,10 +151,10 @@ impl Api {
     /// The route of a path and a method, with the values of the path's parameters. A REST API ignores a slash at the end.
     fn find(&self, method: &Method, path: &str) -> Option<(&Route, HashMap<String, String>)> {
         let parts: Vec<_> = parts(path).collect();
-        let matching = self.routes.iter().filter_map(|route| Some((route, parameters(&route.path, &parts)?)));
+        let matching = self.routes.iter().filter_map(|route| Some((route, parameters(&route.declared.path, &parts)?)));
         // A path without parameters wins over one with parameters, and a named method over any method.
-        let rank = |(route, parameters): &(&Route, HashMap<_, _>)| (parameters.len(), route.method.is_none());
-        let served = matching.filter(|(route, _)| route.method.as_ref().is_none_or(|named| named == method));
+        let rank = |(route, parameters): &(&Route, HashMap<_, _>)| (parameters.len(), route.declared.method == "ANY");
+        let served = matching.filter(|(route, _)| ["ANY", method.as_str()].contains(&&*route.declared.method));
         served.min_by_key(rank)
     }
 }
@@ -274,12 +269,10 @@ mod tests {
 
     type Outcome = Result<ApiGatewayProxyResponse, Error>;
 
-    fn route(method: Option<Method>, path: &str, handler: impl Fn() -> Outcome + Send + Sync + 'static) -> Route {
-        let handler = Arc::new(handler);
+    fn route(method: &str, path: &str, handler: impl Fn() -> Outcome + Send + Sync + 'static) -> Route {
+        let (handler, auth) = (Arc::new(handler), template::RouteAuth { api_key_required: false });
         Route {
-            path: path.to_owned(),
-            method,
-            key_required: false,
+            declared: template::Route { path: path.to_owned(), method: method.to_owned(), auth },
             handler: Arc::new(move |_| {
                 let handler = handler.clone();
                 async move { handler() }.boxed()
@@ -295,10 +288,10 @@ mod tests {
     fn found(path: &str) -> Option<(String, HashMap<String, String>)> {
         let good = || Ok(ApiGatewayProxyResponse::default());
         let paths = ["/", "/jobs", "/jobs/{id}", "/jobs/{id}/image", "/jobs/latest"];
-        let mut routes: Vec<_> = paths.iter().map(|path| route(None, path, good)).collect();
-        routes.push(route(Some(Method::POST), "/jobs/only/post", good));
+        let mut routes: Vec<_> = paths.iter().map(|path| route("ANY", path, good)).collect();
+        routes.push(route("POST", "/jobs/only/post", good));
         let api = api(routes, GatewayResponses::new());
-        api.find(&Method::GET, path).map(|(route, parameters)| (route.path.clone(), parameters))
+        api.find(&Method::GET, path).map(|(route, parameters)| (route.declared.path.clone(), parameters))
     }
 
     #[test]
@@ -349,13 +342,13 @@ mod tests {
             response.body = Some(Text("\"".repeat(MAX_ANSWER_BYTES / 2)));
             Ok(response)
         };
-        let mut slow = route(None, "/slow", || Ok(ApiGatewayProxyResponse::default()));
+        let mut slow = route("ANY", "/slow", || Ok(ApiGatewayProxyResponse::default()));
         slow.handler = Arc::new(|_| std::future::pending().boxed());
         slow.timeout = Duration::from_millis(10);
         let routes = vec![
-            route(None, "/error", || Err("no".into())),
-            route(None, "/panic", || panic!("for a test")),
-            route(None, "/large", large),
+            route("ANY", "/error", || Err("no".into())),
+            route("ANY", "/panic", || panic!("for a test")),
+            route("ANY", "/large", large),
             slow,
         ];
         let api = Arc::new(api(routes, responses));

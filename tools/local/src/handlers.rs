@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use axum::http::Method;
 use futures_util::future::{self, FutureExt};
 use shared::Clock;
 use shared::aws::Aws;
 
 use crate::StartError;
 use crate::event_source::{self, EventSource};
-use crate::gateway::{self, Route};
-use crate::template::Deployment;
+use crate::gateway;
+use crate::template::{Deployment, Route, RouteAuth};
 
 /// The deployed functions, as this stack runs them.
 #[derive(Clone)]
@@ -85,13 +84,11 @@ impl Apps {
         }
     }
 
-    pub(crate) fn routes(&self, deployment: &Deployment) -> Result<Vec<Route>, StartError> {
+    pub(crate) fn routes(&self, deployment: &Deployment) -> Result<Vec<gateway::Route>, StartError> {
         let preflights = deployment.preflights.iter().map(|(path, response)| {
-            let response = response.clone();
-            Route {
-                path: path.clone(),
-                method: Some(Method::OPTIONS),
-                key_required: false,
+            let (response, auth) = (response.clone(), RouteAuth { api_key_required: false });
+            gateway::Route {
+                declared: Route { path: path.clone(), method: "OPTIONS".to_owned(), auth },
                 handler: Arc::new(move |_| future::ready(Ok(response.clone().into())).boxed()),
                 timeout: Duration::from_secs(29),
             }
@@ -99,14 +96,9 @@ impl Apps {
         let mut routes: Vec<_> = preflights.collect();
         for (name, function) in &deployment.functions {
             for route in &function.routes {
-                let method = route.method.to_uppercase();
-                routes.push(Route {
-                    path: route.path.clone(),
-                    method: (method != "ANY").then(|| Method::from_bytes(method.as_bytes()).unwrap_or_default()),
-                    key_required: route.auth.api_key_required,
-                    handler: self.request_handler(name)?,
-                    timeout: Duration::from_secs(function.timeout),
-                });
+                let handler = self.request_handler(name)?;
+                let (declared, timeout) = (route.clone(), Duration::from_secs(function.timeout));
+                routes.push(gateway::Route { declared, handler, timeout });
             }
         }
         Ok(routes)
@@ -122,13 +114,10 @@ impl Apps {
         for (name, function) in &deployment.functions {
             for source in &function.sources {
                 let queue = deployment.queue_by_arn(&source.queue);
-                let queue = queue.ok_or_else(|| StartError::UnknownQueue(source.queue.clone()))?;
                 sources.push(EventSource {
                     client: client.clone(),
-                    queue_url: queue.url.clone(),
-                    queue_arn: queue.arn.clone(),
-                    batch_size: source.batch_size,
-                    maximum_concurrency: source.scaling.maximum_concurrency,
+                    queue: queue.ok_or_else(|| StartError::UnknownQueue(source.queue.clone()))?.clone(),
+                    source: source.clone(),
                     timeout: Duration::from_secs(function.timeout),
                     // One works for up to a quarter of an hour, in steps that it can repeat. The other may wait for a
                     // server that does not answer, and sends the event again.

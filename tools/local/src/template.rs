@@ -89,7 +89,7 @@ pub struct Table {
 }
 
 /// An SQS queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Queue {
     /// Its name.
     pub name: String,
@@ -115,7 +115,7 @@ pub struct Function {
 }
 
 /// A route of the API.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Route {
     /// The path, with its parameters in braces.
@@ -128,7 +128,7 @@ pub struct Route {
 }
 
 /// Who may call a route.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RouteAuth {
     /// Whether the caller needs an API key, which is the API's default.
@@ -142,7 +142,7 @@ impl Default for RouteAuth {
 }
 
 /// An SQS event source.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Source {
     /// The ARN of the queue.
@@ -164,7 +164,7 @@ enum Event {
 }
 
 /// How far an event source scales.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Scaling {
     /// The most invocations at once.
