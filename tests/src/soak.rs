@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use local::Options;
 use local::bedrock::{Behavior, Faults, Stats};
-use local::{BedrockMode, Options};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ pub async fn soak(load: Load) -> Report {
         // busy machine needs the longer time: a picture that comes too late is painted twice.
         parameters.insert("ModelTimeoutSeconds".to_owned(), "5".to_owned());
     }
-    let options = Options { parameters, bedrock: BedrockMode::Local(load.model), ..Options::default() };
+    let options = Options { parameters, model: load.model, ..Options::default() };
     let pipeline = Pipeline::with(options).await;
     pipeline.stack.bedrock().behave(load.model);
 

@@ -2,13 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use local::bedrock::{Behavior, Faults};
-use local::{BedrockMode, Options};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use local::Options;
+use local::bedrock::{Behavior, Painter};
 use poster::OrderOptions;
-use shared::Clock;
 
 /// Runs the whole movie poster pipeline on this machine: the code and AWS clients of the deployed functions, over
 /// AWS-compatible services in this process.
@@ -43,24 +41,15 @@ pub(crate) struct Arguments {
     data: Option<PathBuf>,
 
     /// What paints the pictures
-    #[arg(long, value_enum, default_value_t = Painter::Local)]
+    #[arg(long, value_enum, default_value_t)]
     bedrock: Painter,
 
-    /// How long the local model waits before it paints, such as 3s or 250ms
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-    model_latency: Duration,
-
-    /// How often the local model fails, as shares of its calls: throttle, unavailable, error, hang, filter, deny
-    #[arg(long, value_name = "NAME=RATE,...", default_value = "")]
-    model_faults: Faults,
+    #[command(flatten)]
+    model: Behavior,
 
     /// Require an API key, and keep the jobs of each caller apart; repeat it for more callers
     #[arg(long, value_name = "NAME=KEY", value_parser = parameter, conflicts_with = "prompt")]
     pub(crate) api_key: Vec<(String, String)>,
-
-    /// Have the local model paint plain colors without delay, to see how fast the rest is
-    #[arg(long)]
-    model_plain: bool,
 
     /// Accept webhooks to this machine, such as http://127.0.0.1:8788/, to try them out
     #[arg(long, conflicts_with = "prompt")]
@@ -73,15 +62,6 @@ pub(crate) struct Arguments {
     /// Once everything answers, write all addresses, names and keys to this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
-}
-
-/// What paints the pictures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Painter {
-    /// The offline artist, at no cost
-    Local,
-    /// Amazon Bedrock, with your own credentials and at your own cost
-    Aws,
 }
 
 impl Arguments {
@@ -97,19 +77,12 @@ impl Arguments {
         Options {
             port: self.port.unwrap_or(default_port),
             data: self.data.clone(),
-            bedrock: match self.bedrock {
-                Painter::Local => BedrockMode::Local(Behavior {
-                    latency: self.model_latency,
-                    faults: self.model_faults,
-                    plain: self.model_plain,
-                }),
-                Painter::Aws => BedrockMode::Aws,
-            },
+            painter: self.bedrock,
+            model: self.model,
             parameters: self.parameter.iter().cloned().collect(),
             api_keys: self.api_key.iter().map(|(name, key)| (key.clone(), name.clone())).collect(),
-            event_sources: true,
             webhooks_to_loopback: self.webhooks_to_loopback,
-            clock: Clock::system(),
+            ..Options::default()
         }
     }
 }
@@ -121,6 +94,8 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -141,7 +116,7 @@ mod tests {
     #[test]
     fn times_are_read() {
         let latency =
-            |text: &str| Arguments::try_parse_from(["local", "--model-latency", text]).map(|read| read.model_latency);
+            |text: &str| Arguments::try_parse_from(["local", "--model-latency", text]).map(|read| read.model.latency);
         for (text, milliseconds) in [("3s", 3_000), ("250ms", 250), ("1.5m", 90_000)] {
             assert_eq!(latency(text).expect("it is a time"), Duration::from_millis(milliseconds), "{text}");
         }

@@ -10,19 +10,35 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use shared::order::{AspectRatio, Model, OutputFormat};
 use shared::origin::{Origin, mark};
 
-/// How the model behaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What paints the pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Painter {
+    /// The offline artist, at no cost
+    #[default]
+    Local,
+    /// Amazon Bedrock, with your own credentials and at your own cost
+    Aws,
+}
+
+/// How the local model behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Args)]
 pub struct Behavior {
-    /// How long it waits before it paints.
+    /// How long the local model waits before it paints, such as 3s or 250ms
+    #[arg(long = "model-latency", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// How often it fails.
+
+    /// How often the local model fails, as shares of its calls: throttle, unavailable, error, hang, filter, deny
+    #[arg(long = "model-faults", value_name = "NAME=RATE,...", default_value = "")]
     pub faults: Faults,
-    /// Whether it paints plain colors as PNG, for load tests that the artist would slow down.
+
+    /// Have the local model paint plain colors without delay, to see how fast the rest is
+    #[arg(long = "model-plain")]
     pub plain: bool,
 }
 
@@ -136,17 +152,25 @@ impl Bedrock {
             dice -= rate;
             dice < 0.0
         };
-        for (rate, refusal) in [
-            (faults.throttle, Refusal::Throttled),
-            (faults.unavailable, Refusal::Unavailable),
-            (faults.error, Refusal::Failed),
-            (faults.deny, Refusal::Denied),
+        for (rate, status, code, message) in [
+            (faults.throttle, 429, "ThrottlingException", "Too many requests, please wait before trying again."),
+            (faults.unavailable, 503, "ServiceUnavailableException", "Bedrock is unable to process your request."),
+            (faults.error, 500, "InternalServerException", "The model failed."),
+            (
+                faults.deny,
+                403,
+                "AccessDeniedException",
+                "You don't have access to the model with the specified model ID.",
+            ),
         ] {
             if strikes(rate) {
-                return Err(refusal);
+                return Err(Refusal::new(status, code, message));
             }
         }
-        let model = model.parse::<Model>().map_err(|_| Refusal::NoSuchModel)?;
+        let model = model.parse::<Model>().map_err(|_| {
+            let message = "Could not resolve the foundation model from the provided model identifier.";
+            Refusal::new(404, "ResourceNotFoundException", message)
+        })?;
         let request = InvokeBody::parse(body, model)?;
         if strikes(faults.hang) {
             std::future::pending::<()>().await;
@@ -159,7 +183,7 @@ impl Bedrock {
         }
         let seed = if request.seed == 0 { fastrand::u32(1..) } else { request.seed };
         let picture = tokio::task::spawn_blocking(move || paint(&request, seed, plain));
-        let picture = picture.await.map_err(|_| Refusal::Failed)?;
+        let picture = picture.await.map_err(|_| Refusal::new(500, "InternalServerException", "The artist failed."))?;
         self.inner().stats.images += 1;
         let picture = mark(picture.into(), Origin::Algorithm).expect("what the artist encodes can be marked");
         let image = base64_simd::STANDARD.encode_to_string(picture);
@@ -169,8 +193,8 @@ impl Bedrock {
 
 async fn invoke(State(bedrock): State<Bedrock>, Path(model): Path<String>, body: axum::body::Bytes) -> Response {
     bedrock.answer(&model, &body).await.unwrap_or_else(|refusal| {
-        match refusal {
-            Refusal::Throttled | Refusal::Unavailable => bedrock.inner().stats.throttled += 1,
+        match refusal.status {
+            429 | 503 => bedrock.inner().stats.throttled += 1,
             _ => bedrock.inner().stats.errors += 1,
         }
         refusal.into_response()
@@ -206,8 +230,9 @@ fn square() -> AspectRatio {
 
 impl InvokeBody {
     fn parse(body: &[u8], model: Model) -> Result<Self, Refusal> {
-        let request: Self = serde_json::from_slice(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
-        let rule = |broken: bool, rule: &str| if broken { Err(Refusal::Invalid(rule.to_owned())) } else { Ok(()) };
+        let invalid = |why: &str| Refusal::new(400, "ValidationException", why);
+        let request: Self = serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))?;
+        let rule = |broken: bool, rule: &str| if broken { Err(invalid(rule)) } else { Ok(()) };
         let too_long = |text: &str| text.chars().count() > 10_000;
         rule(request.prompt.is_empty() || too_long(&request.prompt), "prompt must have 1 to 10000 characters")?;
         rule(too_long(&request.negative_prompt), "negative_prompt must have at most 10000 characters")?;
@@ -259,35 +284,24 @@ pub fn size(ratio: AspectRatio) -> (u32, u32) {
 
 /// Why the endpoint paints no picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Refusal {
-    Throttled,
-    Unavailable,
-    Failed,
-    Denied,
-    NoSuchModel,
-    Invalid(String),
+struct Refusal {
+    status: u16,
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: u16, code: &'static str, message: &str) -> Self {
+        Self { status, code, message: message.to_owned() }
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, code, message) = match &self {
-            Self::Throttled => (429, "ThrottlingException", "Too many requests, please wait before trying again."),
-            Self::Unavailable => (503, "ServiceUnavailableException", "Bedrock is unable to process your request."),
-            Self::Failed => (500, "InternalServerException", "The model failed."),
-            Self::Denied => {
-                (403, "AccessDeniedException", "You don't have access to the model with the specified model ID.")
-            }
-            Self::NoSuchModel => (
-                404,
-                "ResourceNotFoundException",
-                "Could not resolve the foundation model from the provided model identifier.",
-            ),
-            Self::Invalid(why) => (400, "ValidationException", why.as_str()),
-        };
-        let status = StatusCode::from_u16(status).expect("each is a status");
-        let mut response = axum_json(status, &json!({ "message": message }));
+        let status = StatusCode::from_u16(self.status).expect("each is a status");
+        let mut response = axum_json(status, &json!({ "message": self.message }));
         let error_type = HeaderName::from_static("x-amzn-errortype");
-        response.headers_mut().insert(error_type, HeaderValue::from_static(code));
+        response.headers_mut().insert(error_type, HeaderValue::from_static(self.code));
         response
     }
 }

@@ -17,4 +17,4 @@ pub mod template;
 pub use gateway::{ApiKeys, EVERYONE};
 pub use handlers::Apps;
 pub use resume::ResumeError;
-pub use stack::{BedrockMode, Options, Ready, Stack, StartError};
+pub use stack::{Options, Ready, Stack, StartError};

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::bedrock::{Bedrock, Behavior};
+use crate::bedrock::{Bedrock, Behavior, Painter};
 use crate::data::Data;
 use crate::gateway::{self, ApiKeys};
 use crate::handlers::Apps;
@@ -40,7 +40,9 @@ pub struct Options {
     /// The directory for all data. Without it, the data is in a temporary directory that is deleted with the stack.
     pub data: Option<PathBuf>,
     /// What paints the pictures.
-    pub bedrock: BedrockMode,
+    pub painter: Painter,
+    /// How the local model behaves.
+    pub model: Behavior,
     /// Parameters of the template that replace its defaults.
     pub parameters: BTreeMap<String, String>,
     /// Who may call the API.
@@ -58,7 +60,8 @@ impl Default for Options {
         Self {
             port: 0,
             data: None,
-            bedrock: BedrockMode::Local(Behavior::default()),
+            painter: Painter::default(),
+            model: Behavior::default(),
             parameters: BTreeMap::new(),
             api_keys: ApiKeys::new(),
             event_sources: true,
@@ -66,15 +69,6 @@ impl Default for Options {
             clock: Clock::system(),
         }
     }
-}
-
-/// What paints the pictures.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum BedrockMode {
-    /// The offline artist, at no cost.
-    Local(Behavior),
-    /// A model on Amazon Bedrock, with the caller's own credentials and at the caller's own cost.
-    Aws,
 }
 
 /// The addresses, names and credentials of a running stack.
@@ -203,10 +197,7 @@ impl Stack {
             queues.create_queue(queue).await?;
         }
         back.spawn(queues.serve(ports.sqs, stopped(&stop_back)).map(log_failure));
-        let bedrock = Bedrock::new(match options.bedrock {
-            BedrockMode::Local(behavior) => behavior,
-            BedrockMode::Aws => Behavior::default(),
-        });
+        let bedrock = Bedrock::new(options.model);
         // Its connections are dropped, not drained, so that a model that hangs does not delay the stop.
         let model = axum::serve(ports.bedrock, bedrock.router().layer(from_fn(loopback_only))).into_future();
         let stopped_model = stopped(&stop_back);
@@ -218,7 +209,7 @@ impl Stack {
         });
 
         let config = config();
-        let aws = connect(&config, &ready, options.bedrock).await?;
+        let aws = connect(&config, &ready, options.painter).await?;
         let apps = Apps::new(&deployment, &aws, &options.clock)?;
         if data.is_kept() {
             let client = aws_sdk_dynamodb::config::Builder::from(&config).endpoint_url(&ready.dynamodb).build();
@@ -357,9 +348,9 @@ fn config() -> SdkConfig {
         .build()
 }
 
-async fn connect(config: &SdkConfig, ready: &Ready, bedrock: BedrockMode) -> Result<Aws, StartError> {
+async fn connect(config: &SdkConfig, ready: &Ready, painter: Painter) -> Result<Aws, StartError> {
     let endpoints = endpoints(ready);
-    if bedrock != BedrockMode::Aws {
+    if painter == Painter::Local {
         return Ok(Aws::new(config.clone(), endpoints));
     }
     let own = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client()).load().await;
