@@ -30,7 +30,7 @@ pub(crate) async fn make(api: &Api, make: &Make) -> Result<Outcome, Failure> {
         order.insert("webhook".to_owned(), webhook);
     }
     if make.no_wait {
-        let job: JobView = api.post("/jobs", checked(order)?, None).await?;
+        let job = submit(api, checked(order)?).await?;
         terminal.println(format!("job {} is {}; `poster watch {0}` waits for it", job.id, job.status));
         terminal.data(&job)?;
         return Ok(Outcome::AllDone);
@@ -47,11 +47,8 @@ pub(crate) async fn make(api: &Api, make: &Make) -> Result<Outcome, Failure> {
     };
     let path = make.out.join(&picture.file);
     let size = format!("{} × {}, {} KB", picture.width, picture.height, picture.bytes.div_ceil(1000));
-    terminal.println(format!(
-        "{}  ({size}, {})",
-        path.display(),
-        human_duration(began.elapsed().max(Duration::from_secs(1)))
-    ));
+    let took = human_duration(began.elapsed().max(Duration::from_secs(1)));
+    terminal.println(format!("{}  ({size}, {took})", path.display()));
     if let Some(warning) = title_warning(&job) {
         terminal.println(format!("warning: {warning}"));
     }
@@ -82,6 +79,11 @@ pub(crate) fn checked(order: impl Into<Value>) -> Result<String, Failure> {
     parsed.map(|_| body).map_err(|errors| Failure::Usage(errors_text(&errors)))
 }
 
+async fn submit(api: &Api, order: String) -> Result<JobView, Failure> {
+    api.terminal.status("submitting …");
+    api.post("/jobs", order, None).await
+}
+
 /// Submits an order, waits, and saves the picture in `out`. The inner error is why there is none.
 async fn paint(
     api: &Api,
@@ -91,8 +93,7 @@ async fn paint(
     let order = checked(order)?;
     // Do not pay for a picture that cannot be saved.
     let manifest = Manifest::open(out)?;
-    api.terminal.status("submitting …");
-    let id = api.post::<JobView>("/jobs", order, None).await?.id.to_string();
+    let id = submit(api, order).await?.id.to_string();
     let out = quoted(&out.display().to_string());
     api.terminal
         .set_resume_hint(format!("Job {id} is still running; `poster download {id} --out {out}` saves its picture."));

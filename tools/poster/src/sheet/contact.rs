@@ -38,6 +38,8 @@ struct Layout {
     gap: usize,
     /// The size of the titles' letters.
     letters: f32,
+    /// The height of a cell with its title and the gap below.
+    row: usize,
     /// The height of the sheet's heading.
     head: usize,
     width: usize,
@@ -52,28 +54,14 @@ impl Layout {
         let gap = (cell / 9).max(8);
         let letters = (cell as f32 / 9.0).clamp(14.0, 30.0);
         let (tall, head) = (cell * 3 / 2, (cell / 3).clamp(48, 90));
-        let rows = pictures.div_ceil(columns);
-        let row = tall + gap + Self::caption(letters);
-        Self {
-            columns,
-            cell,
-            tall,
-            gap,
-            letters,
-            head,
-            width: columns * (cell + gap) + gap,
-            height: head + rows * row + gap,
-        }
-    }
-
-    fn caption(letters: f32) -> usize {
-        (letters * 1.2 * LINES as f32) as usize
+        let row = tall + gap + (letters * 1.2 * LINES as f32) as usize;
+        let (width, height) = (columns * (cell + gap) + gap, head + pictures.div_ceil(columns) * row + gap);
+        Self { columns, cell, tall, gap, letters, row, head, width, height }
     }
 
     fn corner(&self, place: usize) -> (usize, usize) {
         let (column, row) = (place % self.columns, place / self.columns);
-        let height = self.tall + self.gap + Self::caption(self.letters);
-        (self.gap + column * (self.cell + self.gap), self.head + row * height)
+        (self.gap + column * (self.cell + self.gap), self.head + row * self.row)
     }
 }
 
@@ -92,25 +80,16 @@ pub(crate) fn draw(
     sheet.fill(Color::from_rgba8(18, 18, 20, 255));
     let white = Color::from_rgba8(236, 236, 238, 255);
     let grey = Color::from_rgba8(168, 168, 174, 255);
-    let head = (layout.head as f32 * 0.5).min(40.0);
-    write(
-        &mut sheet,
-        title,
-        (layout.gap as f32, layout.head as f32 * 0.68),
-        head,
-        layout.width - 2 * layout.gap,
-        white,
-    );
+    let (size, baseline) = ((layout.head as f32 * 0.5).min(40.0), layout.head as f32 * 0.68);
+    write(&mut sheet, title, (layout.gap as f32, baseline), size, layout.width - 2 * layout.gap, white);
     let mut unreadable = 0;
     for (place, entry) in entries.iter().enumerate() {
         let (left, top) = layout.corner(place);
         match read(&directory.join(&entry.file), layout.cell, layout.tall) {
-            Some(picture) => paste(
-                &mut sheet,
-                &picture,
-                left + (layout.cell - picture.width) / 2,
-                top + (layout.tall - picture.height) / 2,
-            ),
+            Some(picture) => {
+                let (aside, below) = ((layout.cell - picture.width) / 2, (layout.tall - picture.height) / 2);
+                paste(&mut sheet, &picture, left + aside, top + below);
+            }
             None => {
                 unreadable += 1;
                 frame(&mut sheet, left, top, layout.cell, layout.tall);
@@ -131,7 +110,7 @@ pub(crate) fn draw(
 fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
     let title = if FACE.covering(&entry.title).is_some() { entry.title.as_str() } else { entry.file.as_str() };
     let Some(face) = FACE.covering(title) else { return Vec::new() };
-    let fits = |text: &str| advance(text, face, letters) <= width;
+    let fits = |text: &str| line_of(text, face, letters).advance() <= width;
     let mut lines = wrapped(title, fits);
     let is_cut = lines.len() > LINES;
     lines.truncate(LINES);
@@ -146,16 +125,15 @@ fn caption(entry: &Entry, letters: f32, width: f32) -> Vec<String> {
     lines
 }
 
-fn advance(text: &str, face: Face, size: f32) -> f32 {
-    Line::new(text, Font { face, size, tracking: 0.02 }).advance()
+fn line_of(text: &str, face: Face, size: f32) -> Line {
+    Line::new(text, Font { face, size, tracking: 0.02 })
 }
 
 /// Writes a line, smaller if it would be too wide. A text that no face covers is left out.
 fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32, width: usize, color: Color) {
     let Some(face) = FACE.covering(text) else { return };
-    let size = size * (width as f32 / advance(text, face, size).max(1.0)).min(1.0);
-    let line = Line::new(text, Font { face, size, tracking: 0.02 });
-    line.draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
+    let size = size * (width as f32 / line_of(text, face, size).advance().max(1.0)).min(1.0);
+    line_of(text, face, size).draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
 }
 
 /// Reads a picture and scales it to fit a box. Returns `None` if it cannot be read.
@@ -230,7 +208,7 @@ mod tests {
             let lines = caption(&entry(title), 14.0, 120.0);
             assert!(!lines.is_empty() && lines.len() <= LINES, "{title}: {lines:?}");
             for line in &lines {
-                assert!(advance(line, FACE, 14.0) <= 120.0, "{line}");
+                assert!(line_of(line, FACE, 14.0).advance() <= 120.0, "{line}");
             }
         }
         assert!(caption(&entry(long), 14.0, 120.0)[1].ends_with('…'));
