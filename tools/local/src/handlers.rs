@@ -52,12 +52,9 @@ impl Apps {
             let function = deployment.functions.get(name).ok_or(StartError::Undeclared(name))?;
             Ok::<_, StartError>(|variable: &str| function.environment.get(variable).cloned())
         };
-        let webhook = match lookup("webhook") {
-            Ok(lookup) => Some(Arc::new(webhook::App::new(aws, clock.clone(), &lookup)?)),
-            Err(_) => None,
-        };
+        let webhook = lookup("webhook").ok().map(|lookup| webhook::App::new(aws, clock.clone(), &lookup));
         Ok(Self {
-            webhook,
+            webhook: webhook.transpose()?.map(Arc::new),
             submit: Arc::new(submit::App::new(aws, clock.clone(), &lookup("submit")?)?),
             worker: Arc::new(worker::App::new(aws, clock.clone(), &lookup("worker")?)?),
             status: Arc::new(status::App::new(aws, clock.clone(), &lookup("status")?)?),

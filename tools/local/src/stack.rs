@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use shared::Clock;
 use shared::aws::{Aws, Endpoints, http_client};
 use shared::settings::SettingsError;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -218,23 +217,16 @@ impl Stack {
             tracing::info!(tickets, events, "unfinished jobs and undelivered events were queued again");
         }
 
-        let front = JoinSet::new();
-        let clock = options.clock;
-        let mut stack =
-            Self { ready, deployment, aws, apps, clock, bedrock, config, data, stop, front, back, stop_back };
-        stack.serve(ports.api, options.api_keys, options.event_sources)?;
-        Ok(stack)
-    }
-
-    fn serve(&mut self, api: TcpListener, keys: ApiKeys, event_sources: bool) -> Result<(), StartError> {
-        let client = aws_sdk_sqs::config::Builder::from(&self.config).endpoint_url(&self.ready.sqs).build();
-        let sources = self.apps.event_sources(&self.deployment, &aws_sdk_sqs::Client::from_conf(client))?;
-        let router = gateway::router(self.apps.routes(&self.deployment)?, keys, &self.deployment);
-        self.front.spawn(services::serve_router(api, router, stopped(&self.stop)).map(log_failure));
-        for source in sources.into_iter().filter(|_| event_sources) {
-            self.front.spawn(source.run(self.stop.subscribe()));
+        let sqs = aws_sdk_sqs::config::Builder::from(&config).endpoint_url(&ready.sqs).build();
+        let sources = apps.event_sources(&deployment, &aws_sdk_sqs::Client::from_conf(sqs))?;
+        let router = gateway::router(apps.routes(&deployment)?, options.api_keys, &deployment);
+        let mut front = JoinSet::new();
+        front.spawn(services::serve_router(ports.api, router, stopped(&stop)).map(log_failure));
+        for source in sources.into_iter().filter(|_| options.event_sources) {
+            front.spawn(source.run(stop.subscribe()));
         }
-        Ok(())
+        let clock = options.clock;
+        Ok(Self { ready, deployment, aws, apps, clock, bedrock, config, data, stop, front, back, stop_back })
     }
 
     /// The addresses, names and credentials.
