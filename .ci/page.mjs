@@ -338,6 +338,21 @@ test("a file with faults paints nothing and names the lines, which can be left o
   assert.equal(await page.getByLabel("Lines with faults").inputValue(), "skip");
 });
 
+test("a picture that the network did not bring is shown when the network is back", async () => {
+  const page = await open(stack, { expected: ["net::ERR_FAILED"] });
+  let lost = 0;
+  await page.route(`${stack.s3}/**`, (route) => {
+    lost += 1;
+    return route.abort();
+  });
+  await ask(page, "A film whose poster is late");
+  await state(page, "succeeded");
+  // Two tries each: of the thumbnail and of the whole picture on the easel, and of the thumbnail on the wall.
+  await until("The pictures are lost", () => lost >= 6);
+  await page.unroute(`${stack.s3}/**`);
+  await page.waitForFunction(() => ["#easel", "#posters"].every((place) => document.querySelector(`${place} img`).naturalWidth > 0));
+});
+
 test("films of every format are sent as they are, and JSON becomes NDJSON", async () => {
   const page = await open(stack);
   const uploads = [];
