@@ -289,6 +289,30 @@ async fn failed_lines_can_be_submitted_again_or_retried() {
 }
 
 #[tokio::test]
+async fn a_batch_without_failed_lines_needs_no_place_for_their_file() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    // The name of the file of failed lines would be too long, so there is nothing that could be deleted.
+    let file = format!("{}.txt", "a".repeat(240));
+    desk.write(&file, "One\n");
+    let elsewhere = ["--state", "state", "--out", "posters", "--name", "Long", "--no-sheet"];
+    let done = desk.poster(&[&["batch", &file], &elsewhere[..]].concat()).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_would_be_refused_again_is_not_to_be_repeated() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    let job = json!({ "prompt": "One", "model": "stability.sd3-5-large-v1:0" });
+    desk.write("a.json", &json!({ "defaults": { "output_format": "webp" }, "jobs": [job] }).to_string());
+    let refused = desk.poster(&["batch", "a.json"]).await;
+    assert_eq!(refused.code, Some(2), "{}", refused.words);
+    assert!(refused.words.contains("/defaults/output_format"), "{}", refused.words);
+    assert!(!refused.words.contains("Run the same command again"), "{}", refused.words);
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn no_picture_overwrites_that_of_another_job() {
     let desk = Desk::new(Pipeline::start().await).await;
     for (file, prompts) in [("a.txt", "A heist\nA spy\n"), ("b.txt", "A heist\nA spy!\n")] {

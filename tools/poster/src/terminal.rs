@@ -68,7 +68,13 @@ impl Terminal {
         for line in wrapped(&text, |line| line.width() < columns()) {
             inner.above_status(&line);
         }
-        if let (Some(resume_hint), false) = (inner.resume_hint.take(), matches!(failure, Failure::Usage(_))) {
+        // The same command would be refused again.
+        let is_in_vain = match failure {
+            Failure::Usage(_) => true,
+            Failure::Refused(problem) => matches!(problem.status, 400 | 422),
+            _ => false,
+        };
+        if let (Some(resume_hint), false) = (inner.resume_hint.take(), is_in_vain) {
             inner.above_status(&resume_hint);
         }
     }

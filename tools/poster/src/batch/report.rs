@@ -72,7 +72,8 @@ fn numbers(lines: &[u64]) -> String {
 pub(crate) async fn write_failed(input: &Input, failed: Vec<u64>, path: PathBuf) -> Result<bool, Failure> {
     if failed.is_empty() {
         return match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::file(&path, error)),
+            // A file system that is read-only refuses to delete even a file that is not there.
+            Err(error) if path.exists() => Err(Failure::file(&path, error)),
             _ => Ok(false),
         };
     }
