@@ -12,8 +12,7 @@ const TITLE_LINES: usize = 3;
 /// The gap between the capitals of a title's lines, in ems.
 const TITLE_GAP: f32 = 0.16;
 
-/// The minimum gap between the ink of two lines, in ems: an accent may come this close to the line above before it
-/// pushes the lines apart.
+/// In ems: an accent may come this close to the line above before it pushes the lines apart.
 const INK_GAP: f32 = 0.09;
 
 /// How much larger a title must become for a word to be broken at its hyphens.
@@ -22,31 +21,24 @@ const WORTH_A_BREAK: f32 = 1.3;
 /// Lines of text set together. The top is at y = 0, and x = 0 is the aligned edge.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Block {
-    /// The outline of the title, or of the names in a billing block.
     pub(crate) main: Option<Path>,
-    /// The outline of the smaller words, such as the roles in a billing block.
     pub(crate) small: Option<Path>,
-    /// The width of the widest line.
     pub(crate) width: f32,
-    /// The height from the top of the first line to the bottom of the last.
+    /// From the top of the first line to the bottom of the last.
     pub(crate) height: f32,
-    /// The height of the capitals in `main`.
     pub(crate) letters: f32,
 }
 
 impl Block {
-    /// The block with its top at `y` and its aligned edge at `x`.
     pub(crate) fn at(&self, x: f32, y: f32) -> Block {
         let place = |path: &Option<Path>| path.as_ref().and_then(|path| shifted(path, x, y));
         Block { main: place(&self.main), small: place(&self.small), ..*self }
     }
 }
 
-/// Sets a title as large as a box of `width` by `height` allows, but not larger than `font.size`, on up to three lines.
-/// It does not change the case.
-///
-/// Lines break at spaces, except for no-break spaces. If it makes the title much larger, they also break at soft
-/// hyphens and after the hyphens of compounds. Punctuation stays with its word, even after a space, as in French.
+/// Sets a title on up to three lines, as large as the box allows but not larger than `font.size`. It does not change
+/// the case. Lines break at spaces, except for no-break spaces. If it makes the title much larger, they also break at
+/// soft hyphens and after the hyphens of compounds. Punctuation stays with its word, even after a space, as in French.
 pub(crate) fn fit_title(title: &str, font: Font, width: f32, height: f32, align: Align) -> Block {
     let largest = |pieces: &[Piece]| {
         let most = TITLE_LINES.min(pieces.len());
@@ -73,8 +65,7 @@ struct Piece {
 }
 
 impl Piece {
-    /// The parts of a word that is broken at its hyphens. A hyphen next to a digit is not a break: `Catch-22` stays
-    /// whole.
+    /// The parts of a word that is broken at its hyphens, except next to a digit: `Catch-22` stays whole.
     fn parts(&self) -> Vec<Piece> {
         let chars: Vec<char> = self.text.chars().collect();
         let letter = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| c.is_alphabetic());
@@ -101,10 +92,9 @@ impl Piece {
     }
 }
 
-/// Invisible except at the end of a line.
 const SOFT_HYPHEN: char = '\u{ad}';
 
-/// The words of a title, each with the punctuation that belongs to it.
+/// The words of a title, with their punctuation.
 fn words(title: &str) -> Vec<Piece> {
     let space = |c: char| c.is_whitespace() && !matches!(c, '\u{a0}' | '\u{2007}' | '\u{202f}');
     let closes = |word: &str| word.chars().all(|c| "!?:;.,…»›”’)]%–—-‐\u{2011}".contains(c));
@@ -124,7 +114,6 @@ fn words(title: &str) -> Vec<Piece> {
     words
 }
 
-/// Sets these lines at the largest size that fits, with evenly spaced baselines.
 fn set_title(lines: &[String], font: Font, width: f32, height: f32, align: Align) -> Block {
     let inks: Vec<Rect> = lines.iter().filter_map(|text| Line::new(text, font).ink()).collect();
     let (Some(first), Some(last)) = (inks.first(), inks.last()) else { return Block::default() };
@@ -146,7 +135,6 @@ fn set_title(lines: &[String], font: Font, width: f32, height: f32, align: Align
     Block { main: path.finish(), small: None, width: widest * scale, height: tall * scale, letters: capitals * scale }
 }
 
-/// Breaks pieces into at most `count` lines, as even in width as their order allows.
 fn balanced(pieces: &[Piece], font: Font, count: usize) -> Vec<String> {
     let tracking = font.tracking * font.size;
     let space = Line::new(" ", font).advance() + 2.0 * tracking;
@@ -161,8 +149,6 @@ fn balanced(pieces: &[Piece], font: Font, count: usize) -> Vec<String> {
     even_rows(&sizes, count).into_iter().map(line).collect()
 }
 
-/// Breaks items into at most `count` rows, as even in width as their order allows. Each item has a width and the gap
-/// before it, which counts only within a row.
 fn even_rows(items: &[(f32, f32)], count: usize) -> Vec<Range<usize>> {
     // The narrowest width that needs no more rows makes them even.
     let (mut narrow, mut wide) = (0.0, items.iter().map(|(gap, width)| gap + width).sum());
@@ -173,7 +159,7 @@ fn even_rows(items: &[(f32, f32)], count: usize) -> Vec<Range<usize>> {
     filled_rows(items, wide)
 }
 
-/// Fills rows up to the width `measure`, in order. A wider item gets a row of its own.
+/// Fills rows up to the width `measure`, in order. A wider item gets its own row.
 fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
     let mut rows: Vec<Range<usize>> = Vec::new();
     let mut used = f32::INFINITY;
@@ -190,9 +176,9 @@ fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
     rows
 }
 
-/// Sets a billing block of `(role, name)` pairs, with small roles and tall names, in the capitals of a condensed face,
-/// on as many lines of `width` as needed. `size` is that of the names, in pixels per em. A role may be empty. Pairs
-/// with letters that no bundled face has are left out.
+/// Sets `(role, name)` pairs with small roles and tall names, in the capitals of a condensed face, on as many lines as
+/// needed. `size` is that of the names, in pixels per em. A role may be empty. Pairs that no bundled face covers are
+/// left out.
 pub(crate) fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) -> Block {
     let credits: Vec<Credit> = credits.iter().filter_map(|(role, name)| Credit::new(role, name, size)).collect();
     let gap = size * 0.42;
@@ -225,7 +211,7 @@ struct Credit {
     role: Line,
     name: Line,
     name_x: f32,
-    /// How far the role's baseline is above the name's, to align their tops.
+    /// Aligns the tops of role and name.
     raise: f32,
     width: f32,
 }

@@ -2,7 +2,6 @@
 
 use tiny_skia::Color;
 
-/// An sRGB color, one byte per channel.
 pub(crate) type Rgb = [u8; 3];
 
 /// The linear light of each sRGB byte, from 0 to 1 (IEC 61966-2-1).
@@ -13,7 +12,6 @@ impl Light {
         Self(std::array::from_fn(|byte| linear(byte as f32 / 255.0)))
     }
 
-    /// The relative luminance of a color, from 0 to 1.
     pub(crate) fn luminance(&self, rgb: Rgb) -> f32 {
         let [red, green, blue] = rgb.map(|byte| self.0[usize::from(byte)]);
         0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -62,7 +60,7 @@ impl Lab {
         }
     }
 
-    /// The color with this lightness (from 0 to 1), chroma and hue (in radians).
+    /// Lightness is from 0 to 1, hue in radians.
     pub(crate) fn polar(lightness: f32, chroma: f32, hue: f32) -> Self {
         Self { lightness, a: chroma * hue.cos(), b: chroma * hue.sin() }
     }
@@ -88,7 +86,7 @@ impl Lab {
         ]
     }
 
-    /// The nearest sRGB color of the same lightness and hue, with reduced chroma if necessary.
+    /// The nearest sRGB color of the same lightness and hue, with less chroma if necessary.
     pub(crate) fn rgb(self) -> Rgb {
         let mut color = self;
         for _ in 0..24 {
@@ -101,7 +99,6 @@ impl Lab {
     }
 }
 
-/// The color as tiny-skia's type.
 pub(crate) fn ink([red, green, blue]: Rgb) -> Color {
     Color::from_rgba8(red, green, blue, 255)
 }
@@ -113,7 +110,7 @@ mod tests {
     #[test]
     fn contrast_is_that_of_the_standard() {
         assert!((contrast(luminance([255; 3]), luminance([0; 3])) - 21.0).abs() < 0.01);
-        // The standard's own example of the darkest gray on white that passes 4.5.
+        // The darkest gray that passes 4.5 on white, an example of the standard.
         let gray = contrast(luminance([0x76; 3]), 1.0);
         assert!((4.5..4.6).contains(&gray), "{gray}");
         let light = Light::new();

@@ -1,5 +1,3 @@
-//! The bundled faces.
-
 use std::sync::OnceLock;
 
 use harfrust::{Buffer, Font, ShapeOptions, ShaperFont, shape};
@@ -28,10 +26,8 @@ impl Face {
     pub const ALL: [Face; 6] =
         [Face::BebasNeue, Face::LeagueGothic, Face::Cinzel, Face::PlayfairDisplay, Face::Orbitron, Face::AlfaSlabOne];
 
-    /// The first character of `text` that this face cannot render.
-    ///
-    /// The text is shaped to find out, so a letter with a combining mark is not missing if the face has the composed
-    /// form. White space is never missing.
+    /// The first character of `text` that this face cannot render. White space is never missing, nor is a letter with a
+    /// combining mark if the face has the composed form.
     pub fn missing(self, text: &str) -> Option<char> {
         let text = plain(text);
         let shaped = self.shape(&text);
@@ -39,7 +35,7 @@ impl Face {
         text.get(absent.cluster as usize..)?.chars().next()
     }
 
-    /// Whether the face has a glyph for this character, or replaces it with one that it has.
+    /// Whether the face has a glyph for this character, or for its replacement.
     pub(crate) fn has(self, c: char) -> bool {
         let charmap = self.outlines().charmap();
         plain(c.encode_utf8(&mut [0; 4])).chars().all(|c| charmap.map(c).is_some())
@@ -65,7 +61,7 @@ impl Face {
         self.font().units_per_em() as f32
     }
 
-    /// The height of a capital, in ems.
+    /// In ems.
     pub(crate) fn capitals(self) -> f32 {
         let metrics = self.outlines().metrics(Size::unscaled(), LocationRef::default());
         metrics.cap_height.unwrap_or(0.7 * self.units_per_em()) / self.units_per_em()
@@ -76,7 +72,7 @@ impl Face {
     }
 
     fn font(self) -> &'static Font {
-        // Parsing a font costs more than shaping a line, so each font is parsed once.
+        // Parsing a font costs more than shaping a line.
         static FONTS: [OnceLock<Font>; Face::ALL.len()] = [const { OnceLock::new() }; 6];
         FONTS[self as usize].get_or_init(|| Font::new(self.data(), 0).expect("bundled font is valid"))
     }
@@ -93,8 +89,8 @@ impl Face {
     }
 }
 
-/// Replaces characters that some faces lack: white space and controls become a space, Unicode's hyphens an ASCII
-/// hyphen. Word joiners and soft hyphens, which only affect line breaks, are removed.
+/// Replaces characters that some faces lack: white space and controls by a space, Unicode's hyphens by ASCII's. Removes
+/// word joiners and soft hyphens, which only affect line breaks.
 pub(crate) fn plain(text: &str) -> String {
     let plain = |c: char| match c {
         '\u{ad}' | '\u{2060}' => None,

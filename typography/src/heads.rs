@@ -1,14 +1,11 @@
-//! Finds the faces of people in a picture.
-//!
-//! The network is YuNet by Wei Wu, Hanyang Peng and Shiqi Yu: "YuNet: A Tiny Millisecond-level Face Detector", Machine
-//! Intelligence Research 20, 2023. The weights are from libfacedetection; see `models/`.
+//! Finds the faces of people in a picture, by YuNet: Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector",
+//! Machine Intelligence Research 20, 2023. The weights are from libfacedetection; see `models/`.
 
 use tiny_skia::Rect;
 
 use crate::raster::Raster;
 
-/// The maximum number of pixels that the network processes, which determines its run time. A poster of 832 × 1216 is
-/// scaled down by a third, and faces of some thirty pixels are still found.
+/// Determines the run time. A poster of 832 × 1216 is scaled down by a third; faces of thirty pixels are still found.
 const MOST_PIXELS: f32 = 100_000.0;
 
 /// The minimum confidence, from 0 to 1.
@@ -24,7 +21,6 @@ const LANES: usize = 8;
 
 const TOGETHER: usize = 4;
 
-/// The weights, in the order of use.
 static WEIGHTS: &[u8] = include_bytes!("../models/yunet.f32");
 
 /// A person's face and the area around it.
@@ -48,8 +44,8 @@ impl Head {
     }
 }
 
-/// The faces in a picture, in order of confidence. It finds faces seen from the front or turned a little, and not
-/// smaller than a fortieth of the picture.
+/// The faces in a picture, in order of confidence. Finds faces seen from the front or turned a little, down to a
+/// fortieth of the picture.
 pub fn heads(picture: &Raster) -> Vec<Head> {
     let mut found = boxes(picture, &mut Model(WEIGHTS));
     found.sort_by(|one, other| other.0.total_cmp(&one.0));
@@ -62,7 +58,6 @@ pub fn heads(picture: &Raster) -> Vec<Head> {
     faces.into_iter().filter_map(Head::of).collect()
 }
 
-/// The intersection of two boxes as a share of their union.
 fn common(one: &Rect, other: &Rect) -> f32 {
     let area = |area: &Rect| area.width() * area.height();
     let common = one.intersect(other).map_or(0.0, |common| area(&common));
@@ -94,8 +89,7 @@ fn boxes(picture: &Raster, model: &mut Model) -> Vec<(f32, Rect)> {
             map.add_doubled(&above);
         }
         let map = model.unit(&map, 64, true);
-        // For each position: the confidence that it is a face, its position and size, and the confidence that it is any
-        // object.
+        // The confidences that each position is a face and that it is an object, and the face's position and size.
         let told = model.unit(&map, 6, false);
         for (at, told) in told.values.chunks_exact(told.channels).enumerate() {
             let sure = (sigmoid(told[0]) * sigmoid(told[5])).sqrt();
@@ -158,7 +152,6 @@ fn windows(picture: &Raster, scale: f32) -> Map {
     map
 }
 
-/// A layer of the network: the values of each cell's channels.
 struct Map {
     columns: usize,
     rows: usize,
@@ -181,8 +174,7 @@ impl Model {
         self.blurred(&edged, channels, positive)
     }
 
-    /// Mixes the channels of each cell. The result has an edge of empty cells, and empty channels that make their
-    /// number a multiple of [`LANES`].
+    /// Mixes the channels of each cell. Adds an edge of empty cells, and empty channels up to a multiple of [`LANES`].
     fn mixed(&mut self, map: &Map, channels: usize, edge: usize) -> Map {
         let lanes = channels.next_multiple_of(LANES);
         let mut weights = vec![[0.0_f32; LANES]; lanes / LANES * map.channels];
@@ -263,7 +255,6 @@ impl Model {
 }
 
 impl Map {
-    /// The maximum of every four cells, with half the columns and rows.
     fn pooled(&self) -> Map {
         let (columns, rows, channels) = (self.columns / 2, self.rows / 2, self.channels);
         let mut values = Vec::with_capacity(columns * rows * channels);
@@ -308,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_face_is_where_the_library_that_the_weights_are_of_finds_it() {
-        // libfacedetection says (72, 37) and 54 × 66, in whole pixels.
+        // libfacedetection finds (72, 37) and 54 × 66, in whole pixels.
         let found = face(&portrait());
         for (found, expected) in
             [(found.left(), 72.0), (found.top(), 37.0), (found.width(), 54.0), (found.height(), 66.0)]

@@ -1,5 +1,3 @@
-//! A line of shaped text.
-
 use skrifa::instance::{LocationRef, Size};
 use skrifa::outline::{DrawSettings, OutlinePen};
 use skrifa::{GlyphId, MetadataProvider};
@@ -51,7 +49,7 @@ impl Line {
             pen.x = cursor + position.x_offset as f32 * scale;
             pen.y = -(position.y_offset as f32) * scale;
             if let Some(outline) = glyphs.get(GlyphId::new(glyph.glyph_id)) {
-                // A glyph that fails to draw leaves a gap, which cannot be avoided.
+                // A glyph that cannot be drawn leaves a gap.
                 let _ = outline.draw(settings(), &mut pen);
             }
             cursor += position.x_advance as f32 * scale;
@@ -73,8 +71,7 @@ impl Line {
         self.outline.as_ref().map(Path::bounds)
     }
 
-    /// The outline with its baseline at `y` and its ink aligned at `x`; `None` if there is no ink. Fill it with the
-    /// winding rule.
+    /// The outline with its baseline at `y` and its ink aligned at `x`, for the winding rule; `None` without ink.
     pub fn at(&self, x: f32, y: f32, align: Align) -> Option<Path> {
         let ink = self.ink()?;
         let origin = match align {

@@ -19,9 +19,8 @@ pub(crate) const TITLE_CONTRAST: f32 = 7.0;
 /// The minimum contrast of smaller words: level AA.
 const SMALL_CONTRAST: f32 = 4.5;
 
-/// The minimum height of a legible title's capitals, as a share of the picture's mean side: 25 pixels of 832 × 1216. In
-/// a gallery, posters are shown at about a fifth of that size, where five pixels are the minimum for a readable
-/// capital.
+/// The minimum height of a legible title's capitals, as a share of the picture's mean side: 25 pixels of 832 × 1216. A
+/// gallery shows posters at a fifth of that, where a readable capital has five pixels or more.
 pub const LEGIBLE: f32 = 1.0 / 40.0;
 
 const OPAQUE: u32 = 256;
@@ -61,8 +60,7 @@ pub struct Poster {
     pub place: Place,
     /// The lowest contrast between the title and the pixels in its box, measured before it was drawn.
     pub contrast: f32,
-    /// Whether the title's capitals are at least [`LEGIBLE`] high. A title that is too long for its place is not
-    /// legible.
+    /// Whether the title's capitals are at least [`LEGIBLE`] high. A title that is too long for its place is not.
     pub legible: bool,
 }
 
@@ -77,8 +75,7 @@ pub enum NotSet {
     NoTitle,
 }
 
-/// Whether the bundled faces have a character, both as it is and in upper case, so that any text of such characters can
-/// be set in one face.
+/// Whether the bundled faces have a character as it is and in upper case, so that one face can set any text of these.
 pub fn covers(c: char) -> bool {
     c.is_whitespace() || std::iter::once(c).chain(c.to_uppercase()).all(|c| Face::PlayfairDisplay.has(c))
 }
@@ -104,8 +101,8 @@ pub fn typeset(mut picture: Raster, sheet: &Sheet<'_>) -> Result<Poster, NotSet>
     Ok(Poster { picture, style, place, contrast: contrast(title, brightest), legible })
 }
 
-/// Places the words where the sheet says, or else where the picture is calm. Title and tagline avoid faces: they are
-/// shifted and scaled down until they cover no face, or as little of one as possible.
+/// Places the words where the sheet says, or else where the picture is calm. Shifts and scales down title and tagline
+/// until they cover no face, or as little of one as possible.
 fn composed(
     picture: &Raster,
     sheet: &Sheet<'_>,
@@ -137,28 +134,26 @@ fn composed(
     }
     let ((top_cost, top), (bottom_cost, bottom)) = (best(Place::Top)?, best(Place::Bottom)?);
     let trouble = |composition: &Composition| survey.trouble(composition.heading.top(), composition.heading.bottom());
-    // Posters usually have their title at the bottom, so the top must be noticeably calmer.
+    // The usual place is the bottom, so the top must be noticeably calmer.
     let calmer = top_cost == bottom_cost && trouble(&top) < 0.8 * trouble(&bottom);
     Ok(if calmer || top_cost < bottom_cost { (Place::Top, top) } else { (Place::Bottom, bottom) })
 }
 
-/// The step by which title and tagline are shifted to avoid a face, as a share of the picture's mean side.
+/// As a share of the picture's mean side.
 const SHIFT: f32 = 0.02;
 
-/// The scales of title and tagline that are tried to avoid a face.
 const SCALES: [f32; 6] = [1.0, 0.85, 0.72, 0.6, 0.5, 0.4];
 
-/// How title and tagline are placed.
 #[derive(Clone, Copy)]
 struct Fit {
     place: Place,
     scale: f32,
-    /// How far they are shifted towards the middle of the picture.
+    /// Towards the middle of the picture.
     shift: f32,
 }
 
-/// The cost of a placement, in order of importance: the area of eyes and of faces that is covered, how far the words
-/// reach beyond the middle of the picture, how much they are scaled down, and how far they are shifted.
+/// In order of importance: the area of eyes and faces that is covered, how far the words reach beyond the middle of the
+/// picture, how much they are scaled down, and how far they are shifted.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct Cost {
     eyes: f32,
@@ -169,7 +164,6 @@ struct Cost {
 }
 
 impl Cost {
-    /// Whether smaller words could not be better.
     fn is_least(self) -> bool {
         self.faces == 0.0 && self.beyond == 0.0
     }
@@ -180,9 +174,7 @@ struct Composition {
     title: Rect,
     title_ink: Rgb,
     letters: f32,
-    /// The boxes of title, tagline and ornament.
     words: Vec<Rect>,
-    /// The box around them all.
     heading: Rect,
     /// Whether they are shifted away from the picture's edge and the billing block, so that a face may be in between.
     shifted: bool,
@@ -197,13 +189,9 @@ struct Piece {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The shadow beneath the title.
     Shadow,
-    /// The title.
     Title,
-    /// Smaller words.
     Small,
-    /// Decoration without text.
     Ornament,
 }
 
@@ -217,7 +205,6 @@ impl Kind {
     }
 }
 
-/// An item below another, with the gap between them.
 struct Item {
     block: Block,
     gap: f32,
@@ -281,7 +268,7 @@ impl Composition {
         }
         let heading = composition.words.iter().copied().reduce(|one, other| one.join(&other).unwrap_or(one));
         composition.heading = heading.ok_or(NotSet::NoTitle)?;
-        // A title of marks that no face draws, or a picture of a few pixels, leaves nothing to read.
+        // The title may consist of marks that no face draws, or the picture of a few pixels.
         if composition.title == unit() { Err(NotSet::NoTitle) } else { Ok(composition) }
     }
 
@@ -386,7 +373,6 @@ impl Composition {
         }
     }
 
-    /// Draws the pieces of some kinds, on the rows that they cover.
     fn draw(&self, picture: &mut Raster, wanted: impl Fn(Kind) -> bool) {
         let pieces: Vec<&Piece> = self.pieces.iter().filter(|piece| wanted(piece.kind)).collect();
         let areas = pieces.iter().map(|piece| piece.path.bounds());
@@ -418,12 +404,10 @@ fn mean_side(width: f32, height: f32) -> f32 {
     (width * height).sqrt()
 }
 
-/// The margin at the upper and the lower edge.
 fn edge(width: f32, height: f32) -> f32 {
     0.05 * height.min(1.2 * mean_side(width, height))
 }
 
-/// Title, tagline and ornament, from top to bottom.
 fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f32, scale: f32) -> Vec<Item> {
     let inks = &design.inks;
     let gap = 0.026 * side;
@@ -455,8 +439,8 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     items
 }
 
-/// The text and the font of a setting. If its face lacks a letter, another face is used, which has small letters and
-/// keeps the case.
+/// The text and the font of a setting. If its face lacks a letter, uses another one, which has small letters and keeps
+/// the case.
 fn set_in(text: &str, setting: Setting, size: f32) -> (String, Font) {
     let Setting { face, tracking, capitals, .. } = setting;
     let set = if capitals { text.to_uppercase() } else { text.to_owned() };
@@ -469,7 +453,6 @@ fn set_in(text: &str, setting: Setting, size: f32) -> (String, Font) {
     }
 }
 
-/// A billing block of at most a seventh of the picture's height, however many names it has.
 fn fitted_billing(credits: &[(&str, &str)], side: f32, measure: f32, align: Align) -> Block {
     let mut size = 0.036 * side;
     loop {
@@ -481,7 +464,6 @@ fn fitted_billing(credits: &[(&str, &str)], side: f32, measure: f32, align: Alig
     }
 }
 
-/// The shape of an ornament, with its top at zero.
 fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Option<Block> {
     let hair = (0.0018 * side).max(1.0);
     let (width, height) = match ornament {
@@ -521,7 +503,6 @@ fn diamond(left: f32, width: f32, height: f32, hair: f32) -> Option<Path> {
     path.finish()
 }
 
-/// The box of a block's ink.
 fn bounds(block: &Block) -> Option<Rect> {
     match (&block.main, &block.small) {
         (Some(main), Some(small)) => main.bounds().join(&small.bounds()),
@@ -530,12 +511,10 @@ fn bounds(block: &Block) -> Option<Rect> {
     }
 }
 
-/// The row at a height, limited to the picture.
 fn row(y: f32, picture: &Raster) -> usize {
     (y.max(0.0) as usize).min(picture.height)
 }
 
-/// The pixels of a box, including those that it partly covers.
 fn pixels_in(picture: &Raster, area: Rect) -> impl Iterator<Item = Rgb> + '_ {
     let left = (area.left().max(0.0) as usize).min(picture.width);
     let right = (area.right().ceil().max(0.0) as usize).clamp(left, picture.width);
@@ -546,14 +525,14 @@ fn pixels_in(picture: &Raster, area: Rect) -> impl Iterator<Item = Rgb> + '_ {
     })
 }
 
-/// A channel behind a scrim of this strength, of 256.
+/// `strength` is of 256.
 fn veiled(channel: u8, dark: u8, strength: u32) -> u8 {
     ((u32::from(channel) * (OPAQUE - strength) + u32::from(dark) * strength + OPAQUE / 2) / OPAQUE) as u8
 }
 
 /// The minimum strength, of 256, of a scrim that makes no pixel of a box brighter than `limit`.
 fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) -> u32 {
-    // A pixel that is dim enough stays so behind any scrim, as the scrim is darker still.
+    // A dim pixel stays dim behind any scrim, as the scrim is darker still.
     let mut bright: Vec<Rgb> = pixels_in(picture, area).filter(|rgb| light.luminance(*rgb) > limit).collect();
     let (mut least, mut enough) = (0, OPAQUE);
     while least < enough && !bright.is_empty() {

@@ -1,5 +1,3 @@
-//! Pictures as pixels, and as files.
-
 use std::io::Cursor;
 
 use jpeg_encoder::{ColorType, SamplingFactor};
@@ -7,11 +5,10 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// The maximum number of pixels of a picture. The models paint one or two million; many more would not fit a small
-/// function.
+/// The models paint one or two million pixels; many more would not fit a small function.
 const MOST_PIXELS: usize = 8_000_000;
 
-/// The quality of JPEG files, out of 100: high, because the picture was already compressed once.
+/// High, because the picture was already compressed once.
 const JPEG_QUALITY: u8 = 93;
 
 /// A file format.
@@ -109,7 +106,6 @@ impl Raster {
     }
 }
 
-/// The number of pixels of a picture of this size, unless there are too many.
 fn area(width: usize, height: usize) -> Result<usize, Unreadable> {
     let area = width.checked_mul(height).filter(|area| *area <= MOST_PIXELS);
     area.ok_or_else(|| Unreadable::new(format_args!("it has more than {MOST_PIXELS} pixels")))
@@ -224,7 +220,7 @@ mod tests {
             }
         }
         assert!(Raster::decode(b"<html>").is_err());
-        // A header that promises four thousand million pixels is not believed.
+        // A header that promises four thousand million pixels is refused.
         let mut huge = slope(2, 2).encode(Format::Png).expect("it fits");
         huge[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
         assert!(Raster::decode(&huge).is_err());

@@ -1,5 +1,3 @@
-//! The styles of lettering.
-
 use crate::color::{Lab, Rgb};
 use crate::face::Face;
 use crate::line::Align;
@@ -36,14 +34,13 @@ pub(crate) struct Setting {
     pub(crate) face: Face,
     pub(crate) tracking: f32,
     pub(crate) capitals: bool,
-    /// The size, relative to the maximum for its position.
+    /// Relative to the maximum for the position.
     pub(crate) size: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ornament {
     None,
-    /// A short line between title and tagline.
     Rule,
     /// Two tapering lines with a diamond between them, between title and tagline.
     Diamond,
@@ -51,11 +48,9 @@ pub(crate) enum Ornament {
     Bar,
     /// A line as wide as the title, between title and tagline.
     Horizon,
-    /// The title's hard shadow.
     Shadow,
 }
 
-/// The colors of the words, derived from the picture's.
 pub(crate) struct Inks {
     pub(crate) title: Rgb,
     pub(crate) tagline: Rgb,
@@ -68,7 +63,7 @@ impl Style {
     /// Every style.
     pub const ALL: [Style; 6] = [Style::Noir, Style::Epic, Style::Modern, Style::Retro, Style::Scifi, Style::Romance];
 
-    /// The default style for a picture's colors.
+    /// The style that fits a picture's colors.
     pub(crate) fn of(survey: &Survey) -> Self {
         // From red to orange to yellow.
         let warm = (0.2..2.0).contains(&survey.hue);

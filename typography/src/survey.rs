@@ -1,28 +1,25 @@
-//! Analyzes a picture: its colors, and where it is calm.
-
 use std::f32::consts::TAU;
 
 use crate::color::{Lab, Light, Rgb};
 use crate::raster::Raster;
 
-/// The side of a cell for measuring calm, in pixels.
+/// In pixels.
 const CELL: usize = 16;
 
 /// How much neighboring pixels may differ without counting as detail, out of 255.
 const GRAIN: u8 = 16;
 
-/// The distance between sampled pixels.
 const STRIDE: usize = 6;
 
 const HUES: usize = 24;
 
-/// The darkest part of a picture is one pixel in this many.
+/// One pixel in this many.
 const DARK_SHARE: usize = 10;
 
 pub(crate) struct Survey {
     columns: usize,
     cells: Vec<Cell>,
-    /// The picture's dark color, dark enough for light letters.
+    /// Dark enough for light letters.
     pub(crate) dark: Rgb,
     /// The dominant hue, in radians, and its chroma.
     pub(crate) hue: f32,
@@ -30,7 +27,6 @@ pub(crate) struct Survey {
     pub(crate) mean_chroma: f32,
 }
 
-/// The properties of a small square of the picture.
 #[derive(Clone, Copy, Default)]
 struct Cell {
     luminance: f32,
@@ -53,8 +49,8 @@ impl Survey {
         Self { columns, cells, dark: dark(&mut colors), hue, chroma, mean_chroma }
     }
 
-    /// How badly lettering on these rows would interfere with the picture, from zero: with shapes, with detail, and
-    /// with light that a scrim would have to take away.
+    /// How much lettering on these rows would conflict with the picture, from zero: with its shapes, its detail, and
+    /// its light, which a scrim would take away.
     pub(crate) fn trouble(&self, top: f32, bottom: f32) -> f32 {
         let rows = self.cells.len() / self.columns;
         let first = ((top / CELL as f32) as usize).min(rows - 1);
@@ -162,7 +158,7 @@ mod tests {
     #[test]
     fn the_colors_are_the_pictures() {
         let mut picture = half_calm([30, 40, 60]);
-        // A small lamp in a blue night is what the eye goes to.
+        // The eye goes to a small lamp in a blue night.
         for pixel in picture.pixels[..64 * 6 * 3].chunks_exact_mut(3) {
             pixel.copy_from_slice(&[255, 140, 20]);
         }

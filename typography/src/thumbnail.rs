@@ -1,18 +1,16 @@
-//! Small copies of pictures.
-
 use std::iter::zip;
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, EncodingError, SamplingFactor};
 
 use crate::raster::{Raster, Unreadable};
 
-/// The maximum width of a thumbnail, in pixels.
+/// In pixels.
 const WIDTH: usize = 400;
 
-/// The maximum height, in pixels. The tallest posters have 933.
+/// In pixels. The tallest posters have 933.
 const HEIGHT: usize = 1600;
 
-/// The JPEG qualities that are tried, out of 100. Below the last one, a smaller picture looks better.
+/// Out of 100. Below the last one, a smaller picture looks better.
 const QUALITIES: [u8; 4] = [82, 66, 50, 34];
 
 /// A small copy of a picture.
@@ -56,13 +54,13 @@ fn encode(picture: &Raster, quality: u8) -> Result<Vec<u8>, EncodingError> {
 }
 
 impl Raster {
-    /// The picture, scaled down to fit a box. Each pixel is the mean of the area that it represents, so that fine
-    /// patterns become gray instead of coarse patterns.
+    /// Scales the picture down to fit a box. Each pixel is the mean of its area, so that fine patterns become gray, not
+    /// coarse.
     pub fn scaled(&self, width: usize, height: usize) -> Self {
         let scale = (width as f64 / self.width as f64).min(height as f64 / self.height as f64).min(1.0);
         let small = |side: usize| ((side as f64 * scale).round() as usize).max(1);
         let (width, height) = (small(self.width), small(self.height));
-        // A picture has fewer than 2^24 pixels, so 32 bits hold the sum of all of them.
+        // Fits 32 bits, because a picture has fewer than 2^24 pixels.
         let whole = (self.width * self.height) as u32;
         let mut pixels = Vec::with_capacity(width * height * 3);
         let mut sums = vec![0_u32; self.width * 3];
