@@ -1,5 +1,3 @@
-//! Stores the jobs of a checked file and sends their tickets, a thousand at a time.
-
 use shared::Batch;
 use shared::aws::job_end::cancel_new;
 use shared::aws::{SavedBatch, ServiceError, send_tickets};
@@ -10,14 +8,13 @@ use crate::App;
 use crate::lines::{Lines, Next};
 use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
 
-/// The size of the lines that are admitted together, in bytes. It bounds the memory when the jobs are large.
+/// Bounds the memory when the jobs are large.
 const BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
 
-/// Admits jobs until all are admitted or the time is over: first their records, then their tickets, then the batch's
-/// record says so. Their ids follow from the batch's id, so a step that is repeated writes nothing twice.
-///
-/// The batch may be canceled in the meantime. The record is read after the jobs are stored and before their tickets are
-/// sent, so each job is canceled either here or by the pass over all jobs, which comes later.
+/// Stores the jobs of a checked file and sends their tickets, a thousand at a time: first their records, then their
+/// tickets, then the batch's record. The ids of the jobs derive from the batch's, so a repeated step writes nothing
+/// twice. The batch may be canceled meanwhile. Its record is read after the jobs are stored and before their tickets
+/// are sent, so each job is canceled either here or by the later pass.
 pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Lines::from(app, batch.id, input, input.position.clone());
     let mut current = batch.clone();
@@ -58,9 +55,7 @@ pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant)
     Ok(Step::Go(Box::new(current)))
 }
 
-/// The next jobs of the file, and whether they are the last; `None` if the file is not the one that was checked.
-///
-/// Faulty lines are passed over: the check has reported them.
+/// The next jobs of the file without its faulty lines, and whether they are the last; `None` if the file was replaced.
 async fn next_entries(
     lines: &mut Lines<'_>,
     batch: &Batch,

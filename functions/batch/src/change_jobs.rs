@@ -1,5 +1,3 @@
-//! Cancels or retries the jobs of a batch, as its owner asked.
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_retry::requeue;
 use shared::aws::{Saved, ServiceError, send_tickets};
@@ -11,12 +9,12 @@ use shared::{Batch, Job, JobId};
 use crate::App;
 use crate::step::{Step, save};
 
-/// How many jobs are read together. It bounds the memory when the jobs are large.
+/// Bounds the memory when the jobs are large.
 const JOBS_AT_ONCE: usize = 200;
 
 const AT_ONCE: usize = 16;
 
-/// Does the next jobs of the pass, up to the end of a part.
+/// Cancels or retries the next jobs of the pass, up to the end of a part.
 pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step, ServiceError> {
     let Pass { action, next } = pass;
     let stored = batch.most_stored();
@@ -38,8 +36,7 @@ pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step
     save(app, batch.passed(pass)).await
 }
 
-/// Cancels the queued jobs. It also tells the ends that are not told yet, as a job that was canceled before its ticket was
-/// sent has nobody else to do so.
+/// Cancels the queued jobs and queues the missing events, as a job without a ticket has no other function to do so.
 async fn cancel(app: &App, jobs: Vec<Job>) -> Result<(), ServiceError> {
     let ends = stream::iter(jobs).map(|job| cancel_queued(app, job));
     ends.buffer_unordered(AT_ONCE).try_collect().await
@@ -51,7 +48,6 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
     {
         match app.table.save(&canceled).await? {
             Saved::Stored => job = canceled,
-            // Each iteration means that somebody else changed the job, so the loop ends.
             Saved::MovedOn(current) => job = *current,
             Saved::Gone => return Ok(()),
         }
@@ -59,12 +55,11 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
     app.outbox.tell(&job).await
 }
 
-/// Retries the failed jobs, sends the tickets of all that were retried and wait, and tells the ends that are not told yet.
+/// Retries the failed jobs, sends the tickets of all waiting ones, and queues the missing events.
 async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
     let key: IdempotencyKey = format!("retry-{}-{number}", batch.id).parse().expect("it is visible ASCII");
     let key = &key;
-    // A job that was retried and still waits, or was canceled since, may have no ticket: this pass or one that it replaces
-    // may have been interrupted before it was sent.
+    // The job may have no ticket, if this pass or one that it replaces was interrupted before it sent the tickets.
     let (failed, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.status() == Status::Failed);
     let waiting = others.into_iter().filter(|job| job.status() != Status::Running && !job.retry_keys.is_empty());
     let retried: Vec<_> = stream::iter(failed)

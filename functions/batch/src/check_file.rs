@@ -1,5 +1,3 @@
-//! Checks every line of a batch's file before any of its jobs exists.
-
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -14,19 +12,15 @@ use crate::App;
 use crate::lines::{Lines, Next};
 use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
 
-/// How often the progress is recorded.
 const BETWEEN_SAVES: Duration = Duration::from_secs(5);
 
-/// What is wrong with a file that is no longer the one that the batch was started with.
 const REPLACED: &str = "cannot be read: the file was replaced or deleted after the batch was started";
 
-/// What is wrong with a file that takes longer than an invocation.
 const TOO_SLOW: &str = "was not reached in time: submit the file again later, or in several batches";
 
-/// Checks the whole file. An invocation that is interrupted leaves nothing behind, so the next one begins anew.
-///
-/// The largest file takes a fraction of the time that an invocation has. If the bucket is so slow that this does not
-/// suffice, the batch is invalid: another invocation might be no faster, and the batch would be checked for ever.
+/// Checks every line of the file before any job exists. An interrupted invocation leaves nothing behind; the next one
+/// starts over. The largest file takes a fraction of an invocation. If the bucket is too slow for that, the batch
+/// becomes invalid, because another invocation might be no faster.
 pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Lines::from(app, batch.id, input, Position::default());
     let mut check = Check::new(app, batch.id);
@@ -78,15 +72,13 @@ pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant)
     save(app, batch.checked(checked)).await
 }
 
-/// What was found so far.
 struct Check<'a> {
     app: &'a App,
     batch: BatchId,
     checked: Checked,
-    /// All faults; `None` before the first.
+    /// `None` before the first fault.
     document: Option<Writer>,
-    /// Digests of the custom ids, as a million of them may take 256 MB. That two ids in a million share a digest has a
-    /// probability of 1 in 36 million.
+    /// Digests, as a million ids may take 256 MB. Two of a million share one with a probability of 1 in 36 million.
     seen: HashSet<u64>,
     hasher: RandomState,
 }
@@ -114,7 +106,6 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Adds a fault of the file as a whole.
     async fn fault(&mut self, line: u64, pointer: &str, detail: String) -> Result<(), ServiceError> {
         self.checked.is_of_file = true;
         self.faults(vec![LineFault { line, pointer: pointer.to_owned(), detail }]).await

@@ -1,5 +1,5 @@
-//! Does everything about a batch that takes longer than a request: checks its file and admits the jobs, watches, cancels
-//! or retries them, and writes the results.
+//! Does everything about a batch that takes longer than a request: checks its file and admits the jobs, watches,
+//! cancels or retries them, and writes the results.
 
 mod admit_jobs;
 mod change_jobs;
@@ -22,8 +22,7 @@ use tokio::time::Instant;
 /// How long after the end of an invocation its message becomes visible again.
 const AFTER_THE_END: Duration = Duration::from_secs(60);
 
-/// How long an invocation admits, cancels or retries the jobs of one batch. Only a few invocations run at once, so that
-/// otherwise the batches of others would wait for a quarter of an hour.
+/// How long an invocation works on the jobs of one batch: only a few run at once, so other batches wait for them.
 const TURN: Duration = Duration::from_secs(60);
 
 /// The function's clients and settings.
@@ -33,15 +32,11 @@ pub struct App {
     outbox: Outbox,
     images: Images,
     files: BatchFiles,
-    /// The queue of jobs.
     jobs: Queue,
-    /// The function's own queue.
     batches: Queue,
     parked: Queue,
     clock: Clock,
-    /// How long a job may take after its admission.
     deadline: Duration,
-    /// How long jobs and pictures are kept.
     retention: Duration,
     url_life: Duration,
     turn: Duration,
@@ -82,7 +77,7 @@ impl App {
         })
     }
 
-    /// Works on one batch for so long, to see in a test what happens then.
+    /// Limits the work on one batch to `turn`, for tests.
     pub fn with_turn(self, turn: Duration) -> Self {
         Self { turn, ..self }
     }

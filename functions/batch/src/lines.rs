@@ -1,5 +1,3 @@
-//! The lines of a batch's file, read from the bucket piece by piece.
-
 use shared::BatchId;
 use shared::aws::{BatchFiles, ServiceError};
 use shared::batch::{Input, InputFile};
@@ -7,29 +5,25 @@ use shared::batch_file::{Line, Position, Reader};
 
 use crate::App;
 
-/// Reads the lines of a batch's file.
+/// Reads the lines of a batch's file from the bucket, piece by piece.
 pub(crate) struct Lines<'a> {
     files: &'a BatchFiles,
     batch: BatchId,
     file: Option<&'a InputFile>,
     reader: Reader,
-    /// The first byte that was not read.
+    /// The first unread byte.
     offset: u64,
     finished: bool,
 }
 
-/// What comes next in a file.
 pub(crate) enum Next {
-    /// A line with a job or a fault.
     Line(Line),
-    /// The file has ended.
     End,
     /// The file was replaced or deleted after the batch was started.
     Replaced,
 }
 
 impl<'a> Lines<'a> {
-    /// The lines of the batch's `input` from `position`.
     pub(crate) fn from(app: &'a App, batch: BatchId, input: &'a Input, position: Position) -> Self {
         Self {
             files: &app.files,
@@ -41,7 +35,6 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The next line.
     pub(crate) async fn next(&mut self) -> Result<Next, ServiceError> {
         loop {
             if let Some(line) = self.reader.next_line() {
@@ -64,12 +57,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Whether the last line ended the reading, because the file is not what it is said to be.
+    /// Whether the last line made the rest of the file unreadable.
     pub(crate) fn are_unreadable(&self) -> bool {
         self.reader.is_unreadable()
     }
 
-    /// The position after the last line.
     pub(crate) fn position(&self) -> Position {
         self.reader.position()
     }

@@ -1,5 +1,3 @@
-//! Advances a batch step by step, as far as its record and the invocation's time allow.
-
 use std::time::Duration;
 
 use shared::Batch;
@@ -12,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{App, admit_jobs, change_jobs, check_file, watch_jobs};
 
-/// No piece of work is begun when less than this is left of the invocation.
+/// The time that must be left of the invocation to start a piece of work.
 pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 
 /// How long a ticket waits while another invocation works on its batch. If that one crashes, this one takes over.
@@ -24,27 +22,23 @@ const SUBMISSION: Duration = Duration::from_secs(2);
 /// How long the index of the table may lag behind it.
 pub(crate) const INDEX_LAG: Duration = Duration::from_secs(5);
 
-/// What a step came to.
 pub(crate) enum Step {
-    /// The batch is now like this; go on.
+    /// Continue with this version of the batch.
     Go(Box<Batch>),
-    /// There is nothing to do for now.
     Wait(Duration),
-    /// The record was deleted.
     Gone,
 }
 
-/// Does what the batch needs next. The ticket comes back until the batch has ended.
-///
-/// Every step can be repeated, and several invocations may work on one batch: the record moves on from one version to
-/// the next, and an invocation that was overtaken reads it anew.
+/// Advances the batch as far as its record and the invocation's time allow. Its ticket comes back until it has ended.
+/// Every step can be repeated, and several invocations may work on one batch: if one of them was overtaken, its write
+/// is refused, and it continues with the current record.
 pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
     let id = received.message.batch;
     let Some(mut batch) = app.table.get_batch(id).await? else {
         tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
         return Ok(Verdict::Done);
     };
-    // A check and the results take longer, but cannot be interrupted.
+    // A check and the writing of results take longer, but cannot be interrupted.
     let turn = end.min(Instant::now() + app.turn + MARGIN);
     while Instant::now() + MARGIN < turn {
         let step = match (batch.stage, &batch.source, &batch.pass) {
@@ -70,8 +64,8 @@ pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Ins
     Ok(Verdict::Again(Duration::ZERO))
 }
 
-/// Waits for whoever stores the jobs of a request. If nobody does any more, the same request may still complete them, but
-/// not once the batch is canceled or its deadline has passed.
+/// Waits for the writer of a request's jobs. If the writer crashed, a repeated request may still complete them, but not
+/// after the batch is canceled or its deadline has passed.
 async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Step, ServiceError> {
     let now = app.clock.now();
     if writer.until > now {
@@ -83,7 +77,7 @@ async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Ste
     }
 }
 
-/// Saves the next version of the batch. If somebody else was first, theirs is the one to go on with.
+/// Saves the next version of the batch, or returns the current one if another writer was first.
 pub(crate) async fn save(app: &App, next: Batch) -> Result<Step, ServiceError> {
     Ok(match app.table.save_batch(&next).await? {
         SavedBatch::Stored => {

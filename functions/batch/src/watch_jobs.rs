@@ -1,5 +1,3 @@
-//! Looks at the jobs of a batch until all of them have ended.
-
 use std::iter::repeat_n;
 use std::time::Duration;
 
@@ -65,14 +63,14 @@ pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step
         return Ok(Step::Wait(delay));
     }
     match save(app, batch.looked(progress)).await? {
-        // Its owner may have asked for something in the meantime.
+        // Its owner may have asked for a pass meanwhile.
         Step::Go(next) if next.pass.is_none() => Ok(Step::Wait(delay)),
         step => Ok(step),
     }
 }
 
-/// Counts the jobs of a part, and ends those that nobody works on: those whose deadline has passed, as their tickets were
-/// lost, and those that were stored after their batch was canceled, as they have none.
+/// Counts the jobs of a part, and ends those without a worker or a ticket: those whose deadline has passed, as their
+/// tickets were lost, and those that were stored after their batch was canceled.
 async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts, ServiceError> {
     let known = &app.table.states_of_part(batch.id, part).await?;
     let jobs = batch.jobs_of_part(part);
@@ -92,19 +90,19 @@ async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts, ServiceEr
         }
         end_abandoned(app, id, is_late).await.unwrap_or_else(|error| {
             tracing::warn!(batch.id = %batch.id, job.id = %id, %error, "cannot end a job that nobody works on");
-            // Its end may be untold, so its part stays open, and the job is looked at again.
+            // Its event may not be queued, so its part stays open, and the job is looked at again.
             status.min(Status::Running)
         })
     });
     Ok(Counts::of(states.buffered(JOBS_AT_ONCE).collect::<Vec<_>>().await))
 }
 
-/// Ends a job if nobody works on it. Returns the status that it then has.
+/// Ends a job without a worker or a ticket. Returns the status that it then has.
 async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
     let now = app.clock.now();
     let missing = if is_late { Status::Canceled } else { Status::Failed };
     let Some(mut job) = app.table.get(id).await? else { return Ok(missing) };
-    // Whatever else has happened to the job gave it a ticket.
+    // Any other change gave the job a ticket.
     if is_late
         && job.fence == 0
         && let Ok(canceled) = job.cancel(now)
@@ -120,7 +118,7 @@ async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, Se
         let Some(ended) = ended else { return Ok(missing) };
         job = ended;
     }
-    // A job without a ticket has nobody else to tell its end.
+    // Without a ticket, no other function queues the event.
     app.outbox.tell(&job).await?;
     Ok(job.status())
 }

@@ -1,5 +1,3 @@
-//! Writes what became of each job of a batch.
-
 use serde::Serialize;
 use shared::api::{JobView, Links};
 use shared::aws::{Document, ServiceError, Writer};
@@ -17,39 +15,35 @@ use crate::App;
 use crate::lines::{Lines, Next};
 use crate::step::{INDEX_LAG, MARGIN, OTHER_AT_WORK, Step, save};
 
-/// How many lines are written together. It bounds the memory when the jobs are large.
+/// Bounds the memory when the jobs are large.
 const LINES_AT_ONCE: usize = 200;
 
-/// A line of the results.
 #[derive(Serialize)]
 struct ResultLine {
     #[serde(flatten)]
     place: Place,
     custom_id: Option<CustomId>,
-    /// The job; null if the line was skipped, or its job was canceled before it was stored.
+    /// Null if the line was skipped, or its job was canceled before it was stored.
     job_id: Option<JobId>,
-    /// The job's status; `invalid` for a line that was skipped.
+    /// `invalid` for a line that was skipped.
     status: &'static str,
     image: Option<ResultImage>,
-    /// Why the job failed.
     error: Option<JobError>,
-    /// Why the line was skipped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     faults: Vec<LineFault>,
     links: Option<Links>,
 }
 
-/// Where the job was asked for.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Place {
     /// The index of the job in the request, from zero.
     Index(usize),
-    /// The line of the file on which the job begins; null if the file was deleted since, or is read otherwise now.
+    /// The line on which the job begins; null if the file was deleted, or a newer version reads it differently.
     Line(Option<u64>),
 }
 
-/// The image of a succeeded job. Its presigned URLs are left out, as they would soon expire: `links.image` does not.
+/// Without presigned URLs, which would soon expire, unlike `links.image`.
 #[derive(Serialize)]
 struct ResultImage {
     content_type: &'static str,
@@ -60,18 +54,14 @@ struct ResultImage {
     poster: Option<Lettering>,
 }
 
-/// What a line of the results tells.
 enum Wanted {
-    /// The job at this index of the batch, and the line that asked for it.
+    /// The index of the job in the batch, and its line in the file.
     Job(usize, Option<(u64, Entry)>),
-    /// A line that was skipped.
     Skipped(u64, Vec<LineFault>),
 }
 
-/// Writes one line for each job or each line of the file, in their order, and ends the batch.
-///
-/// The jobs are read from the table itself, not from its index, which may lag behind. If one has not ended after all, the
-/// batch goes on.
+/// Writes the results, one line for each job or line of the file, in order, and ends the batch. The jobs are read from
+/// the table, because its index may lag. If a job has not ended, the batch goes back to watching.
 pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step, ServiceError> {
     let input = batch.input();
     let mut lines = input.map(|input| (input, Lines::from(app, batch.id, input, Position::default())));
@@ -94,7 +84,6 @@ pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step
             None => {
                 results.abandon().await?;
                 tracing::info!(batch.id = %batch.id, "a job of a batch has not ended after all");
-                // The index may need a moment.
                 return Ok(match save(app, batch.watch_all()).await? {
                     Step::Go(_) => Step::Wait(INDEX_LAG),
                     step => step,
@@ -106,8 +95,7 @@ pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step
     save(app, batch.end(counts, id)).await
 }
 
-/// The next jobs, with their lines in the file. If there is no file or it is gone, the rest of the jobs is written without
-/// it.
+/// The next jobs, with their lines in the file. Without a file, or if it is gone, only the jobs are written.
 async fn next_lines(
     lines: &mut Option<(&Input, Lines<'_>)>,
     batch: &Batch,
@@ -176,7 +164,7 @@ async fn write_lines(
                 if status <= Status::Running {
                     return Ok(None);
                 }
-                // Rules that changed since the admission may have moved the lines.
+                // A newer version with other rules may count the lines differently.
                 let is_meant = |entry: &Entry| job.as_ref().is_none_or(|job| job.order == entry.order);
                 let asked = asked.as_ref().filter(|(_, entry)| is_meant(entry));
                 let custom_id = asked.and_then(|(_, entry)| entry.custom_id.clone());

@@ -1,5 +1,3 @@
-//! Ends a job whose ticket moved to the dead-letter queue.
-
 use shared::aws::ServiceError;
 use shared::aws::job_end::{give_up, verdict_for};
 use shared::aws::messages::{Received, Verdict};
@@ -7,7 +5,7 @@ use shared::job::ErrorCode;
 
 use crate::App;
 
-/// Ends the ticket's job, unless a worker holds it.
+/// Ends the job of a ticket that moved to the dead-letter queue, unless a worker holds it.
 pub(crate) async fn end(app: &App, received: Received) -> Result<Verdict, ServiceError> {
     let id = received.message.job;
     let now = app.clock.now();
@@ -20,7 +18,7 @@ pub(crate) async fn end(app: &App, received: Received) -> Result<Verdict, Servic
         return Ok(Verdict::Done);
     }
     let code = if job.is_overdue(now) { ErrorCode::DeadlineExceeded } else { ErrorCode::AttemptsExhausted };
-    // The worker that holds the job may still succeed, so do not fail the job now.
+    // The worker that holds the job may still succeed.
     match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
         Some(job) => verdict_for(&app.outbox, &app.images, &job, now).await,
         None => Ok(Verdict::Done),

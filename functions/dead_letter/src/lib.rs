@@ -11,7 +11,6 @@ use shared::aws::messages::process_batch;
 use shared::aws::{Aws, Images, Outbox, Queue, Table};
 use shared::settings::{Settings, SettingsError};
 
-/// How many tickets are processed concurrently.
 const IN_FLIGHT: usize = 10;
 
 /// The function's clients and settings.

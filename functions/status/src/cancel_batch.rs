@@ -1,5 +1,3 @@
-//! Cancels a batch.
-
 use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
 use shared::{Batch, Problem};
@@ -10,7 +8,6 @@ use crate::get_batch::send_ticket;
 /// Has the function `batch` cancel the jobs that have not started. A batch that has ended stays as it is.
 pub(crate) async fn cancel(app: &App, mut batch: Batch) -> Result<Batch, Problem> {
     let id = batch.id;
-    // Each iteration means that somebody else changed the batch, so the loop ends.
     while let Some(next) = batch.cancel(app.clock.now()) {
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
             SavedBatch::Stored => {

@@ -1,5 +1,3 @@
-//! Cancels a job.
-
 use shared::aws::Saved;
 use shared::aws::gateway::log_failure;
 use shared::job::Status;
@@ -10,7 +8,6 @@ use crate::App;
 /// Cancels the owner's job. A canceled job stays canceled.
 pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, Problem> {
     let mut job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    // Each iteration means that somebody else changed the job, so the loop ends.
     while let Some(current) = job {
         let canceled = match current.cancel(app.clock.now()) {
             Ok(canceled) => canceled,

@@ -1,5 +1,3 @@
-//! Gets a batch for its owner, and counts its jobs.
-
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -10,16 +8,15 @@ use shared::{Batch, BatchId, Owner, Problem, Timestamp};
 
 use crate::App;
 
-/// A batch is over when its jobs' deadline has passed. If it is still open after this time, its ticket was lost.
+/// If a batch is still open this long after its deadline, its ticket was lost.
 const LONGEST_CLEANUP: Duration = Duration::from_secs(3600);
 
-/// A request counts the jobs of at most this many parts. Those of a larger batch are counted by the function `batch`, so
-/// they may be some minutes old.
+/// A request counts at most this many parts. For a larger batch it shows the counts of `batch`, which may be minutes
+/// old.
 const MAX_PARTS: usize = 100;
 
 const PARTS_AT_ONCE: usize = 16;
 
-/// Sends a ticket of a batch. An extra one does no harm.
 pub(crate) async fn send_ticket(app: &App, batch: &Batch) -> Result<(), Problem> {
     app.batches.send_batch_ticket(batch.id, &batch.owner, Duration::ZERO).await.map_err(log_failure(batch.id))
 }
@@ -29,7 +26,7 @@ pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, 
     batch.ok_or(Problem::NotFound)
 }
 
-/// Counts the statuses of the batch's jobs. A batch that has lost its ticket gets another one.
+/// Counts the batch's jobs by status. A batch that seems to have lost its ticket gets another one.
 pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
     let now = app.clock.now();
     if is_ticket_lost(batch, now) {
@@ -58,9 +55,8 @@ pub(crate) async fn count(app: &App, batch: &Batch) -> Result<Counts, Problem> {
     Ok(batch.with_missing(known, now))
 }
 
-/// Whether the function `batch` has something left to do, and no ticket that would remind it.
 fn is_ticket_lost(batch: &Batch, now: Timestamp) -> bool {
-    // An older version of `submit` sent no ticket for a batch in a request. Its record has the first version.
+    // An older version of `submit` sent no ticket for a batch in a request, and left its record in the first version.
     let never_had_one = batch.fence == 0 && batch.stage == Stage::InProgress;
     let has_work = batch.is_active() || (batch.has_ended() && batch.webhook_for_end().is_some());
     never_had_one || has_work && batch.deadline_at + LONGEST_CLEANUP <= now

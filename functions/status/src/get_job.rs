@@ -1,5 +1,3 @@
-//! Gets a job for its owner.
-
 use std::time::Duration;
 
 use shared::api::QueueView;
@@ -12,7 +10,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::App;
 
-/// How often a waiting request reads the table.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// The owner's job, with a working URL. Waits up to `wait` for an unfinished job to end.
@@ -30,7 +27,7 @@ pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> 
     }
 }
 
-/// A newly presigned URL of one of the job's files; of the picture or poster if the job does not have that file.
+/// A new presigned URL of one of the job's files, or of its picture or poster if it does not have that file.
 pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
     let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     let job = job.ok_or(Problem::NotFound)?;
@@ -44,9 +41,8 @@ pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Vari
     Ok(signed.map_err(log_failure(id))?.url)
 }
 
-/// Ends an overdue job, so that its owner does not wait for a lost ticket. Returns `None` if its record was deleted.
-///
-/// If the job cannot be ended now, it is shown unchanged, as the caller should not wait for the bucket.
+/// Ends an overdue job, because its ticket may be lost. Returns `None` if its record was deleted. If the job cannot be
+/// ended now, it is returned unchanged, so that the caller does not wait for the bucket.
 pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     let now = app.clock.now();
     if !job.is_overdue(now) {
@@ -62,8 +58,8 @@ pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     Some(ended)
 }
 
-/// Replaces URLs that have less than half of their life left, or more than all of it: those were signed before the
-/// clock was set back, and S3 rejects signatures from the future.
+/// Replaces URLs that have less than half of their life left, or more than all of it: the clock was set back, and S3
+/// rejects signatures from the future.
 pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job, ServiceError> {
     let now = app.clock.now();
     let is_live = |url: &SignedUrl| (app.url_life / 2..=app.url_life).contains(&url.expires_at.since(now));
@@ -79,7 +75,6 @@ pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job, ServiceErr
     }
 }
 
-/// The position of a queued job.
 pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueView>, Problem> {
     if job.state != JobState::Queued {
         return Ok(None);
@@ -89,7 +84,6 @@ pub(crate) async fn place_in_queue(app: &App, job: &Job) -> Result<Option<QueueV
     Ok(Some(QueueView { ahead, estimated_start_at, estimate: true }))
 }
 
-/// When to ask again for an unfinished job.
 pub(crate) async fn next_look(app: &App, job: &Job) -> Result<Option<Duration>, Problem> {
     Ok(match job.state {
         JobState::Queued => {

@@ -1,5 +1,3 @@
-//! The web page: one HTML file that only calls this API.
-
 use std::sync::LazyLock;
 
 use aws_lambda_events::http::header;
@@ -9,7 +7,7 @@ use crate::digest;
 
 const HTML: &str = include_str!("page.html");
 
-/// The page and its headers. Most instances never serve it, so the digests are computed on first use.
+/// The web page: one HTML file that only calls this API. Most instances never serve it, so it is digested on first use.
 #[derive(Debug)]
 pub(crate) struct Page {
     etag: String,
@@ -18,7 +16,7 @@ pub(crate) struct Page {
 }
 
 static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
-    // A weak ETag, because the page is sent both compressed and uncompressed.
+    // The page is sent both compressed and uncompressed, so its ETag is weak.
     etag: format!("W/\"{}\"", digest(HTML)),
     script: digest(element(HTML, "<script>", "</script>")),
     style: digest(element(HTML, "<style>", "</style>")),
@@ -29,7 +27,7 @@ impl Page {
         &PAGE
     }
 
-    /// Serves the page to a browser that loads pictures from the origin `pictures`; 304 if it already has the page.
+    /// Serves the page with pictures from the origin `pictures`, or answers 304 if the browser already has it.
     pub(crate) fn answer(&self, request: &Request, pictures: &str) -> Answer {
         let answer = if request.has(&self.etag) {
             Answer::empty(304).header(header::CACHE_CONTROL, "no-cache")
@@ -54,7 +52,6 @@ impl Page {
     }
 }
 
-/// The content of the page's only such element, whose digest goes into the policy.
 fn element<'a>(html: &'a str, open: &str, close: &str) -> &'a str {
     let content = html.split_once(open).and_then(|(_, rest)| rest.split_once(close));
     content.expect("the page has one such element").0

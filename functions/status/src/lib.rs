@@ -37,11 +37,10 @@ pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
 use crate::replay_deliveries::Replayed;
 
-/// How often a client should look at a batch until its estimated end.
+/// How often a client should poll a batch until its estimated end.
 const LOOKS: u64 = 4;
 
-/// A client that waits for the function `batch` asks again after this part of the batch's age. In the end, the function
-/// itself looks at a batch no more often.
+/// The wait of a client for a step of `batch`, as a part of the batch's age: in the end, `batch` looks no more often.
 const PART_OF_AGE: u32 = 50;
 
 /// The function's clients and settings.
@@ -51,32 +50,27 @@ pub struct App {
     outbox: Outbox,
     images: Images,
     files: BatchFiles,
-    /// The queue of the function `batch`.
     batches: Queue,
     clock: Clock,
     cursors: CursorKey,
     pace: Pace,
     url_life: Duration,
-    /// How long a request may wait at most; zero disables waiting.
+    /// Zero disables waiting.
     max_wait: Duration,
-    /// Whether `GET /` serves the web page.
     page: bool,
     entrance: Entrance,
     /// `None` if the service sends no webhooks.
     webhooks: Option<Webhooks>,
 }
 
-/// What the routes of webhooks work with.
 #[derive(Debug)]
 struct Webhooks {
     log: DeliveryLog,
-    /// The queue of the function `webhook`.
     queue: Queue,
     master: MasterSecret,
 }
 
 impl Webhooks {
-    /// Reads the settings.
     fn read(aws: &Aws, settings: &mut Settings<'_>) -> Self {
         Self {
             log: aws.delivery_log(settings.text("DELIVERIES_TABLE_NAME")),
@@ -139,7 +133,6 @@ pub async fn handle(app: &App, event: LambdaEvent<ApiGatewayProxyRequest>) -> Re
     Ok(app.entrance.respond(answer))
 }
 
-/// Serves the routes that need an owner.
 async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
     let owner = &request.owner()?;
     match request.route() {
@@ -162,7 +155,6 @@ async fn answer_owner(app: &App, request: &Request) -> Result<Answer, Problem> {
     }
 }
 
-/// Serves the routes of webhooks.
 async fn answer_webhooks(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     match request.route() {
         ("GET", "/webhook-secret") => get_secret(app, webhooks, request, owner).await,
@@ -175,7 +167,7 @@ async fn answer_webhooks(app: &App, webhooks: &Webhooks, request: &Request, owne
     }
 }
 
-/// Serves the web page. Its query is ignored, as links often have one.
+/// The query is ignored, because links often have one.
 async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, Problem> {
     if !app.page {
         return Err(Problem::NoSuchRoute);
@@ -266,8 +258,8 @@ fn results_of(batch: &Batch) -> Result<Document, Problem> {
     batch.complete_results().map(Document::Results).ok_or(Problem::NoResults)
 }
 
-/// Redirects to one of the files that the service writes about a batch. With `?redirect=false` it answers
-/// with the URL, because a browser that follows a redirect sends the caller's API key along.
+/// Redirects to one of the service's own files about a batch. With `?redirect=false` the answer has the URL instead,
+/// because a browser that follows a redirect sends the caller's API key along.
 async fn get_document(
     app: &App,
     request: &Request,
@@ -344,7 +336,6 @@ async fn replay_deliveries(
     Ok(Answer::json(202, &replay_deliveries::replay_all(app, webhooks, owner, &wanted, key.as_ref()).await?))
 }
 
-/// Shows a batch whose jobs have these `counts`.
 fn batch_answer(app: &App, request: &Request, status: u16, batch: &Batch, counts: Counts) -> Answer {
     let now = app.clock.now();
     let answer = Answer::json(status, &BatchView::new(batch, counts, now, &request.base_url()));
@@ -352,8 +343,8 @@ fn batch_answer(app: &App, request: &Request, status: u16, batch: &Batch, counts
         return answer;
     }
     let left = (counts.queued + counts.running) as u64;
-    // The closer a batch is to its end, the sooner its next news. Without a job left, its file is being checked, or its
-    // results are written after the next look, and the looks at an old batch are far apart.
+    // The closer the end of a batch, the sooner its next change. Without a job left, its file is checked or its results
+    // are written, and an old batch is looked at rarely.
     let wait = if left == 0 { batch.age(now) / PART_OF_AGE } else { app.pace.time_for(left.div_ceil(LOOKS)) };
     answer.retry_after(wait)
 }
@@ -373,7 +364,6 @@ async fn health(app: &App, request: &Request) -> Result<Answer, Problem> {
     Ok(Answer::json(200, &health))
 }
 
-/// One page of a list, with a link to the next.
 fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &Listed) -> Answer {
     if request.has(etag) {
         return Answer::empty(304).header(header::ETAG, etag);
@@ -382,7 +372,6 @@ fn page(request: &Request, list: &str, filter: &Filter, Listed { jobs, etag }: &
     with_next(Answer::json(200, jobs).header(header::ETAG, etag), next)
 }
 
-/// Adds a link to the next page, if there is one.
 fn with_next(answer: Answer, next: Option<String>) -> Answer {
     match next {
         Some(next) => answer.header(header::LINK, format!("<{next}>; rel=\"next\"")),
@@ -399,7 +388,6 @@ fn etag(job: &Job) -> String {
     format!("W/\"{}-{url}\"", job.fence)
 }
 
-/// The SHA-256 digest of a text, in Base64.
 fn digest(text: &str) -> String {
     base64_simd::STANDARD.encode_to_string(Sha256::digest(text))
 }

@@ -1,5 +1,3 @@
-//! Lists batches in pages.
-
 use shared::api::{BatchView, BatchesView};
 use shared::aws::gateway::log_failure;
 use shared::{Owner, Problem};
@@ -7,8 +5,7 @@ use shared::{Owner, Problem};
 use crate::App;
 use crate::list_jobs::Range;
 
-/// One page of the owner's batches, newest first. The counts are those of the last look at the jobs of each batch, as it
-/// may have a million.
+/// One page of the owner's batches, newest first, with the counts of the last look, as a batch may have a million jobs.
 pub(crate) async fn list(app: &App, owner: &Owner, range: &Range, base: &str) -> Result<BatchesView, Problem> {
     let scope = ["batches of owner", owner.as_str()];
     let after = range.place(app, &scope)?;

@@ -1,5 +1,3 @@
-//! Lists the deliveries of webhooks in pages.
-
 use shared::api::{DeliveriesView, DeliveryView};
 use shared::aws::gateway::{Request, log_failure};
 use shared::aws::{DeliveryFilter, DeliveryLog, DeliveryRange};
@@ -10,7 +8,6 @@ use shared::{Owner, Problem};
 use crate::App;
 use crate::list_jobs::Range;
 
-/// Which deliveries of an owner to return.
 pub(crate) struct Filter {
     subject: Option<Subject>,
     status: Option<DeliveryStatus>,
@@ -48,7 +45,6 @@ impl Filter {
         }
     }
 
-    /// The query of the page that begins at this cursor.
     pub(crate) fn query(&self, cursor: &str) -> String {
         let subject = match self.subject {
             Some(Subject::Job(id)) => format!("job={id}&"),
@@ -60,7 +56,6 @@ impl Filter {
     }
 }
 
-/// One page of the owner's deliveries, newest first.
 pub(crate) async fn list(
     app: &App,
     log: &DeliveryLog,

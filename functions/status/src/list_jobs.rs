@@ -1,5 +1,3 @@
-//! Lists jobs in pages.
-
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -18,9 +16,7 @@ const DEFAULT_LIMIT: usize = 20;
 
 const MAX_LIMIT: usize = 100;
 
-/// The maximum size of a page's jobs in bytes, as they are escaped in the response to API Gateway. A single job is
-/// always smaller. Lambda limits a response to 6 MB, see
-/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+/// As escaped in a response of Lambda, see [`MAX_BODY_BYTES`](shared::api::MAX_BODY_BYTES). One job is always smaller.
 const MAX_PAGE_BYTES: usize = 4_000_000;
 
 pub(crate) struct Listed {
@@ -28,7 +24,6 @@ pub(crate) struct Listed {
     pub(crate) etag: String,
 }
 
-/// Which page of a list to return.
 pub(crate) struct Range {
     pub(crate) limit: usize,
     cursor: Option<String>,
@@ -43,7 +38,6 @@ impl Range {
         Ok(Self { limit, cursor: query.get("cursor").cloned() })
     }
 
-    /// The position at which the page begins; `None` is the start of the list.
     pub(crate) fn place(&self, app: &App, scope: &[&str]) -> Result<Option<String>, Problem> {
         place(app, scope, self.cursor.as_ref())
     }
@@ -53,13 +47,12 @@ impl Range {
     }
 }
 
-/// The position that a caller's cursor stands for; `None` is the start of the list.
+/// The position of a caller's cursor; `None` is the start of the list.
 pub(crate) fn place(app: &App, scope: &[&str], cursor: Option<&String>) -> Result<Option<String>, Problem> {
     let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
     cursor.map(open).transpose()
 }
 
-/// Which jobs of a list to return.
 pub(crate) struct Filter {
     status: Option<Status>,
     range: Range,
@@ -80,7 +73,6 @@ impl Filter {
         }
     }
 
-    /// Binds a cursor to a list and a status filter.
     fn scope<'a>(&self, [kind, name]: [&'a str; 2]) -> [&'a str; 3] {
         [kind, name, self.status.map_or("", Status::as_str)]
     }
@@ -91,18 +83,15 @@ impl Filter {
     }
 }
 
-/// One page of the owner's single jobs.
 pub(crate) async fn of_owner(app: &App, owner: &Owner, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     list(app, List::OfOwner(owner), filter, &filter.scope(["owner", owner.as_str()]), base).await
 }
 
-/// One page of a batch's jobs.
 pub(crate) async fn of_batch(app: &App, batch: &Batch, filter: &Filter, base: &str) -> Result<Listed, Problem> {
     let id = batch.id.to_string();
     list(app, List::OfBatch(batch), filter, &filter.scope(["batch", &id]), base).await
 }
 
-/// One page of a list.
 async fn list(app: &App, list: List<'_>, filter: &Filter, scope: &[&str], base: &str) -> Result<Listed, Problem> {
     let after = filter.range.place(app, scope)?;
     let page = app.table.list(list, candidates(app, filter), filter.range.limit, after).await;
@@ -110,8 +99,7 @@ async fn list(app: &App, list: List<'_>, filter: &Filter, scope: &[&str], base: 
     Ok(fitting(app, &jobs, next, scope, base, |last| list.place_after(last)))
 }
 
-/// Selects the jobs that the page may contain: those with the wanted status, and overdue jobs, which have yet to be
-/// ended.
+/// Selects the jobs with the wanted status, and overdue jobs, which have yet to be ended.
 fn candidates(app: &App, filter: &Filter) -> impl Fn(&Job) -> bool + use<> {
     let (status, now) = (filter.status, app.clock.now());
     move |job| job.expires_at > now && (job.is_overdue(now) || status.is_none_or(|status| job.status() == status))

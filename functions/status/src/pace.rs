@@ -8,25 +8,21 @@ use shared::aws::{Depth, Queue, ServiceError};
 use shared::{Job, JobId, JobState, Timestamp};
 use tokio::time::Instant;
 
-/// The assumed duration of a painting before any is known.
 const FIRST_GUESS: Duration = Duration::from_secs(5);
 
-/// How many jobs are remembered, enough to be robust against outliers.
+/// Enough to be robust against outliers.
 const SEEN: usize = 15;
 
-/// The longest possible painting: the worker's timeout. A job that seems to have taken longer was ended by somebody
-/// else, or a clock was set.
+/// The worker's timeout. A job that seems to have taken longer was ended by another function, or a clock was set.
 pub const LONGEST_PAINTING: Duration = Duration::from_secs(90);
 
-/// How long the queue's depth is cached. It is approximate anyway.
+/// The depth is approximate anyway.
 const DEPTH_LIFE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Pace {
     queue: Queue,
-    /// How many pictures are painted concurrently.
     at_once: u32,
-    /// The last jobs seen, with the duration of each painting.
     seen: Mutex<VecDeque<(JobId, Duration)>>,
     depth: Mutex<Option<(Instant, Depth)>>,
 }
@@ -36,7 +32,6 @@ impl Pace {
         Self { queue, at_once, seen: Mutex::default(), depth: Mutex::new(None) }
     }
 
-    /// Remembers how long a job's painting took.
     pub(crate) fn learn(&self, job: &Job) {
         let (JobState::Succeeded { finished_at, .. }, Some(started_at)) = (&job.state, job.started_at) else { return };
         let took = finished_at.since(started_at);
@@ -61,15 +56,13 @@ impl Pace {
         self.painting().mul_f64(rounds.max(if jobs > 0 { 1.0 } else { 0.0 }))
     }
 
-    /// The estimated time until a running job ends. The longer a job has waited for another attempt, the longer the
-    /// estimate.
+    /// The estimated time until a running job ends. It grows with the time that the job has waited for another attempt.
     pub(crate) fn time_left(&self, job: &Job, now: Timestamp) -> Duration {
         let since = job.started_at.map_or(Duration::ZERO, |at| now.since(at));
         let painting = self.painting();
         if since < painting { painting - since } else { since / 2 }
     }
 
-    /// The queue's depth, read at most once a second.
     pub(crate) async fn depth(&self) -> Result<Depth, ServiceError> {
         let known = *self.depth.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, depth)) = known

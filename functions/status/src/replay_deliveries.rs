@@ -1,5 +1,3 @@
-//! Sends deliveries of webhooks again.
-
 use std::future::ready;
 use std::time::Duration;
 
@@ -17,21 +15,17 @@ use crate::{App, Webhooks, list_jobs};
 /// A request replays no further deliveries after this time. API Gateway waits 29 seconds.
 const TIME: Duration = Duration::from_secs(18);
 
-/// How many deliveries are read before the time is checked.
 const PAGE: usize = 100;
 
 const AT_ONCE: usize = 16;
 
-/// A delivery after a request to replay it.
 pub(crate) struct Replayed {
     pub(crate) delivery: Delivery,
     /// Whether an earlier request with the same key has replayed it.
     pub(crate) repeated: bool,
-    /// Whether its message was sent.
     sent: bool,
 }
 
-/// Replays the owner's delivery.
 pub(crate) async fn replay(
     app: &App,
     webhooks: &Webhooks,
@@ -45,10 +39,9 @@ pub(crate) async fn replay(
     replayed.ok_or(Problem::NotFound)
 }
 
-/// Sends the message of a new round, and then records the round: after a crash between the two, the function `webhook`
-/// does that. `None` if the record was deleted.
-///
-/// A delivery that is about to be tried is not sent again, so that nobody can fill the queue with messages of one.
+/// Sends the message of a new round, then records the round. After a crash in between, the function `webhook` records
+/// it. `None` if the record was deleted. A delivery that is about to be tried is not sent again, so that repeated
+/// requests cannot fill the queue.
 async fn send_again(
     app: &App,
     webhooks: &Webhooks,
@@ -63,7 +56,6 @@ async fn send_again(
         return Ok(Some(Replayed { delivery, repeated: false, sent: false }));
     }
     webhooks.queue.send_delivery(&next.message()).await?;
-    // Each iteration means that somebody else changed the delivery, so the loop ends.
     while webhooks.log.save(&next).await? == SavedDelivery::MovedOn {
         let Some(current) = webhooks.log.get(next.id).await? else { return Ok(None) };
         next = current.in_round(next.round, key, now);
@@ -71,7 +63,7 @@ async fn send_again(
     Ok(Some(Replayed { delivery: next, repeated: false, sent: true }))
 }
 
-/// Replays the wanted deliveries of the owner, newest first, and says where to go on if the time was too short.
+/// Replays the owner's deliveries that match, newest first. If the time is too short, returns where to continue.
 pub(crate) async fn replay_all(
     app: &App,
     webhooks: &Webhooks,
@@ -102,7 +94,7 @@ pub(crate) async fn replay_all(
             .await?;
         let is_complete = sent.len() == count;
         replayed += sent.into_iter().flatten().filter(|replayed| replayed.sent).count();
-        // A page that is not complete is listed again. By then, what was sent has another status.
+        // An incomplete page is listed again. The deliveries that were sent have another status by then.
         if is_complete {
             place = next;
         }

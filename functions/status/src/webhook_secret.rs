@@ -1,5 +1,3 @@
-//! Shows the secrets of an owner's webhooks, and rotates them.
-
 use shared::api::SecretView;
 use shared::aws::SavedDelivery;
 use shared::aws::gateway::log_failure;
@@ -13,21 +11,18 @@ async fn stored(webhooks: &Webhooks, owner: &Owner) -> Result<SecretNumbers, Pro
     webhooks.log.secret_numbers(owner).await.map_err(log_failure("secret"))
 }
 
-/// The secrets that are valid now.
 pub(crate) async fn get(app: &App, webhooks: &Webhooks, owner: &Owner) -> Result<SecretView, Problem> {
     let numbers = stored(webhooks, owner).await?;
     Ok(SecretView::new(&webhooks.master, owner, &numbers, app.clock.now()))
 }
 
-/// Makes a new secret, and returns the secrets that are then valid; and whether an earlier request with this key has
-/// done it.
+/// Makes a new secret. Returns the valid secrets, and whether an earlier request with this key made the new one.
 pub(crate) async fn rotate(
     app: &App,
     webhooks: &Webhooks,
     owner: &Owner,
     key: Option<&IdempotencyKey>,
 ) -> Result<(SecretView, bool), Problem> {
-    // Each further iteration means that somebody else has rotated, so the loop ends.
     loop {
         let now = app.clock.now();
         let numbers = stored(webhooks, owner).await?;

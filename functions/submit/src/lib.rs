@@ -21,7 +21,6 @@ use shared::order::{Model, Order};
 use shared::settings::{Settings, SettingsError};
 use shared::{Batch, BatchId, Clock, Owner, Problem};
 
-/// When to ask for a new job first.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// The function's clients and settings.
@@ -30,14 +29,11 @@ pub struct App {
     table: Table,
     outbox: Outbox,
     queue: Queue,
-    /// The queue of the function `batch`.
     batches: Queue,
     files: BatchFiles,
     clock: Clock,
     model: Model,
-    /// How long a job may take after its submission.
     deadline: Duration,
-    /// How long jobs and pictures are kept.
     retention: Duration,
     entrance: Entrance,
 }
@@ -145,7 +141,7 @@ async fn post_file_batch(
     Ok(if submitted.batch.is_active() {
         accepted(answer, &view.links.this, submitted.replayed)
     } else {
-        // There is no news before the caller acts.
+        // Nothing changes before the caller acts.
         located(answer, &view.links.this, submitted.replayed)
     })
 }
@@ -172,18 +168,15 @@ async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Pro
     batch.ok_or(Problem::NotFound)
 }
 
-/// Shows a batch, with the counts of the last look at its jobs.
 fn view_of(app: &App, request: &Request, batch: &Batch) -> BatchView {
     let now = app.clock.now();
     BatchView::new(batch, batch.last_counts(now), now, &request.base_url())
 }
 
-/// Adds where and when to ask for the result, and whether the request was a repeat.
 fn accepted(answer: Answer, location: &str, replayed: bool) -> Answer {
     located(answer, location, replayed).retry_after(FIRST_LOOK)
 }
 
-/// Adds where to ask for the result, and whether the request was a repeat.
 fn located(answer: Answer, location: &str, replayed: bool) -> Answer {
     answer.header(header::LOCATION, location).repeated(replayed)
 }

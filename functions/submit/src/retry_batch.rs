@@ -1,5 +1,3 @@
-//! Retries the failed jobs of a batch.
-
 use shared::aws::SavedBatch;
 use shared::aws::gateway::log_failure;
 use shared::caller::IdempotencyKey;
@@ -8,14 +6,12 @@ use shared::{Batch, Problem};
 use crate::App;
 use crate::start_batch::send_ticket;
 
-/// Has the function `batch` retry the failed jobs. Returns the batch as it then is, and whether an earlier request with the
-/// same key had that done.
+/// Has the function `batch` retry the failed jobs. Returns the batch, and whether an earlier request with this key did.
 pub(crate) async fn retry(app: &App, mut batch: Batch, key: Option<&IdempotencyKey>) -> Result<(Batch, bool), Problem> {
     let id = batch.id;
-    // Each iteration means that somebody else changed the batch, so the loop ends.
     let replayed = loop {
         let Some(next) = batch.retry(key, app.clock.now(), app.deadline, app.retention)? else { break true };
-        // Nobody could tell the end of the batch afterwards.
+        // After the retry, the event of the batch's end can no longer be queued.
         app.outbox.tell_batch(&batch, app.clock.now()).await.map_err(log_failure(id))?;
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
             SavedBatch::Stored => {

@@ -1,5 +1,3 @@
-//! Retries a failed or canceled job.
-
 use shared::aws::gateway::log_failure;
 use shared::aws::job_retry::{Retried, requeue};
 use shared::caller::IdempotencyKey;

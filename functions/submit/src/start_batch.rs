@@ -1,5 +1,3 @@
-//! Starts a batch whose file is uploaded.
-
 use std::time::Duration;
 
 use shared::aws::SavedBatch;
@@ -13,7 +11,6 @@ use crate::{App, owned_batch};
 pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
     let mut batch = owned_batch(app, id, owner).await?;
     batch.input().ok_or(Problem::NotFromFile)?;
-    // Each iteration means that somebody else changed the batch, so the loop ends.
     while batch.awaits_start(app.clock.now())? {
         let file = uploaded(app, id).await?;
         let bytes = file.bytes;
@@ -32,14 +29,12 @@ pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<Batch
     Ok(batch)
 }
 
-/// The uploaded file, if its size is allowed.
 async fn uploaded(app: &App, id: BatchId) -> Result<InputFile, Problem> {
     let file = app.files.head(id).await.map_err(log_failure(id))?.ok_or(Problem::NoInput)?;
     if (1..=MAX_BYTES).contains(&file.bytes) { Ok(file) } else { Err(Problem::InvalidInput(file.bytes)) }
 }
 
-/// Sends a ticket of a batch unless it has ended. An earlier request may have crashed before it sent one, and an extra
-/// ticket does no harm.
+/// Sends a ticket unless the batch has ended. An earlier request may have crashed before; an extra ticket does no harm.
 pub(crate) async fn send_ticket(app: &App, batch: &Batch) -> Result<(), Problem> {
     if !batch.is_active() {
         return Ok(());

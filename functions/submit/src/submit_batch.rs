@@ -1,5 +1,3 @@
-//! Stores a batch and its jobs, and sends their tickets.
-
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -15,26 +13,23 @@ use tokio::time::{Instant, sleep};
 
 use crate::App;
 
-/// How long one writer has exclusive access to a batch: longer than an invocation, so that it is alone or dead.
+/// Longer than an invocation, so that the writer has finished or crashed when its lease ends.
 const WRITING: Duration = Duration::from_secs(45);
 
 /// How long a repeated request waits for the first one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// When the function `batch` looks at the jobs first. None ends sooner.
+/// When the function `batch` first looks at the jobs. No job ends sooner.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-/// A batch that was submitted, by this request or an earlier one with the same key.
 pub(crate) struct SubmittedBatch {
     pub(crate) batch: Batch,
     pub(crate) jobs: Vec<BatchJobView>,
     pub(crate) replayed: bool,
 }
 
-/// Submits a batch as a whole: it is accepted only when every job is stored and every ticket sent, and then goes on as any
-/// batch.
-///
-/// The jobs' ids are derived from the batch's, so a repeated request can complete a submission that crashed.
+/// Stores a batch and its jobs. It is accepted only when every job is stored and every ticket is sent. The ids of the
+/// jobs derive from the batch's, so a repeated request completes a submission that crashed.
 pub(crate) async fn submit(
     app: &App,
     owner: Owner,
@@ -66,8 +61,8 @@ pub(crate) async fn submit(
     Ok(SubmittedBatch { batch, jobs: jobs.collect(), replayed })
 }
 
-/// Waits for the batch's writer, or takes over if that one died. Nobody takes over a batch that is canceled: the function
-/// `batch` cancels the jobs that are stored, and the others count as canceled.
+/// Waits for the batch's writer, or takes over if the writer crashed. A canceled batch is not taken over: the function
+/// `batch` cancels the stored jobs, and the others count as canceled.
 async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
     let id = batch.id;
     let patience = Instant::now() + PATIENCE;
@@ -78,7 +73,7 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
             match app.table.save_batch(&mine).await.map_err(log_failure(id))? {
                 SavedBatch::Stored => {
                     let wanted = mine.jobs(0, order.entries.iter().cloned());
-                    // Skip the jobs that exist, so that repeated tries make progress.
+                    // Skip the jobs that exist, so that each repeated request makes progress.
                     let there = app.table.written_jobs(&wanted).await.map_err(log_failure(id))?;
                     let known: HashSet<_> = there.iter().map(|job| job.id).collect();
                     let missing = wanted.into_iter().filter(|job| !known.contains(&job.id)).collect();
@@ -98,12 +93,9 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
     Ok(batch)
 }
 
-/// Has the function `batch` watch a batch, stores its `missing` jobs, and sends the tickets of the queued ones.
-/// Returns the batch as it then is.
-///
-/// The batch may be canceled in the meantime. That is noted in its record, and the function `batch` cancels all jobs once
-/// the record says that they are stored. So every job is canceled, whatever comes first. Here the record is read after all
-/// jobs are stored, so that those of a canceled batch are not painted until then.
+/// Has the function `batch` watch the batch, stores the `missing` jobs, and sends the tickets of the queued ones. The
+/// batch may be canceled meanwhile: the function `batch` then cancels all jobs once the record says that they are
+/// stored. The record is read here after the jobs are stored, so that those of a canceled batch are not painted.
 async fn write(
     app: &App,
     batch: Batch,
@@ -128,7 +120,7 @@ async fn write(
         let sent = send_tickets(&app.queue, &app.outbox, &batch.owner, &jobs, trace.as_ref()).await;
         sent.map_err(log_failure(id))?;
     }
-    // Somebody else may have assumed that this writer is dead, and completed the batch. That does no harm.
+    // Another request may have taken over from this writer and completed the batch, which does no harm.
     while current.writing() == batch.writing() {
         let next = current.submitted();
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {

@@ -1,5 +1,3 @@
-//! Submits a batch whose jobs come from a file.
-
 use std::time::Duration;
 
 use shared::aws::gateway::log_failure;
@@ -10,13 +8,12 @@ use shared::{Batch, BatchId, Owner, Problem};
 
 use crate::App;
 
-/// How long the URL of an upload works. S3 checks this when the upload begins, so a slow one may take longer.
+/// S3 checks the expiry when the upload begins, so a slow upload may take longer.
 const UPLOAD_LIFE: Duration = Duration::from_secs(3600);
 
-/// A batch from a file that was submitted, by this request or an earlier one with the same key.
 pub(crate) struct SubmittedFileBatch {
     pub(crate) batch: Batch,
-    /// Where to upload the file; `None` if the batch no longer awaits it.
+    /// `None` if the batch no longer awaits its file.
     pub(crate) upload: Option<SignedUrl>,
     pub(crate) replayed: bool,
 }

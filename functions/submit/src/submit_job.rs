@@ -1,5 +1,3 @@
-//! Stores a job and sends its ticket.
-
 use shared::aws::Created;
 use shared::aws::gateway::log_failure;
 use shared::caller::IdempotencyKey;
@@ -9,16 +7,13 @@ use shared::{Job, JobId, Owner, Problem};
 
 use crate::App;
 
-/// A job that was submitted, by this request or an earlier one with the same key.
 pub(crate) struct Submitted {
     pub(crate) job: Job,
     pub(crate) replayed: bool,
 }
 
-/// Submits a job. It is accepted only when its record is stored and its ticket is sent.
-///
-/// With a key, the job's id is derived from owner and key, so one conditional write both creates the job and prevents
-/// duplicates.
+/// Submits a job. It is accepted only when its record is stored and its ticket is sent. With a key, the id is derived
+/// from owner and key, so one conditional write both creates the job and prevents duplicates.
 pub(crate) async fn submit(
     app: &App,
     owner: Owner,
@@ -38,7 +33,7 @@ pub(crate) async fn submit(
     Ok(submitted)
 }
 
-/// Sends the job's ticket. If the job has ended, tells its end instead, as it may have ended without a ticket.
+/// Sends the job's ticket. If the job has ended, queues its event instead, as it may have ended without a ticket.
 pub(crate) async fn send_ticket(app: &App, job: &Job, trace: Option<String>) -> Result<(), Problem> {
     let sent = match Ticket::for_unfinished(job, trace.as_ref()) {
         Some(ticket) => app.queue.send(&ticket, &job.owner).await,

@@ -1,8 +1,7 @@
-//! Which addresses a URL leads to, and whether they may be connected to.
-//!
-//! An endpoint is a URL that a stranger chose, so it may try to lead into the function's own network: to Lambda's runtime
-//! API on 127.0.0.1, to a metadata service on 169.254.169.254, or to a private service. See "Server-Side Request Forgery
-//! Prevention", <https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html>.
+//! Resolves the host of a URL, and checks its addresses. An endpoint is a URL that a stranger chose, so it may lead
+//! into the function's own network: to Lambda's runtime API on 127.0.0.1, to a metadata service on 169.254.169.254, or
+//! to a private service. See "Server-Side Request Forgery Prevention",
+//! <https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html>.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,19 +12,15 @@ use url::{Host, Url};
 
 use crate::client::{Network, error};
 
-/// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The URL.
     pub(crate) url: Url,
-    /// The addresses of its host, of which all may be connected to. There is at least one.
+    /// The addresses of the host, at least one, all of which are allowed.
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
-/// Resolves the host of a URL, once. The caller connects to these addresses and resolves nothing again, so a name whose
-/// address changes after the check gains nothing.
-///
-/// A URL was checked when it was submitted, perhaps by an older version with fewer rules, so it is checked again.
+/// Resolves the host once. The caller connects to these addresses, so a name whose address changes after the check
+/// gains nothing. The URL is checked again, because an older version with fewer rules may have accepted it.
 pub(crate) async fn resolve(url: &WebhookUrl, network: &Network, allows_loopback: bool) -> Result<Target, TryError> {
     let forbidden = |message| error(TryErrorCode::AddressForbidden, message);
     let is_loopback = allows_loopback && url.is_loopback();
@@ -47,7 +42,7 @@ pub(crate) async fn resolve(url: &WebhookUrl, network: &Network, allows_loopback
     if addresses.is_empty() {
         return Err(error(TryErrorCode::DnsFailed, "The host's name has no address."));
     }
-    // A name with one public and one private address is refused, rather than relied on to be tried in a certain order.
+    // A name with a public and a private address is refused, because the order of the tries is not certain.
     if !addresses.iter().all(|address| is_allowed(address.ip())) {
         return Err(forbidden("The host has an address that is not on the public internet."));
     }

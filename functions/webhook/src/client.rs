@@ -1,7 +1,5 @@
-//! Sends one request to an endpoint.
-//!
-//! It uses no proxy, follows no redirect, keeps no connection and no cookie. Every failure is told apart by the step at
-//! which it happened, which a client that hides its steps could not do.
+//! Sends one request to an endpoint, without proxy, redirects, cookies or kept connections. It does each step itself,
+//! so that an error says at which step the request failed.
 
 use std::fmt;
 use std::io;
@@ -36,41 +34,30 @@ pub const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long connecting to one of a host's addresses may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most addresses of a host that are tried.
 const MAX_ADDRESSES: usize = 4;
 
 /// The most bytes of an answer's header, and of its body, that are read.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// How many bytes of an answer's body are kept.
 const KEPT_BYTES: usize = 256;
 
-/// How the client introduces itself.
 const AGENT: &str = concat!("movie-poster-creator/", env!("CARGO_PKG_VERSION"));
 
-/// The request for one try.
 #[derive(Clone, Copy)]
 pub(crate) struct Post<'a> {
-    /// The endpoint.
     pub(crate) url: &'a WebhookUrl,
-    /// The header `webhook-id`.
     pub(crate) id: &'a str,
-    /// The header `webhook-timestamp`, in Unix seconds.
+    /// Unix time in seconds.
     pub(crate) timestamp: i64,
-    /// The header `webhook-signature`.
     pub(crate) signature: &'a str,
-    /// The body, which is JSON.
     pub(crate) body: &'a str,
 }
 
-/// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// The status, if there was an answer.
     pub(crate) status: Option<u16>,
-    /// Why there was none, or why it does not count.
+    /// Why there was no answer, or why it does not count.
     pub(crate) error: Option<TryError>,
-    /// The first bytes of the answer's body, as text.
     pub(crate) response: Option<String>,
 }
 
@@ -80,7 +67,7 @@ pub struct Client {
     network: Network,
     allows_loopback: bool,
     timeout: Duration,
-    /// The root certificates that it trusts; `None` for the system's.
+    /// `None` for the system's.
     roots: Option<Arc<RootCertStore>>,
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
@@ -101,7 +88,6 @@ impl Client {
         Self { roots: Some(Arc::new(roots)), tls: Arc::default(), ..self }
     }
 
-    /// Sends a request.
     pub(crate) async fn post(&self, post: Post<'_>) -> Outcome {
         let end = Instant::now() + self.timeout;
         let late = || error(TryErrorCode::Timeout, "There was no complete answer in time.");
@@ -120,8 +106,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for the header of the answer. The second value drives the connection, and closes it
-    /// when it is dropped.
+    /// Sends a request and waits for the header of the answer. Dropping the second value closes the connection.
     async fn send(&self, post: Post<'_>) -> Result<(Response<Incoming>, JoinSet<()>), TryError> {
         let Target { url, addresses } = resolve(post.url, &self.network, self.allows_loopback).await?;
         let stream = self.connect(&addresses).await?;
@@ -161,7 +146,6 @@ impl Client {
     }
 }
 
-/// Sends the request over a connection that is established.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
@@ -171,14 +155,14 @@ async fn exchange(
         http1::Builder::new().max_buf_size(MAX_BYTES).handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
-        // What goes wrong here also fails the request or the reading of its answer.
+        // An error here also fails the request or the reading of its answer.
         let _ = connection.await;
     });
     let response = sender.send_request(request).await.map_err(broken)?;
     Ok((response, driver))
 }
 
-/// Reads the first bytes of a body, and forgets the rest.
+/// Reads up to [`KEPT_BYTES`] of a body and discards the rest.
 async fn read(mut body: Incoming, kept: &mut Vec<u8>) -> Result<(), TryError> {
     let mut total = 0;
     while let Some(frame) = body.frame().await {
@@ -200,7 +184,7 @@ fn request(url: &Url, post: Post<'_>) -> Result<Request<Full<Bytes>>, TryError> 
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
         .header(CONTENT_TYPE, "application/json")
         .header(USER_AGENT, AGENT)
-        // The next request may come a minute later, from a function that was frozen meanwhile.
+        // The next request may come a minute later, after the function was frozen.
         .header(CONNECTION, "close")
         .header("webhook-id", post.id)
         .header("webhook-timestamp", post.timestamp)
@@ -249,16 +233,14 @@ fn tls_config(roots: Arc<RootCertStore>) -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Reads the root certificates of the system, once in a process.
-///
-/// On Lambda they are those of Amazon Linux, which AWS keeps up to date without a deployment of ours.
+/// Reads the system's root certificates once per process. On Lambda, AWS updates them without a deployment.
 pub(crate) fn read_system_roots() -> Result<Arc<ClientConfig>, io::Error> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(config.clone());
     }
     let mut roots = RootCertStore::empty();
-    // A few certificates that cannot be read are no reason to trust none.
+    // Use the others if some certificates cannot be read.
     let (read, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if read == 0 {
         return Err(io::Error::other("the system has no root certificates"));

@@ -1,5 +1,3 @@
-//! Tries a delivery once, and records what came of it.
-
 use std::time::Duration;
 
 use shared::Timestamp;
@@ -17,10 +15,8 @@ use crate::client::{Outcome, Post, error};
 /// How much earlier than planned a try may begin, as clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// Sends the event of a message to its endpoint, unless that was done or given up, or is not due.
-///
-/// If the function dies after the request and before the record, the message comes back and the event is sent again with
-/// the same id. So it arrives at least once.
+/// Tries a delivery unless it has ended or is not due, and records the result. If the function crashes in between, the
+/// message comes back and the event is sent again with the same id: it arrives at least once.
 pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> Result<Verdict, ServiceError> {
     let message = received.message;
     if message.at + KEPT <= app.clock.now() {
@@ -40,7 +36,7 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
         // A replay sends the message before it records the round.
         Some(stored) => stored.clone().moved_to(message.round, now),
     };
-    // SQS hides no message for longer than twelve hours, and a message may be sent twice.
+    // SQS hides no message for longer than twelve hours, and may deliver it twice.
     let early = delivery.next_try_at.filter(|&at| at > now + CLOCK_SKEW);
     if let Some(at) = early {
         return Ok(Verdict::Again(at.since(now)));
@@ -66,13 +62,11 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
     record(app, delivery, tried).await
 }
 
-/// Whether the record says that the message has nothing left to do.
 fn is_over(stored: &Delivery, message: &DeliveryMessage) -> bool {
     stored.round > message.round || (stored.round == message.round && stored.status != DeliveryStatus::Pending)
 }
 
-/// Whether the endpoint's last answer about this subject was that it wants no more events. A replay asks it again, as its
-/// owner may have repaired it.
+/// Whether the last answer of the endpoint about this subject was 410. A replay tries again, as it may be repaired.
 fn has_gone(deliveries: &[Delivery], message: &DeliveryMessage) -> bool {
     let tries = deliveries.iter().filter(|delivery| delivery.url == message.url).flat_map(|delivery| &delivery.tries);
     let last = tries.filter(|tried| tried.status.is_some()).max_by_key(|tried| tried.at);
@@ -88,15 +82,14 @@ async fn send(app: &App, message: &DeliveryMessage, numbers: &SecretNumbers, now
     app.client.post(Post { url: &message.url, id: &id, timestamp, signature: &signature, body: &message.payload }).await
 }
 
-/// Records a try over what is stored by then.
 async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict, ServiceError> {
     loop {
         let was_pending = before.status == DeliveryStatus::Pending;
         let (after, wait) = before.tried(tried.clone());
         if app.log.save(&after).await? == SavedDelivery::MovedOn {
-            // If it was deleted, it had expired.
+            // A deleted record had expired.
             let Some(stored) = app.log.get(after.id).await? else { return Ok(Verdict::Done) };
-            // Otherwise it was this try that moved it on, and the answer was lost.
+            // Otherwise an earlier write stored this try, and its answer was lost.
             if !stored.tries.contains(&tried) {
                 before = stored.moved_to(tried.round, tried.at);
                 continue;
@@ -154,7 +147,6 @@ fn report(delivery: &Delivery, tried: &Try) {
     }
 }
 
-/// The host and port of the endpoint.
 fn host_of(message: &DeliveryMessage) -> String {
     let url = Url::parse(message.url.as_str());
     url.map(|url| url[Position::BeforeHost..Position::BeforePath].to_owned()).unwrap_or_default()

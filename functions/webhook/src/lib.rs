@@ -17,7 +17,7 @@ use shared::webhook_secret::MasterSecret;
 pub use self::client::{Client, Network, TIMEOUT};
 use self::pauses::Pauses;
 
-/// How many deliveries of an invocation are tried at once: all, so that an endpoint that hangs delays no other.
+/// All deliveries of an invocation at once, so that an endpoint that hangs delays no other.
 const IN_FLIGHT: usize = 10;
 
 /// The function's clients and settings.
@@ -34,8 +34,7 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the app from the environment of a Lambda function. It fails if there are no root certificates, without
-    /// which no endpoint could be trusted.
+    /// Builds the app from the environment of a Lambda function. Fails if the system has no root certificates.
     pub fn from_env() -> Result<Self, Error> {
         let app = Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?;
         client::read_system_roots()?;

@@ -1,8 +1,6 @@
-//! Which hosts are left alone for a while, for each owner.
-//!
-//! An endpoint that does not answer takes the whole timeout of every delivery to it. With a thousand deliveries due, it
-//! would take the time of all invocations. So after a few timeouts in a row an instance sends nothing to that host for a
-//! minute: tries fail at once, and the deliveries wait as after any other try that failed.
+//! Pauses deliveries to hosts that time out, for each owner. An endpoint that does not answer takes the whole timeout
+//! of every delivery, and a thousand of these would take the time of all invocations. So after a few timeouts in a row
+//! an instance sends nothing to that host for a minute: tries fail at once, and are repeated as after any failure.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a host is left alone after its last timeout.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How many timeouts in a row it takes. A few slow answers among many are no reason to leave a host alone.
+/// In a row. A few slow answers among many are no reason for a pause.
 const TIMEOUTS: u32 = 3;
 
-/// The hosts that did not answer this instance the last time, each with its owner and its port.
+/// The hosts whose last request from this instance timed out, each with its owner and port.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pauses(Arc<Mutex<HashMap<String, Timeouts>>>);
 
@@ -27,7 +24,6 @@ struct Timeouts {
 }
 
 impl Pauses {
-    /// Notes whether a request to the host timed out.
     pub(crate) fn learn(&self, host: &str, timed_out: bool) {
         let now = Instant::now();
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +36,6 @@ impl Pauses {
         }
     }
 
-    /// Whether the host is left alone.
     pub(crate) fn include(&self, host: &str) -> bool {
         let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.get(host).is_some_and(|timeouts| timeouts.in_a_row >= TIMEOUTS && timeouts.last.elapsed() < PAUSE)

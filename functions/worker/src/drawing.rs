@@ -1,13 +1,10 @@
-//! CPU-intensive work on pictures, one at a time.
-
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Works on one picture at a time, while network calls continue.
-///
-/// A small function has a fraction of one core: two pictures at once would take as long, but twice the memory.
+/// Does CPU-intensive work on one picture at a time, while network calls continue. A small function has a fraction of
+/// one core: two pictures at once would take as long, but twice the memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Drawing(Arc<Semaphore>);
 
@@ -16,7 +13,7 @@ impl Drawing {
         Self(Arc::new(Semaphore::new(1)))
     }
 
-    /// Runs `work` when its turn comes. It has its own thread, so that a panic is returned as an error.
+    /// Runs `work` when its turn comes, on a thread of its own, so that a panic is returned as an error.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

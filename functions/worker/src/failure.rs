@@ -1,5 +1,3 @@
-//! What goes wrong after a claim, whether or not the attempt counts, and what that means for the job.
-
 use std::time::Duration;
 
 use shared::Job;
@@ -10,7 +8,7 @@ use shared::stability::NoPicture;
 
 use crate::typesetter::SetError;
 
-/// Why a claim ended without an image, and what happens to its job. `attempt` says whether it counts.
+/// Why a claim ended without an image. `attempt` says whether it counts.
 pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
@@ -20,23 +18,21 @@ pub(crate) struct Failure {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Then {
-    /// The job fails, because every attempt would fail in the same way.
+    /// Every attempt would fail in the same way.
     Fail,
     /// Try again soon, while attempts are left.
     Soon,
     /// Try again when the model may have recovered, while attempts are left.
     WhenRecovered,
-    /// Try again when there may be capacity, as often as it takes.
+    /// Try again when there may be capacity, without limit.
     WhenFree,
-    /// Wait for the operator.
     WhenMended,
 }
 
 impl Then {
-    /// How long the job waits after `before` earlier attempts, or claims without one; `None` if it fails.
-    ///
-    /// A model that failed once has often recovered soon after. One that failed twice may be in an incident. The waits
-    /// have a minimum length so that three attempts are certain to outlast an incident of ten minutes.
+    /// How long the job waits after `before` earlier attempts, or claims without one; `None` if it fails. A model that
+    /// failed once has often recovered soon after. One that failed twice may be in an incident: the minimum waits
+    /// ensure that three attempts outlast an incident of ten minutes.
     pub(crate) fn wait(self, before: u32) -> Option<Duration> {
         let secs = Duration::from_secs;
         Some(match self {
@@ -60,14 +56,12 @@ impl Failure {
         Self::new(ErrorCode::ModelError, Attempt::Counts, Then::WhenRecovered, message)
     }
 
-    /// There is too little time left in this invocation to start the model.
     pub(crate) fn out_of_time() -> Self {
         let message = "The service's own calls left the model too little time; the job will be retried.";
         Self::new(ErrorCode::Internal, Attempt::NeverBegan, Then::WhenFree, message)
     }
 
-    /// Decides what each refusal of the model does to a job. `has_answered` says whether this model has answered this
-    /// process before.
+    /// Decides what a refusal does to a job. `has_answered`: whether the model has answered this process before.
     pub(crate) fn from_paint_error(error: &PaintError, has_answered: bool) -> Self {
         use Attempt::{Counts, NeverBegan};
         let refusal = match error {
@@ -119,7 +113,7 @@ impl Failure {
                 "The model refused the request as invalid, which is also how it answers some prompts that it filters."
                     .to_owned(),
             ),
-            // The cause may be the account or a setting. It would then fail every job.
+            // The account or a setting may be the cause, and would fail every job.
             Meaning::Invalid => (
                 ErrorCode::InvalidRequest,
                 Then::WhenMended,
@@ -132,14 +126,13 @@ impl Failure {
         Self::new(error, NeverBegan, then, message)
     }
 
-    /// Typesetting is deterministic, so another attempt would fail in the same way.
+    /// Typesetting is deterministic, so a retry would fail in the same way.
     pub(crate) fn from_typesetting_error(job: &Job, error: &SetError, attempt: Attempt) -> Self {
         tracing::error!(job.id = %job.id, %error, "typesetting failed");
         let message = "The picture was painted, but the lettering cannot be set over it.";
         Self::new(ErrorCode::TypesettingFailed, attempt, Then::Fail, message)
     }
 
-    /// The bucket failed during an attempt that `attempt` describes.
     pub(crate) fn from_storage_error(attempt: Attempt) -> impl FnOnce(ServiceError) -> Self {
         move |error| {
             let then = match error.kind {

@@ -28,9 +28,7 @@ pub struct App {
     queue: Queue,
     parked: Queue,
     clock: Clock,
-    /// How many paintings of one job may be started.
     max_attempts: u32,
-    /// How many jobs one invocation works on concurrently.
     in_flight: usize,
     url_life: Duration,
     thumbnails: bool,

@@ -1,5 +1,3 @@
-//! Processes one ticket, until its job ends or the attempt fails.
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +19,6 @@ use crate::typesetter::typeset;
 /// The time that must be left after a painting to store and record it.
 const TIME_TO_STORE: Duration = Duration::from_secs(20);
 
-/// How long storing a thumbnail is retried.
 const PATIENCE_WITH_THUMBNAILS: Duration = Duration::from_secs(5);
 
 /// The maximum difference between the clocks of two machines.
@@ -65,7 +62,7 @@ pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result
     }
 }
 
-/// All files of the job, stored: those of an earlier attempt from the bucket, and the others newly made.
+/// All files of the job, stored: those of an earlier attempt, and the others newly made.
 async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Failure> {
     if let Some(files) = look_before_paying(app, job).await.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
         let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
@@ -97,8 +94,7 @@ async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, F
     Ok(Files { image: image.facts, artwork: Some(facts), thumbnail })
 }
 
-/// Stores a thumbnail of `picture`, or else of the job's file in the bucket, and returns whether it is stored. A job
-/// does without a thumbnail that cannot be made or stored in time.
+/// Stores a thumbnail of `picture`, or else of the stored file, and returns whether that succeeded. It is optional.
 async fn store_thumbnail(app: &App, job: &Claimed, picture: Option<Bytes>, end: Instant) -> bool {
     if !app.thumbnails {
         return false;
@@ -121,8 +117,7 @@ async fn store_thumbnail(app: &App, job: &Claimed, picture: Option<Bytes>, end: 
     stored.is_ok()
 }
 
-/// Whether the model can use its full timeout and the picture can still be stored. A late picture would be paid for in
-/// vain.
+/// Whether there is time for the model's full timeout and for storing. A late picture would be paid for in vain.
 fn may_paint_before(app: &App, end: Instant) -> bool {
     end.saturating_duration_since(Instant::now()) >= app.painter.timeout() + TIME_TO_STORE
 }
@@ -148,7 +143,6 @@ async fn look_before_paying(app: &App, job: &Claimed) -> Result<Option<Files>, S
     if job.attempts > 1 { app.images.find(job).await } else { Ok(None) }
 }
 
-/// The artwork of an earlier attempt that did not complete the poster.
 async fn paid_artwork(app: &App, job: &Claimed) -> Result<Option<File>, ServiceError> {
     if job.attempts > 1 { app.images.read(job, Variant::Artwork).await } else { Ok(None) }
 }
@@ -159,15 +153,14 @@ async fn store(app: &App, job: &Claimed, variant: Variant, file: File, end: Inst
         if put(app, job, variant, &file, end - TIME_TO_STORE / 2).await? == Stored::New {
             return Ok(file);
         }
-        // A worker that lost its lease was first. Its file is kept, so the record must describe that file.
+        // A worker that lost its lease stored its file first, and the record must describe that file.
         if let Some(stored) = app.images.read(job, variant).await? {
             return Ok(stored);
         }
-        // Each iteration means that somebody deleted a file in the meantime, so the loop ends.
+        // Another worker deleted the file meanwhile. Each round follows a deletion, so the loop ends.
     }
 }
 
-/// Stores a file, with retries until `stop`.
 async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored, ServiceError> {
     let mut tries = 0;
     loop {
@@ -203,7 +196,6 @@ async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, Servic
     }
 }
 
-/// Fails the job, or releases it for another attempt.
 async fn fail_or_release(
     app: &App,
     job: Claimed,
@@ -212,11 +204,10 @@ async fn fail_or_release(
 ) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     let Failure { code, message, attempt, then } = failure;
-    // A picture may be stored despite the error. The next attempt will look for it.
+    // A picture may be stored despite the error, and the next attempt looks for it.
     let exhausted =
         attempt == Attempt::Counts && job.attempts >= app.max_attempts && code != ErrorCode::StorageUnavailable;
-    // The record counts its setbacks. The receive count is higher: tickets also come back for lack of time, or while
-    // another worker has the job.
+    // Higher than the setbacks: tickets also return for lack of time, or while another worker has the job.
     let before = match attempt {
         Attempt::Counts => job.attempts - 1,
         Attempt::NeverBegan => job.setbacks,
@@ -256,9 +247,9 @@ async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, Se
     }
 }
 
-/// Deletes the files that this worker stored for a job that somebody else changed, `mine`, unless its current version
-/// refers to them or still may. Returns the verdict on the ticket: that of a canceled job is kept until the lease has
-/// expired, because a request whose answer was lost may still store a file.
+/// Deletes the files that this worker stored for `mine`, a job that changed meanwhile, unless the current version may
+/// refer to them. Returns the verdict on the ticket: that of a canceled job is kept until the lease has expired,
+/// because a request whose answer was lost may still store a file.
 async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
     let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
     if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
@@ -270,7 +261,7 @@ async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<V
     }
 }
 
-/// Adds the mark of origin to a file. If that fails, the file is kept without it, as it was paid for.
+/// Adds the mark of origin. If that fails, the file is kept without it, as it was paid for.
 fn marked(job: &Job, file: File, origin: Origin) -> File {
     let File { facts, bytes } = file;
     let bytes = mark(bytes.clone(), origin).unwrap_or_else(|error| {

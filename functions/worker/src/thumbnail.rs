@@ -1,5 +1,3 @@
-//! Thumbnails: small copies for lists and galleries.
-
 use bytes::Bytes;
 use shared::aws::{File, ServiceError};
 use shared::image::ImageFacts;
@@ -9,13 +7,11 @@ use tokio::task::JoinError;
 use tokio::time::error::Elapsed;
 use typography::{Raster, Thumbnail, Unreadable};
 
-/// The maximum size of a thumbnail file, in bytes.
 const MOST_BYTES: usize = 40_000;
 
-/// The maximum size of the mark of origin in it, in bytes.
+/// The maximum size of the mark of origin, in bytes.
 const MARK: usize = 1_000;
 
-/// Why a picture has no thumbnail.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoThumbnail {
     #[error("the picture cannot be read or made small: {0}")]
@@ -30,7 +26,6 @@ pub(crate) enum NoThumbnail {
     TooLate(#[from] Elapsed),
 }
 
-/// A small copy as a JPEG file, with the picture's mark of origin.
 pub(crate) fn thumbnail(picture: &Bytes) -> Result<File, NoThumbnail> {
     let small = Thumbnail::of(&Raster::decode(picture)?, MOST_BYTES - MARK)?;
     let bytes = mark(small.file.into(), Origin::of(picture).unwrap_or(Origin::Model))?;

@@ -1,5 +1,3 @@
-//! Sets the lettering of a poster over its picture.
-
 use shared::aws::File;
 use shared::image::ImageFacts;
 use shared::order::{Order, OutputFormat};
@@ -9,7 +7,6 @@ use typography::{Format, NotSet, Place, Raster, Sheet, Style, Unreadable};
 
 use crate::drawing::Drawing;
 
-/// Why the lettering failed. Every retry would fail in the same way.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetError {
     #[error("the picture cannot be read or written: {0}")]
@@ -20,7 +17,6 @@ pub(crate) enum SetError {
     BrokeOff(#[from] JoinError),
 }
 
-/// Sets `poster` over `artwork`, in the format of the order.
 pub(crate) async fn typeset(
     drawing: &Drawing,
     order: &Order,
@@ -66,7 +62,7 @@ fn set(poster: &Poster, style: Option<Style>, format: OutputFormat, artwork: &Fi
     Ok(File { facts, bytes: bytes.into() })
 }
 
-/// The style that the caller asked for, or the one that fits the prompt; `None` leaves the choice to the picture.
+/// The requested style, or the one that fits the prompt; `None` lets the picture decide.
 fn choose_style(order: &Order, poster: &Poster) -> Option<Style> {
     match poster.style {
         StyleChoice::Auto => style_of_genre(order.prompt.as_str()),
@@ -90,7 +86,7 @@ fn style_choice(style: Style) -> StyleChoice {
     }
 }
 
-/// Beginnings of words, in several languages, that suggest a style. If styles are suggested equally often, the first wins.
+/// Beginnings of words, in several languages, that suggest a style. In a tie, the first wins.
 #[rustfmt::skip]
 const GENRES: [(Style, &[&str]); 5] = [
     (Style::Noir, &[
