@@ -1,5 +1,3 @@
-//! The files of batches in Amazon S3: what their owners upload, and the lists of faults and results.
-
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -20,7 +18,6 @@ use crate::time::Timestamp;
 
 const SERVICE: &str = "S3";
 
-/// How many bytes of a file are read at once.
 const BYTES_PER_READ: u64 = 4 * 1024 * 1024;
 
 /// The size of a part of an upload. S3 wants at least 5 MiB and at most 10,000 parts, see
@@ -44,7 +41,6 @@ impl Document {
         }
     }
 
-    /// The name under which it is downloaded.
     fn file_name(self, batch: BatchId) -> String {
         match self {
             Self::Faults => format!("{batch}-faults.ndjson"),
@@ -53,7 +49,7 @@ impl Document {
     }
 }
 
-/// The files of batches.
+/// The files of batches in Amazon S3: what their owners upload, and the lists of faults and results.
 #[derive(Clone, Debug)]
 pub struct BatchFiles {
     client: Client,
@@ -66,16 +62,14 @@ impl BatchFiles {
         Self { client, bucket, signing }
     }
 
-    /// Presigns a PUT of a batch's input file. The URL works for `life` from `now`, but not longer than the signing
-    /// credentials.
+    /// Presigns a PUT of a batch's input file, for `life` from `now`, but not longer than the signing credentials.
     pub async fn sign_upload(&self, batch: BatchId, now: Timestamp, life: Duration) -> Result<SignedUrl, ServiceError> {
         let put = self.client.put_object().bucket(&self.bucket).key(input_key(batch));
         let put = put.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
         Ok(SignedUrl { url: put.uri().to_owned(), expires_at: self.signing.end(now, life).await })
     }
 
-    /// Presigns a GET of one of the service's own files. The URL works for `life` from `now`, but not longer than the
-    /// signing credentials.
+    /// Presigns a GET of one of the service's own files, for `life` from `now`, but not longer than the credentials.
     pub async fn sign(
         &self,
         batch: BatchId,
@@ -104,8 +98,7 @@ impl BatchFiles {
         }
     }
 
-    /// The next bytes of the input file from `offset`, which must be before its end; `None` if the file was replaced or
-    /// deleted.
+    /// The input file's bytes from `offset`, which must be before its end; `None` if the file was replaced or deleted.
     pub async fn read(&self, batch: BatchId, file: &InputFile, offset: u64) -> Result<Option<Bytes>, ServiceError> {
         let last = file.bytes.min(offset + BYTES_PER_READ) - 1;
         let get = self.client.get_object().bucket(&self.bucket).key(input_key(batch));
@@ -116,7 +109,7 @@ impl BatchFiles {
                 Ok(Some(bytes))
             }
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => Ok(None),
-            // A file that has become shorter.
+            // The file has become shorter.
             Err(error) => match ServiceError::new(SERVICE, &error) {
                 error if error.code == "InvalidRange" => Ok(None),
                 error => Err(error),
@@ -124,7 +117,7 @@ impl BatchFiles {
         }
     }
 
-    /// Begins to write one of the service's own files.
+    /// Starts to write one of the service's own files.
     pub fn write(&self, batch: BatchId, document: Document) -> Writer {
         Writer { files: self.clone(), key: document.key(batch), buffer: Vec::new(), upload: None, parts: Vec::new() }
     }
@@ -148,8 +141,7 @@ impl Writer {
         if self.buffer.len() >= BYTES_PER_PART { self.put_part().await } else { Ok(()) }
     }
 
-    /// Finishes the file. A file that is not finished costs storage until the bucket's rule for incomplete uploads
-    /// deletes it.
+    /// Finishes the file. An unfinished one costs storage until the bucket's rule for incomplete uploads deletes it.
     pub async fn finish(mut self) -> Result<(), ServiceError> {
         let BatchFiles { client, bucket, .. } = &self.files;
         if self.upload.is_none() {

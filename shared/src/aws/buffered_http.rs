@@ -1,8 +1,3 @@
-//! An HTTP client that reads each response into one buffer of the right size.
-//!
-//! The SDK would collect the chunks and then copy them into one buffer. That needs the memory of up to ten pictures
-//! twice, and fragments the heap.
-
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
@@ -13,10 +8,11 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 
-/// The longest response for which memory is reserved at once. All expected responses are shorter.
+/// Memory is reserved at once up to this size. All expected responses are shorter.
 const MAX: u64 = 32 << 20;
 
-/// An HTTP client that buffers each answer.
+/// An HTTP client that reads each response into one buffer of the right size. The SDK would collect the chunks and then
+/// copy them, which needs the memory of up to ten pictures twice and fragments the heap.
 #[derive(Debug)]
 pub(super) struct BufferedHttp(pub(super) SharedHttpClient);
 

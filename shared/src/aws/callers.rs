@@ -7,13 +7,12 @@ use serde_json::Value;
 
 use crate::caller::Owner;
 
-/// The longest owner name, in bytes. DynamoDB allows 2,048 for an index key.
+/// In bytes. DynamoDB allows 2,048 for an index key.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// Which part of a request identifies its caller. A request without this part has no owner.
-///
-/// Names from different sources cannot collide, so a changed setting gives nobody another owner's jobs: an API key's id
-/// consists of letters and digits, and every other name has a colon.
+/// Which part of a request identifies its caller. A request without this part has no owner. Names from different
+/// sources cannot collide, so a changed setting gives no caller another's jobs: an API key's id consists of letters and
+/// digits, and every other name has a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerFrom {
     /// The id of the API key.
@@ -64,11 +63,9 @@ impl OwnerFrom {
     }
 }
 
-/// The part of a caller's ARN that is the same in every session.
-///
-/// For an assumed role, this leaves out the session name, which the caller chooses. AWS does not report the role's
-/// path, but role names are unique within an account. Federated users are rejected, because anyone who may call
-/// `GetFederationToken` chooses the name. See "IAM identifiers",
+/// The part of a caller's ARN that is the same in every session. An assumed role's session name is left out, because
+/// the caller chooses it. AWS does not report the role's path, but role names are unique within an account. Federated
+/// users are rejected, because anyone who may call `GetFederationToken` chooses the name. See "IAM identifiers",
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>.
 fn lasting_arn(arn: &str) -> Option<String> {
     let mut parts = arn.splitn(6, ':');
@@ -132,7 +129,7 @@ mod tests {
         } })
     }
 
-    /// What a Lambda authorizer of a REST API passes on: its principal, and a context of its own.
+    /// What a Lambda authorizer of a REST API passes on: its principal and its context.
     fn principal() -> Value {
         json!({ "principalId": "ada", "integrationLatency": 12, "tenant": "north" })
     }
@@ -209,7 +206,7 @@ mod tests {
             ("Principal", everything(user.into()), json!({ "principalId": 7 })),
             ("Claim:sub", everything(user.into()), principal()),
             ("Claim:sub", everything(user.into()), Value::Null),
-            // A Lambda authorizer may pass on whatever it likes, but nothing below another name.
+            // A Lambda authorizer may pass on any names, but nothing below another name.
             ("Claim:sub", everything(user.into()), json!({ "principalId": "ada", "sub": "ada", "claims": "sub" })),
             ("Claim:email", everything(user.into()), claims()),
             ("Claim:empty", everything(user.into()), claims()),

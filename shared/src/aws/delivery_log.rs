@@ -1,5 +1,3 @@
-//! The table of deliveries in Amazon DynamoDB. It also holds which secrets of an owner are valid.
-
 mod lists;
 mod rows;
 
@@ -15,7 +13,7 @@ use crate::webhook_secret::SecretNumbers;
 
 const SERVICE: &str = "DynamoDB";
 
-/// The table of deliveries.
+/// The table of deliveries in Amazon DynamoDB, which also holds the numbers of the owners' valid secrets.
 #[derive(Clone, Debug)]
 pub struct DeliveryLog {
     client: Client,
@@ -27,7 +25,7 @@ pub struct DeliveryLog {
 pub enum SavedDelivery {
     /// It was saved.
     Stored,
-    /// Somebody else changed the delivery first, or an earlier call that stored it lost its answer.
+    /// Another writer was first, so loops over this end. Or an earlier call stored it, and its answer was lost.
     MovedOn,
 }
 
@@ -70,7 +68,7 @@ impl DeliveryLog {
         Ok(item.map(numbers_of).transpose()?.unwrap_or_default())
     }
 
-    /// Saves which secrets of the owner are valid, if nobody has rotated since the numbers before these were read.
+    /// Saves the numbers of the owner's valid secrets, if there was no rotation since the numbers before these.
     pub async fn save_secret_numbers(
         &self,
         owner: &Owner,
@@ -85,7 +83,6 @@ impl DeliveryLog {
         Ok(get.send().await.map_err(ServiceError::of(SERVICE))?.item)
     }
 
-    /// Puts an item with this fence over the one before it. The first fence is 1.
     async fn put(&self, item: Item, fence: u64) -> Result<SavedDelivery, ServiceError> {
         let mut put = self.client.put_item().table_name(&self.name).set_item(Some(item));
         put = match fence.saturating_sub(1) {

@@ -45,12 +45,10 @@ impl ServiceError {
         Self { service, code: "BrokenResponse".to_owned(), kind: Kind::Unavailable }
     }
 
-    /// Classifies an SDK error that is returned as it is.
     pub(super) fn of<E: ProvideErrorMetadata>(service: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Self {
         move |error| Self::new(service, &error)
     }
 
-    /// Classifies an SDK error.
     pub(super) fn new<E: ProvideErrorMetadata>(service: &'static str, error: &SdkError<E, HttpResponse>) -> Self {
         let (code, kind) = match error {
             SdkError::ConstructionFailure(_) => (without_answer(error).0, Kind::Rejected),
@@ -74,10 +72,9 @@ impl From<ServiceError> for Problem {
     }
 }
 
-/// A word for a call without a response, and whether the request may have been sent.
-///
-/// It was not sent if no connection was made: refused, host not found, handshake failed, or connect timeout. `hyper`'s
-/// connector reports all of these. A connection that broke later may have carried the request.
+/// A word for a call without a response, and whether the request may have been sent. It was not sent if no connection
+/// was made, which `hyper`'s connector reports: refused, host not found, handshake failed, or connect timeout. A
+/// connection that broke later may have carried the request.
 pub(super) fn without_answer<E, R>(error: &SdkError<E, R>) -> (&'static str, bool) {
     match error {
         SdkError::ConstructionFailure(_) => ("ConstructionFailure", false),

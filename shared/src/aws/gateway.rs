@@ -28,7 +28,6 @@ use crate::text::cut;
 /// How the API is reached, from the settings.
 #[derive(Clone, Debug)]
 pub struct Entrance {
-    /// Which part of a request identifies its caller.
     owner_from: OwnerFrom,
     /// The base URL for links, without a trailing slash, if it differs from the one that API Gateway reports.
     public_url: Option<String>,
@@ -44,8 +43,8 @@ impl Entrance {
         Self { owner_from, public_url, allowed_origin }
     }
 
-    /// Builds the response for API Gateway, with the CORS headers if an origin is allowed. They are the same for every
-    /// caller, so the response does not vary with `Origin`.
+    /// Builds the response, with the CORS headers if an origin is allowed. They are the same for every caller, so the
+    /// response does not vary with `Origin`.
     pub fn respond(&self, answer: Result<Answer, Problem>) -> ApiGatewayProxyResponse {
         let mut answer = Answer::from(answer);
         if let Some(origin) = &self.allowed_origin {
@@ -74,9 +73,8 @@ impl Request {
         self.entrance.owner_from.owner(&self.event.request_context).ok_or(Problem::Unauthorized)
     }
 
-    /// The id in the path. An invalid one is answered like an unknown one, without reading the table.
-    ///
-    /// It is percent-decoded here. Decoding twice is safe, as no valid id contains a percent sign.
+    /// The id in the path. An invalid one is answered like an unknown one, without reading the table. It is
+    /// percent-decoded here; to decode twice is safe, as no valid id contains a percent sign.
     pub fn id<T: FromStr>(&self) -> Result<T, Problem> {
         let text = self.event.path_parameters.get("id").map_or("", String::as_str);
         percent_decode_str(text).decode_utf8_lossy().parse().map_err(|_| Problem::NotFound)
@@ -88,8 +86,7 @@ impl Request {
             return url.clone();
         }
         let context = &self.event.request_context;
-        // The request's path ends in as many segments as the resource has, spelled as the caller wrote them: possibly
-        // escaped, or with repeated or trailing slashes.
+        // The path ends in as many segments as the resource has, but possibly escaped or with repeated slashes.
         let resource = self.event.resource.as_deref().unwrap_or_default();
         let mut prefix = context.path.as_deref().unwrap_or_default().trim_end_matches('/');
         for _ in resource.split('/').filter(|part| !part.is_empty()) {
@@ -107,7 +104,7 @@ impl Request {
         let mut encodings = self.texts(header::CONTENT_ENCODING.as_str()).flat_map(|value| value.split(','));
         let encoded = encodings.any(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"));
         let body = self.event.body.as_deref().unwrap_or_default();
-        // An empty body needs no content type: report the missing body instead.
+        // An empty body needs no content type, as the missing body is reported instead.
         if !body.is_empty() && (!essence.eq_ignore_ascii_case("application/json") || encoded) {
             return Err(Problem::UnsupportedMediaType);
         }
@@ -131,8 +128,8 @@ impl Request {
         key.map(Some).ok_or(Problem::InvalidIdempotencyKey)
     }
 
-    /// How long the caller wants the answer to be held, from `Prefer: wait` (RFC 7240), in whole seconds of at least
-    /// one. Invalid values are ignored, as is the header on HEAD, which monitors send.
+    /// How long to hold the answer, from `Prefer: wait` (RFC 7240), in whole seconds of at least one. Ignores invalid
+    /// values, and the header on HEAD, which monitors send.
     pub fn wait(&self) -> Option<Duration> {
         if self.event.http_method == Method::HEAD {
             return None;
@@ -151,9 +148,8 @@ impl Request {
         tags.any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
     }
 
-    /// The route that API Gateway chose, such as `GET` and `/jobs/{id}`.
-    ///
-    /// HEAD is routed like GET (RFC 9110, section 9.3.2); the HTTP server drops the body.
+    /// The route that API Gateway chose, such as `GET` and `/jobs/{id}`. HEAD is routed like GET (RFC 9110, section
+    /// 9.3.2); the HTTP server drops the body.
     pub fn route(&self) -> (&str, &str) {
         let method = match self.event.http_method.as_str() {
             "HEAD" => "GET",
@@ -186,13 +182,12 @@ impl Request {
         from.get_all(name).iter()
     }
 
-    /// The values of a header that are text.
     fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
         self.values(name).filter_map(|value| value.to_str().ok())
     }
 }
 
-/// The response headers, besides the safelisted ones, that pages of another origin may read, see
+/// What pages of another origin may read besides the safelisted headers, see
 /// <https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name>.
 const EXPOSED: &str = "Allow, ETag, Idempotency-Replayed, Link, Location, Preference-Applied, Retry-After";
 
@@ -237,7 +232,7 @@ impl Answer {
         self
     }
 
-    /// Says that an earlier request with the same idempotency key has taken effect, if `repeated`.
+    /// Adds `Idempotency-Replayed` if an earlier request with the same key has taken effect.
     pub fn repeated(self, repeated: bool) -> Self {
         if repeated { self.header(HeaderName::from_static("idempotency-replayed"), "true") } else { self }
     }
@@ -249,7 +244,6 @@ impl Answer {
     }
 }
 
-/// Turns a problem into a response.
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let answer =
@@ -296,7 +290,7 @@ mod tests {
         Entrance { owner_from: OwnerFrom::ApiKey, public_url: public_url.map(str::to_owned), allowed_origin: None }
     }
 
-    /// What API Gateway tells of a request that it took for this resource, with these members in place of its own.
+    /// The event of API Gateway for this resource, with these members in place of the defaults.
     fn request(resource: &str, path: &str, domain: &str, more: Value) -> Request {
         let mut event = json!({
             "resource": resource, "path": "/", "httpMethod": "GET", "isBase64Encoded": false, "body": null,
@@ -366,7 +360,7 @@ mod tests {
         assert!(!sent("If-None-Match", &["\"a\"", "\"b\""]).has("W/\"c\""));
         assert_eq!(sent("Idempotency-Key", &["a"]).idempotency_key(), Ok(Some("a".parse().expect("a key"))));
         assert_eq!(sent("Idempotency-Key", &["a", "b"]).idempotency_key(), Err(Problem::InvalidIdempotencyKey));
-        // What a test of the console sends has only one of the two.
+        // A test in the console sends only one of the two.
         let more = json!({ "headers": { "Prefer": "wait=2" }, "multiValueHeaders": null });
         assert_eq!(request("/jobs/{id}", "/v1/jobs/x", "x", more).wait(), two);
     }

@@ -1,5 +1,3 @@
-//! The bucket of pictures in Amazon S3.
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,13 +20,12 @@ use crate::time::Timestamp;
 
 const SERVICE: &str = "S3";
 
-/// The bucket of pictures.
+/// The bucket of pictures in Amazon S3.
 #[derive(Clone, Debug)]
 pub struct Images {
     client: Client,
     bucket: String,
     signing: Signing,
-    /// Whether storing the last file failed.
     failing: Arc<AtomicBool>,
 }
 
@@ -77,15 +74,14 @@ impl From<&Image> for Files {
 }
 
 impl Images {
-    /// The key that [`Images::check`] writes to.
     const PROBE: &str = "images/probe";
 
     pub(super) fn new(client: Client, bucket: String, signing: Signing) -> Self {
         Self { client, bucket, signing, failing: Arc::default() }
     }
 
-    /// Stores one of a job's files unless it exists. The first file is kept, so that the record stays true even if a
-    /// worker that lost its lease stores a second one later.
+    /// Stores one of a job's files unless it exists. The first file is kept, so that the record stays true if a worker
+    /// that lost its lease stores another one later.
     pub async fn put(&self, job: &Job, variant: Variant, file: &File) -> Result<Stored, ServiceError> {
         let File { facts, bytes } = file;
         let name = match variant {
@@ -201,8 +197,7 @@ impl Images {
         Ok(Image { facts: files.image, url, artwork, thumbnail })
     }
 
-    /// Presigns a URL of one of the job's files. It works for `life` from `now`, but not longer than the signing
-    /// credentials.
+    /// Presigns a URL of one of the job's files, for `life` from `now`, but not longer than the signing credentials.
     pub async fn sign(
         &self,
         job: &Job,
@@ -232,7 +227,7 @@ impl Images {
     }
 }
 
-/// The facts that go into the record, stored as S3 metadata in case the worker crashes before it writes the record.
+/// The facts for the record, kept as S3 metadata in case the worker crashes before it writes the record.
 fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
     let mut metadata = HashMap::new();
     let mut keep = |name: &str, value: String| drop(metadata.insert(name.to_owned(), value));
@@ -252,7 +247,7 @@ fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
     metadata
 }
 
-/// Reads the facts back from S3's answer; `None` if [`Images::put`] did not store the file.
+/// Reads the facts from S3's answer; `None` if [`Images::put`] did not store the file.
 fn facts(
     content_type: Option<&str>,
     length: Option<i64>,

@@ -1,4 +1,4 @@
-//! Ends jobs that no worker has claimed, and does what is left to do for ended jobs.
+//! Ends jobs that no worker has claimed, and completes the work on ended jobs.
 
 use std::time::Duration;
 
@@ -10,21 +10,16 @@ use crate::image::Image;
 use crate::job::{ErrorCode, Job, JobState};
 use crate::time::Timestamp;
 
-/// How long after its deadline a job waits for a failing bucket to say whether its picture exists. This outlasts most
-/// outages, but no job waits forever.
+/// How long after its deadline a job waits for a failing bucket. This outlasts most outages, but no job waits forever.
 pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
-/// How many jobs are canceled at once.
 const AT_ONCE: usize = 16;
 
 /// Ends a job that no worker has claimed: with the picture that a lost worker left in the bucket, as it was paid for,
-/// or else as failed with `code`. Returns the job as it then is, or `None` if its record was deleted.
-///
-/// A job that is claimed or has ended is returned unchanged. Artwork without lettering does not save a job; the handler
-/// of its ticket deletes it.
-///
-/// If something may have been painted, the job does not end before the bucket was checked or [`PATIENCE`] has passed
-/// after its deadline.
+/// or else as failed with `code`. Returns the job as it then is, or `None` if its record was deleted. A job that is
+/// claimed or has ended is returned unchanged. Artwork without lettering does not complete a job; the handler of its
+/// ticket deletes it. If a painting may have started, the job ends only after the bucket was checked or [`PATIENCE`]
+/// has passed after its deadline.
 pub async fn give_up(
     table: &Table,
     images: &Images,
@@ -54,8 +49,8 @@ pub async fn give_up(
     }
 }
 
-/// Cancels those of a batch's jobs that nobody has changed since they were stored, and tells their ends: without a ticket,
-/// they have nobody else to do so.
+/// Cancels those of a batch's jobs that have not changed since they were stored, and queues their events: without a
+/// ticket, they have no other function to do so.
 pub async fn cancel_new(table: &Table, outbox: &Outbox, jobs: Vec<Job>, now: Timestamp) -> Result<(), ServiceError> {
     let new = jobs.into_iter().filter(|job| job.fence == 0);
     let canceled = new.filter_map(|job| job.cancel(now).ok());
@@ -71,7 +66,6 @@ pub async fn cancel_new(table: &Table, outbox: &Outbox, jobs: Vec<Job>, now: Tim
         .await
 }
 
-/// The picture that a lost worker left in the bucket.
 async fn left_behind(
     images: &Images,
     job: &Job,
@@ -84,11 +78,9 @@ async fn left_behind(
     }
 }
 
-/// Does what is left to do for an ended job, and returns the verdict on its ticket. First its event is queued. Then files
-/// are deleted that its record does not mention: all files if it has no picture, and always those from before its last
-/// retry.
-///
-/// While a worker may still be alive, the ticket is redelivered later, because the worker may still store a file.
+/// Completes the work on an ended job, and returns the verdict on its ticket. Queues its event, then deletes the files
+/// that its record does not mention: all files if it has no picture, and always those from before its last retry. While
+/// a worker may be alive, the ticket is redelivered later, because that worker may still store a file.
 pub async fn wind_up(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
     outbox.tell(job).await?;
     let succeeded = matches!(job.state, JobState::Succeeded { .. });
@@ -105,8 +97,7 @@ pub async fn wind_up(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp
     Ok(Verdict::Done)
 }
 
-/// The verdict on the ticket of a job that somebody else may have changed. While a worker holds the job, its ticket
-/// must be kept, because that worker may crash.
+/// The verdict on a ticket whose job may have changed: kept while a worker holds the job, as that worker may crash.
 pub async fn verdict_for(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
     match &job.state {
         JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),

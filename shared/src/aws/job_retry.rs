@@ -7,7 +7,7 @@ use crate::caller::IdempotencyKey;
 use crate::job::{Job, Status};
 use crate::time::Timestamp;
 
-/// What a request to retry a job came to.
+/// The outcome of a request to retry a job.
 pub enum Retried {
     /// The job is queued again.
     Now,
@@ -17,8 +17,8 @@ pub enum Retried {
     Refused,
 }
 
-/// Moves the job to queued, unless an earlier request with this key did. Returns the job as it then is, or `None` if its
-/// record is gone. The event of its end is queued first, as nobody could tell it afterwards.
+/// Queues the job again, unless an earlier request with this key did. Returns the job as it then is, or `None` if its
+/// record was deleted. The event of its end is queued first, because that is impossible after the retry.
 pub async fn requeue(
     table: &Table,
     outbox: &Outbox,
@@ -41,7 +41,6 @@ pub async fn requeue(
         outbox.queue_end(&job).await?;
         match table.save(&next).await? {
             Saved::Stored => return Ok(Some((next, Retried::Now))),
-            // Each iteration means that somebody else changed the job, so the loop ends.
             Saved::MovedOn(current) => job = *current,
             Saved::Gone => return Ok(None),
         }

@@ -3,10 +3,8 @@
 use tracing_subscriber::filter::LevelFilter;
 
 /// Logs to standard output, which Lambda sends to CloudWatch Logs, at the level of `AWS_LAMBDA_LOG_LEVEL` and as JSON
-/// if `AWS_LAMBDA_LOG_FORMAT` says so.
-///
-/// `lambda_runtime` can do this too, but its per-module filters add a regular expression engine to each function's cold
-/// start.
+/// if `AWS_LAMBDA_LOG_FORMAT` says so. `lambda_runtime` can do this too, but its per-module filters add a regular
+/// expression engine to each cold start.
 pub fn start() {
     let variable = |name| std::env::var(name).unwrap_or_default();
     // An empty string would parse as the level `error`.

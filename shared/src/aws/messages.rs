@@ -1,8 +1,6 @@
-//! Processes the SQS messages of one invocation concurrently, with a verdict for each.
-//!
-//! See "Using Lambda with Amazon SQS" on partial batch responses,
-//! <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>: SQS redelivers the messages that the
-//! response names and deletes all others.
+//! Processes the SQS messages of one invocation concurrently, with a verdict for each. SQS redelivers the messages that
+//! the response names and deletes all others, see
+//! <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -18,7 +16,7 @@ use crate::backoff::full_jitter;
 use crate::ticket::{Message, Ticket, TicketError};
 use crate::time::Timestamp;
 
-/// A message, as it was received from its queue.
+/// A message as received from its queue.
 #[derive(Clone, Debug)]
 pub struct Received<T = Ticket> {
     /// The message.
@@ -38,10 +36,8 @@ pub enum Verdict {
     Again(Duration),
 }
 
-/// Processes an invocation's messages, at most `in_flight` at once.
-///
-/// A ticket whose work fails or panics is redelivered, without affecting the others. A malformed message moves to the
-/// queue `parked`, because no retry can help it.
+/// Processes an invocation's messages, at most `in_flight` at once. A failure or panic redelivers its message without
+/// affecting the others. A malformed message moves to the queue `parked`, because no retry can help it.
 pub async fn process_batch<T: Message, F>(
     event: SqsEvent,
     queue: &Queue,
@@ -86,8 +82,7 @@ where
     const BASE: Duration = Duration::from_secs(2);
     const CAP: Duration = Duration::from_secs(300);
     let receives = attribute(message, "ApproximateReceiveCount").unwrap_or(1);
-    // If the record could not be read, the receive count is all that is known. Otherwise the record's own counters
-    // decide.
+    // If the record could not be read, the receive count is all that is known. Otherwise the record's counters decide.
     let again = || Verdict::Again(full_jitter(BASE, CAP, u32::try_from(receives).unwrap_or(u32::MAX)));
     let body = message.body.as_deref().unwrap_or_default();
     let message_id = message.message_id.as_deref().unwrap_or_default();

@@ -1,7 +1,5 @@
-//! Metrics of ended jobs and deliveries: one line on standard output for each, in CloudWatch's embedded metric format, so no API call
-//! is needed.
-//!
-//! See
+//! Metrics of ended jobs and deliveries: one line on standard output for each, in CloudWatch's embedded metric format,
+//! which needs no API call. See
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
 
 use std::fmt;
@@ -36,8 +34,7 @@ impl Output {
         Self::default()
     }
 
-    /// Writes the line in one call, so that lines do not interleave. Errors are ignored: a lost line must not fail a
-    /// job.
+    /// One call per line, so that lines do not interleave. Errors are ignored, because a lost line must not fail a job.
     fn line(&self, mut line: String) {
         let Some(writer) = &self.0 else { return };
         line.push('\n');
@@ -54,7 +51,7 @@ impl fmt::Debug for Output {
     }
 }
 
-/// The price of a picture, in US dollars.
+/// In US dollars per picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Price(f64);
 
@@ -85,14 +82,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Reads the namespace and the price from the settings.
     pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
         let namespace = settings.text("METRICS_NAMESPACE");
         let price = settings.parse("PRICE_PER_IMAGE").unwrap_or(Price(0.0));
         Self { output, namespace, price }
     }
 
-    /// Reports a job if it has ended.
     pub(super) fn ended(&self, job: &Job) {
         if let Some(document) = self.document(job) {
             self.output.line(document.to_string());
@@ -157,7 +152,6 @@ pub struct DeliveryMetrics {
 }
 
 impl DeliveryMetrics {
-    /// Reads the namespace from the settings.
     pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
         Self { output, namespace: settings.text("METRICS_NAMESPACE") }
     }
@@ -175,7 +169,7 @@ impl DeliveryMetrics {
         let outcome = match delivery.status {
             DeliveryStatus::Pending => return None,
             DeliveryStatus::Delivered => "delivered",
-            // The receiver wants it so, which is no reason for an alarm.
+            // The receiver asked for no more events, which is no reason for an alarm.
             DeliveryStatus::Failed if is_gone => "gone",
             DeliveryStatus::Failed => "failed",
         };
@@ -188,7 +182,7 @@ impl DeliveryMetrics {
         let mut document = json!({
             "Deliveries": 1, "Outcome": outcome, "Delivery": delivery.id.to_string(), "Event": delivery.event.as_str(),
         });
-        // A replay is asked for long after the event.
+        // A replay may follow long after the event.
         if delivery.status == DeliveryStatus::Delivered && delivery.round == 0 {
             let measure = json!({ "Name": "TimeToDeliver", "Unit": "Milliseconds" });
             directives.push(json!({ "Namespace": self.namespace, "Dimensions": [[]], "Metrics": [measure] }));
@@ -199,8 +193,8 @@ impl DeliveryMetrics {
     }
 }
 
-/// The outcome as alarms see it. A job that failed because of its prompt is `refused`: no caller may trigger an alarm
-/// or stop a deployment.
+/// The outcome as alarms see it. A job that failed because of its prompt is `refused`, so that no caller can trigger an
+/// alarm or stop a deployment.
 fn outcome(job: &Job) -> &'static str {
     match &job.state {
         JobState::Failed { error, .. } if !error.code.may_pass() => "refused",
@@ -244,7 +238,7 @@ mod tests {
         Job::new(JobId::new(), Owner::new("alice"), order, now, DAY, 30 * DAY)
     }
 
-    /// Every member that the document refers to is there, as the specification demands.
+    /// As the specification demands, every member that the document refers to is there.
     fn names(document: &Value) -> Vec<&str> {
         let directives = document["_aws"]["CloudWatchMetrics"].as_array().expect("directives");
         let metrics = directives.iter().flat_map(|one| one["Metrics"].as_array().expect("metrics"));

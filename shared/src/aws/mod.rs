@@ -47,9 +47,8 @@ use self::signing::Signing;
 use crate::settings::{Settings, SettingsError};
 use crate::time::Timestamp;
 
-/// The root certificates of all AWS endpoints, see <https://www.amazontrust.com/repository/>.
-///
-/// Parsing these five instead of the system's store saves most of a function's cold start.
+/// The root certificates of all AWS endpoints, see <https://www.amazontrust.com/repository/>. Parsing these five
+/// instead of the system's saves most of a cold start.
 const AMAZON_ROOTS: &str = include_str!("roots.pem");
 
 /// What all clients share: credentials, region, and one HTTP client.
@@ -59,14 +58,11 @@ pub struct Aws {
     bedrock: SdkConfig,
     endpoints: Endpoints,
     output: Output,
-    /// When the credentials expire, if they do not say so themselves.
     credentials_end: Option<Timestamp>,
 }
 
-/// How long the credentials of a Lambda function are assumed to last from its start.
-///
-/// Lambda passes them in environment variables, without an expiry, and AWS documents none. URLs that were presigned in
-/// Lambda for longer are known to have expired after twelve hours (boto/boto3#2392).
+/// How long a function's credentials are assumed to last from its start. Lambda passes them without an expiry, and AWS
+/// documents none. URLs that were presigned in Lambda are known to expire after twelve hours (boto/boto3#2392).
 const LAMBDA_CREDENTIALS: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Endpoint URLs that replace the real services; `None` means the real one.
@@ -83,15 +79,14 @@ pub struct Endpoints {
 }
 
 impl Aws {
-    /// For a Lambda function: region and credentials from the variables that Lambda sets, endpoints from the SDKs'
-    /// shared variables, see <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
+    /// For a Lambda function: region and credentials from Lambda's variables, endpoints from the SDKs' shared
+    /// variables, see <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
     pub fn from_env() -> Result<Self, SettingsError> {
         // The credentials are assumed to be as old as the process.
         let started = Timestamp::from(SystemTime::now());
         Self::of_lambda(&|name| std::env::var(name).ok(), EnvironmentVariableCredentialsProvider::new(), started)
     }
 
-    /// Like [`Aws::from_env`], for a process that started at `started`.
     fn of_lambda(
         lookup: &dyn Fn(&str) -> Option<String>,
         credentials: impl ProvideCredentials + 'static,
@@ -198,9 +193,7 @@ impl Aws {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
-    /// The model in `region`, with `timeout` for each painting.
-    ///
-    /// The SDK does not retry, as each call may be billed; the queue does.
+    /// The model in `region`, with `timeout` for each painting. The SDK does not retry, as each call may be billed.
     pub fn painter(&self, region: String, timeout: Duration) -> Painter {
         let mut config = aws_sdk_bedrockruntime::config::Builder::from(&self.bedrock)
             .region(Region::new(region))
@@ -213,7 +206,7 @@ impl Aws {
     }
 }
 
-/// Timeouts for every call. By default, the SDK only limits connecting.
+/// By default, the SDK only limits connecting.
 fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))
@@ -222,10 +215,8 @@ fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
         .build()
 }
 
-/// The HTTP client of all services.
-///
-/// It trusts only Amazon's roots. For a TLS-intercepting proxy, `AWS_CA_BUNDLE` names a PEM file with additional roots,
-/// as for the AWS CLI.
+/// The HTTP client of all services. It trusts only Amazon's roots, and those in the PEM file that `AWS_CA_BUNDLE` names
+/// for a TLS-intercepting proxy, as in the AWS CLI.
 pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     let mut roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS.as_bytes());
     if let Some(bundle) = std::env::var_os("AWS_CA_BUNDLE") {

@@ -1,8 +1,3 @@
-//! Puts the events of ended jobs and batches into the queue of the function `webhook`.
-//!
-//! The record of a job says whether this was done. Whoever finds that it was not, does it: the function that ended the
-//! job, the handler of its ticket, or a reader. So an event may be queued twice, but never not at all.
-
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -14,10 +9,12 @@ use crate::settings::Settings;
 use crate::time::Timestamp;
 use crate::webhook::WebhookPolicy;
 
-/// How long after the end of a job its event is queued at the latest, if the function that ended it does not crash.
+/// An event is queued this soon after the end of its job, if the function that ended the job does not crash.
 const TIME_TO_TELL: Duration = Duration::from_secs(60);
 
-/// Queues events, and notes in their records that it did.
+/// Puts the events of ended jobs and batches into the queue of the function `webhook`, and notes this in their records.
+/// Without the note, the function that ended the job, the handler of its ticket or a reader queues the event. So an
+/// event may be queued twice, but is never lost.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     table: Table,
@@ -51,8 +48,7 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Like [`Outbox::tell`], for a caller who need not wait for it, because the job's ticket or the next reader tells
-    /// what this fails to.
+    /// Like [`Outbox::tell`], but does not fail: the handler of the job's ticket or the next reader tries again.
     pub async fn try_to_tell(&self, job: &Job) {
         log_failure(job.id, self.tell(job).await);
     }
@@ -71,7 +67,7 @@ impl Outbox {
         self.table.note_batch_told(batch).await
     }
 
-    /// Like [`Outbox::tell_batch`], for a caller who need not wait for it.
+    /// Like [`Outbox::tell_batch`], but does not fail.
     pub async fn try_to_tell_batch(&self, batch: &Batch, now: Timestamp) {
         log_failure(batch.id, self.tell_batch(batch, now).await);
     }

@@ -1,5 +1,3 @@
-//! A text-to-image model on Amazon Bedrock.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +12,7 @@ use super::Refusal;
 use crate::order::{Model, Order};
 use crate::stability::{self, NoPicture, Picture};
 
-/// The model. Clones share their state.
+/// A text-to-image model on Amazon Bedrock. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Painter {
     client: Client,
@@ -43,8 +41,7 @@ impl Painter {
         self.timeout
     }
 
-    /// Whether the model has answered this process before, with or without a picture. If so, the service has access to
-    /// it.
+    /// Whether the model has answered this process before, with or without a picture, so the service has access to it.
     pub fn has_answered(&self, model: Model) -> bool {
         self.answered[model as usize].load(Ordering::Relaxed)
     }
@@ -69,8 +66,7 @@ impl Painter {
     }
 }
 
-/// Whether the request was sent. Before that, the SDK fetches credentials, and it reports missing ones like a broken
-/// connection.
+/// Before the request is sent, the SDK fetches credentials, and reports missing ones like a broken connection.
 #[derive(Clone, Debug, Default)]
 struct Sent(Arc<AtomicBool>);
 

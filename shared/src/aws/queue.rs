@@ -1,5 +1,3 @@
-//! A queue in Amazon SQS.
-
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
@@ -19,12 +17,11 @@ use crate::ticket::{BatchTicket, Ticket};
 
 const SERVICE: &str = "SQS";
 
-/// The longest visibility timeout that is asked for. SQS allows twelve hours from when the message was received, and refuses
-/// more. An invocation lasts at most a quarter of an hour, so this is never too long. See
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
+/// SQS allows at most twelve hours from when the message was received, and an invocation lasts a quarter of an hour at
+/// most. See <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
 const MAX_VISIBILITY: Duration = Duration::from_secs(11 * 3600 + 45 * 60);
 
-/// The number of messages that SendMessageBatch accepts, see
+/// The limit of SendMessageBatch, see
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
 const MESSAGES_PER_SEND: usize = 10;
 
@@ -41,7 +38,8 @@ pub struct Depth {
     pub in_flight: u64,
 }
 
-/// A queue.
+/// A queue in Amazon SQS. The owner is the message group, so that one owner's many messages do not delay another's, see
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
 #[derive(Clone, Debug)]
 pub struct Queue {
     client: Client,
@@ -54,9 +52,6 @@ impl Queue {
     }
 
     /// Sends a ticket.
-    ///
-    /// The owner is its message group, so that one owner's many tickets do not delay another's. See "Amazon SQS fair
-    /// queues", <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
     pub async fn send(&self, ticket: &Ticket, owner: &Owner) -> Result<(), ServiceError> {
         let mut send = self
             .client
@@ -70,7 +65,7 @@ impl Queue {
         send.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
-    /// Sends a ticket of a batch, which is received no sooner than after `delay`: whole seconds, up to 15 minutes.
+    /// Sends a ticket of a batch, which is received after `delay` at the earliest: whole seconds, up to 15 minutes.
     pub async fn send_batch_ticket(&self, batch: BatchId, owner: &Owner, delay: Duration) -> Result<(), ServiceError> {
         let body = BatchTicket { batch }.to_body();
         let send =
@@ -78,8 +73,7 @@ impl Queue {
         send.message_group_id(group(owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
-    /// Sends a message to deliver an event. Its message group is the owner, so that endpoints that answer slowly do not
-    /// delay the deliveries of others.
+    /// Sends a message to deliver an event.
     pub async fn send_delivery(&self, message: &DeliveryMessage) -> Result<(), ServiceError> {
         let send = self.client.send_message().queue_url(&self.url).message_body(message.to_body());
         send.message_group_id(group(&message.owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
@@ -162,7 +156,7 @@ fn text(value: &str) -> MessageSystemAttributeValue {
     value.expect("its data type is set")
 }
 
-/// The owner's message group ID. SQS allows 128 characters of a small alphabet, so this is a digest.
+/// SQS allows 128 characters of a small alphabet for a message group ID, so this is a digest.
 fn group(owner: &Owner) -> String {
     use sha2::{Digest, Sha256};
     hex(&Sha256::digest(owner.as_str())[..16])

@@ -1,11 +1,8 @@
-//! Classifies the errors of Amazon Bedrock.
-//!
-//! This follows "Troubleshooting Amazon Bedrock API error codes",
-//! <https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html>, and the errors of
-//! InvokeModel, <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>.
-//!
-//! The request is only blamed if Bedrock explicitly says so. Any other 3xx or 4xx status is for the operator to fix: a
-//! job must not fail because of something that its owner cannot change.
+//! Classifies the errors of Amazon Bedrock, as documented in
+//! <https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html> and
+//! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>. The request is blamed only
+//! if Bedrock explicitly says so. Any other 3xx or 4xx status is for the operator to fix, because a job must not fail
+//! for a reason that its owner cannot change.
 
 use aws_sdk_bedrockruntime::config::http::HttpResponse;
 use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
@@ -41,7 +38,7 @@ pub enum Meaning {
 }
 
 impl Refusal {
-    /// Classifies an SDK error. `sent` says whether the request was sent.
+    /// `sent` says whether the request was sent.
     pub(super) fn new(error: &SdkError<InvokeModelError, HttpResponse>, sent: bool) -> Self {
         let (code, meaning) = match error {
             SdkError::ServiceError(context) => {
@@ -84,8 +81,8 @@ fn meaning(status: u16, code: &str, message: &str, of_model: Option<i32>) -> Mea
     }
 }
 
-/// Bedrock also uses the code for invalid requests for some faults of the operator, which only the message tells apart.
-/// This is the one exception to classifying errors by code.
+/// Bedrock uses the code for invalid requests also for errors of the operator. Only the message distinguishes them, so
+/// this is the one exception to classifying errors by code.
 fn whom_it_blames(message: &str) -> Meaning {
     const OPERATOR: [(&str, Meaning); 4] = [
         ("operation not allowed", Meaning::Denied),
@@ -106,8 +103,7 @@ mod tests {
     use super::Meaning::{Busy, Denied, Failed, Invalid, Missing, Unavailable};
     use super::*;
 
-    /// Every refusal that AWS documents for InvokeModel, and those that its users have reported: status, code, message,
-    /// meaning.
+    /// Every refusal that AWS documents for InvokeModel or its users have reported: status, code, message, meaning.
     const ANSWERS: &[(u16, &str, &str, Meaning)] = &[
         // Of "Troubleshooting Amazon Bedrock API error codes".
         (403, "AccessDeniedException", "You don't have access to the model with the specified model ID.", Denied),
@@ -149,7 +145,7 @@ mod tests {
         (413, "RequestEntityTooLargeException", "", Denied),
         (403, "UnrecognizedClientException", "The security token included in the request is invalid.", Denied),
         (404, "UnknownOperationException", "", Missing),
-        // Faults of the operator that Bedrock reports as bad requests: an account that is new or not verified, a model
+        // Errors of the operator that Bedrock reports as bad requests: an account that is new or not verified, a model
         // that the account or the region does not have, and one that is called by its profile only.
         (400, "ValidationException", "Operation not allowed", Denied),
         (400, "ValidationException", "Your account is not authorized to invoke this API operation.", Denied),
@@ -161,7 +157,7 @@ mod tests {
             Missing,
         ),
         (400, "ValidationException", "The provided model doesn't support on-demand throughput.", Missing),
-        // What only looks like Bedrock, such as a proxy, and what AWS may think of next.
+        // Responses of what only looks like Bedrock, such as a proxy, and responses that AWS may add.
         (302, "Unknown", "", Denied),
         (400, "Unknown", "", Denied),
         (401, "Unknown", "", Denied),
@@ -196,7 +192,7 @@ mod tests {
         type Error = SdkError<InvokeModelError, HttpResponse>;
         let response = || HttpResponse::new(200.try_into().expect("a status"), SdkBody::empty());
         let broken = || ConnectorError::io("the connection broke".into());
-        // Connections that never came about are made in earnest, among the tests of the adapters.
+        // The tests of the adapters make connections that really fail.
         let rows: [(Error, bool, &str, Meaning); 6] = [
             (SdkError::construction_failure("no body"), false, "NotSent", Unavailable),
             (

@@ -1,5 +1,3 @@
-//! Presigning requests to Amazon S3.
-
 use std::time::Duration;
 
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
@@ -8,7 +6,6 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use super::{Kind, ServiceError};
 use crate::time::Timestamp;
 
-/// What is known about the credentials that sign.
 #[derive(Clone, Debug)]
 pub(super) struct Signing {
     pub(super) credentials: Option<SharedCredentialsProvider>,
@@ -19,18 +16,16 @@ pub(super) struct Signing {
 impl Signing {
     /// When a URL expires that is signed at `now` for `life`: with its credentials at the latest.
     pub(super) async fn end(&self, now: Timestamp, life: Duration) -> Timestamp {
-        // Credentials that can still sign have not expired, whatever was assumed about them.
+        // Credentials that can still sign have not expired, even if they were assumed to.
         self.expiry().await.map_or(now + life, |end| end.max(now).min(now + life))
     }
 
-    /// When the credentials expire, if known.
     async fn expiry(&self) -> Option<Timestamp> {
         let credentials = self.credentials.as_ref()?.provide_credentials().await.ok()?;
         credentials.expiry().map(Timestamp::from).or(self.credentials_end)
     }
 }
 
-/// Presigns for `life` from `now`.
 pub(super) fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
     let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
     config.map_err(|_| ServiceError { service: "S3", code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected })

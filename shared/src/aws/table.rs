@@ -1,5 +1,3 @@
-//! The table of jobs in Amazon DynamoDB.
-
 mod batches;
 mod lists;
 mod rows;
@@ -21,7 +19,7 @@ use crate::time::Timestamp;
 
 const SERVICE: &str = "DynamoDB";
 
-/// The table of jobs.
+/// The table of jobs in Amazon DynamoDB.
 #[derive(Clone, Debug)]
 pub struct Table {
     client: Client,
@@ -43,7 +41,7 @@ pub enum Created {
 pub enum Saved {
     /// It was saved, now or by an earlier call whose answer was lost.
     Stored,
-    /// Somebody else changed the job first; this is its current state.
+    /// Another writer was first; this is the current state. Loops over this end, as each round follows another's write.
     MovedOn(Box<Job>),
     /// Its record was deleted.
     Gone,
@@ -67,7 +65,6 @@ impl Table {
         })
     }
 
-    /// Puts an item, unless an unexpired one with its key exists; that one is returned.
     async fn put_new(&self, item: Item, now: Timestamp) -> Result<Option<Item>, ServiceError> {
         let result = self
             .client
@@ -92,8 +89,7 @@ impl Table {
         }
     }
 
-    /// The job with this id, by a consistent read. An eventually consistent one would cost half as much, but could show
-    /// an ended job as unfinished.
+    /// The job with this id, by a consistent read: an eventually consistent one could show an ended job as unfinished.
     pub async fn get(&self, id: JobId) -> Result<Option<Job>, ServiceError> {
         self.get_item(job_key(id)).await?.map(job_of).transpose()
     }
@@ -110,9 +106,8 @@ impl Table {
         Ok(output.item)
     }
 
-    /// Saves a job's next state, if the stored fence is the one before it.
-    ///
-    /// Attributes that a newer version may have added are kept, and a deleted record is not recreated.
+    /// Saves a job's next state, if the stored fence is the one before it. Keeps attributes that a newer version may
+    /// have added, and does not recreate a deleted record.
     pub async fn save(&self, job: &Job) -> Result<Saved, ServiceError> {
         let state = state_of(job);
         let mut update = self
@@ -157,7 +152,6 @@ impl Table {
         self.set_told(job_key(job.id), job.queued_at).await
     }
 
-    /// Raises `told_for` of the item with this key, without a new version of its record.
     async fn set_told(&self, key: String, told_for: Timestamp) -> Result<(), ServiceError> {
         let result = self
             .client
@@ -174,7 +168,6 @@ impl Table {
     }
 }
 
-/// The outcome of an update that need not happen if its condition does not hold.
 fn unless_refused(result: Result<UpdateItemOutput, SdkError<UpdateItemError>>) -> Result<(), ServiceError> {
     match result {
         Ok(_) => Ok(()),

@@ -1,5 +1,3 @@
-//! Sends the tickets of a batch's jobs.
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Outbox, Queue, ServiceError};
@@ -7,11 +5,9 @@ use crate::caller::Owner;
 use crate::job::Job;
 use crate::ticket::Ticket;
 
-/// How many ends are told at once.
 const TOLD_AT_ONCE: usize = 16;
 
-/// Sends a ticket for each of these jobs that is unfinished, and tells the ends of the others, as they may have ended
-/// without a ticket.
+/// Sends a ticket for each unfinished job, and queues the events of the others, which may have ended without a ticket.
 pub async fn send_tickets(
     queue: &Queue,
     outbox: &Outbox,

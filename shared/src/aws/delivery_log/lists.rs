@@ -1,5 +1,3 @@
-//! Lists the deliveries of an owner.
-
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -10,10 +8,9 @@ use crate::caller::Owner;
 use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Subject};
 use crate::time::Timestamp;
 
-/// The maximum number of queries per page. A filter that few deliveries match would otherwise read the whole list.
+/// A filter that few deliveries match would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;
 
-/// How many keys a query with a filter reads.
 const KEYS_PER_QUERY: usize = 1000;
 
 const READS_AT_ONCE: usize = 16;
@@ -38,7 +35,6 @@ pub enum DeliveryRange {
     Between(Timestamp, Timestamp),
 }
 
-/// A delivery's id, and its position in a list.
 type Place = (DeliveryId, String);
 
 impl DeliveryLog {
@@ -53,11 +49,9 @@ impl DeliveryLog {
         Ok(delivery.filter(|delivery| delivery.owner == *owner && delivery.expires_at > now))
     }
 
-    /// Lists up to `limit` of the owner's deliveries, newest first, starting at the position `after` from an earlier page;
-    /// and the position of the next page. A page that is not the last may have fewer deliveries, or none.
-    ///
-    /// The list of all jobs and batches comes from an index, which may lag behind the table for a moment. The deliveries
-    /// themselves are read from the table.
+    /// Lists up to `limit` of the owner's deliveries, newest first, from the position `after`, and the position of the
+    /// next page. A page before the end may be shorter, or empty. The index of all deliveries may lag behind the table,
+    /// from which the deliveries themselves are read.
     pub async fn list(
         &self,
         owner: &Owner,
@@ -78,7 +72,7 @@ impl DeliveryLog {
             .try_filter_map(async |delivery| Ok(delivery))
             .try_collect()
             .await?;
-        // The deliveries of a job or batch have one owner. Another must not learn that there is a next page.
+        // The deliveries of a job or batch have one owner. Another owner must not learn that there is a next page.
         if matches!(filter.range, DeliveryRange::Of(_)) && has_places && deliveries.is_empty() {
             return Ok((deliveries, None));
         }
@@ -86,7 +80,6 @@ impl DeliveryLog {
         Ok((deliveries, next))
     }
 
-    /// The next `limit` places of a list, and the position of the next page.
     async fn places(
         &self,
         owner: &Owner,
@@ -115,7 +108,6 @@ impl DeliveryLog {
         Ok((found, next))
     }
 
-    /// Those of the next `read` places that match the filter, and the position after them all.
     async fn query(
         &self,
         owner: &Owner,
@@ -161,7 +153,7 @@ impl DeliveryLog {
     }
 }
 
-/// The place of an item or a key of the table or its index. A key of the table alone has no creation time.
+/// The place of an item, or of a key of the table or its index. A key of the table alone has no creation time.
 fn place_of(item: &Item) -> Option<Place> {
     let number = |name: &str| item.get(name)?.as_n().ok();
     let since = Timestamp::from_ms(number("at")?.parse().ok()?);
@@ -170,7 +162,6 @@ fn place_of(item: &Item) -> Option<Place> {
     Some((id, format!("{id} {created_at}")))
 }
 
-/// The key at which a query goes on.
 fn start_key(owner: &Owner, range: DeliveryRange, position: &str) -> Result<Item, ServiceError> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let (id, created_at) = position.split_once(' ').ok_or_else(corrupt)?;

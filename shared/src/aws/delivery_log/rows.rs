@@ -1,5 +1,3 @@
-//! The items of the table.
-
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -17,7 +15,7 @@ use crate::webhook_secret::SecretNumbers;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// A delivery's item. Times are milliseconds since the Unix epoch.
+/// Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct DeliveryRow {
     subject: String,
@@ -47,12 +45,11 @@ struct TryRow {
     response: Option<String>,
 }
 
-/// The key of a delivery: the two parts of its id.
 pub(super) fn key_of(id: DeliveryId) -> Item {
     key(id.subject.to_string(), id.since.ms())
 }
 
-/// The key of the numbers of an owner's secrets. The item has no attribute `owner`, so the index does not list it.
+/// The item has no attribute `owner`, so the index does not list it.
 pub(super) fn numbers_key(owner: &Owner) -> Item {
     key(format!("secrets of {}", owner.as_str()), 0)
 }

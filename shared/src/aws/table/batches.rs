@@ -1,5 +1,3 @@
-//! The records of batches, and the creation of a batch's jobs.
-
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -16,10 +14,10 @@ use crate::id::BatchId;
 use crate::job::Job;
 use crate::time::Timestamp;
 
-/// How many writes run at once. Each uses its own connection, and a small function is limited by CPU, not by waiting.
+/// Each uses its own connection, and a small function is limited by CPU, not by waiting.
 const WRITES_AT_ONCE: usize = 16;
 
-/// How often a write that DynamoDB throttles is retried, in addition to the SDK's retries.
+/// How often a throttled write is retried, in addition to the SDK's retries.
 const TRIES: u32 = 6;
 
 /// The outcome of saving the next version of a batch's record.
@@ -27,7 +25,7 @@ const TRIES: u32 = 6;
 pub enum SavedBatch {
     /// It was saved, now or by an earlier call whose answer was lost.
     Stored,
-    /// Somebody else changed the batch first; this is its current version.
+    /// Another writer was first; this is the current version. For loops, see [`Saved::MovedOn`](super::Saved::MovedOn).
     MovedOn(Box<Batch>),
     /// Its record was deleted.
     Gone,

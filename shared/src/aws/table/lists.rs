@@ -1,5 +1,3 @@
-//! Lists the jobs and batches of an owner, and the jobs of a batch.
-
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -15,10 +13,10 @@ use crate::id::{BatchId, JobId};
 use crate::job::{Job, Status};
 use crate::time::Timestamp;
 
-/// The maximum number of queries per page. A filter that few jobs match would otherwise read the whole list.
+/// A filter that few jobs match would otherwise read the whole list.
 const QUERIES_PER_PAGE: usize = 8;
 
-/// The number of items that BatchGetItem returns, see
+/// The limit of BatchGetItem, see
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 const ITEMS_PER_READ: usize = 100;
 
@@ -31,7 +29,7 @@ const TRIES: u32 = 5;
 pub enum List<'a> {
     /// An owner's single jobs, newest first.
     OfOwner(&'a Owner),
-    /// A batch's, in the order of its request. Their ids are derived from the batch's, so no index is needed.
+    /// A batch's jobs, in the order of its request. Their ids are derived from the batch's, so no index is needed.
     OfBatch(&'a Batch),
 }
 
@@ -53,16 +51,13 @@ impl List<'_> {
 pub struct Page {
     /// The jobs.
     pub jobs: Vec<Job>,
-    /// The position of the next page; `None` at the end. A page that is not the last may have fewer jobs than
-    /// requested, or none.
+    /// The position of the next page; `None` at the end. Pages before the end may be shorter than requested, or empty.
     pub next: Option<String>,
 }
 
 impl Table {
-    /// Lists up to `limit` jobs that are `wanted`, starting at the position `after` from an earlier page.
-    ///
-    /// An owner's list comes from an index, which may lag behind the table for a moment, so a job submitted just now
-    /// may be missing. The jobs themselves are read from the table.
+    /// Lists up to `limit` jobs that are `wanted`, from the position `after` of an earlier page. The list comes from an
+    /// index, which may lag behind the table, so it may lack a new job. The jobs themselves are read from the table.
     pub async fn list(
         &self,
         list: List<'_>,
@@ -77,7 +72,6 @@ impl Table {
             let (keys, end) = self.keys(list, read, next.take()).await?;
             let ids: Vec<_> = keys.iter().map(|(id, _)| *id).collect();
             let mut found = self.get_all(&ids).await?;
-            // BatchGetItem returns items in no particular order.
             let mut keys = keys.into_iter();
             while let Some((id, place)) = keys.next() {
                 jobs.extend(found.remove(&id).filter(|job| wanted(job)));
@@ -96,10 +90,8 @@ impl Table {
         Ok(Page { jobs, next })
     }
 
-    /// Lists up to `limit` batches of an owner, newest first, starting at the position `after` from an earlier page; and
-    /// the position of the next page. A page that is not the last may have fewer batches than requested.
-    ///
-    /// The list comes from an index, so a batch submitted just now may be missing.
+    /// Lists up to `limit` of an owner's batches, newest first, from the position `after`, and the position of the next
+    /// page. A page before the end may be shorter. The list comes from an index, so it may lack a new batch.
     pub async fn list_batches(
         &self,
         owner: &Owner,
@@ -111,7 +103,6 @@ impl Table {
         let items = self.read_items(keys.into_iter().map(|(key, _)| key)).await?;
         let mut batches = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
         batches.retain(|batch| batch.owner == *owner && batch.expires_at > now);
-        // BatchGetItem returns items in no particular order.
         batches.sort_unstable_by_key(|batch| Reverse((batch.created_at, batch.id)));
         Ok((batches, next))
     }
@@ -160,8 +151,8 @@ impl Table {
         }
     }
 
-    /// The primary keys of the next `limit` items that the index of owners lists under `owner`, newest first, each with
-    /// its position, and the position after them.
+    /// The next `limit` keys that the index lists under `owner`, newest first, with their positions, and the next
+    /// position.
     async fn query(
         &self,
         owner: &str,
@@ -188,14 +179,13 @@ impl Table {
         Ok((keys, output.last_evaluated_key().and_then(place)))
     }
 
-    /// Those of the jobs with these ids that exist.
+    /// The existing jobs with these ids.
     pub async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
         let items = self.read_items(ids.iter().map(|id| job_key(*id))).await?;
         items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
     }
 
-    /// Those of a batch's jobs whose records belong to this submission: an id that is derived from a key may have been
-    /// used before.
+    /// The existing jobs that belong to this submission: an id that is derived from a key may have been used before.
     pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
         let items = self.read_items(jobs.iter().map(|job| job_key(job.id))).await?;
         let mut written = items.into_iter().map(job_of).collect::<Result<Vec<_>, _>>()?;
@@ -204,7 +194,7 @@ impl Table {
         Ok(written)
     }
 
-    /// The existing items with these keys, in no particular order, by consistent reads.
+    /// In no particular order, by consistent reads.
     pub(super) async fn read_items(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, ServiceError> {
         let keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
         let reads: Vec<_> = keys.chunks(ITEMS_PER_READ).map(|keys| self.read_once(keys.to_vec())).collect();
@@ -212,7 +202,6 @@ impl Table {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The same, for as many keys as one request allows.
     async fn read_once(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, ServiceError> {
         let mut found = Vec::new();
         for _ in 0..TRIES {

@@ -1,5 +1,3 @@
-//! The items of the table.
-
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -39,7 +37,6 @@ pub(super) fn part_key(batch: BatchId, part: usize) -> String {
     if part == 0 { batch.to_string() } else { format!("{batch}#{part}") }
 }
 
-/// The key of an owner's batches in the index of owners.
 pub(super) fn batches_of(owner: &Owner) -> String {
     format!("batches of {}", owner.as_str())
 }
@@ -48,7 +45,6 @@ fn part_of_job(job: &Job) -> Option<String> {
     job.membership.as_ref().map(|membership| part_key(membership.batch, membership.part))
 }
 
-/// Whether the job has had no transition.
 fn is_new(job: &Job) -> bool {
     job.fence == 0
 }
@@ -60,10 +56,9 @@ fn part_of(key: &str) -> Option<(BatchId, usize)> {
     }
 }
 
-/// The attribute that `save` removes, see [`JobRow`].
 pub(super) const PART: &str = "part";
 
-/// A job's item. Times are milliseconds since the Unix epoch.
+/// Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct JobRow {
     pk: String,
@@ -74,8 +69,8 @@ struct JobRow {
     /// takes. Older items of such jobs have `owner` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch_owner: Option<Owner>,
-    /// The key of the job's part of its batch, until the first transition. From then on it is `batch_id`, by which the
-    /// index lists the job. So the creation of a job does not write to the index.
+    /// The key of the job's part of its batch, until the first transition moves it to `batch_id`, by which the index
+    /// lists the job. So the creation of a job does not write to the index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,8 +83,7 @@ struct JobRow {
     state: StateRow,
 }
 
-/// The attributes that a transition may change. All are written each time, so that nothing is left from the state
-/// before.
+/// What a transition may change. All attributes are written each time, so that none is left from an earlier state.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StateRow {
     /// The key of the job's part of its batch. Older items have it from their creation.
@@ -117,7 +111,7 @@ pub(super) struct StateRow {
     former_until: Option<i64>,
     #[serde(default)]
     retry_keys: RetryKeys,
-    /// The digest of the only key, from when a job remembered just one; read but no longer written.
+    /// The digest of the only key in older items; no longer written.
     #[serde(default)]
     retry_key: Option<String>,
 }
@@ -250,17 +244,15 @@ pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
     })
 }
 
-/// The attributes that a transition of `job` may have changed.
 pub(super) fn state_of(job: &Job) -> Item {
     to_item(StateRow::from(job)).expect("a state's row is always an item")
 }
 
-/// A batch's item. Times are milliseconds since the Unix epoch.
+/// Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct BatchRow {
     pk: String,
-    /// The key under which the index of owners lists the batch, apart from the owner's single jobs. Older items have
-    /// none.
+    /// The key by which the index of owners lists batches, apart from single jobs. Older items have none.
     #[serde(default)]
     owner: Option<String>,
     batch_owner: Owner,
@@ -279,12 +271,12 @@ struct BatchRow {
     webhook: Option<Webhook>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told_for: Option<i64>,
-    /// The end of the lease of whoever stores the jobs; read from items without [`LIFE`], but no longer written.
+    /// The end of the writer's lease in items without [`LIFE`]; no longer written.
     #[serde(default, skip_serializing)]
     writing_until: Option<i64>,
 }
 
-/// The attribute with the [`LifeRow`]. It is named after the batches from files, which had it first.
+/// The attribute with the [`LifeRow`], named for the batches from files, which had it first.
 pub(super) const LIFE: &str = "file";
 
 /// How far a batch has got, in one attribute. A newer version may add to it.
@@ -292,7 +284,6 @@ pub(super) const LIFE: &str = "file";
 struct LifeRow {
     fence: u64,
     stage: Stage,
-    /// The lease of whoever stores the jobs of a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     writer: Option<LeaseRow>,
     #[serde(default)]
@@ -305,7 +296,6 @@ struct LifeRow {
     open_parts: Vec<usize>,
     ended: Counts,
     counts: Counts,
-    /// The index of the next job to cancel.
     cancel_from: Option<usize>,
     /// The index of the next job to retry, and the number of the request.
     retry_from: Option<(usize, u64)>,
@@ -318,7 +308,7 @@ fn jobs_per_part() -> usize {
     1000
 }
 
-/// What the attribute [`LIFE`] has beside [`LifeRow`] if the jobs come from a file.
+/// What [`LIFE`] also has if the jobs come from a file.
 #[derive(Serialize, Deserialize)]
 struct InputRow {
     format: Format,
@@ -367,7 +357,7 @@ impl InputRow {
                 jobs: self.checked_jobs,
                 faults: self.faults,
                 first_faults: self.first_faults,
-                // The check has ended, or begins anew.
+                // The check has ended, or starts over.
                 is_of_file: false,
             },
             position: self.position,
@@ -375,7 +365,6 @@ impl InputRow {
     }
 }
 
-/// The value of the attribute [`LIFE`].
 pub(super) fn life_of(batch: &Batch) -> AttributeValue {
     let row = LifeRow {
         fence: batch.fence,
@@ -451,7 +440,7 @@ pub(super) fn batch_of(mut item: Item) -> Result<Batch, ServiceError> {
     match life {
         Some(AttributeValue::M(life)) => with_life(batch, life).ok_or_else(corrupt),
         Some(_) => Err(corrupt()),
-        // In older items, the batches in requests have no life of their own.
+        // Older items of batches in requests have no attribute [`LIFE`].
         None if row.writing_until.is_some() => Ok(batch),
         None => Ok(Batch { fence: 0, ..batch.submitted() }),
     }
