@@ -24,14 +24,13 @@ const SPECIAL_V4: [([u8; 4], u32); 17] = [
     ([224, 0, 0, 0], 3),
 ];
 
-/// The blocks within 2000::/3 that are not ordinary public addresses, see
-/// <https://www.iana.org/assignments/iana-ipv6-special-registry/>. They include Teredo and 6to4, which lead to IPv4
-/// addresses.
+/// The blocks within 2000::/3 that are not public or lead to IPv4 addresses, such as Teredo and 6to4, see
+/// <https://www.iana.org/assignments/iana-ipv6-special-registry/>.
 const SPECIAL_V6: [([u16; 2], u32); 4] =
     [([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x2002, 0], 16), ([0x3fff, 0], 20)];
 
-/// Whether the address is a global unicast address, which belongs to exactly one machine on the internet. Addresses that
-/// lead to another address, such as those that contain an IPv4 address, are not.
+/// Whether this is a global unicast address. Addresses that lead to another one, such as one that they contain, are
+/// not.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),

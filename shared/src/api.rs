@@ -48,7 +48,7 @@ pub struct JobView {
     pub metadata: Metadata,
     /// The requested lettering.
     pub poster: Option<Poster>,
-    /// Where its end is told.
+    /// The endpoint of its events.
     #[serde(default)]
     pub webhook: Option<Webhook>,
     /// The batch that the job belongs to.
@@ -184,13 +184,13 @@ pub struct BatchView {
     pub created_at: Timestamp,
     /// When its record is deleted.
     pub expires_at: Timestamp,
-    /// Where its end, and those of its jobs, are told.
+    /// The endpoint of its event and those of its jobs.
     #[serde(default)]
     pub webhook: Option<Webhook>,
     /// Where to upload the file of a batch that awaits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadView>,
-    /// How far a batch from a file has got.
+    /// The progress of the check and the admission of a batch from a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressView>,
     /// What is wrong with the lines of its file.
@@ -216,7 +216,7 @@ pub struct UploadView {
     pub expires_at: Timestamp,
 }
 
-/// How far a batch from a file has got.
+/// The progress of the check and the admission of a batch from a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProgressView {
     /// How many lines of the file were checked.
@@ -350,7 +350,7 @@ pub struct DeliveriesView {
 pub struct ReplayedView {
     /// How many deliveries are sent again.
     pub replayed: usize,
-    /// Where to go on; null if there are no more.
+    /// The cursor to continue with; null if there are no more.
     pub next_cursor: Option<String>,
 }
 
@@ -487,7 +487,7 @@ impl Links {
 }
 
 impl BatchView {
-    /// Shows a batch as it is at `now`. `base` is the API's base URL as the caller reached it, without a trailing slash.
+    /// Shows a batch as it is at `now`. For `base`, see [`JobView::new`].
     pub fn new(batch: &Batch, counts: Counts, now: Timestamp, base: &str) -> Self {
         let this = format!("{base}/batches/{}", batch.id);
         let when = |possible: bool, action: &str| possible.then(|| format!("{this}/{action}"));
@@ -524,7 +524,7 @@ impl BatchView {
 }
 
 impl DeliveryView {
-    /// Shows a delivery. `base` is the API's base URL as the caller reached it, without a trailing slash.
+    /// Shows a delivery. For `base`, see [`JobView::new`].
     pub fn new(delivery: &Delivery, base: &str) -> Self {
         let (job_id, batch_id) = match delivery.id.subject {
             Subject::Job(id) => (Some(id), None),

@@ -1,11 +1,9 @@
 //! Batches: many jobs that are submitted together, and their life.
 //!
-//! The jobs of a batch are in the request that submits it, or they are the lines of a file that its owner uploads. The
-//! function `submit` stores the jobs of a request at once. For a file, the function `batch` checks every line, and admits
-//! the jobs, a thousand at a time. From then on all batches are the same: the function `batch` watches the jobs until all
-//! have ended, cancels or retries them if the owner asks for that, and writes the results. The record of a batch says how
-//! far it got, so that each step can be repeated by another invocation. A transition returns the next version of the
-//! record and does no I/O.
+//! The function `submit` stores the jobs of a request; for a file, the function `batch` checks every line and admits
+//! the jobs. From then on, `batch` watches the jobs of any batch until all have ended, cancels or retries them if the
+//! owner asks for that, and writes the results. The record says how far this has come, so that another invocation can
+//! repeat a step.
 
 mod counts;
 mod input;
@@ -30,8 +28,7 @@ pub use self::counts::{BatchStatus, Counts};
 pub use self::input::{Checked, FIRST_FAULTS, Input, InputFile, MAX_BYTES, OnBadLine};
 pub use self::order::{BatchOrder, Entry, FileBatchOrder, MAX_DEFAULTS_BYTES, MAX_JOBS, faults_of_defaults};
 
-/// The number of jobs in a part of a new batch. The index lists a batch by its parts, because one key of an index takes
-/// only a thousand writes a second.
+/// The number of jobs in a part of a new batch. The index lists parts, as one key takes only 1,000 writes a second.
 pub const JOBS_PER_PART: usize = 1000;
 
 /// How long a batch waits to be started.
@@ -82,11 +79,11 @@ pub struct Pass {
 pub enum Action {
     /// It cancels the job if it is queued.
     Cancel,
-    /// It retries the job if it has failed. The number tells one request from another.
+    /// It retries the job if it has failed. The number distinguishes the requests.
     Retry(u64),
 }
 
-/// How far the jobs of a batch have got, part by part.
+/// The state of the jobs of a batch, part by part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The parts with jobs that have not ended.
@@ -126,7 +123,7 @@ pub struct Batch {
     pub expires_at: Timestamp,
     /// The digest of the request.
     pub fingerprint: String,
-    /// Where its end, and those of its jobs, are told.
+    /// The endpoint of its event and those of its jobs.
     pub webhook: Option<Webhook>,
     /// The [`Batch::since`] of the last end whose event is in the queue.
     pub told_for: Option<Timestamp>,
@@ -140,13 +137,13 @@ pub struct Batch {
     pub retried_at: Option<Timestamp>,
     /// How many of its jobs are stored and have a ticket.
     pub admitted: usize,
-    /// How far the jobs have got.
+    /// The state of the jobs.
     pub progress: Progress,
     /// Work on all jobs that its owner asked for.
     pub pass: Option<Pass>,
     /// The keys of the last requests to retry it.
     pub retry_keys: RetryKeys,
-    /// The name of the file of results. Each writer has one of its own, so that a slow one cannot replace newer results.
+    /// The name of the file of results, unique to its writer, so that a slow writer cannot replace newer results.
     pub results: Option<Uuid>,
 }
 
@@ -161,7 +158,7 @@ pub enum Refused {
     NotAdmitted,
     /// It is being canceled.
     BeingCanceled,
-    /// Its jobs were kept as long as any, and are deleted.
+    /// Its jobs were deleted.
     Deleted,
 }
 
@@ -236,8 +233,7 @@ impl Batch {
         }
     }
 
-    /// The batch, if its jobs have these deadline and retention from `now`, unless its owner has asked for another
-    /// deadline.
+    /// The batch, with this retention, and this deadline unless its owner has asked for another, counted from `now`.
     pub fn lasting(mut self, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
         self.deadline_at = now + DeadlineHours::or(self.deadline_hours, deadline);
         self.expires_at = (now + retention).whole_secs();
@@ -248,7 +244,6 @@ impl Batch {
         Self { fence: self.fence + 1, ..self.clone() }
     }
 
-    /// The next version, with a change of what is known of its file.
     fn next_with_input(&self, change: impl FnOnce(&mut Input)) -> Self {
         let mut next = self.next();
         if let Source::File(input) = &mut next.source {
@@ -265,7 +260,7 @@ impl Batch {
         }
     }
 
-    /// Whether this is the same version of the same record, regardless of whether its end was told.
+    /// Whether this is the same version of the same record, except for `told_for`.
     pub fn is_same_version(&self, other: &Self) -> bool {
         Self { told_for: other.told_for, ..self.clone() } == *other
     }
@@ -275,13 +270,13 @@ impl Batch {
         self.retried_at.unwrap_or(self.created_at)
     }
 
-    /// The webhook, if it is still to be told the end of the batch.
+    /// The webhook, if the event of the batch's end is still to be sent.
     pub fn webhook_for_end(&self) -> Option<&Webhook> {
         let webhook = self.webhook.as_ref().filter(|webhook| webhook.wants(EventType::BatchEnded));
         webhook.filter(|_| self.told_for != Some(self.since()))
     }
 
-    /// The lease of whoever stores the jobs of the request; `None` once they are stored, or if they come from a file.
+    /// The lease of the writer of a request's jobs; `None` once they are stored, or if they come from a file.
     pub fn writing(&self) -> Option<Lease> {
         match self.source {
             Source::Request { writer } if self.stage == Stage::Submitting => Some(writer),
@@ -361,8 +356,8 @@ impl Batch {
         self.next_with_input(|input| input.checked = so_far)
     }
 
-    /// Ends the check. Without jobs, or with a fault that may not be skipped, the batch is invalid. A line can be skipped
-    /// only for a fault of its own, which the admission finds again.
+    /// Ends the check. Without jobs, or with a fault that may not be skipped, the batch is invalid. A line can be
+    /// skipped only for a fault of its own, which the admission finds again.
     pub fn checked(&self, checked: Checked) -> Self {
         let refuses = self.input().is_some_and(|input| input.on_bad_line == OnBadLine::Refuse);
         let refused = checked.faults > 0 && refuses || checked.is_of_file || checked.jobs == 0;
@@ -373,7 +368,7 @@ impl Batch {
     /// Records that more jobs were admitted, up to the one at `position`; `none_left` if these were the last.
     pub fn admitted(&self, admitted: usize, position: Position, none_left: bool) -> Self {
         let next = Self { admitted, ..self.next_with_input(|input| input.position = position) };
-        // A newer version of the code, with other rules, may have found another number than the check.
+        // A newer version of the code, with other rules, may find another number than the check.
         if none_left { Self { total: admitted, ..next }.watched() } else { next }
     }
 
@@ -382,7 +377,6 @@ impl Batch {
         Self { canceled_at: self.canceled_at.or(Some(now)), ..self.next() }.watched()
     }
 
-    /// Goes on to watch the jobs.
     fn watched(mut self) -> Self {
         self.stage = Stage::InProgress;
         self.progress.open_parts = (0..self.total.div_ceil(self.jobs_per_part)).collect();
@@ -400,8 +394,8 @@ impl Batch {
         Self { pass, ..self.next() }
     }
 
-    /// Watches all jobs from now on, whatever is known of them: those of a request that nobody has stored, which then count
-    /// as missing, and those that have turned out not to have ended.
+    /// Watches all jobs, including those of a request that were never stored, which then count as missing, and those
+    /// that were wrongly taken as ended.
     pub fn watch_all(&self) -> Self {
         self.next().watched()
     }
@@ -465,13 +459,14 @@ impl Batch {
         if self.canceled_at.is_some() { Status::Canceled } else { self.status_of_waiting(now) }
     }
 
-    /// The status of a stored job that is as it was created: nobody has to notice that the deadline of a job has passed.
+    /// The status of a stored job that is as it was created: failed after its deadline, even if no function has ended
+    /// it.
     fn status_of_waiting(&self, now: Timestamp) -> Status {
         if self.deadline_at <= now { Status::Failed } else { Status::Queued }
     }
 
-    /// The maximum number of jobs that are stored: those that are admitted, and those of one more step, which may be
-    /// under way or may have been when the admission stopped.
+    /// The maximum number of stored jobs: those that are admitted, and those of one more step, which may be in
+    /// progress, or may have been when the admission stopped.
     pub fn most_stored(&self) -> usize {
         self.total.min(self.admitted + self.jobs_per_part)
     }
@@ -501,7 +496,7 @@ impl Batch {
         }
     }
 
-    /// For how long its jobs have been under way, since its start or its last retry.
+    /// The time since its start or its last retry.
     pub fn age(&self, now: Timestamp) -> Duration {
         self.retried_at.or(self.started_at).map_or(Duration::ZERO, |since| now.since(since))
     }
@@ -511,7 +506,7 @@ impl Batch {
         matches!(self.stage, Stage::Submitting | Stage::Checking | Stage::Admitting | Stage::InProgress)
     }
 
-    /// Whether it has come to its end: every job has ended, or the file was refused.
+    /// Whether every job has ended, or the file was refused.
     pub fn has_ended(&self) -> bool {
         matches!(self.stage, Stage::Invalid | Stage::Ended)
     }
@@ -521,7 +516,7 @@ impl Batch {
         self.with_missing(self.progress.counts, now)
     }
 
-    /// Counts all jobs, if those in the index have these `counts`. The index has no job that waits as it was created.
+    /// Counts all jobs, if those in the index have these `counts`. The index lacks jobs that wait as they were created.
     pub fn with_missing(&self, counts: Counts, now: Timestamp) -> Counts {
         let stored = if self.stage == Stage::Submitting { self.total } else { self.admitted };
         let waiting = repeat_n(self.status_of_waiting(now), stored.saturating_sub(counts.total));

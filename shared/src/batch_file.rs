@@ -1,6 +1,4 @@
-//! Reading the file of a batch, line by line.
-//!
-//! The reader does no I/O. It takes the file in pieces of any size, and holds at most one line and one piece.
+//! Reads the file of a batch, line by line, in bounded memory: takes pieces of any size, and does no I/O.
 
 mod csv;
 
@@ -24,14 +22,14 @@ pub const MAX_LINES: u64 = 1_000_000;
 pub const MAX_LINE_BYTES: usize = 1_000_000;
 
 spelled! {
-    /// The format of an input file. In each, the text is UTF-8 with or without a byte order mark, lines end in LF, CRLF or
-    /// CR, and empty lines are skipped.
+    /// The format of an input file: UTF-8 with or without a byte order mark; lines end in LF, CRLF or CR; empty ones
+    /// are skipped.
     Format, "a format of an input file",
-    /// A JSON object on each line: a job of `POST /jobs`. It may have `title` and `tagline`, or `poster.title` and
-    /// `poster.tagline`, in place of those in `poster`.
+    /// A job of `POST /jobs` on each line. The fields `title` and `tagline`, or `poster.title` and `poster.tagline`,
+    /// may replace those in `poster`.
     Ndjson = "ndjson",
-    /// RFC 4180. The first row names the columns in upper or lower case: the fields of a job, such as `prompt`, `seed` and
-    /// `metadata.campaign`. An empty cell is a field that is not given.
+    /// RFC 4180. The first row names the columns in upper or lower case: the fields of a job, such as `prompt`, `seed`
+    /// and `metadata.campaign`. An empty cell is a field that is not given.
     Csv = "csv",
     /// A prompt on each line.
     Text = "txt",
@@ -46,7 +44,7 @@ pub struct Place {
     pub lines: u64,
 }
 
-/// A place in a file from which it can be read on.
+/// A place in a file at which reading can resume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// How many bytes were read.
@@ -65,7 +63,7 @@ pub struct Line {
     pub number: u64,
     /// The place after it. Before it, if it makes the rest of the file unreadable.
     pub end: Place,
-    /// The job, an object as in `POST /jobs`, before defaults. Or why there is none: at least one fault.
+    /// The job, an object as in `POST /jobs` before defaults, or at least one fault.
     pub job: Result<Value, Vec<LineFault>>,
 }
 
@@ -115,33 +113,25 @@ impl Line {
 pub struct Reader {
     format: Format,
     state: State,
-    /// The bytes that were pushed, except for those before an earlier `start`.
+    /// Without the bytes before an earlier `start`.
     buffer: Vec<u8>,
-    /// Where in `buffer` the current line begins.
     start: usize,
     /// How many bytes of the current line are known not to end it.
     seen: usize,
-    /// The place of `start` in the file.
     place: Place,
-    /// Whether `buffer` has the end of the file.
     finished: bool,
     /// The place after the last line that was returned, or after the header.
     done: Place,
-    /// The columns of a CSV file, once its header was read.
     header: Option<Vec<String>>,
-    /// The current row of a CSV file.
     row: Row,
 }
 
 #[derive(Clone, Copy)]
 enum State {
-    /// Nothing was read.
     Beginning,
-    /// At a line, or within it.
     Reading,
     /// Within the line of this number, which is too long.
     Skipping(u64),
-    /// The rest of the file is not read.
     Unreadable,
 }
 
@@ -169,8 +159,8 @@ impl Reader {
         }
     }
 
-    /// Adds bytes of the file. Call [`Self::next_line`] until it returns `None` before the next push, because the reader
-    /// keeps all bytes that it did not get to.
+    /// Adds bytes of the file. To bound the memory, call [`Self::next_line`] until it returns `None` before the next
+    /// push.
     pub fn push(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Unreadable) {
             return;
@@ -190,8 +180,8 @@ impl Reader {
         Position { offset: self.done.offset, lines: self.done.lines, header: self.header.clone() }
     }
 
-    /// Whether the last line has a fault that makes the rest of the file unreadable, such as a wrong format, a bad header,
-    /// a quotation mark that is never closed, or one line too many. No line follows, and the position stays before this one.
+    /// Whether the last line makes the rest of the file unreadable, for example by a wrong format, a bad header, an
+    /// open quotation mark, or one line too many. No line follows, and the position stays before this one.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.state, State::Unreadable)
     }
@@ -211,13 +201,12 @@ impl Reader {
         }
     }
 
-    /// Looks at the first bytes of the file.
     fn begin(&mut self) -> ControlFlow<Option<Line>> {
         if self.buffer.len() < LONGEST_SIGNATURE && !self.finished {
             return ControlFlow::Break(None);
         }
         let signature = SIGNATURES.iter().find(|(bytes, _)| self.buffer.starts_with(bytes)).map(|(_, detail)| *detail);
-        // Without a mark at its beginning. A single NUL is a fault of its line only.
+        // Recognizes files without a byte order mark. A single NUL is a fault of its line only.
         let is_utf_16 = matches!(self.buffer[..], [0, _, 0, _, ..] | [_, 0, _, 0, ..]);
         if let Some(detail) = signature.or(is_utf_16.then_some(UTF_16)) {
             return self.stop(1, [LineFault::of_line(1, detail)]);
@@ -229,7 +218,6 @@ impl Reader {
         ControlFlow::Continue(())
     }
 
-    /// Reads a line.
     fn read(&mut self) -> ControlFlow<Option<Line>> {
         let number = self.place.lines + 1;
         let length = match self.find() {
@@ -259,7 +247,6 @@ impl Reader {
         }
     }
 
-    /// Starts to skip a line that is too long.
     fn start_skipping(&mut self, number: u64) -> ControlFlow<Option<Line>> {
         let bytes = &self.buffer[self.start..self.start + self.seen];
         let is_csv = self.format == Format::Csv;
@@ -270,7 +257,7 @@ impl Reader {
             }
         }
         if is_csv && let Some(cell) = self.row.end() {
-            // Where this row ends cannot be known.
+            // The end of this row is unknown.
             let line = number + line_ends(&bytes[..cell]);
             return self.stop(number, [LineFault::of_line(line, LONG_QUOTE)]);
         }
@@ -279,7 +266,6 @@ impl Reader {
         ControlFlow::Continue(())
     }
 
-    /// Skips the rest of the line with this number.
     fn skip(&mut self, number: u64) -> ControlFlow<Option<Line>> {
         let rest = &self.buffer[self.start..self.known()];
         match memchr2(b'\n', b'\r', rest).or(self.finished.then_some(rest.len())) {
@@ -295,16 +281,15 @@ impl Reader {
         }
     }
 
-    /// The end of the bytes in `buffer` that can be judged. A CR that came last may be the first half of a CRLF.
+    /// The end of the bytes that can be judged. A CR at the end of `buffer` may be half of a CRLF.
     fn known(&self) -> usize {
         let end = self.buffer.len();
         if !self.finished && self.buffer[self.start..].ends_with(b"\r") { end - 1 } else { end }
     }
 
-    /// Looks for the end of the current line.
     fn find(&mut self) -> Found {
         let line = &self.buffer[self.start..self.known()];
-        // Never further than the limit, so that a line is judged alike however the file is cut into pieces.
+        // Never further than the limit, so that the result does not depend on how the file is cut into pieces.
         let limit = line.len().min(MAX_LINE_BYTES + 1);
         let window = &line[self.seen..limit];
         let seen = std::mem::replace(&mut self.seen, limit);
@@ -319,12 +304,10 @@ impl Reader {
         }
     }
 
-    /// Whether neither a line nor a header was read.
     fn is_first(&self) -> bool {
         self.done.offset == 0
     }
 
-    /// What the current line says, which has `length` bytes.
     fn content(&self, number: u64, length: usize) -> Content {
         let bytes = &self.buffer[self.start..self.start + length];
         let fault = |detail| vec![LineFault::of_line(number, detail)];
@@ -360,7 +343,6 @@ impl Reader {
         Content::Job(job.map_err(fault))
     }
 
-    /// Goes on by `bytes` bytes and `lines` lines, to the beginning of a line or to the rest of a line to skip.
     fn advance(&mut self, bytes: usize, lines: u64) {
         self.start += bytes;
         self.seen = 0;
@@ -369,7 +351,6 @@ impl Reader {
         self.row.clear();
     }
 
-    /// Returns the line that ends here.
     fn found(&mut self, number: u64, job: Result<Value, Vec<LineFault>>) -> ControlFlow<Option<Line>> {
         self.done = self.place;
         ControlFlow::Break(Some(Line { number, end: self.done, job }))
@@ -383,23 +364,17 @@ impl Reader {
     }
 }
 
-/// What was found in the search for the end of a line.
 enum Found {
-    /// The line has this many bytes.
     End(usize),
-    /// It does not end in the bytes that are there.
+    /// It does not end in the available bytes.
     More,
-    /// It has too many bytes.
     TooLong,
     /// The file ends inside a quoted cell that begins at this byte of the row.
     OpenQuote(usize),
 }
 
-/// What a line says.
 enum Content {
-    /// Nothing.
     Empty,
-    /// The columns of a CSV file.
     Header(Vec<String>),
     /// A job, or what is wrong with this line alone.
     Job(Result<Value, Vec<LineFault>>),
@@ -417,7 +392,6 @@ const UTF_16: &str = "is UTF-16: save the file as UTF-8";
 const NOT_UTF_8: &str = "is not UTF-8: save the file as UTF-8";
 const NO_HEADER: &str = "must name the columns, one of them prompt";
 
-/// The first bytes of files that are not text, and what to say about them.
 const SIGNATURES: [(&[u8], &str); 4] = [
     (b"\xff\xfe", UTF_16),
     (b"\xfe\xff", UTF_16),
@@ -427,7 +401,6 @@ const SIGNATURES: [(&[u8], &str); 4] = [
 
 const LONGEST_SIGNATURE: usize = 4;
 
-/// The length of the line end at the beginning of `bytes`.
 fn end_of_line(bytes: &[u8]) -> usize {
     match bytes {
         [] => 0,
@@ -436,17 +409,15 @@ fn end_of_line(bytes: &[u8]) -> usize {
     }
 }
 
-/// How many lines end in `bytes`.
 fn line_ends(bytes: &[u8]) -> u64 {
     memchr2_iter(b'\n', b'\r', bytes).filter(|&at| at == 0 || bytes[at - 1..=at] != *b"\r\n").count() as u64
 }
 
-/// The bytes before the first line end.
 fn first_line(bytes: &[u8]) -> &[u8] {
     &bytes[..memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len())]
 }
 
-/// What is wrong with the first line of a file of this format if it looks like the beginning of another.
+/// What is wrong with the first line if it looks like another format.
 fn other_format(format: Format, line: &str) -> Option<String> {
     let line = line.trim();
     let separator = separator(line);
@@ -473,7 +444,7 @@ fn other_format(format: Format, line: &str) -> Option<String> {
     Some(detail.to_owned())
 }
 
-/// What separates the columns on this line. `None` if none of them is `prompt`.
+/// The separator of the columns on this line; `None` if no column is `prompt`.
 fn separator(line: &str) -> Option<&'static str> {
     let is_prompt =
         |name: &str| name.trim_matches(|c: char| c == '"' || c.is_whitespace()).eq_ignore_ascii_case("prompt");
@@ -481,10 +452,9 @@ fn separator(line: &str) -> Option<&'static str> {
     separators.iter().find(|(separator, _)| line.split(*separator).any(is_prompt)).map(|(_, name)| *name)
 }
 
-/// The job on a line of NDJSON.
 fn object(line: &[u8]) -> Result<Value, String> {
     let job = json::parse(line).map_err(|error| match error {
-        // The JSON parser checks the encoding of strings, but has no words for it.
+        // The JSON parser checks the encoding of strings, but reports it badly.
         _ if std::str::from_utf8(line).is_err() => NOT_UTF_8.to_owned(),
         Unreadable::NotJson(error) => format!("is not JSON: {}", error.replace(" at line 1 column ", " at column ")),
         error @ Unreadable::TooManyValues => error.to_string(),
@@ -494,7 +464,6 @@ fn object(line: &[u8]) -> Result<Value, String> {
     Ok(Value::Object(fields))
 }
 
-/// Moves `title` and `tagline`, or `poster.title` and `poster.tagline`, into `poster`.
 fn move_lettering(job: &mut Map<String, Value>) -> Result<(), String> {
     for (name, dotted) in [("title", "poster.title"), ("tagline", "poster.tagline")] {
         for key in [name, dotted] {

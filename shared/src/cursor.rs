@@ -41,7 +41,7 @@ impl CursorKey {
         self.mac(scope, place).finalize().into_bytes().to_vec()
     }
 
-    /// The lengths are included, so that different texts never have the same encoding.
+    /// Includes the lengths, so that different texts never have the same encoding.
     fn mac(&self, scope: &[&str], place: &str) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
         for text in scope.iter().chain([&place]) {

@@ -25,8 +25,7 @@ pub const SCHEDULE: [Duration; 7] = [
     Duration::from_secs(12 * 3600),
 ];
 
-/// How long after it is due a delivery is tried at the latest, unless its message is lost: the visibility timeout of the
-/// queue.
+/// How long after it is due a delivery is tried at the latest: the visibility timeout, unless its message is lost.
 const TIME_TO_TRY: Duration = Duration::from_secs(180);
 
 /// How long a delivery's record is kept after its event.
@@ -35,7 +34,7 @@ pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// How many tries a record keeps, the newest ones.
 pub const MAX_TRIES: usize = 24;
 
-/// What an event is about.
+/// The job or batch of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A job.
@@ -64,12 +63,12 @@ impl FromStr for Subject {
     }
 }
 
-/// The id of a delivery, which is the event's `webhook-id`. It is derived from what has ended, so an event that is queued
-/// twice has one id.
+/// The id of a delivery, the event's `webhook-id`. It is derived from what has ended, so an event that is queued twice
+/// has one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeliveryId {
-    /// What the event is about.
+    /// The job or batch.
     pub subject: Subject,
     /// When the subject was queued or started, by its submission or a retry. A subject ends once after each of these.
     pub since: Timestamp,
@@ -104,8 +103,7 @@ impl From<DeliveryId> for String {
     }
 }
 
-/// A message to send an event to its endpoint. It contains everything that is sent, so that the function `webhook` reads
-/// no record of a job.
+/// A message to send an event. It has everything that is sent, so that the function `webhook` reads no record of a job.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeliveryMessage {
     /// The delivery.
@@ -176,7 +174,7 @@ impl Message for DeliveryMessage {
 }
 
 spelled! {
-    /// How far a delivery has got.
+    /// The status of a delivery.
     DeliveryStatus, "a status of a delivery",
     /// It will be tried again.
     Pending = "pending",
@@ -300,9 +298,8 @@ impl Delivery {
         }
     }
 
-    /// The delivery after a try, and how long it waits for the next one; `None` if there is none.
-    ///
-    /// A try of an earlier round, or one that failed after the delivery has ended, is only noted.
+    /// The delivery after a try, and the wait for the next one; `None` if there is none. A try of an earlier round, or
+    /// one that failed after the delivery has ended, is only noted.
     pub fn tried(mut self, tried: Try) -> (Self, Option<Duration>) {
         let decides = tried.round == self.round && (self.status == DeliveryStatus::Pending || tried.succeeded());
         let end = tried.at + tried.duration;
@@ -326,7 +323,7 @@ impl Delivery {
         (self, wait)
     }
 
-    /// Whether its message is about to be tried, so that a replay has nothing to do.
+    /// Whether it is about to be tried, so that a replay has nothing to do.
     pub fn is_due(&self, now: Timestamp) -> bool {
         let since = self.next_try_at.filter(|&at| at <= now).map(|at| now.since(at));
         self.status == DeliveryStatus::Pending && since.is_some_and(|since| since < TIME_TO_TRY)
@@ -338,13 +335,13 @@ impl Delivery {
         (!is_repeated).then(|| self.in_round(self.round + 1, key, now))
     }
 
-    /// The delivery after a request with this key has sent the message of a round, in which it may be already.
+    /// The delivery after a request with this key has sent the message of a round, which it may have reached already.
     pub fn in_round(&self, round: u32, key: Option<&IdempotencyKey>, now: Timestamp) -> Self {
         let replay_keys = self.replay_keys.with(key);
         Self { fence: self.fence + 1, replay_keys, ..self.clone() }.moved_to(round, now)
     }
 
-    /// The delivery in a round that begins at `now`, unless it is there or in a later one.
+    /// The delivery in a round that begins at `now`, unless it has reached this round already.
     pub fn moved_to(self, round: u32, now: Timestamp) -> Self {
         if round <= self.round {
             return self;

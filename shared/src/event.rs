@@ -1,4 +1,4 @@
-//! What the events of jobs and batches say.
+//! The contents of the events of jobs and batches.
 
 use serde::Serialize;
 
@@ -12,10 +12,9 @@ use crate::text::cut_to;
 use crate::time::Timestamp;
 use crate::webhook::{EventType, Webhook};
 
-/// The maximum length of an error's message in an event, in characters. A payload should have less than 20 kB.
+/// In characters. A payload should have less than 20 kB.
 const MAX_MESSAGE_CHARS: usize = 1000;
 
-/// The body of a request to an endpoint.
 #[derive(Serialize)]
 struct Payload<T> {
     r#type: EventType,
@@ -45,10 +44,8 @@ struct BatchData<'a> {
     finished_at: Timestamp,
 }
 
-/// The event of a job's end; `None` if the job has not ended, if its caller did not ask for the event, or if it was
-/// queued before.
-///
-/// It has neither the prompt nor a presigned URL, because whoever gets it asks the API for them.
+/// The event of a job's end; `None` if the job has not ended, its caller did not ask for the event, or it was queued
+/// before. It has neither prompt nor presigned URL, because its receiver asks the API for them.
 pub fn of_job(job: &Job) -> Option<DeliveryMessage> {
     let finished_at = job.finished_at()?;
     let event = EventType::of_end(job.status())?;
@@ -77,8 +74,7 @@ pub fn of_job(job: &Job) -> Option<DeliveryMessage> {
     Some(message(id, &job.owner, webhook, event, finished_at, data))
 }
 
-/// The event of the end of a batch, which was noticed at `now`; `None` if the batch has not ended, if its caller did not
-/// ask for the event, or if it was queued before.
+/// The event of a batch's end, which was noticed at `now`; `None` as for [`of_job`].
 pub fn of_batch(batch: &Batch, now: Timestamp) -> Option<DeliveryMessage> {
     let webhook = batch.webhook_for_end().filter(|_| batch.has_ended())?;
     let data = BatchData {

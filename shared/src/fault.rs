@@ -8,8 +8,7 @@ pub const MAX_FAULTS: usize = 100;
 /// A fault in a field of the request body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
-    /// A JSON pointer (RFC 6901) to the field; empty for the whole body. Names longer than a hundred characters are
-    /// cut.
+    /// A JSON pointer (RFC 6901) to the field, with names cut to a hundred characters; empty for the whole body.
     pub pointer: String,
     /// The violated rule, to be read after the field's name.
     pub detail: String,

@@ -39,7 +39,7 @@ macro_rules! id {
             type Err = NotAnId;
             fn from_str(text: &str) -> Result<Self, NotAnId> {
                 let id = Uuid::try_parse(text).map_err(|_| NotAnId)?;
-                // Reject other spellings, so that each thing has one URL.
+                // Reject other spellings, so that each record has one URL.
                 let spelled = *id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *text;
                 if spelled { Ok(Self(id)) } else { Err(NotAnId) }
             }
@@ -89,8 +89,7 @@ impl JobId {
     }
 }
 
-/// A UUIDv8 from a digest of `parts`. Each is preceded by its length, so that different parts never have the same
-/// encoding.
+/// A UUIDv8 from a digest of `parts` with their lengths, so that different parts never have the same encoding.
 fn derived(domain: &str, parts: &[&[u8]]) -> Uuid {
     let mut digest = Sha256::new();
     for part in [domain.as_bytes()].iter().chain(parts) {

@@ -1,8 +1,4 @@
-//! The life of a job: its states, and all transitions between them.
-//!
-//! A transition takes the current time and returns the job's next version. It does not change the job that it is called
-//! on, and it raises the *fence* by one. The table saves a job only if the stored fence is one lower, so a change that
-//! is based on an outdated version is rejected, however late it comes.
+//! The life of a job: its states, and all transitions between them. See [the crate](crate) for the fence.
 
 use std::time::Duration;
 
@@ -50,13 +46,11 @@ pub struct Job {
     pub held_until: Option<Timestamp>,
     /// Why it has not ended yet, or the last error before it ended.
     pub last_error: Option<LastError>,
-    /// Until when a worker that held the job before its last retry may store a file; `None` if there is none. Such
-    /// files have keys of their own.
+    /// Until when a worker that held the job before its last retry may store a file, under a key of its own.
     pub former_until: Option<Timestamp>,
     /// The keys of the requests that retried it, newest last, so that a repeated request does not retry it again.
     pub retry_keys: RetryKeys,
-    /// The [`Job::queued_at`] of the last end whose event is in the queue of the function `webhook`. It is not part of a
-    /// version of the record: it may be set without a transition.
+    /// The [`Job::queued_at`] of the last end whose event is in the queue, set without a new version of the record.
     pub told_for: Option<Timestamp>,
     /// Its state.
     pub state: JobState,
@@ -223,8 +217,7 @@ pub enum Attempt {
 }
 
 impl Job {
-    /// A new, queued job. `deadline` is for an order that has none. The expiry is rounded up to a second, as DynamoDB's
-    /// TTL is in seconds.
+    /// A new job. `deadline` is for an order that has none. The expiry is rounded up to a second for DynamoDB's TTL.
     pub fn new(id: JobId, owner: Owner, order: Order, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
         Self {
             id,
@@ -281,10 +274,8 @@ impl Job {
         }
     }
 
-    /// The key of one of the job's files in the bucket.
-    ///
-    /// It contains the time when the job was queued. A job that reuses the id of an expired one therefore cannot find
-    /// the old picture, and deleting the late picture of a canceled job cannot delete the picture of its retry.
+    /// The key of one of the job's files. It has the time when the job was queued, so a job with the id of an expired
+    /// one cannot find the old picture, and deleting a canceled job's late picture cannot delete that of its retry.
     pub fn image_key(&self, variant: Variant) -> String {
         let key = format!("{}{}", self.files_prefix(), self.queued_at.ms());
         match variant {
@@ -349,15 +340,13 @@ impl Job {
         })
     }
 
-    /// Completes a job that no worker holds with the picture that a lost worker stored; `None` if a worker holds it, or
-    /// if it has ended.
+    /// Completes a job with the picture that a lost worker stored; `None` if a worker holds the job, or it has ended.
     pub fn adopt(&self, image: Image, now: Timestamp) -> Option<Self> {
         self.idle(now).then(|| self.advanced(JobState::Succeeded { finished_at: now, image }))
     }
 
-    /// Ends a live lease, so that another worker can claim the job at once; `None` if there is none.
-    ///
-    /// Only for callers who know that every worker is dead, such as the local stack when it starts.
+    /// Ends a live lease, so that another worker can claim the job at once; `None` if there is none. Only for callers
+    /// who know that every worker is dead, such as the local stack when it starts.
     pub fn abandon(&self, now: Timestamp) -> Option<Self> {
         match self.state {
             JobState::Running(lease) if lease.until > now => {
@@ -368,8 +357,7 @@ impl Job {
         }
     }
 
-    /// Cancels a job that has not ended. If a worker holds it, its picture will be rejected. The error is the state in
-    /// which the job has ended.
+    /// Cancels a job that has not ended. A worker's picture of it will be rejected. The error is the final state.
     pub fn cancel(&self, now: Timestamp) -> Result<Self, Status> {
         match self.state {
             JobState::Queued | JobState::Running(_) => Ok(self.advanced(JobState::Canceled { finished_at: now })),
@@ -377,12 +365,9 @@ impl Job {
         }
     }
 
-    /// Queues a failed or canceled job again, like a new job with the same id and age. A job that is already queued
-    /// only remembers the key, so that the same request does not retry it later. The error is a state that cannot be
-    /// retried.
-    ///
-    /// `queued_at` always grows, even if the clock does not, because it distinguishes the files before and after a
-    /// retry.
+    /// Queues a failed or canceled job again, like a new job with the same id and age. A queued job only remembers the
+    /// key, so that the same request does not retry it later. The error is a state that cannot be retried. `queued_at`
+    /// grows even if the clock does not, because it distinguishes the files before and after a retry.
     pub fn retry(
         &self,
         key: Option<&IdempotencyKey>,
@@ -421,7 +406,6 @@ impl Job {
         self.deadline_at <= now && self.idle(now)
     }
 
-    /// Whether the job has not ended and no worker holds it.
     fn idle(&self, now: Timestamp) -> bool {
         match self.state {
             JobState::Queued => true,
@@ -463,9 +447,8 @@ impl Claimed {
         Job { held_until: None, ..self.settled(attempt).failed(code, message, now) }
     }
 
-    /// Releases the job for the next worker.
-    ///
-    /// Its state stays `running`, with an expired lease, so that callers never see a status go backwards.
+    /// Releases the job for the next worker. Its state stays `running`, with an expired lease, so that callers never
+    /// see a status go backwards.
     pub fn release(self, error: LastError, attempt: Attempt) -> Job {
         let mut job = match self.0.state {
             JobState::Running(lease) => self.settled(attempt).advanced(JobState::Running(lease.ended())),

@@ -10,8 +10,7 @@ use serde_json::{Map, Value};
 use crate::fault::{Fault, FieldError, MAX_FAULTS};
 use crate::text::cut;
 
-/// The maximum number of values in a document, to bound memory. A batch of a thousand jobs with every field and sixteen
-/// credits each has 79,000.
+/// Bounds the memory. A batch of a thousand jobs with every field and sixteen credits each has 79,000 values.
 pub const MAX_VALUES: usize = 100_000;
 
 /// Why a document was rejected.
@@ -25,9 +24,7 @@ pub enum Unreadable {
     TooManyValues,
 }
 
-/// Parses JSON in which no object repeats a key.
-///
-/// RFC 8259 does not define what a repeated key means, and parsers disagree, so such a document is rejected.
+/// Parses JSON in which no object repeats a key: RFC 8259 does not define what a repeated key means.
 pub fn parse(bytes: &[u8]) -> Result<Value, Unreadable> {
     let left = Cell::new(MAX_VALUES + 1);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -39,7 +36,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Unreadable> {
 }
 
 /// The length of a text inside a JSON string, in bytes. API Gateway passes bodies in JSON strings in both directions,
-/// so this is what counts towards Lambda's limits.
+/// so this counts towards Lambda's limits.
 pub fn escaped_len(text: &[u8]) -> usize {
     let escaped = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -63,7 +60,7 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
-/// Reads values and counts down how many more the document may have.
+/// Counts down how many more values the document may have.
 #[derive(Clone, Copy)]
 struct Values<'a>(&'a Cell<usize>);
 
@@ -167,7 +164,7 @@ impl Fields {
         }
     }
 
-    /// Parses an optional field that has fields of its own, given its JSON pointer.
+    /// Parses an optional field that is an object, given its JSON pointer.
     pub fn nested<T>(
         &mut self,
         name: &str,
@@ -193,7 +190,7 @@ impl Fields {
     }
 }
 
-/// The members of the object in `value`, or a fault that says what it is instead.
+/// The members of an object, or a fault that names the kind of the value.
 pub fn object(value: Value) -> Result<Map<String, Value>, String> {
     match value {
         Value::Object(members) => Ok(members),
@@ -201,7 +198,7 @@ pub fn object(value: Value) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// The string in `value`, or a fault that says what it is instead.
+/// The text of a string, or a fault that names the kind of the value.
 pub fn string(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{check_visible, is_plain};
 
-/// Defines a short text that the caller chooses.
 macro_rules! label {
     ($(#[$meta:meta])* $name:ident, $max:literal) => {
         $(#[$meta])*

@@ -1,6 +1,6 @@
 //! The vocabulary of the movie poster service: what a caller may ask for, and the life of a job.
 //!
-//! - A **job** ([`Job`]) is one picture that somebody asked for. Its record in the table is the truth about it. A job is
+//! - A **job** ([`Job`]) is one picture that a caller asked for. Its record in the table is authoritative. A job is
 //!   queued, then running, then succeeded, failed or canceled.
 //! - A **ticket** ([`ticket::Ticket`]) is a message in the queue that says: look at this job. Tickets can be late,
 //!   repeated or lost, so a worker always reads the record before it acts.
@@ -24,17 +24,17 @@
 //!
 //! let claimed = job.claim(Lease::new(now + minute), 3, now).unwrap();
 //! assert_eq!((claimed.attempts, claimed.fence), (1, job.fence + 1));
-//! // While the lease lasts nobody else gets the job. When it has ended, the next worker does.
+//! // No other worker can claim the job until the lease has ended.
 //! assert_eq!(claimed.claim(Lease::new(now + minute), 3, now), Err(ClaimRefused::Leased(now + minute)));
 //! assert!(claimed.claim(Lease::new(now + 2 * minute), 3, now + minute).is_ok());
-//! // Its owner may cancel it at any time. The worker's own next write then has a fence that is too low.
+//! // Its owner may cancel it at any time. The fence of the worker's next write is then too low.
 //! assert!(matches!(claimed.cancel(now).unwrap().state, JobState::Canceled { .. }));
 //! ```
 //!
-//! The rules of a request are in [`order`], [`poster`] and [`batch`], those of a file of jobs in [`batch_file`], the wire
-//! formats of the API in [`api`] and [`problem`], and the model's in [`stability`]. None of these does I/O, but a new id or
-//! lease draws random numbers. The module `aws`, behind the feature of the same name, contains the adapters to DynamoDB,
-//! SQS, S3, Bedrock and API Gateway.
+//! The rules of a request are in [`order`], [`poster`] and [`batch`], those of a file of jobs in [`batch_file`], the
+//! wire formats of the API in [`api`] and [`problem`], and the model's in [`stability`]. None of these does I/O, but a
+//! new id or lease draws random numbers. The module `aws`, behind the feature of the same name, contains the adapters
+//! to DynamoDB, SQS, S3, Bedrock and API Gateway.
 
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -16,10 +16,7 @@ use crate::spelled::spelled;
 use crate::text::{check_visible, cut, is_forbidden, with_line_feeds};
 use crate::webhook::Webhook;
 
-/// What a caller asks for: everything that determines the picture of a job, its deadline and its webhook.
-///
-/// Two orders are equal exactly if they ask for the same thing. Text is compared by code points: a composed and a
-/// decomposed `é` are different.
+/// What a caller asks for. Two orders are equal exactly if they ask for the same thing, in the same code points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What to paint.
@@ -36,14 +33,13 @@ pub struct Order {
     pub model: Model,
     /// The caller's notes, returned unchanged.
     pub metadata: Metadata,
-    /// The lettering; `None` leaves the picture as it is. Omitted if `None`, so that digests from before lettering
-    /// existed still match.
+    /// The lettering; `None` leaves the picture as it is. Omitted if `None`, so that older digests still match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poster: Option<Poster>,
     /// How long the job may take after it is queued; `None` leaves that to the service. Omitted if `None`, as above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_hours: Option<DeadlineHours>,
-    /// Where its end is told; `None` for nowhere. Omitted if `None`, as above.
+    /// The endpoint of its events. Omitted if `None`, as above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
 }
@@ -102,13 +98,10 @@ impl Order {
     }
 }
 
-/// Joins the caller's negative prompt and ours.
 const SEPARATOR: &str = ", ";
 
-/// A text for the model: trimmed, with at least one visible character, and safe to show.
-///
-/// Stored values are not checked again, so that stricter rules do not make records unreadable. Clones share the text,
-/// as a batch keeps several copies of its jobs in memory.
+/// A text for the model: trimmed, with at least one visible character, and safe to show. Stored values are not checked
+/// again, so that stricter rules do not make records unreadable. Clones share the text, as a batch keeps several.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Prompt(Arc<str>);
 
@@ -272,7 +265,6 @@ impl DeadlineHours {
     }
 }
 
-/// Parses a whole number from 1 to `most`.
 fn whole_number(value: &Value, most: u32) -> Result<u32, String> {
     let rule = || format!("must be a whole number from 1 to {most}");
     // JSON does not distinguish 7 from 7.0.

@@ -1,12 +1,8 @@
-//! Marks picture files with their origin: machine-readable metadata on how the picture was made.
-//!
-//! The mark is the property `Iptc4xmpExt:DigitalSourceType` of the IPTC Photo Metadata Standard in an XMP packet, with
-//! a value of <https://cv.iptc.org/newscodes/digitalsourcetype/>. Part 3 of Adobe's XMP specification, and RFC 9649 for
-//! WebP, define where the packet is stored. Article 50(2) of Regulation (EU) 2024/1689 requires providers to mark
-//! generated pictures.
-//!
-//! The pixels are neither decoded nor changed. A file with a C2PA manifest is not marked: the manifest already states
-//! the origin, and its hash covers the file.
+//! Marks picture files with machine-readable metadata on how the picture was made, as Article 50(2) of Regulation (EU)
+//! 2024/1689 requires. The mark is the property `Iptc4xmpExt:DigitalSourceType` of the IPTC Photo Metadata Standard in
+//! an XMP packet, with a value of <https://cv.iptc.org/newscodes/digitalsourcetype/>. Part 3 of Adobe's XMP
+//! specification, and RFC 9649 for WebP, define where the packet is stored. The pixels are not changed. A file with a
+//! C2PA manifest is not marked: the manifest states the origin, and its hash covers the file.
 
 use bytes::Bytes;
 use img_parts::jpeg::{Jpeg, JpegSegment, markers};
@@ -46,10 +42,10 @@ const PNG_XMP: &[u8] = b"XML:com.adobe.xmp\0\0\0\0\0";
 /// The start of a JPEG `APP1` segment that contains XMP.
 const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
-/// The maximum content of a JPEG segment, in bytes: its 16-bit length includes its own two bytes.
+/// In bytes: the 16-bit length of a segment includes its own two bytes.
 const JPEG_SEGMENT: usize = 65_533;
 
-/// The bit in a WebP file's `VP8X` chunk that announces XMP.
+/// In the chunk `VP8X`.
 const WEBP_HAS_XMP: u8 = 0b0000_0100;
 
 impl Origin {
@@ -79,7 +75,6 @@ impl Origin {
         }
     }
 
-    /// The RDF description of the origin for an XMP packet.
     fn description(self) -> String {
         format!(
             "<rdf:Description rdf:about=\"\" xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\" \
@@ -105,8 +100,7 @@ impl Origin {
     }
 }
 
-/// Marks a PNG, JPEG or WebP file with its picture's origin. A file that already states an origin, by XMP or a C2PA
-/// manifest, is returned unchanged.
+/// Marks a file with its picture's origin. Returns a file that already states one, by XMP or C2PA, unchanged.
 pub fn mark(file: Bytes, origin: Origin) -> Result<Bytes, MarkError> {
     let mut image = DynImage::from_bytes(file.clone())?.ok_or(MarkError::UnknownFormat)?;
     let before = xmp(&image);
@@ -130,7 +124,7 @@ fn contains(text: &[u8], part: &str) -> bool {
     memchr::memmem::find(text, part.as_bytes()).is_some()
 }
 
-/// Whether the file has a C2PA manifest, see "Embedding manifests into various file formats", <https://spec.c2pa.org/>.
+/// See "Embedding manifests into various file formats", <https://spec.c2pa.org/>.
 fn has_manifest(image: &DynImage) -> bool {
     match image {
         DynImage::Png(png) => png.chunk_by_type(*b"caBX").is_some(),
@@ -151,7 +145,7 @@ fn xmp(image: &DynImage) -> Option<Bytes> {
     match image {
         DynImage::Png(png) => {
             let contents = png.chunks().iter().find(|chunk| is_png_xmp(chunk))?.contents();
-            // Compressed XMP is returned with its header, which makes adding to it fail.
+            // Compressed XMP is returned with its header, so adding to it fails.
             let header = if contents.starts_with(PNG_XMP) { PNG_XMP.len() } else { 0 };
             Some(contents.slice(header..))
         }
@@ -194,8 +188,7 @@ fn set_in_webp(webp: &mut WebP, xmp: Vec<u8>) {
             }
             *header = flags.into();
         }
-        // Turn a simple file into an extended one: the crate adds the first chunk when a color profile is set, so set
-        // the one that the file has, or none.
+        // An extended file has a first chunk, which the crate adds with a color profile: set the file's own, or none.
         _ => {
             let profile = webp.icc_profile();
             webp.set_icc_profile(profile);
@@ -247,7 +240,7 @@ mod tests {
                 assert_eq!(Origin::of(&marked), Some(origin));
                 assert!(memchr::memmem::find(&marked, picture).is_some(), "{}", text(&marked));
                 assert_eq!(text(&marked).matches(origin.source_type()).count(), 1);
-                // Whoever comes second changes nothing.
+                // A second mark changes nothing.
                 assert_eq!(mark(marked.clone(), Origin::Algorithm).expect("it is marked"), marked);
                 let size =
                     |file: &Bytes| DynImage::from_bytes(file.clone()).expect("whole").expect("known").dimensions();
@@ -266,7 +259,7 @@ mod tests {
     fn a_webp_file_announces_its_xmp() {
         let marked = mark(WEBP.into(), Origin::Model).expect("it is marked");
         assert_eq!((&marked[12..16], marked[20]), (&b"VP8X"[..], WEBP_HAS_XMP | 0b0001_0000), "XMP and transparency");
-        // An extended file has the flag set beside those that it has.
+        // An extended file keeps its other flags.
         let mut extended = WebP::from_bytes(marked).expect("it is whole");
         extended.remove_chunks_by_id(CHUNK_XMP);
         for chunk in extended.chunks_mut() {

@@ -139,8 +139,7 @@ pub struct Lettering {
     pub legible: Option<bool>,
 }
 
-/// The lowest contrast between a title and the pixels around it, from 1 to 21 as defined by WCAG 2, rounded down to two
-/// decimals.
+/// The lowest contrast between a title and the pixels around it: 1 to 21 as in WCAG 2, rounded down to two decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "f64", into = "f64")]
 pub struct Contrast {
@@ -160,9 +159,9 @@ impl From<Contrast> for f64 {
     }
 }
 
-/// Words to set on a poster: one line, with at least one visible character, at most `MAX` characters, all of which the
-/// fonts have. The text is normalized, so it does not matter which Unicode form the caller's keyboard or file system
-/// uses: a letter with marks is one character if the fonts have it as one, and several otherwise.
+/// Words to set on a poster: one line, with a visible character, at most `MAX` characters, all of which the fonts have.
+/// The text is normalized, so the Unicode form of the caller's text does not matter: a letter with marks is one
+/// character if the fonts have it as one, and several otherwise.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Words<const MAX: usize>(String);
@@ -177,7 +176,6 @@ impl<const MAX: usize> Words<MAX> {
         Self::of(&string(value)?)
     }
 
-    /// Trims, normalizes and checks a text.
     fn of(text: &str) -> Result<Self, Fault> {
         let text: String = text.trim().nfc().collect();
         check_visible(&text)?;
@@ -201,8 +199,7 @@ impl<const MAX: usize> Words<MAX> {
     }
 }
 
-/// Appends a character in the form that the fonts have: composed, or as a letter and its marks. Returns whether they
-/// have it.
+/// Appends a character as the fonts have it: composed, or as a letter and its marks. Returns whether they have it.
 fn spell(c: char, text: &mut String) -> bool {
     if is_covered(c) {
         text.push(c);
@@ -239,8 +236,7 @@ impl<const MAX: usize> fmt::Debug for Words<MAX> {
     }
 }
 
-/// The ranges of characters that the fonts have, without white space. Only the worker links the fonts, so a test
-/// compares this table with them.
+/// What the fonts have, without white space. Only the worker links the fonts, so a test compares this table with them.
 #[rustfmt::skip]
 const COVERED: [(char, char); 77] = [
     ('\u{21}', '\u{7e}'), ('\u{a1}', '\u{b4}'), ('\u{b6}', '\u{17f}'), ('\u{18f}', '\u{18f}'),

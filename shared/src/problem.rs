@@ -11,8 +11,7 @@ use crate::json::{MAX_VALUES, Unreadable};
 use crate::time::Timestamp;
 use crate::webhook_secret::MOST_VALID;
 
-/// The prefix of each problem's `type`. A UUID is the one kind of URI that needs neither a domain nor a registration;
-/// the fragment names the problem.
+/// The prefix of each problem's `type`. A UUID is a URI without domain or registration; the fragment names the problem.
 const TYPES: &str = "urn:uuid:5fc6eb8f-32fb-4a1a-adb4-10acaec19e66#";
 
 /// The `type` of the problem with this code.
@@ -51,7 +50,7 @@ pub enum Problem {
     NotFinished(Status),
     /// The batch's file was not uploaded.
     NoInput,
-    /// The batch's file has this size in bytes, which is none or too much.
+    /// The batch's file has this size in bytes, and is empty or too large.
     InvalidInput(u64),
     /// The batch cannot be started or retried, for this reason.
     WrongBatchState(Refused),

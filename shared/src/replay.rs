@@ -16,12 +16,12 @@ pub struct ReplayRequest {
     pub until: Option<Timestamp>,
     /// Those with this status.
     pub status: DeliveryStatus,
-    /// Where an earlier request with the same span and status has stopped.
+    /// The cursor from the answer to an earlier request with the same span and status.
     pub cursor: Option<String>,
 }
 
 impl ReplayRequest {
-    /// Parses the body of a request. By default, what has failed is replayed.
+    /// Parses the body of a request. By default, failed deliveries are replayed.
     pub fn parse(body: Value) -> Result<Self, Problem> {
         let mut fields = Fields::new(body, "").map_err(Problem::faults)?;
         let since = fields.required("since", time);

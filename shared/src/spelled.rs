@@ -1,6 +1,4 @@
-//! Enums whose variants are written as fixed strings.
-
-/// Defines an enum with one string per variant, for all wire formats and the table.
+/// Defines an enum with one fixed string per variant, for all wire formats and the table.
 macro_rules! spelled {
     (
         $(#[$meta:meta])* $name:ident, $what:literal,

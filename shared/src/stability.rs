@@ -1,6 +1,5 @@
-//! The wire format of Stability AI's text-to-image models on Bedrock.
-//!
-//! See <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-stability-diffusion.html>.
+//! The wire format of Stability AI's text-to-image models on Bedrock, see
+//! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-stability-diffusion.html>.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,7 +11,6 @@ use serde_json::value::RawValue;
 
 use crate::order::{Model, Order, OutputFormat};
 
-/// The body of a request to the model.
 #[derive(Serialize)]
 struct ModelRequest<'a> {
     prompt: &'a str,
@@ -73,9 +71,7 @@ pub enum NoPicture {
     Malformed(&'static str),
 }
 
-/// The body of a model's answer. A filtered one has only finish reasons.
-///
-/// Each field is parsed separately: an odd seed or finish reason must not cost the picture.
+/// A filtered answer has only finish reasons. Each field is parsed alone, as an odd one must not cost the picture.
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(borrow)]
@@ -91,18 +87,17 @@ impl<'a> Answer<'a> {
         list(self.images)
     }
 
-    /// The seed of the picture `index`, if it is valid. Some answers have it as a string.
+    /// Some answers have the seed as a string.
     fn seed(&self, index: usize) -> Option<u32> {
         list(self.seeds).get(index)?.get().trim_matches('"').parse().ok()
     }
 
-    /// The meaning of each picture's finish reason, if it has one.
     fn verdicts(&self) -> impl Iterator<Item = Option<NoPicture>> {
         let reasons = list(self.finish_reasons).into_iter();
         reasons.map(|reason| serde_json::from_str::<String>(reason.get()).ok().map(|reason| refusal(&reason)))
     }
 
-    /// Whether the filter rejected the picture `index`. If so, it may be blurred.
+    /// A rejected picture may be blurred.
     fn check_filter(&self, index: usize) -> Result<(), NoPicture> {
         match self.verdicts().nth(index).flatten() {
             Some(filtered @ (NoPicture::PromptFiltered | NoPicture::PictureFiltered)) => Err(filtered),
@@ -116,14 +111,12 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The elements of an array; empty for anything else.
 fn list(value: Option<&RawValue>) -> Vec<&RawValue> {
     value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default()
 }
 
-/// Extracts the picture from a model's answer, reusing the answer's memory.
-///
-/// A complete picture was paid for, so it is taken whatever else the answer says, unless the filter rejected it.
+/// Extracts the picture from a model's answer, reusing its memory. A complete picture was paid for, so it is taken
+/// whatever else the answer says, unless the filter rejected it.
 pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
     // Nearly all of the answer is the picture. It is decoded in place, and only the rest is parsed as JSON. That also
     // proves that the right text was found: without it, the only image must be empty.
@@ -189,8 +182,7 @@ fn refusal(reason: &str) -> NoPicture {
     }
 }
 
-/// The width and height in pixels, read without decoding; `None` if the file is cut off. Trailing bytes are allowed, as
-/// some encoders pad their files.
+/// The width and height in pixels, read without decoding; `None` if the file is cut off. Padding at its end is allowed.
 fn dimensions(bytes: &[u8], format: OutputFormat) -> Option<(u32, u32)> {
     let size = match format {
         OutputFormat::Png => png_dimensions(bytes)?,
@@ -249,8 +241,7 @@ fn jpeg_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// Reads the first chunk of a WebP file (RFC 9649), which has one of three forms. The file's header contains its
-/// length.
+/// Reads the first chunk of a WebP file (RFC 9649), which has one of three forms. The header has the file's length.
 fn webp_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     let file = bytes.get(8..)?.get(..le(&bytes[4..8]) as usize)?;
     let chunk = file.get(4..22)?;
@@ -279,7 +270,7 @@ mod tests {
         picture(value.to_string().into_bytes())
     }
 
-    /// A PNG file whose checksums and pixels nobody looks at here.
+    /// A PNG file whose checksums and pixels do not matter here.
     fn png(width: u32, height: u32) -> Vec<u8> {
         let begin = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".as_slice();
         let end = b"\0\0\0\x03IDATpixcrc!\0\0\0\0IENDcrc!".as_slice();

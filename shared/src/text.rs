@@ -10,12 +10,10 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Replaces the line breaks CRLF and CR with LF.
 pub(crate) fn with_line_feeds(text: &str) -> Cow<'_, str> {
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
 }
 
-/// Checks that a trimmed text has a visible character.
 pub(crate) fn check_visible(text: &str) -> Result<(), String> {
     match text {
         "" => Err("must not be empty".to_owned()),
@@ -46,12 +44,10 @@ pub(crate) fn is_forbidden(c: char) -> bool {
         )
 }
 
-/// Whether a one-line text is safe to show.
 pub(crate) fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| is_forbidden(c) || c.is_control())
 }
 
-/// The maximum length of a caller's name in a problem, in characters.
 const MAX_NAME_CHARS: usize = 100;
 
 /// A caller's name, cut to a hundred characters and … for use in a problem.
@@ -59,7 +55,6 @@ pub fn cut(name: &str) -> Cow<'_, str> {
     cut_to(MAX_NAME_CHARS, name)
 }
 
-/// A text, cut to so many characters and ….
 pub(crate) fn cut_to(chars: usize, text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(chars) {
         None => text.into(),

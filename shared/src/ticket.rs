@@ -92,10 +92,8 @@ impl Ticket {
         serde_json::to_string(&body).expect("a ticket of strings and numbers is always JSON")
     }
 
-    /// The ticket to send for a job that may have none; `None` if the job has ended.
-    ///
-    /// An earlier request may have crashed before it sent one, even if the job has been claimed since: by the ticket of
-    /// before a retry, which may be gone. An extra ticket does no harm.
+    /// The ticket to send for a job that may have none; `None` if the job has ended. A request may have crashed before
+    /// it sent one, even if the job was claimed since, by a ticket from before a retry. An extra one does no harm.
     pub fn for_unfinished(job: &Job, trace: Option<&String>) -> Option<Self> {
         job.finished_at().is_none().then(|| Self::of(job, trace.cloned()))
     }
@@ -130,7 +128,6 @@ impl Message for BatchTicket {
     }
 }
 
-/// Parses the body of a message of this version.
 pub(crate) fn parse_versioned<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, TicketError> {
     match serde_json::from_str::<Version>(body) {
         Ok(Version { v: VERSION }) => serde_json::from_str(body).map_err(|_| TicketError::Malformed),

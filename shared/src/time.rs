@@ -113,7 +113,6 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// A clock. Clones share it, so advancing one advances all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// The time at which a stopped clock stands.
     still: Option<Timestamp>,
     ahead_ms: Arc<AtomicI64>,
 }

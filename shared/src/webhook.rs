@@ -1,4 +1,4 @@
-//! Where callers want to be told that a job or a batch has ended.
+//! The endpoint of a caller, and the events that it receives.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::spelled::spelled;
 
 spelled! {
-    /// What a caller can be told about.
+    /// The type of an event.
     EventType, "an event",
     /// A job has its picture.
     JobSucceeded = "job.succeeded",
@@ -81,7 +81,7 @@ impl Webhook {
         self.events.contains(&event)
     }
 
-    /// What the jobs of a batch with this webhook send; `None` for nothing.
+    /// The part of a batch's webhook that its jobs use; `None` if they send nothing.
     pub fn for_jobs(&self) -> Option<Self> {
         let mut events = self.events.clone();
         events.retain(|event| *event != EventType::BatchEnded);
@@ -103,10 +103,8 @@ fn events(value: &Value, possible: &[EventType]) -> Result<Vec<EventType>, Strin
     Ok(EventType::ALL.iter().copied().filter(|event| named.contains(event)).collect())
 }
 
-/// The URL of an endpoint: `https` on port 443 of a public host, or anything on this machine, which only the local stack
-/// accepts.
-///
-/// Stored values are not checked again, so that stricter rules do not make records unreadable.
+/// The URL of an endpoint: `https` on port 443 of a public host, or any URL on this machine, which only the local stack
+/// accepts. Stored values are not checked again, so that stricter rules do not make records unreadable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WebhookUrl(String);
@@ -178,7 +176,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether a name can be one of the public DNS. What it resolves to is checked when it is used.
+/// Whether a name can be in the public DNS. The address is checked before each request.
 fn is_public_name(name: &str) -> bool {
     const PRIVATE: [&str; 4] = ["localhost", "local", "internal", "arpa"];
     let is_label = |label: &str| !label.is_empty() && label.len() <= 63;

@@ -1,5 +1,4 @@
-//! The secrets that sign what is sent to endpoints, in the way of Standard Webhooks 1.0, see
-//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+//! The secrets that sign what is sent to endpoints, as the specification of [deliveries](crate::delivery) says.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,10 +20,8 @@ pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// How many secrets of an owner may be valid at once.
 pub const MOST_VALID: usize = 8;
 
-/// How a secret's text begins.
 const PREFIX: &str = "whsec_";
 
-/// How a signature by HMAC-SHA256 begins.
 const SYMMETRIC: &str = "v1,";
 
 /// The stack's secret, from which those of the owners are derived.
@@ -88,8 +85,7 @@ impl WebhookSecret {
         format!("{SYMMETRIC}{}", base64_simd::STANDARD.encode_to_string(code))
     }
 
-    /// Checks the headers `webhook-id`, `webhook-timestamp` and `webhook-signature` of a request that is received at
-    /// `now`.
+    /// Checks `webhook-id`, `webhook-timestamp` and `webhook-signature` of a request that is received at `now`.
     pub fn verify(
         &self,
         id: &str,

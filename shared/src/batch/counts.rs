@@ -1,4 +1,4 @@
-//! How far the jobs of a batch have got.
+//! The counts of a batch's jobs, and the status that follows.
 
 use std::iter::Sum;
 

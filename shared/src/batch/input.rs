@@ -6,7 +6,7 @@ use crate::batch_file::{Format, LineFault, Position};
 use crate::order::Model;
 use crate::spelled::spelled;
 
-/// The maximum size of a file, in bytes: what a single PUT of S3 takes, see
+/// In bytes: the limit of a single PUT, see
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>.
 pub const MAX_BYTES: u64 = 5_000_000_000;
 
@@ -39,7 +39,7 @@ pub struct Input {
     pub file: Option<InputFile>,
     /// What the check found.
     pub checked: Checked,
-    /// Where in the file the next job is that is not admitted yet.
+    /// The place in the file of the next job to admit.
     pub position: Position,
 }
 
@@ -63,8 +63,7 @@ pub struct Checked {
     pub faults: u64,
     /// The first [`FIRST_FAULTS`] of them.
     pub first_faults: Vec<LineFault>,
-    /// Whether one of them is a fault of the file as a whole: a repeated `custom_id`, too many lines, another format than
-    /// it is said to have, or another file.
+    /// Whether a fault is of the whole file: a repeated `custom_id`, too many lines, another format, another file.
     pub is_of_file: bool,
 }
 

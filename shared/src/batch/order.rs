@@ -17,8 +17,8 @@ use crate::webhook::Webhook;
 /// The maximum number of jobs in a request for a batch. A batch from a file may have more.
 pub const MAX_JOBS: usize = 1000;
 
-/// The maximum size of the defaults as JSON, in bytes. The record keeps them, and an item of DynamoDB has at most 400 KB.
-/// The longest texts and metadata that the rules allow take less; spaces around a text count here, and not there.
+/// The maximum size of the defaults as JSON, in bytes. The record keeps them, and an item of DynamoDB has at most 400
+/// KB. The longest valid texts and metadata take less, unless there are spaces around them.
 pub const MAX_DEFAULTS_BYTES: usize = 100_000;
 
 /// The request to submit a batch.
@@ -28,7 +28,7 @@ pub struct BatchOrder {
     pub name: Option<BatchName>,
     /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
-    /// Where its end, and those of its jobs, are told.
+    /// The endpoint of its event and those of its jobs.
     pub webhook: Option<Webhook>,
     /// The jobs, in the caller's order.
     pub entries: Vec<Entry>,
@@ -168,12 +168,12 @@ pub struct FileBatchOrder {
     pub input: Input,
     /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
-    /// Where its end, and those of its jobs, are told.
+    /// The endpoint of its event and those of its jobs.
     pub webhook: Option<Webhook>,
 }
 
 impl FileBatchOrder {
-    /// Whether a request to submit a batch is for one from a file.
+    /// Whether the request is for a batch from a file.
     pub fn is_meant(value: &Value) -> bool {
         value.get("input").is_some_and(|input| !input.is_null())
     }

@@ -1,5 +1,3 @@
-//! The rows of a CSV file.
-
 use csv_core::{ReadFieldResult, Reader};
 use serde_json::{Map, Value, json};
 
@@ -9,17 +7,13 @@ use crate::fault::FieldError;
 use crate::order::Model;
 use crate::text::cut;
 
-/// The maximum number of columns.
 const MAX_COLUMNS: usize = 100;
 
-/// A row that is being read.
 pub(super) struct Row {
     csv: Reader,
     /// The cells without their quotation marks, one after the other, and then unused bytes.
     text: Vec<u8>,
-    /// How many bytes of `text` are used.
     used: usize,
-    /// Where the cells end in `text`.
     ends: Vec<usize>,
     /// The byte of the row at which the current cell begins.
     cell: usize,
@@ -28,8 +22,7 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn new() -> Self {
         let mut csv = Reader::new();
-        // The reader skips a byte order mark unless it has read something. Only the beginning of a file has one, and a
-        // reader that begins elsewhere must not skip it.
+        // Only the beginning of a file has a byte order mark, which the reader skips unless it has read something.
         csv.read_field(b"\n", &mut [0; 8]);
         Self { csv, text: Vec::new(), used: 0, ends: Vec::new(), cell: 0 }
     }
@@ -40,9 +33,9 @@ impl Row {
         self.cell = 0;
     }
 
-    /// Reads on in the row, of which `seen` bytes were read and `bytes` follow. `is_last` is whether the file ends there.
+    /// Continues in the row, of which `seen` bytes were read and `bytes` follow. `is_last`: the file ends there.
     pub(super) fn find(&mut self, seen: usize, bytes: &[u8], is_last: bool) -> Found {
-        // No cell is longer than what it is read from.
+        // No cell is longer than its source.
         let room = self.used + bytes.len() + 1;
         if self.text.len() < room {
             self.text.resize(room, 0);
@@ -91,12 +84,10 @@ impl Row {
         starts.zip(&self.ends).map(|(start, end)| &self.text[start..*end])
     }
 
-    /// Whether all cells are empty.
     pub(super) fn is_empty(&self) -> bool {
         self.cells().all(|cell| cell.trim_ascii().is_empty())
     }
 
-    /// The columns that this row names.
     pub(super) fn header(&self) -> Result<Vec<String>, Vec<FieldError>> {
         let fault = |detail: String| vec![FieldError::new("", detail)];
         if self.ends.len() > MAX_COLUMNS {
@@ -127,7 +118,6 @@ impl Row {
         if errors.is_empty() { Ok(columns) } else { Err(errors) }
     }
 
-    /// The job that this row describes, with these columns.
     pub(super) fn job(&self, columns: &[String]) -> Result<Value, String> {
         if self.ends.len() != columns.len() {
             let (all, named) = (self.ends.len(), columns.len());
@@ -150,7 +140,7 @@ impl Row {
     }
 }
 
-/// The field that a column of this name has: in lower case except for the caller's own keys in `metadata`.
+/// The field of a column: in lower case except for the caller's keys in `metadata`.
 fn column(name: &str) -> String {
     let name = name.trim();
     if let Some((object, key)) = name.split_once('.')
@@ -176,9 +166,9 @@ fn set(job: &mut Map<String, Value>, column: &str, value: Value) {
     fields.insert(name.to_owned(), value);
 }
 
-/// The faults that a column has whatever its cells say.
+/// The faults of a column, regardless of its cells.
 fn faults_of_column(column: &str) -> Vec<FieldError> {
-    // A field that is null is not given, so a fault can only mean that there is no such field.
+    // A field that is null is not given, so a fault means that there is no such field.
     let mut job = Map::new();
     set(&mut job, column, if column.starts_with("metadata.") { "x".into() } else { Value::Null });
     // Without the required fields there would be other faults.

@@ -36,7 +36,7 @@ fn last_error(code: ErrorCode, at: Timestamp) -> LastError {
     LastError { code, message: "It was busy.".to_owned(), at }
 }
 
-/// What somebody may try to do with a job.
+/// What a caller or a worker may try to do with a job.
 #[derive(Clone, Debug)]
 enum Step {
     Wait(u64),
