@@ -403,6 +403,22 @@ async fn nothing_is_painted_that_cannot_be_saved() {
     desk.pipeline.stop().await;
 }
 
+#[tokio::test]
+async fn a_picture_that_is_larger_than_the_service_says_is_not_saved() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    assert_eq!(desk.poster(&["make", "A heist", "--out", "made"]).await.code, Some(0));
+    let keys = desk.pipeline.pictures().await;
+    let key = keys.iter().find(|key| !key.ends_with("-thumbnail")).expect("a picture");
+    let longer = aws_sdk_s3::primitives::ByteStream::from(vec![0; 5_000_000]);
+    let put = desk.pipeline.s3().put_object().bucket(&desk.pipeline.ready().bucket).key(key).body(longer);
+    put.send().await.expect("the bucket answers");
+    let id = key.split('/').nth(1).expect("the id of the job");
+    let refused = desk.poster(&["download", id, "--out", "again"]).await;
+    assert!(refused.code == Some(1) && refused.words.contains("it has more than"), "{}", refused.words);
+    assert!([".png", ".part"].iter().all(|ending| files(&desk.path("again"), ending).is_empty()));
+    desk.pipeline.stop().await;
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_partial_picture_is_removed_and_the_whole_one_can_be_saved_later() {

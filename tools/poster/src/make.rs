@@ -95,8 +95,9 @@ async fn paint(
     let manifest = Manifest::open(out)?;
     let id = submit(api, order).await?.id.to_string();
     let out = quoted(&out.display().to_string());
-    api.terminal
-        .set_resume_hint(format!("Job {id} is still running; `poster download {id} --out {out}` saves its picture."));
+    api.terminal.set_resume_hint(format!(
+        "`poster download {id} --out {out}` saves the picture of job {id} once it is painted."
+    ));
     let job = wait_for_job(api, &id, |_| false).await?;
     if job.status != Status::Succeeded {
         let why = job.error.as_ref().map_or("it was canceled", |error| error.message.as_str());

@@ -108,8 +108,12 @@ async fn download(
         why = loop {
             match next_chunk(&mut body).await {
                 Ok(Some(piece)) => {
-                    digest.update(&piece);
                     bytes += piece.len() as u64;
+                    // An answer without an end would fill the disk.
+                    if let Some(image) = image.filter(|image| image.bytes < bytes) {
+                        break format!("it has more than {} bytes", image.bytes);
+                    }
+                    digest.update(&piece);
                     file.write_all(&piece).map_err(unwritten)?;
                 }
                 Ok(None) => match image.filter(|image| image.bytes != bytes) {
