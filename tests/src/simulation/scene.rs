@@ -7,6 +7,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use shared::job::Status;
+use shared::ticket::{Message as _, Ticket};
 use shared::{Clock, Timestamp};
 
 use super::events::SeenEvents;
@@ -345,10 +346,8 @@ impl Scene {
 
     pub(super) fn enqueue(&mut self, version: Version, body: &Value) {
         let body = version.ticket(body["MessageBody"].as_str().unwrap_or_default());
-        if let Some(job) =
-            serde_json::from_str(&body).ok().and_then(|ticket: Value| ticket["job"].as_str().map(str::to_owned))
-        {
-            self.ledger(&job).ticketed = true;
+        if let Ok(ticket) = Ticket::from_body(&body) {
+            self.ledger(&ticket.job.to_string()).ticketed = true;
         }
         let now = self.clock.now();
         self.queue.push(Some(Message { body, receives: 0, sent_at: now, visible_at: now, dead: false }));

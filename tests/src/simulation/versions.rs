@@ -70,7 +70,7 @@ impl Version {
     pub(super) fn update(self, body: &mut Value) {
         let job = json!({ "pk": body["Key"]["pk"] });
         let expression = body["UpdateExpression"].as_str().unwrap_or_default().to_owned();
-        let (assignments, removal) = expression.split_once(" REMOVE ").unwrap_or((&expression, ""));
+        let (assignments, removal) = expression.split_at(expression.find(" REMOVE ").unwrap_or(expression.len()));
         let Some(assignments) = assignments.strip_prefix("SET ") else { return };
         let name = |assignment: &str| assignment.split(" = ").next().unwrap_or_default().to_owned();
         let (kept, dropped): (Vec<_>, Vec<_>) = assignments.split(", ").partition(|assignment| {
@@ -86,10 +86,7 @@ impl Version {
                 values.remove(&name.replacen('#', ":", 1));
             }
         }
-        body["UpdateExpression"] = format!("SET {}", kept.join(", ")).into();
-        if !removal.is_empty() {
-            body["UpdateExpression"] = format!("SET {} REMOVE {removal}", kept.join(", ")).into();
-        }
+        body["UpdateExpression"] = format!("SET {}{removal}", kept.join(", ")).into();
     }
 
     /// How this version writes a ticket.
