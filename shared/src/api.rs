@@ -1,4 +1,6 @@
-//! The wire format of the HTTP API: what a job looks like to its owner.
+//! The wire format of the HTTP API: what jobs, batches and deliveries look like to their owner.
+
+#![expect(missing_docs, reason = "api/openapi.yaml describes every schema and field")]
 
 use std::collections::BTreeMap;
 
@@ -8,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::batch::{Batch, BatchStatus, Counts, Input, Stage};
 use crate::batch_file::LineFault;
 use crate::caller::Owner;
-use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Subject, Try, TryError};
+use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Try, TryError};
 use crate::id::{BatchId, JobId};
 use crate::image::{Artwork, Image, SignedUrl};
 use crate::job::{Job, JobError, JobState, LastError, Status};
@@ -25,372 +27,230 @@ use crate::webhook_secret::{MasterSecret, SecretNumbers};
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 pub const MAX_BODY_BYTES: usize = 5_500_000;
 
-/// A job as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobView {
-    /// The job's id.
     pub id: JobId,
-    /// The job's status.
     pub status: Status,
-    /// What to paint.
     pub prompt: Prompt,
-    /// What to keep out of the picture.
     pub negative_prompt: Option<Prompt>,
-    /// The shape of the picture.
     pub aspect_ratio: AspectRatio,
-    /// The requested seed.
     pub seed: Option<Seed>,
-    /// The requested file format.
     pub output_format: OutputFormat,
-    /// The model to paint with.
     pub model: Model,
-    /// The caller's notes.
     pub metadata: Metadata,
-    /// The requested lettering.
     pub poster: Option<Poster>,
-    /// The endpoint of its events.
     #[serde(default)]
     pub webhook: Option<Webhook>,
-    /// The batch that the job belongs to.
     pub batch_id: Option<BatchId>,
-    /// The caller's id for the job within its batch.
     pub custom_id: Option<CustomId>,
-    /// How many paintings were started.
     pub attempts: u32,
-    /// When the job was submitted.
     pub created_at: Timestamp,
-    /// When a worker last claimed the job.
     pub started_at: Option<Timestamp>,
-    /// When the job ended.
     pub finished_at: Option<Timestamp>,
-    /// When the job fails if it has not ended by then.
     pub deadline_at: Timestamp,
-    /// When its record and its picture are deleted.
     pub expires_at: Timestamp,
-    /// The position of a queued job.
     pub queue: Option<QueueView>,
-    /// The picture or poster of a succeeded job.
     pub image: Option<ImageView>,
-    /// Why a job failed.
     pub error: Option<JobError>,
-    /// The last error of an unfinished job.
     pub last_error: Option<LastError>,
-    /// Related URLs.
     pub links: Links,
 }
 
-/// A picture or poster as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageView {
-    /// A presigned URL of the file. It works for anyone who has it.
     pub url: String,
-    /// When the URL expires. Read the job again for a new one.
     pub url_expires_at: Timestamp,
-    /// The media type of the file.
     pub content_type: String,
-    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// The width, in pixels.
     pub width: u32,
-    /// The height, in pixels.
     pub height: u32,
-    /// The seed that the model reports.
     pub seed: Option<u32>,
-    /// How the lettering of a poster was set.
     pub poster: Option<Lettering>,
-    /// The picture beneath the lettering of a poster.
     pub artwork: Option<ArtworkView>,
-    /// A presigned URL of a small copy, which expires with `url`; `None` if there is no thumbnail.
     #[serde(default)]
     pub thumbnail: Option<String>,
 }
 
-/// The picture beneath the lettering of a poster, as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArtworkView {
-    /// A presigned URL of the file.
     pub url: String,
-    /// When the URL expires.
     pub url_expires_at: Timestamp,
-    /// The media type of the file.
     pub content_type: String,
-    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// The width, in pixels.
     pub width: u32,
-    /// The height, in pixels.
     pub height: u32,
 }
 
-/// A job's position in the queue, an estimate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QueueView {
-    /// About how many jobs are waiting, most of them ahead of this one.
     pub ahead: u64,
-    /// About when a worker will claim the job.
     pub estimated_start_at: Timestamp,
-    /// Always true: both numbers are estimates.
     pub estimate: bool,
 }
 
 /// URLs related to a job. Actions that its status does not allow are `None`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Links {
-    /// The job itself.
     #[serde(rename = "self")]
     pub this: String,
-    /// Its picture or poster, under a URL that does not expire.
     pub image: Option<String>,
-    /// The picture beneath the lettering of a poster, likewise.
     pub artwork: Option<String>,
-    /// Cancels it.
     pub cancel: Option<String>,
-    /// Retries it.
     pub retry: Option<String>,
-    /// Its batch.
     pub batch: Option<String>,
 }
 
-/// A page of jobs as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobsView {
-    /// The jobs.
     pub jobs: Vec<JobView>,
-    /// The cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// A page of batches as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchesView {
-    /// The batches.
     pub batches: Vec<BatchView>,
-    /// The cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// A batch as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchView {
-    /// The batch's id.
     pub id: BatchId,
-    /// The caller's name for it.
     pub name: Option<String>,
-    /// The batch's status.
     pub status: BatchStatus,
-    /// How many of its jobs have each status.
     pub counts: Counts,
-    /// When it was submitted.
     pub created_at: Timestamp,
-    /// When its record is deleted.
     pub expires_at: Timestamp,
-    /// The endpoint of its event and those of its jobs.
     #[serde(default)]
     pub webhook: Option<Webhook>,
-    /// Where to upload the file of a batch that awaits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadView>,
-    /// The progress of the check and the admission of a batch from a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressView>,
-    /// What is wrong with the lines of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<FaultsView>,
-    /// Related URLs.
     pub links: BatchLinks,
-    /// Its jobs, in the answer to its submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<BatchJobView>>,
 }
 
-/// Where to upload a batch's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UploadView {
-    /// A presigned URL. It works for anyone who has it.
     pub url: String,
-    /// The method of the request: always `PUT`.
     pub method: String,
-    /// The headers that the request must have.
     pub headers: BTreeMap<String, String>,
-    /// When the URL expires.
     pub expires_at: Timestamp,
 }
 
-/// The progress of the check and the admission of a batch from a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProgressView {
-    /// How many lines of the file were checked.
     pub checked_lines: u64,
-    /// How many of its jobs are stored and queued.
     pub admitted_jobs: usize,
 }
 
-/// Where to get a file that the service wrote about a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DocumentView {
-    /// A presigned URL. It works for anyone who has it.
     pub url: String,
-    /// When the URL expires.
     pub expires_at: Timestamp,
 }
 
-/// What is wrong with the lines of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FaultsView {
-    /// The total number of faults, so far.
     pub total: u64,
-    /// The first of them.
     pub first: Vec<LineFault>,
 }
 
-/// One job of a submitted batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchJobView {
-    /// Its index in the request, from zero.
     pub index: usize,
-    /// The job's id.
     pub id: JobId,
-    /// The caller's id for it.
     pub custom_id: Option<CustomId>,
 }
 
-/// URLs related to a batch. Actions that its status does not allow are `None`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchLinks {
-    /// The batch itself.
     #[serde(rename = "self")]
     pub this: String,
-    /// Its jobs.
     pub jobs: String,
-    /// Starts a batch whose file is uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
-    /// Cancels the jobs that have not started.
     pub cancel: Option<String>,
-    /// Retries the failed jobs.
     pub retry: Option<String>,
-    /// All faults of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<String>,
-    /// What became of each of its jobs, and of each line of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<String>,
 }
 
-/// A delivery as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliveryView {
-    /// The delivery's id, the `webhook-id` of its requests.
     pub id: DeliveryId,
-    /// What happened.
     #[serde(rename = "type")]
     pub event_type: EventType,
-    /// The delivery's status.
     pub status: DeliveryStatus,
-    /// The job whose event this is.
     pub job_id: Option<JobId>,
-    /// The batch whose event this is.
     pub batch_id: Option<BatchId>,
-    /// The endpoint.
     pub url: WebhookUrl,
-    /// When the event happened.
     pub created_at: Timestamp,
-    /// About when a pending delivery is tried next.
     pub next_try_at: Option<Timestamp>,
-    /// When its record is deleted.
     pub expires_at: Timestamp,
-    /// The last tries, oldest first.
     pub tries: Vec<TryView>,
-    /// The body of the requests.
     pub event: Box<RawValue>,
-    /// Related URLs.
     pub links: DeliveryLinks,
 }
 
-/// A request to an endpoint as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TryView {
-    /// When it began.
     pub at: Timestamp,
-    /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// The HTTP status of the answer.
     pub status: Option<u16>,
-    /// Why there was no answer that counts.
     pub error: Option<TryError>,
-    /// The first bytes of the answer's body, as text.
     pub response: Option<String>,
 }
 
-/// URLs related to a delivery.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliveryLinks {
-    /// The delivery itself.
     #[serde(rename = "self")]
     pub this: String,
-    /// Sends it again.
     pub replay: String,
-    /// The job whose event this is.
     pub job: Option<String>,
-    /// The batch whose event this is.
     pub batch: Option<String>,
 }
 
-/// A page of deliveries as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliveriesView {
-    /// The deliveries.
     pub deliveries: Vec<DeliveryView>,
-    /// The cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// What a replay of many deliveries has done, as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplayedView {
-    /// How many deliveries are sent again.
     pub replayed: usize,
-    /// The cursor to continue with; null if there are no more.
     pub next_cursor: Option<String>,
 }
 
-/// The secrets of an owner's webhooks as the API shows them.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct SecretView {
-    /// The text of the current secret.
     pub secret: String,
-    /// The earlier secrets that are still valid, newest first.
     pub previous: Vec<PreviousSecretView>,
 }
 
-/// An earlier secret as the API shows it.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct PreviousSecretView {
-    /// The text of the secret.
     pub secret: String,
-    /// Until when it is valid.
     pub valid_until: Timestamp,
 }
 
-/// The health of the service as the API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HealthView {
-    /// Always `ok`.
     pub status: String,
-    /// The version of the service.
     pub version: String,
-    /// The state of the queue.
     pub queue: QueueHealthView,
 }
 
-/// The state of the queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QueueHealthView {
-    /// About how many jobs are waiting for a worker.
     pub waiting: u64,
-    /// About how many jobs are being worked on or are waiting for another attempt.
     pub in_flight: u64,
-    /// The estimated wait of a job submitted now, in seconds.
     pub estimated_wait_seconds: u64,
 }
 
@@ -524,12 +384,8 @@ impl BatchView {
 }
 
 impl DeliveryView {
-    /// Shows a delivery. For `base`, see [`JobView::new`].
     pub fn new(delivery: &Delivery, base: &str) -> Self {
-        let (job_id, batch_id) = match delivery.id.subject {
-            Subject::Job(id) => (Some(id), None),
-            Subject::Batch(id) => (None, Some(id)),
-        };
+        let (job_id, batch_id) = delivery.id.subject.ids();
         let this = format!("{base}/deliveries/{}", delivery.id);
         Self {
             id: delivery.id,
@@ -557,7 +413,7 @@ impl TryView {
     fn new(tried: &Try) -> Self {
         Self {
             at: tried.at,
-            duration_ms: tried.duration.as_millis().try_into().unwrap_or(u64::MAX),
+            duration_ms: tried.duration_ms,
             status: tried.status,
             error: tried.error.clone(),
             response: tried.response.clone(),
@@ -577,7 +433,6 @@ impl SecretView {
 }
 
 impl UploadView {
-    /// Shows a presigned upload.
     pub fn new(SignedUrl { url, expires_at }: SignedUrl) -> Self {
         Self { url, method: "PUT".to_owned(), headers: BTreeMap::new(), expires_at }
     }

@@ -1,9 +1,4 @@
 //! Batches: many jobs that are submitted together, and their life.
-//!
-//! The function `submit` stores the jobs of a request; for a file, the function `batch` checks every line and admits
-//! the jobs. From then on, `batch` watches the jobs of any batch until all have ended, cancels or retries them if the
-//! owner asks for that, and writes the results. The record says how far this has come, so that another invocation can
-//! repeat a step.
 
 mod counts;
 mod input;
@@ -41,13 +36,10 @@ spelled! {
     Submitting = "submitting",
     /// Nothing: the file is not there.
     AwaitingInput = "awaiting_input",
-    /// It checks the lines.
     Checking = "checking",
     /// Nothing: a line is faulty.
     Invalid = "invalid",
-    /// It stores the jobs and sends their tickets.
     Admitting = "admitting",
-    /// It looks at the jobs until they have ended.
     InProgress = "in_progress",
     /// Nothing: every job has ended, and the results are written.
     Ended = "ended",
@@ -65,7 +57,7 @@ pub enum Source {
     File(Box<Input>),
 }
 
-/// Work on all jobs of a batch that its owner asked for.
+/// What is done to all jobs of a batch because its owner asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// What is done to each job.
@@ -96,14 +88,11 @@ pub struct Progress {
 
 /// A batch, as recorded in the table.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Batch {
-    /// Its id.
     pub id: BatchId,
-    /// Who may see it.
     pub owner: Owner,
-    /// The caller's name for it.
     pub name: Option<BatchName>,
-    /// Where its jobs come from.
     pub source: Source,
     /// The base URL of the API as its owner reached it, for the links in the results.
     pub base_url: String,
@@ -111,7 +100,6 @@ pub struct Batch {
     pub total: usize,
     /// The number of jobs in each of its parts but the last.
     pub jobs_per_part: usize,
-    /// When it was submitted.
     pub created_at: Timestamp,
     /// When its jobs were submitted, or its file was. They have this creation time.
     pub started_at: Option<Timestamp>,
@@ -119,27 +107,20 @@ pub struct Batch {
     pub deadline_hours: Option<DeadlineHours>,
     /// When its unfinished jobs fail.
     pub deadline_at: Timestamp,
-    /// When its record is deleted.
     pub expires_at: Timestamp,
-    /// The digest of the request.
     pub fingerprint: String,
     /// The endpoint of its event and those of its jobs.
     pub webhook: Option<Webhook>,
     /// The [`Batch::since`] of the last end whose event is in the queue.
     pub told_for: Option<Timestamp>,
-    /// The version of the record: each transition raises it by one.
     pub fence: u64,
-    /// What happens next.
     pub stage: Stage,
     /// When it was canceled, if that was before all of its jobs were stored.
     pub canceled_at: Option<Timestamp>,
-    /// When it was last retried.
     pub retried_at: Option<Timestamp>,
     /// How many of its jobs are stored and have a ticket.
     pub admitted: usize,
-    /// The state of the jobs.
     pub progress: Progress,
-    /// Work on all jobs that its owner asked for.
     pub pass: Option<Pass>,
     /// The keys of the last requests to retry it.
     pub retry_keys: RetryKeys,
@@ -163,9 +144,6 @@ pub enum Refused {
 }
 
 impl Batch {
-    /// The longest deadline that a job can have; used for records that have none.
-    pub const LONGEST_DEADLINE: Duration = Duration::from_secs(96 * 3600);
-
     /// A new batch whose jobs are in a request, and are stored by `writer`.
     pub fn from_request(
         id: BatchId,
@@ -394,8 +372,7 @@ impl Batch {
         Self { pass, ..self.next() }
     }
 
-    /// Watches all jobs, including those of a request that were never stored, which then count as missing, and those
-    /// that were wrongly taken as ended.
+    /// Watches all jobs, also those that were never stored, which count as missing, or were wrongly taken as ended.
     pub fn watch_all(&self) -> Self {
         self.next().watched()
     }
@@ -459,8 +436,7 @@ impl Batch {
         if self.canceled_at.is_some() { Status::Canceled } else { self.status_of_waiting(now) }
     }
 
-    /// The status of a stored job that is as it was created: failed after its deadline, even if no function has ended
-    /// it.
+    /// The status of a stored job that is as it was created: failed after its deadline, even if it is not ended yet.
     fn status_of_waiting(&self, now: Timestamp) -> Status {
         if self.deadline_at <= now { Status::Failed } else { Status::Queued }
     }

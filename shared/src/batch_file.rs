@@ -159,8 +159,7 @@ impl Reader {
         }
     }
 
-    /// Adds bytes of the file. To bound the memory, call [`Self::next_line`] until it returns `None` before the next
-    /// push.
+    /// Adds bytes of the file. To bound the memory, read all complete lines before the next push.
     pub fn push(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Unreadable) {
             return;
@@ -180,8 +179,7 @@ impl Reader {
         Position { offset: self.done.offset, lines: self.done.lines, header: self.header.clone() }
     }
 
-    /// Whether the last line makes the rest of the file unreadable, for example by a wrong format, a bad header, an
-    /// open quotation mark, or one line too many. No line follows, and the position stays before this one.
+    /// Whether the last line made the rest of the file unreadable. No line follows; the position stays before this one.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.state, State::Unreadable)
     }
@@ -356,7 +354,6 @@ impl Reader {
         ControlFlow::Break(Some(Line { number, end: self.done, job }))
     }
 
-    /// Returns a line after which nothing can be read.
     fn stop(&mut self, number: u64, faults: impl Into<Vec<LineFault>>) -> ControlFlow<Option<Line>> {
         self.state = State::Unreadable;
         (self.buffer, self.start) = (Vec::new(), 0);

@@ -40,16 +40,11 @@ impl IdempotencyKey {
     }
 }
 
-/// The text is not a valid idempotency key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must have 1 to 255 visible ASCII characters")]
-pub struct InvalidKey;
-
 impl FromStr for IdempotencyKey {
-    type Err = InvalidKey;
-    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidKey) }
+        if fits { Ok(Self(text.to_owned())) } else { Err("must have 1 to 255 visible ASCII characters") }
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::{IdempotencyKey, KeyDigests, Owner};
-use crate::id::{BatchId, JobId, NotAnId};
+use crate::id::{NotAnId, Subject};
 use crate::spelled::spelled;
-use crate::ticket::{Message, TicketError, parse_versioned};
-use crate::time::Timestamp;
+use crate::ticket::Message;
+use crate::time::{Timestamp, ms};
 use crate::webhook::{EventType, WebhookUrl};
 
 /// How long a delivery waits after each try that failed. After the last of them there is one more try.
@@ -33,35 +33,6 @@ pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many tries a record keeps, the newest ones.
 pub const MAX_TRIES: usize = 24;
-
-/// The job or batch of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A job.
-    Job(JobId),
-    /// A batch.
-    Batch(BatchId),
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Job(id) => write!(f, "job_{id}"),
-            Self::Batch(id) => write!(f, "batch_{id}"),
-        }
-    }
-}
-
-impl FromStr for Subject {
-    type Err = NotAnId;
-    fn from_str(text: &str) -> Result<Self, NotAnId> {
-        match text.split_once('_').ok_or(NotAnId)? {
-            ("job", id) => id.parse().map(Self::Job),
-            ("batch", id) => id.parse().map(Self::Batch),
-            _ => Err(NotAnId),
-        }
-    }
-}
 
 /// The id of a delivery, the event's `webhook-id`. It is derived from what has ended, so an event that is queued twice
 /// has one id.
@@ -104,17 +75,15 @@ impl From<DeliveryId> for String {
 }
 
 /// A message to send an event. It has everything that is sent, so that the function `webhook` reads no record of a job.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct DeliveryMessage {
-    /// The delivery.
     pub id: DeliveryId,
-    /// Who asked for it.
     pub owner: Owner,
-    /// The endpoint.
     pub url: WebhookUrl,
-    /// What happened.
+    #[serde(rename = "type")]
     pub event: EventType,
-    /// When it happened.
+    #[serde(with = "ms")]
     pub at: Timestamp,
     /// How often the delivery was replayed before.
     pub round: u32,
@@ -122,86 +91,33 @@ pub struct DeliveryMessage {
     pub payload: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct DeliveryBody {
-    v: u32,
-    id: DeliveryId,
-    owner: Owner,
-    url: WebhookUrl,
-    #[serde(rename = "type")]
-    event: EventType,
-    at: i64,
-    round: u32,
-    payload: String,
-}
-
-impl DeliveryMessage {
-    /// Serializes the message.
-    pub fn to_body(&self) -> String {
-        let body = DeliveryBody {
-            v: crate::ticket::VERSION,
-            id: self.id,
-            owner: self.owner.clone(),
-            url: self.url.clone(),
-            event: self.event,
-            at: self.at.ms(),
-            round: self.round,
-            payload: self.payload.clone(),
-        };
-        serde_json::to_string(&body).expect("a message of strings and numbers is always JSON")
-    }
-}
-
 impl Message for DeliveryMessage {
-    fn from_body(body: &str) -> Result<Self, TicketError> {
-        let DeliveryBody { id, owner, url, event, at, round, payload, .. } = parse_versioned(body)?;
-        Ok(Self { id, owner, url, event, at: Timestamp::from_ms(at), round, payload })
-    }
-
-    fn job(&self) -> Option<JobId> {
-        match self.id.subject {
-            Subject::Job(id) => Some(id),
-            Subject::Batch(_) => None,
-        }
-    }
-
-    fn batch(&self) -> Option<BatchId> {
-        match self.id.subject {
-            Subject::Job(_) => None,
-            Subject::Batch(id) => Some(id),
-        }
+    fn subject(&self) -> Subject {
+        self.id.subject
     }
 }
 
 spelled! {
     /// The status of a delivery.
     DeliveryStatus, "a status of a delivery",
-    /// It will be tried again.
     Pending = "pending",
-    /// The endpoint has accepted it.
     Delivered = "delivered",
-    /// It was given up.
     Failed = "failed",
 }
 
 spelled! {
     /// Why a try failed without a usable answer.
     TryErrorCode, "an error code of a delivery",
-    /// The host's name could not be resolved.
     DnsFailed = "dns_failed",
     /// The host has an address that is not public.
     AddressForbidden = "address_forbidden",
-    /// The host refused the connection.
     ConnectionRefused = "connection_refused",
     /// The connection failed in another way.
     ConnectionFailed = "connection_failed",
-    /// The host does not speak TLS as it should.
     TlsFailed = "tls_failed",
-    /// The host's certificate is not valid for it.
     CertificateInvalid = "certificate_invalid",
     /// There was no complete answer in time.
     Timeout = "timeout",
-    /// The answer is not HTTP.
     AnswerBroken = "answer_broken",
     /// The answer leads to another URL, which is not followed.
     Redirect = "redirect",
@@ -211,22 +127,20 @@ spelled! {
 
 /// Why a try failed without a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct TryError {
-    /// A code for programs.
     pub code: TryErrorCode,
-    /// A sentence for people.
     pub message: String,
 }
 
 /// One request to an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Try {
-    /// The round of the delivery.
     pub round: u32,
-    /// When it began.
+    #[serde(with = "ms")]
     pub at: Timestamp,
-    /// How long it took.
-    pub duration: Duration,
+    pub duration_ms: u64,
     /// The status of the answer, if there was one.
     pub status: Option<u16>,
     /// Why there was none, or why it does not count.
@@ -236,6 +150,11 @@ pub struct Try {
 }
 
 impl Try {
+    /// When the answer was complete, or the request had failed.
+    pub fn end(&self) -> Timestamp {
+        self.at + Duration::from_millis(self.duration_ms)
+    }
+
     /// Whether the endpoint accepted the event.
     pub fn succeeded(&self) -> bool {
         self.status.is_some_and(|status| (200..300).contains(&status)) && self.error.is_none()
@@ -249,22 +168,17 @@ impl Try {
 
 /// A delivery, as recorded in the table of deliveries.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Delivery {
-    /// Its id.
     pub id: DeliveryId,
-    /// Who may see it.
     pub owner: Owner,
-    /// The endpoint.
     pub url: WebhookUrl,
-    /// What happened.
     pub event: EventType,
     /// When it happened.
     pub created_at: Timestamp,
-    /// When the record is deleted.
     pub expires_at: Timestamp,
     /// The version number of the record, which each change raises by one. It is 0 before the record is stored.
     pub fence: u64,
-    /// How far it has got.
     pub status: DeliveryStatus,
     /// When it will be tried again, if it will.
     pub next_try_at: Option<Timestamp>,
@@ -274,7 +188,6 @@ pub struct Delivery {
     pub replay_keys: KeyDigests<8>,
     /// The tries, oldest first, at most [`MAX_TRIES`].
     pub tries: Vec<Try>,
-    /// The body of the request.
     pub payload: String,
 }
 
@@ -302,7 +215,7 @@ impl Delivery {
     /// one that failed after the delivery has ended, is only noted.
     pub fn tried(mut self, tried: Try) -> (Self, Option<Duration>) {
         let decides = tried.round == self.round && (self.status == DeliveryStatus::Pending || tried.succeeded());
-        let end = tried.at + tried.duration;
+        let end = tried.end();
         let before = self.tries.iter().filter(|earlier| earlier.round == self.round).count();
         let wait = SCHEDULE.get(before).copied();
         let stops =
@@ -366,6 +279,7 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ticket::TicketError;
 
     fn message() -> DeliveryMessage {
         DeliveryMessage {
@@ -381,7 +295,7 @@ mod tests {
 
     fn answered(status: u16) -> Try {
         let at = Timestamp::from_ms(1_795_500_002_000);
-        Try { round: 0, at, duration: Duration::ZERO, status: Some(status), error: None, response: None }
+        Try { round: 0, at, duration_ms: 0, status: Some(status), error: None, response: None }
     }
 
     #[test]

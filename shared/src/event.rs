@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::batch::{Batch, BatchStatus, Counts};
 use crate::caller::Owner;
-use crate::delivery::{DeliveryId, DeliveryMessage, Subject};
-use crate::id::{BatchId, JobId};
+use crate::delivery::{DeliveryId, DeliveryMessage};
+use crate::id::{BatchId, JobId, Subject};
 use crate::job::{Job, JobError, JobState, Status};
 use crate::label::{BatchName, CustomId};
 use crate::text::cut_to;

@@ -82,6 +82,45 @@ id! {
     BatchId, "batch"
 }
 
+/// The job or batch that a message or an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A job.
+    Job(JobId),
+    /// A batch.
+    Batch(BatchId),
+}
+
+impl Subject {
+    /// The id of the job or that of the batch.
+    pub fn ids(self) -> (Option<JobId>, Option<BatchId>) {
+        match self {
+            Self::Job(id) => (Some(id), None),
+            Self::Batch(id) => (None, Some(id)),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(id) => write!(f, "job_{id}"),
+            Self::Batch(id) => write!(f, "batch_{id}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        match text.split_once('_').ok_or(NotAnId)? {
+            ("job", id) => id.parse().map(Self::Job),
+            ("batch", id) => id.parse().map(Self::Batch),
+            _ => Err(NotAnId),
+        }
+    }
+}
+
 impl JobId {
     /// The id of the job at `index` of a batch.
     pub fn in_batch(batch: BatchId, index: usize) -> Self {

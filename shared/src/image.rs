@@ -10,15 +10,17 @@ use crate::spelled::spelled;
 use crate::time::Timestamp;
 
 /// The result of a job: the poster if the order asked for lettering, or else the picture.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The properties of the file.
     pub facts: ImageFacts,
     /// A presigned URL of the file.
     pub url: SignedUrl,
     /// The picture beneath the lettering of a poster.
+    #[serde(default)]
     pub artwork: Option<Artwork>,
     /// A presigned URL of the thumbnail, if there is one.
+    #[serde(default)]
     pub thumbnail: Option<SignedUrl>,
 }
 
@@ -40,24 +42,19 @@ spelled! {
     Image = "image",
     /// The picture beneath the lettering of a poster.
     Artwork = "artwork",
-    /// A small copy of it.
     Thumbnail = "thumbnail",
 }
 
 /// The properties of a stored file, read from the file itself or from the model's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct ImageFacts {
-    /// The file format.
     pub format: OutputFormat,
-    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// The width, in pixels.
     pub width: u32,
-    /// The height, in pixels.
     pub height: u32,
     /// The seed that the model reports.
     pub seed: Option<u32>,
-    /// How the lettering of a poster was set.
     #[serde(default)]
     pub lettering: Option<Lettering>,
 }

@@ -15,16 +15,12 @@ use crate::time::Timestamp;
 
 /// A job, as recorded in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Job {
-    /// Its id.
     pub id: JobId,
-    /// Who may see it.
     pub owner: Owner,
-    /// What to paint.
     pub order: Order,
-    /// Its place in a batch.
     pub membership: Option<Membership>,
-    /// When it was submitted.
     pub created_at: Timestamp,
     /// When it was last queued, by its submission or a retry.
     pub queued_at: Timestamp,
@@ -32,7 +28,6 @@ pub struct Job {
     pub deadline_at: Timestamp,
     /// When its record and files are deleted.
     pub expires_at: Timestamp,
-    /// The version of the record.
     pub fence: u64,
     /// How many paintings were started that may have been billed.
     pub attempts: u32,
@@ -52,7 +47,6 @@ pub struct Job {
     pub retry_keys: RetryKeys,
     /// The [`Job::queued_at`] of the last end whose event is in the queue, set without a new version of the record.
     pub told_for: Option<Timestamp>,
-    /// Its state.
     pub state: JobState,
 }
 
@@ -101,15 +95,10 @@ pub enum JobState {
 spelled! {
     /// The name of a job's state.
     Status, "a status",
-    /// See [`JobState::Queued`].
     Queued = "queued",
-    /// See [`JobState::Running`].
     Running = "running",
-    /// See [`JobState::Succeeded`].
     Succeeded = "succeeded",
-    /// See [`JobState::Failed`].
     Failed = "failed",
-    /// See [`JobState::Canceled`].
     Canceled = "canceled",
 }
 
@@ -137,29 +126,20 @@ impl Lease {
 spelled! {
     /// Why a job failed or has not ended yet.
     ErrorCode, "an error code",
-    /// The model's filter refused the prompt or the picture.
     ContentFiltered = "content_filtered",
-    /// The model refused the request.
     InvalidRequest = "invalid_request",
     /// The model failed, timed out, or returned no picture.
     ModelError = "model_error",
-    /// The deadline passed.
     DeadlineExceeded = "deadline_exceeded",
     /// The maximum number of paintings was started, or the ticket moved to the dead-letter queue.
     AttemptsExhausted = "attempts_exhausted",
-    /// The lettering could not be set over the picture.
     TypesettingFailed = "typesetting_failed",
-    /// An error in the service.
     Internal = "internal",
-    /// The model is too busy.
     Throttled = "throttled",
-    /// The service has no access to the model.
     ModelAccessDenied = "model_access_denied",
     /// The model is unreachable or has no capacity.
     ModelUnavailable = "model_unavailable",
-    /// The model does not exist in its region.
     ModelNotFound = "model_not_found",
-    /// The bucket failed.
     StorageUnavailable = "storage_unavailable",
 }
 
@@ -172,10 +152,9 @@ impl ErrorCode {
 
 /// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct JobError {
-    /// A code for programs.
     pub code: ErrorCode,
-    /// A sentence for people.
     pub message: String,
     /// Whether retrying the job may succeed.
     pub retryable: bool,
@@ -185,12 +164,10 @@ pub struct JobError {
 
 /// Why a job has not ended yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct LastError {
-    /// A code for programs.
     pub code: ErrorCode,
-    /// A sentence for people.
     pub message: String,
-    /// When it happened.
     pub at: Timestamp,
 }
 

@@ -129,21 +129,23 @@ impl<'de> Visitor<'de> for Values<'_> {
 }
 
 /// The fields of a JSON object. Each is taken out and parsed, and faults are collected.
-pub struct Fields {
+pub(crate) struct Fields {
     pointer: String,
     map: Map<String, Value>,
     errors: Vec<FieldError>,
 }
 
 impl Fields {
-    /// The fields of `value`, an object at the JSON pointer `pointer` of the request.
-    pub fn new(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+    pub(crate) fn new(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
         let map = object(value).map_err(|detail| vec![FieldError::new(pointer, detail)])?;
         Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() })
     }
 
-    /// Parses a required field.
-    pub fn required<T, E: Into<Fault>>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, E>) -> Option<T> {
+    pub(crate) fn required<T, E: Into<Fault>>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(Value) -> Result<T, E>,
+    ) -> Option<T> {
         if self.map.get(name).is_none_or(Value::is_null) {
             self.map.remove(name);
             self.fault(name, "is required".to_owned());
@@ -152,8 +154,12 @@ impl Fields {
         self.optional(name, parse)
     }
 
-    /// Parses an optional field; `null` is the same as no field.
-    pub fn optional<T, E: Into<Fault>>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, E>) -> Option<T> {
+    /// `null` is the same as no field.
+    pub(crate) fn optional<T, E: Into<Fault>>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(Value) -> Result<T, E>,
+    ) -> Option<T> {
         let value = self.map.remove(name).filter(|value| !value.is_null())?;
         match parse(value) {
             Ok(value) => Some(value),
@@ -165,7 +171,7 @@ impl Fields {
     }
 
     /// Parses an optional field that is an object, given its JSON pointer.
-    pub fn nested<T>(
+    pub(crate) fn nested<T>(
         &mut self,
         name: &str,
         parse: impl FnOnce(Value, &str) -> Result<T, Vec<FieldError>>,
@@ -174,14 +180,19 @@ impl Fields {
         parse(value, &format!("{}/{name}", self.pointer)).map_err(|errors| self.errors.extend(errors)).ok()
     }
 
-    /// Adds a fault of the field `name`.
-    pub fn fault(&mut self, name: &str, fault: impl Into<Fault>) {
+    pub(crate) fn fault(&mut self, name: &str, fault: impl Into<Fault>) {
         let name = cut(name).replace('~', "~0").replace('/', "~1");
         self.errors.push(FieldError::new(&format!("{}/{name}", self.pointer), fault));
     }
 
+    /// Returns what was made of the fields if they have no fault. It is `None` only if a required one is missing.
+    pub(crate) fn finish<T>(self, made: Option<T>) -> Result<T, Vec<FieldError>> {
+        let faults = self.faults();
+        made.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+
     /// The faults, up to a hundred, including one for each unknown field that is left.
-    pub fn finish(mut self) -> Vec<FieldError> {
+    pub(crate) fn faults(mut self) -> Vec<FieldError> {
         let room = MAX_FAULTS.saturating_sub(self.errors.len());
         for (name, _) in std::mem::take(&mut self.map).into_iter().take(room) {
             self.fault(&name, "is not a field of this request".to_owned());
@@ -190,24 +201,21 @@ impl Fields {
     }
 }
 
-/// The members of an object, or a fault that names the kind of the value.
-pub fn object(value: Value) -> Result<Map<String, Value>, String> {
+pub(crate) fn object(value: Value) -> Result<Map<String, Value>, String> {
     match value {
         Value::Object(members) => Ok(members),
         other => Err(format!("must be an object, not {}", kind(&other))),
     }
 }
 
-/// The text of a string, or a fault that names the kind of the value.
-pub fn string(value: Value) -> Result<String, String> {
+pub(crate) fn string(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         other => Err(format!("must be a string, not {}", kind(&other))),
     }
 }
 
-/// The name of this kind of value.
-pub fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -18,18 +18,15 @@ use crate::webhook::Webhook;
 
 /// What a caller asks for. Two orders are equal exactly if they ask for the same thing, in the same code points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Order {
-    /// What to paint.
     pub prompt: Prompt,
     /// What to keep out of the picture.
     pub negative_prompt: Option<Prompt>,
-    /// The shape of the picture.
     pub aspect_ratio: AspectRatio,
     /// The seed; `None` lets the model choose one.
     pub seed: Option<Seed>,
-    /// The file format of the picture.
     pub output_format: OutputFormat,
-    /// The model to paint with.
     pub model: Model,
     /// The caller's notes, returned unchanged.
     pub metadata: Metadata,
@@ -69,22 +66,18 @@ impl Order {
         if output_format == Some(OutputFormat::Webp) && !model.paints_webp() {
             fields.fault("output_format", format!("must be png or jpeg with the model {model}"));
         }
-        let errors = fields.finish();
-        match prompt {
-            Some(prompt) if errors.is_empty() => Ok(Self {
-                prompt,
-                negative_prompt,
-                aspect_ratio: aspect_ratio.unwrap_or_default(),
-                seed,
-                output_format: output_format.unwrap_or_default(),
-                model,
-                metadata: metadata.unwrap_or_default(),
-                poster,
-                deadline_hours,
-                webhook,
-            }),
-            _ => Err(errors),
-        }
+        fields.finish(prompt.map(|prompt| Self {
+            prompt,
+            negative_prompt,
+            aspect_ratio: aspect_ratio.unwrap_or_default(),
+            seed,
+            output_format: output_format.unwrap_or_default(),
+            model,
+            metadata: metadata.unwrap_or_default(),
+            poster,
+            deadline_hours,
+            webhook,
+        }))
     }
 
     /// What the model should keep out of the picture: the caller's negative prompt, and any text if lettering follows.
@@ -156,21 +149,13 @@ spelled! {
     /// A one-sheet, the usual shape of a movie poster.
     #[default]
     OneSheet = "2:3",
-    /// A square.
     Square = "1:1",
-    /// A widescreen banner.
     Wide = "16:9",
-    /// An ultra-wide banner.
     UltraWide = "21:9",
-    /// A photograph on its side.
     Landscape = "3:2",
-    /// A slightly tall picture.
     Tall = "4:5",
-    /// A slightly wide picture.
     Broad = "5:4",
-    /// A phone's screen.
     Phone = "9:16",
-    /// A very tall banner.
     UltraTall = "9:21",
 }
 
@@ -178,10 +163,8 @@ spelled! {
     /// The file format of the picture.
     #[derive(Default)]
     OutputFormat, "a format",
-    /// PNG: lossless.
     #[default]
     Png = "png",
-    /// JPEG: smaller.
     Jpeg = "jpeg",
     /// WebP, which only Stable Diffusion 3.5 supports.
     Webp = "webp",
@@ -215,7 +198,6 @@ spelled! {
     Core = "stability.stable-image-core-v1:1",
     /// Stable Image Ultra: the best.
     Ultra = "stability.stable-image-ultra-v1:1",
-    /// Stable Diffusion 3.5 Large.
     Sd35Large = "stability.sd3-5-large-v1:0",
 }
 

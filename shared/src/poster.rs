@@ -42,11 +42,7 @@ impl Poster {
         let credits = fields.nested("credits", Credit::parse_all).unwrap_or_default();
         let style = fields.optional("style", |value| string(value)?.parse()).unwrap_or_default();
         let placement = fields.optional("placement", |value| string(value)?.parse()).unwrap_or_default();
-        let errors = fields.finish();
-        match title {
-            Some(title) if errors.is_empty() => Ok(Self { title, tagline, credits, style, placement }),
-            _ => Err(errors),
-        }
+        fields.finish(title.map(|title| Self { title, tagline, credits, style, placement }))
     }
 }
 
@@ -83,11 +79,7 @@ impl Credit {
         let mut fields = Fields::new(value, pointer)?;
         let role = fields.optional("role", Words::parse);
         let name = fields.required("name", Words::parse);
-        let errors = fields.finish();
-        match name {
-            Some(name) if errors.is_empty() => Ok(Self { role, name }),
-            _ => Err(errors),
-        }
+        fields.finish(name.map(|name| Self { role, name }))
     }
 }
 
@@ -98,17 +90,11 @@ spelled! {
     /// The one that fits the prompt, or else the picture.
     #[default]
     Auto = "auto",
-    /// Tall, narrow capitals under a spaced tagline.
     Noir = "noir",
-    /// Roman capitals, widely spaced.
     Epic = "epic",
-    /// Plain left-aligned capitals under a short bar.
     Modern = "modern",
-    /// A heavy slab with a hard shadow.
     Retro = "retro",
-    /// Geometric capitals, widely spaced.
     Scifi = "scifi",
-    /// A fat italic.
     Romance = "romance",
 }
 
@@ -119,9 +105,7 @@ spelled! {
     /// Where the picture is calmest.
     #[default]
     Auto = "auto",
-    /// At the top.
     Top = "top",
-    /// At the bottom.
     Bottom = "bottom",
 }
 

@@ -77,19 +77,15 @@ pub enum Problem {
 
 /// The body of an error response.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct ProblemDetails {
     /// The URI of the problem, see [`type_of`].
     #[serde(rename = "type")]
     pub kind: String,
-    /// A short description of the problem.
     pub title: String,
-    /// The HTTP status.
     pub status: u16,
-    /// What is wrong with this request.
     pub detail: String,
-    /// A code for programs.
     pub code: String,
-    /// The faults of the body's fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }

@@ -28,13 +28,8 @@ impl ReplayRequest {
         let until = fields.optional("until", time);
         let status = fields.optional("status", |value| string(value)?.parse());
         let cursor = fields.optional("cursor", string);
-        let errors = fields.finish();
-        match since {
-            Some(since) if errors.is_empty() => {
-                Ok(Self { since, until, status: status.unwrap_or(DeliveryStatus::Failed), cursor })
-            }
-            _ => Err(Problem::faults(errors)),
-        }
+        let status = status.unwrap_or(DeliveryStatus::Failed);
+        fields.finish(since.map(|since| Self { since, until, status, cursor })).map_err(Problem::faults)
     }
 }
 

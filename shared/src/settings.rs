@@ -1,12 +1,17 @@
-//! Reads settings from environment variables and reports all missing or invalid ones together.
+//! Reads settings from environment variables and reports all missing or invalid ones together. A missing or invalid one
+//! reads as some value of its type, with which nothing is done.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
+
+/// What looks up the text of a setting.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads settings by name and collects errors.
 pub struct Settings<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
+    lookup: Lookup<'a>,
     faults: Vec<String>,
 }
 
@@ -17,7 +22,7 @@ pub struct SettingsError(pub Vec<String>);
 
 impl<'a> Settings<'a> {
     /// Reads settings with `lookup`.
-    pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn new(lookup: Lookup<'a>) -> Self {
         Self { lookup, faults: Vec::new() }
     }
 
@@ -55,9 +60,14 @@ impl<'a> Settings<'a> {
         text.parse().map_err(|error| self.faults.push(format!("{name} is {text:?}: {error}"))).ok()
     }
 
-    /// Calls `build` if all settings were valid; otherwise returns all errors.
-    pub fn finish<T>(self, build: impl FnOnce() -> T) -> Result<T, SettingsError> {
-        if self.faults.is_empty() { Ok(build()) } else { Err(SettingsError(self.faults)) }
+    /// A required number of these units, in `range`.
+    pub fn time(&mut self, name: &str, range: RangeInclusive<u32>, unit: Duration) -> Duration {
+        unit * self.number(name, range)
+    }
+
+    /// Returns what was made of the settings if all of them were valid; otherwise all errors.
+    pub fn finish<T>(self, made: T) -> Result<T, SettingsError> {
+        if self.faults.is_empty() { Ok(made) } else { Err(SettingsError(self.faults)) }
     }
 }
 
@@ -78,7 +88,7 @@ mod tests {
         for name in ["HIGH", "WORD", "MISSING"] {
             settings.number(name, 1..=10);
         }
-        let message = settings.finish(|| ()).expect_err("three are bad").to_string();
+        let message = settings.finish(()).expect_err("three are bad").to_string();
         for part in ["HIGH is 70, but must be 1 to 10", "WORD is \"seven\"", "MISSING is not set"] {
             assert!(message.contains(part), "{message}");
         }

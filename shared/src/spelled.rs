@@ -1,4 +1,5 @@
-/// Defines an enum with one fixed string per variant, for all wire formats and the table.
+/// Defines an enum with one fixed string per variant, for all wire formats and the table. A variant whose string says
+/// all needs no other documentation.
 macro_rules! spelled {
     (
         $(#[$meta:meta])* $name:ident, $what:literal,
@@ -8,7 +9,7 @@ macro_rules! spelled {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "&'static str")]
         pub enum $name {
-            $($(#[$vmeta])* $variant,)+
+            $(#[doc = concat!("Spelled `", $text, "`.")] $(#[$vmeta])* $variant,)+
         }
 
         impl $name {

@@ -41,14 +41,12 @@ pub fn request(order: &Order) -> Vec<u8> {
 
 /// A picture as the model painted it.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Picture {
-    /// The file.
     pub bytes: Bytes,
     /// The file's format, read from its first bytes.
     pub format: OutputFormat,
-    /// The width in pixels, read from the file.
     pub width: u32,
-    /// The height in pixels, read from the file.
     pub height: u32,
     /// The seed that the model reports.
     pub seed: Option<u32>,

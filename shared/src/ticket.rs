@@ -1,42 +1,50 @@
-//! The wire format of the queue.
+//! The wire format of the queues.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BatchId, JobId};
+use crate::id::{BatchId, JobId, Subject};
 use crate::job::Job;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, optional_ms};
 
 /// A message to process a job. It may come late, twice or needlessly, so the job's record decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// The job.
     pub job: JobId,
     /// When the job was last queued; `None` in tickets from an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_ms")]
     pub queued_at: Option<Timestamp>,
     /// The X-Ray trace header of the request that caused the ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
 }
 
 /// A message to do the next step of a batch from a file. As with a job, the record decides what that is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchTicket {
     /// The batch.
     pub batch: BatchId,
 }
 
 /// A message of one of the queues.
-pub trait Message: Sized {
-    /// Parses a message's body. Unknown fields are ignored.
-    fn from_body(body: &str) -> Result<Self, TicketError>;
+pub trait Message: Serialize + DeserializeOwned {
+    /// What the message is about.
+    fn subject(&self) -> Subject;
 
-    /// The job, if the message is about one.
-    fn job(&self) -> Option<JobId> {
-        None
+    /// Serializes the message with its version.
+    fn to_body(&self) -> String {
+        let body = Versioned { v: VERSION, message: self };
+        serde_json::to_string(&body).expect("a message of strings and numbers is always JSON")
     }
 
-    /// The batch, if the message is about one.
-    fn batch(&self) -> Option<BatchId> {
-        None
+    /// Parses a message's body. Unknown fields are ignored.
+    fn from_body(body: &str) -> Result<Self, TicketError> {
+        match serde_json::from_str(body) {
+            Ok(Version { v: VERSION }) => serde_json::from_str(body).map_err(|_| TicketError::Malformed),
+            Ok(Version { v }) if v > VERSION => Err(TicketError::Newer(v)),
+            _ => Err(TicketError::Malformed),
+        }
     }
 }
 
@@ -51,20 +59,13 @@ pub enum TicketError {
     Malformed,
 }
 
-#[derive(Serialize, Deserialize)]
-struct TicketBody {
-    v: u32,
-    job: JobId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    queued_at: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    trace: Option<String>,
-}
+const VERSION: u32 = 1;
 
-#[derive(Serialize, Deserialize)]
-struct BatchTicketBody {
+#[derive(Serialize)]
+struct Versioned<'a, T> {
     v: u32,
-    batch: BatchId,
+    #[serde(flatten)]
+    message: &'a T,
 }
 
 #[derive(Deserialize)]
@@ -72,7 +73,17 @@ struct Version {
     v: u32,
 }
 
-pub(crate) const VERSION: u32 = 1;
+impl Message for Ticket {
+    fn subject(&self) -> Subject {
+        Subject::Job(self.job)
+    }
+}
+
+impl Message for BatchTicket {
+    fn subject(&self) -> Subject {
+        Subject::Batch(self.batch)
+    }
+}
 
 impl Ticket {
     /// A ticket for the job as it is now queued.
@@ -85,54 +96,10 @@ impl Ticket {
         self.queued_at.is_some_and(|queued_at| queued_at != job.queued_at)
     }
 
-    /// Serializes the ticket.
-    pub fn to_body(&self) -> String {
-        let queued_at = self.queued_at.map(Timestamp::ms);
-        let body = TicketBody { v: VERSION, job: self.job, queued_at, trace: self.trace.clone() };
-        serde_json::to_string(&body).expect("a ticket of strings and numbers is always JSON")
-    }
-
     /// The ticket to send for a job that may have none; `None` if the job has ended. A request may have crashed before
     /// it sent one, even if the job was claimed since, by a ticket from before a retry. An extra one does no harm.
     pub fn for_unfinished(job: &Job, trace: Option<&String>) -> Option<Self> {
         job.finished_at().is_none().then(|| Self::of(job, trace.cloned()))
-    }
-}
-
-impl Message for Ticket {
-    fn from_body(body: &str) -> Result<Self, TicketError> {
-        let TicketBody { job, queued_at, trace, .. } = parse_versioned(body)?;
-        Ok(Self { job, queued_at: queued_at.map(Timestamp::from_ms), trace })
-    }
-
-    fn job(&self) -> Option<JobId> {
-        Some(self.job)
-    }
-}
-
-impl BatchTicket {
-    /// Serializes the ticket.
-    pub fn to_body(&self) -> String {
-        let body = BatchTicketBody { v: VERSION, batch: self.batch };
-        serde_json::to_string(&body).expect("a ticket of strings and numbers is always JSON")
-    }
-}
-
-impl Message for BatchTicket {
-    fn from_body(body: &str) -> Result<Self, TicketError> {
-        parse_versioned::<BatchTicketBody>(body).map(|body| Self { batch: body.batch })
-    }
-
-    fn batch(&self) -> Option<BatchId> {
-        Some(self.batch)
-    }
-}
-
-pub(crate) fn parse_versioned<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, TicketError> {
-    match serde_json::from_str::<Version>(body) {
-        Ok(Version { v: VERSION }) => serde_json::from_str(body).map_err(|_| TicketError::Malformed),
-        Ok(Version { v }) if v > VERSION => Err(TicketError::Newer(v)),
-        _ => Err(TicketError::Malformed),
     }
 }
 

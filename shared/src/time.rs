@@ -110,6 +110,32 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// Writes a time as milliseconds since the Unix epoch, by `#[serde(with)]`.
+pub(crate) mod ms {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        time.0.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(deserializer).map(Timestamp)
+    }
+}
+
+/// Like [`ms`], for a time that may be missing.
+pub(crate) mod optional_ms {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        time.map(Timestamp::ms).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map(Timestamp::from_ms))
+    }
+}
+
 /// A clock. Clones share it, so advancing one advances all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {

@@ -16,11 +16,8 @@ use crate::spelled::spelled;
 spelled! {
     /// The type of an event.
     EventType, "an event",
-    /// A job has its picture.
     JobSucceeded = "job.succeeded",
-    /// A job has failed.
     JobFailed = "job.failed",
-    /// A job was canceled.
     JobCanceled = "job.canceled",
     /// Every job of a batch has ended, or its file was refused.
     BatchEnded = "batch.ended",
@@ -69,11 +66,7 @@ impl Webhook {
         let mut fields = Fields::new(value, pointer)?;
         let url = fields.required("url", |value| WebhookUrl::parse(&string(value)?));
         let events = fields.optional("events", |value| events(&value, possible));
-        let errors = fields.finish();
-        match url {
-            Some(url) if errors.is_empty() => Ok(Self { url, events: events.unwrap_or_else(|| default.to_vec()) }),
-            _ => Err(errors),
-        }
+        fields.finish(url.map(|url| Self { url, events: events.unwrap_or_else(|| default.to_vec()) }))
     }
 
     /// Whether the event is sent.
@@ -187,9 +180,7 @@ fn is_public_name(name: &str) -> bool {
 spelled! {
     /// Which webhooks the service accepts.
     WebhookPolicy, "a policy of webhooks",
-    /// None.
     Off = "false",
-    /// Those on the public internet.
     Public = "true",
     /// Also those on this machine. The template does not allow this value: only the local stack sets it.
     AlsoLoopback = "loopback",

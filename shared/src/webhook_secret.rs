@@ -144,11 +144,6 @@ pub struct SecretNumbers {
     pub keys: KeyDigests<MOST_VALID>,
 }
 
-/// Too many secrets of an owner are still valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MOST_VALID} secrets are still valid")]
-pub struct TooManyRotations;
-
 impl SecretNumbers {
     /// The numbers of the secrets that are valid at `now`, the current one first, and until when each is valid.
     pub fn valid(&self, now: Timestamp) -> impl Iterator<Item = (u32, Option<Timestamp>)> {
@@ -156,13 +151,14 @@ impl SecretNumbers {
         std::iter::once((self.current, None)).chain(former.map(|&(number, until)| (number, Some(until))))
     }
 
-    /// Makes a new secret the current one; `None` if a request with this key did so before.
-    pub fn rotate(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Result<Option<Self>, TooManyRotations> {
+    /// Makes a new secret the current one; `None` if a request with this key did so before. The error is the time until
+    /// which too many secrets are valid.
+    pub fn rotate(&self, key: Option<&IdempotencyKey>, now: Timestamp) -> Result<Option<Self>, Timestamp> {
         if key.is_some_and(|key| self.keys.contain(key)) {
             return Ok(None);
         }
         if self.valid(now).count() >= MOST_VALID {
-            return Err(TooManyRotations);
+            return Err(self.valid(now).filter_map(|(_, until)| until).min().unwrap_or(now));
         }
         let mut former = self.former.clone();
         former.retain(|(_, until)| *until > now);
@@ -230,7 +226,7 @@ mod tests {
         for _ in 2..MOST_VALID {
             numbers = numbers.rotate(None, now).expect("few").expect("new");
         }
-        assert_eq!(numbers.rotate(None, now), Err(TooManyRotations));
+        assert_eq!(numbers.rotate(None, now), Err(now + OVERLAP));
         assert!(numbers.rotate(None, now + OVERLAP).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::api::{BatchView, JobView};
 use shared::aws::{Saved, Table};
 use shared::job::{Claimed, Lease};
-use shared::ticket::Ticket;
+use shared::ticket::{Message as _, Ticket};
 use shared::{BatchId, Clock, Job, JobId};
 
 /// Few tests look at a picture, so most use plain colors, which take no time to paint.

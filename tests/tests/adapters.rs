@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use serde_json::{Value, json};
-use shared::aws::{Aws, Created, Document, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
+use shared::aws::{Aws, Document, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
 use shared::image::{ImageFacts, Variant};
 use shared::job::{ErrorCode, Lease};
 use shared::order::{Model, Order, OutputFormat};
 use shared::poster::{Lettering, Placement, Style};
+use shared::ticket::{Message as _, Ticket};
 use shared::{BatchId, Job, JobId, Owner, Timestamp};
 use tests::interceptor::{Action, Call, Interceptor};
 use tests::pipeline::Pipeline;
@@ -42,8 +43,8 @@ async fn the_table_accepts_only_the_next_version() {
     let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
     let now = pipeline.clock.now();
     let job = job(now);
-    assert!(matches!(table.create(&job).await, Ok(Created::New)));
-    assert!(matches!(table.create(&job).await, Ok(Created::Existing(stored)) if *stored == job));
+    assert!(matches!(table.create(&job).await, Ok(None)));
+    assert!(matches!(table.create(&job).await, Ok(Some(stored)) if stored == job));
     assert_eq!(table.get(job.id).await.expect("the table answers"), Some(job.clone()));
 
     let lease = || Lease::new(now + Duration::from_secs(90));
@@ -78,9 +79,9 @@ async fn an_expired_record_gives_way_to_a_new_job() {
     let pipeline = Pipeline::without_event_sources().await;
     let table = pipeline.stack.aws().table(pipeline.ready().table.clone());
     let old = job(pipeline.clock.now());
-    assert!(matches!(table.create(&old).await, Ok(Created::New)));
+    assert!(matches!(table.create(&old).await, Ok(None)));
     let new = Job { id: old.id, ..job(old.expires_at + Duration::from_secs(1)) };
-    assert!(matches!(table.create(&new).await, Ok(Created::New)));
+    assert!(matches!(table.create(&new).await, Ok(None)));
     assert_ne!(new.image_key(Variant::Image), old.image_key(Variant::Image), "the new job cannot find the old picture");
     pipeline.stack.stop().await;
 }
@@ -295,11 +296,7 @@ async fn a_ticket_is_sent_with_its_owners_group_and_trace() {
     let pipeline = Pipeline::without_event_sources().await;
     let url = &pipeline.ready().queue_url;
     let queue = pipeline.stack.aws().queue(url.clone());
-    let ticket = shared::ticket::Ticket {
-        job: JobId::new(),
-        queued_at: None,
-        trace: Some("Root=1-5bef4de7-ad49b0e8".to_owned()),
-    };
+    let ticket = Ticket { job: JobId::new(), queued_at: None, trace: Some("Root=1-5bef4de7-ad49b0e8".to_owned()) };
     queue.send(&ticket, &Owner::new("arn:aws:iam::123456789012:user/alice")).await.expect("the queue answers");
     let received = pipeline.sqs().receive_message().queue_url(url).message_system_attribute_names(All).send().await;
     let received = received.expect("the queue answers");
@@ -347,7 +344,7 @@ async fn a_message_is_hidden_no_shorter_than_asked_and_no_longer_than_sqs_allows
 #[tokio::test]
 async fn each_owner_has_a_message_group_of_its_own() {
     let pipeline = Pipeline::without_event_sources().await;
-    let ticket = || shared::ticket::Ticket { job: JobId::new(), queued_at: None, trace: None };
+    let ticket = || Ticket { job: JobId::new(), queued_at: None, trace: None };
     let said = said(&pipeline, async |queue| {
         for owner in ["alice", "bob"].map(Owner::new) {
             queue.send(&ticket(), &owner).await.expect("the queue answers");

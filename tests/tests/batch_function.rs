@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Value, json};
-use shared::aws::{Created, SavedBatch};
+use shared::aws::Saved;
 use shared::batch::{Batch, BatchStatus, Checked, FileBatchOrder, Input, InputFile, Stage};
 use shared::job::{Membership, Status};
 use shared::order::{Model, Order};
-use shared::ticket::BatchTicket;
+use shared::ticket::{BatchTicket, Message as _};
 use shared::{BatchId, Job, JobId, Owner};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery};
@@ -47,7 +47,7 @@ async fn awaiting(pipeline: &Pipeline, order: Value) -> Batch {
 
 pub(crate) async fn save(pipeline: &Pipeline, batch: &Batch) {
     let saved = pipeline.table().save_batch(batch).await.expect("the table answers");
-    assert!(matches!(saved, SavedBatch::Stored), "somebody else moved the batch on");
+    assert!(matches!(saved, Saved::Stored), "somebody else moved the batch on");
 }
 
 fn input_key(id: BatchId) -> String {
@@ -475,7 +475,7 @@ async fn a_batch_paints_no_job_of_an_earlier_batch_with_the_same_key() {
     let membership = Membership { batch: id, part: 0, custom_id: None };
     let earlier = Job::new(JobId::in_batch(id, 1), owner, order, now, HOUR, 30 * DAY);
     let earlier = Job { membership: Some(membership), fence: 1, ..earlier };
-    assert!(matches!(pipeline.table().create(&earlier).await, Ok(Created::New)));
+    assert!(matches!(pipeline.table().create(&earlier).await, Ok(None)));
     pipeline.clock.advance(Duration::from_secs(1));
     assert!(!step(&pipeline, id).await, "the earlier job has not ended");
     assert_eq!(pipeline.messages(&pipeline.ready().queue_url).await, 0);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::JobId;
 use shared::delivery::{DeliveryId, TryErrorCode};
 use shared::job::Status;
-use shared::ticket::Ticket;
+use shared::ticket::{Message as _, Ticket};
 use tests::pipeline::Pipeline;
 use tests::receiver::{Receiver, Reply};
 use tests::runtime_api::{command, invoke};

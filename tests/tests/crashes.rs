@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use shared::job::{ErrorCode, Status};
-use shared::ticket::Ticket;
+use shared::ticket::{Message as _, Ticket};
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::wire::{Disturbance, Wire};
 

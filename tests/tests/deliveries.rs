@@ -8,7 +8,7 @@ use lambda_runtime::LambdaEvent;
 use serde_json::json;
 use shared::JobId;
 use shared::job::{ErrorCode, Status};
-use shared::ticket::Ticket;
+use shared::ticket::{Message as _, Ticket};
 use tests::events::{answer as answer_of, post};
 use tests::interceptor::{Action, Call};
 use tests::pipeline::{Pipeline, delivery, ticket};
@@ -300,7 +300,7 @@ async fn a_ticket_says_when_its_job_was_queued() {
         };
         let tickets = messages.iter().map(|message| message["MessageBody"].as_str().expect("a body"));
         // The others are tickets of batches.
-        let of_jobs = tickets.filter_map(|body| <Ticket as shared::ticket::Message>::from_body(body).ok());
+        let of_jobs = tickets.filter_map(|body| Ticket::from_body(body).ok());
         seen.lock().expect("no one panicked").extend(of_jobs);
         Action::Pass
     });

@@ -8,7 +8,7 @@ use local::Options;
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use shared::api::{BatchView, DocumentView, JobsView};
-use shared::aws::SavedBatch;
+use shared::aws::Saved;
 use shared::batch::{Action as PassAction, BatchStatus, Checked, Counts, MAX_BYTES, Pass, Progress};
 use shared::batch_file::{LineFault, Position};
 use shared::job::{Lease, Membership, Status};
@@ -86,7 +86,7 @@ async fn record(pipeline: &Pipeline, id: BatchId) -> Batch {
 /// Saves the next version of a batch, as the function `batch` does.
 async fn save(pipeline: &Pipeline, next: Batch) -> Batch {
     let saved = pipeline.table().save_batch(&next).await.expect("the table answers");
-    assert!(matches!(saved, SavedBatch::Stored), "{saved:?}");
+    assert!(matches!(saved, Saved::Stored), "{saved:?}");
     next
 }
 

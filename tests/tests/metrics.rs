@@ -10,6 +10,7 @@ use serde_json::Value;
 use shared::JobId;
 use shared::aws::{Aws, Output};
 use shared::job::{ErrorCode, Status};
+use shared::ticket::{Message as _, Ticket};
 use tests::pipeline::{Pipeline, delivery, ticket};
 use tests::runtime_api::invoke;
 
@@ -100,7 +101,7 @@ async fn a_job_that_is_canceled_with_its_batch_writes_metrics_too() {
 }
 
 fn ticket_of(job: JobId) -> String {
-    shared::ticket::Ticket { job, queued_at: None, trace: None }.to_body()
+    Ticket { job, queued_at: None, trace: None }.to_body()
 }
 
 /// The reasons that a metric filter of the template counts, from a pattern such as `{ $.fields.reason = "throttled" }`.

@@ -6,7 +6,7 @@ use local::Options;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::api::{BatchView, BatchesView, DeliveriesView, JobView, JobsView, ReplayedView, SecretView};
-use shared::delivery::Subject;
+use shared::id::Subject;
 use shared::job::Status;
 use shared::{Clock, JobId};
 use tests::events::{answer, get, post};

@@ -5,7 +5,6 @@ use std::time::Duration;
 use local::EVERYONE;
 use serde_json::{Value, json};
 use shared::api::JobsView;
-use shared::aws::Created;
 use shared::job::{ErrorCode, Status};
 use shared::order::{Model, Order};
 use shared::{Job, JobId, Owner};
@@ -25,13 +24,13 @@ async fn a_record_gives_way_to_a_new_job_as_soon_as_it_is_no_longer_shown_and_no
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
     let job = |id, now| Job::new(id, owner.clone(), order.clone(), now, DAY, DAY);
     let old = job(JobId::new(), pipeline.clock.now());
-    assert!(matches!(table.create(&old).await, Ok(Created::New)));
+    assert!(matches!(table.create(&old).await, Ok(None)));
     let (end, millisecond) = (old.expires_at, Duration::from_millis(1));
     for (now, is_over) in [(end - Duration::from_secs(1), false), (end - millisecond, false), (end, true)] {
         let shown = table.get_owned(old.id, &owner, now).await.expect("the table answers");
         assert_eq!(shown.is_none(), is_over, "{now}");
         let created = table.create(&job(old.id, now)).await.expect("the table answers");
-        assert_eq!(matches!(created, Created::New), is_over, "{now}");
+        assert_eq!(created.is_none(), is_over, "{now}");
     }
     pipeline.stack.stop().await;
 }

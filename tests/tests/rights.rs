@@ -8,7 +8,7 @@ use local::{Apps, EVERYONE, Ready};
 use serde_json::{Value, json};
 use shared::batch::Progress;
 use shared::order::Model;
-use shared::ticket::Ticket;
+use shared::ticket::{Message as _, Ticket};
 use shared::{BatchId, JobId};
 use tests::events::{answer, get, post};
 use tests::interceptor::{Action, Call};

@@ -7,7 +7,7 @@ use bench::events::messages;
 use local::EVERYONE;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::ticket::Ticket;
+use shared::ticket::{Message as _, Ticket};
 use shared::{JobId, Timestamp};
 use tests::pipeline::{Pipeline, ticket};
 use tests::runtime_api::{invoke, program};

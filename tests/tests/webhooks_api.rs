@@ -9,7 +9,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use shared::api::{DeliveriesView, DeliveryView, ReplayedView, SecretView};
 use shared::aws::{DeliveryFilter, DeliveryLog, DeliveryRange, SavedDelivery};
-use shared::delivery::{Delivery, DeliveryId, DeliveryMessage, DeliveryStatus, KEPT, Subject, Try};
+use shared::delivery::{Delivery, DeliveryId, DeliveryMessage, DeliveryStatus, KEPT, Try};
+use shared::id::Subject;
 use shared::ticket::Message;
 use shared::webhook::{EventType, WebhookUrl};
 use shared::webhook_secret::{OVERLAP, WebhookSecret};
@@ -39,8 +40,8 @@ fn delivery(owner: &str, subject: Subject, created_at: Timestamp, status: u16) -
         round: 0,
         payload: payload.to_string(),
     };
-    let (at, duration) = (created_at, Duration::from_millis(52));
-    let tried = Try { round: 0, at, duration, status: Some(status), error: None, response: Some("busy".to_owned()) };
+    let (at, duration_ms) = (created_at, 52);
+    let tried = Try { round: 0, at, duration_ms, status: Some(status), error: None, response: Some("busy".to_owned()) };
     Delivery::new(&message).tried(tried).0
 }
 

@@ -1,6 +1,6 @@
 use shared::Batch;
 use shared::aws::job_end::cancel_new;
-use shared::aws::{SavedBatch, ServiceError, send_tickets};
+use shared::aws::{Saved, ServiceError, send_tickets};
 use shared::batch::{Entry, Input};
 use tokio::time::Instant;
 
@@ -11,10 +11,8 @@ use crate::step::{MARGIN, OTHER_AT_WORK, Step, save};
 /// Bounds the memory when the jobs are large.
 const BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
 
-/// Stores the jobs of a checked file and sends their tickets, a thousand at a time: first their records, then their
-/// tickets, then the batch's record. The ids of the jobs derive from the batch's, so a repeated step writes nothing
-/// twice. The batch may be canceled meanwhile. Its record is read after the jobs are stored and before their tickets
-/// are sent, so each job is canceled either here or by the later pass.
+/// Stores the jobs of a checked file and sends their tickets, a thousand at a time. The batch's record is read in
+/// between, so that each job of a batch that was canceled is canceled either here or by the later pass.
 pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Lines::from(app, batch.id, input, input.position.clone());
     let mut current = batch.clone();
@@ -40,16 +38,16 @@ pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant)
         send_tickets(&app.jobs, &app.outbox, &current.owner, &stored, None).await?;
         let next = current.admitted(current.admitted + jobs.len(), lines.position(), none_left);
         current = match app.table.save_batch(&next).await? {
-            SavedBatch::Stored if none_left => {
+            Saved::Stored if none_left => {
                 tracing::info!(batch.id = %id, jobs = next.total, "batch admitted");
                 return Ok(Step::Go(Box::new(next)));
             }
-            SavedBatch::Stored => next,
-            SavedBatch::MovedOn(current) if current.canceled_at.is_none() => {
+            Saved::Stored => next,
+            Saved::MovedOn(current) if current.canceled_at.is_none() => {
                 return Ok(Step::Wait(OTHER_AT_WORK));
             }
-            SavedBatch::MovedOn(current) => return Ok(Step::Go(current)),
-            SavedBatch::Gone => return Ok(Step::Gone),
+            Saved::MovedOn(current) => return Ok(Step::Go(current)),
+            Saved::Gone => return Ok(Step::Gone),
         };
     }
     Ok(Step::Go(Box::new(current)))

@@ -14,7 +14,6 @@ const JOBS_AT_ONCE: usize = 200;
 
 const AT_ONCE: usize = 16;
 
-/// Cancels or retries the next jobs of the pass, up to the end of a part.
 pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step, ServiceError> {
     let Pass { action, next } = pass;
     let stored = batch.most_stored();
@@ -55,7 +54,6 @@ async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
     app.outbox.tell(&job).await
 }
 
-/// Retries the failed jobs, sends the tickets of all waiting ones, and queues the missing events.
 async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
     let key: IdempotencyKey = format!("retry-{}-{number}", batch.id).parse().expect("it is visible ASCII");
     let key = &key;

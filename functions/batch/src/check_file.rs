@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use shared::aws::{Document, SavedBatch, ServiceError, Writer};
+use shared::aws::{Document, Saved, ServiceError, Writer};
 use shared::batch::{Checked, Entry, Input, Stage};
 use shared::batch_file::{LineFault, Position};
 use shared::{Batch, BatchId};
@@ -18,9 +18,8 @@ const REPLACED: &str = "cannot be read: the file was replaced or deleted after t
 
 const TOO_SLOW: &str = "was not reached in time: submit the file again later, or in several batches";
 
-/// Checks every line of the file before any job exists. An interrupted invocation leaves nothing behind; the next one
-/// starts over. The largest file takes a fraction of an invocation. If the bucket is too slow for that, the batch
-/// becomes invalid, because another invocation might be no faster.
+/// Checks every line of the file before any job exists. The largest file takes a fraction of an invocation. If the
+/// bucket is too slow for that, the batch becomes invalid, because another invocation might be no faster.
 pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Lines::from(app, batch.id, input, Position::default());
     let mut check = Check::new(app, batch.id);
@@ -55,12 +54,12 @@ pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant)
             check.checked.lines = lines.position().lines;
             let next = batch.checking(check.checked.clone());
             batch = match app.table.save_batch(&next).await? {
-                SavedBatch::Stored => next,
-                SavedBatch::MovedOn(current) if current.stage == Stage::Checking => {
+                Saved::Stored => next,
+                Saved::MovedOn(current) if current.stage == Stage::Checking => {
                     return Ok(Step::Wait(OTHER_AT_WORK));
                 }
-                SavedBatch::MovedOn(current) => return Ok(Step::Go(current)),
-                SavedBatch::Gone => return Ok(Step::Gone),
+                Saved::MovedOn(current) => return Ok(Step::Go(current)),
+                Saved::Gone => return Ok(Step::Gone),
             };
         }
     }

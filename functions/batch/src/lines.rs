@@ -5,7 +5,6 @@ use shared::batch_file::{Line, Position, Reader};
 
 use crate::App;
 
-/// Reads the lines of a batch's file from the bucket, piece by piece.
 pub(crate) struct Lines<'a> {
     files: &'a BatchFiles,
     batch: BatchId,
@@ -57,7 +56,6 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Whether the last line made the rest of the file unreadable.
     pub(crate) fn are_unreadable(&self) -> bool {
         self.reader.is_unreadable()
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use shared::Batch;
 use shared::aws::messages::{Received, Verdict};
-use shared::aws::{SavedBatch, ServiceError};
+use shared::aws::{Saved, ServiceError};
 use shared::batch::{Source, Stage};
 use shared::job::Lease;
 use shared::ticket::BatchTicket;
@@ -16,22 +16,19 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(30);
 /// How long a ticket waits while another invocation works on its batch. If that one crashes, this one takes over.
 pub(crate) const OTHER_AT_WORK: Duration = Duration::from_secs(60);
 
-/// How long a ticket waits at most while the jobs of a request are stored.
 const SUBMISSION: Duration = Duration::from_secs(2);
 
 /// How long the index of the table may lag behind it.
 pub(crate) const INDEX_LAG: Duration = Duration::from_secs(5);
 
 pub(crate) enum Step {
-    /// Continue with this version of the batch.
     Go(Box<Batch>),
     Wait(Duration),
     Gone,
 }
 
-/// Advances the batch as far as its record and the invocation's time allow. Its ticket comes back until it has ended.
-/// Every step can be repeated, and several invocations may work on one batch: if one of them was overtaken, its write
-/// is refused, and it continues with the current record.
+/// Advances the batch as far as its record and the invocation's time allow. Several invocations may work on one batch:
+/// if one of them was overtaken, its write is refused, and it continues with the current record.
 pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
     let id = received.message.batch;
     let Some(mut batch) = app.table.get_batch(id).await? else {
@@ -77,15 +74,14 @@ async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Ste
     }
 }
 
-/// Saves the next version of the batch, or returns the current one if another writer was first.
 pub(crate) async fn save(app: &App, next: Batch) -> Result<Step, ServiceError> {
     Ok(match app.table.save_batch(&next).await? {
-        SavedBatch::Stored => {
+        Saved::Stored => {
             log(&next);
             Step::Go(Box::new(next))
         }
-        SavedBatch::MovedOn(current) => Step::Go(current),
-        SavedBatch::Gone => Step::Gone,
+        Saved::MovedOn(current) => Step::Go(current),
+        Saved::Gone => Step::Gone,
     })
 }
 

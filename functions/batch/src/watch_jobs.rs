@@ -15,10 +15,8 @@ use crate::{App, write_results};
 /// The time between two looks is at least this, and a quarter of the time that has passed up to [`SHORTEST`].
 const FIRST: Duration = Duration::from_secs(1);
 
-/// After some time, the time between two looks is at least this.
 const SHORTEST: Duration = Duration::from_secs(5);
 
-/// The time between two looks is at most this.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// After so many parts in which nothing has begun, the later ones are taken for the same: jobs begin roughly in order.
@@ -28,8 +26,7 @@ const PARTS_AT_ONCE: usize = 8;
 
 const JOBS_AT_ONCE: usize = 16;
 
-/// Counts the jobs of the open parts, and ends those whose deadline has passed. A part that has ended is never counted
-/// again. When all have ended, it writes the results.
+/// Counts the jobs of the open parts only, as a part that has ended stays so. When all have ended, writes the results.
 pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step, ServiceError> {
     let now = app.clock.now();
     let Progress { open_parts: before, ended, .. } = &batch.progress;
@@ -97,7 +94,6 @@ async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts, ServiceEr
     Ok(Counts::of(states.buffered(JOBS_AT_ONCE).collect::<Vec<_>>().await))
 }
 
-/// Ends a job without a worker or a ticket. Returns the status that it then has.
 async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
     let now = app.clock.now();
     let missing = if is_late { Status::Canceled } else { Status::Failed };
@@ -124,10 +120,8 @@ async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, Se
 }
 
 /// When to look again: sooner as the end comes closer, but at most a few hundred times in the whole life of a batch, as
-/// SQS moves a ticket that was received a thousand times to the dead-letter queue.
-///
-/// An early look sees too few jobs to tell the pace, so no pause is longer than the time that has passed, and after some
-/// seconds none is longer than a twentieth of it.
+/// SQS moves a ticket that was received a thousand times to the dead-letter queue. An early look sees too few jobs to
+/// tell the pace, so no pause is longer than the time that has passed, and later none than a twentieth of it.
 fn until_next_look(counts: Counts, elapsed: Duration) -> Duration {
     let Counts { queued, running, total, .. } = counts;
     let (open, ended) = ((queued + running) as f64, (total - queued - running) as f64);

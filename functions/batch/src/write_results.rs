@@ -37,7 +37,6 @@ struct ResultLine {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Place {
-    /// The index of the job in the request, from zero.
     Index(usize),
     /// The line on which the job begins; null if the file was deleted, or a newer version reads it differently.
     Line(Option<u64>),
@@ -55,7 +54,6 @@ struct ResultImage {
 }
 
 enum Wanted {
-    /// The index of the job in the batch, and its line in the file.
     Job(usize, Option<(u64, Entry)>),
     Skipped(u64, Vec<LineFault>),
 }
@@ -95,7 +93,6 @@ pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step
     save(app, batch.end(counts, id)).await
 }
 
-/// The next jobs, with their lines in the file. Without a file, or if it is gone, only the jobs are written.
 async fn next_lines(
     lines: &mut Option<(&Input, Lines<'_>)>,
     batch: &Batch,

@@ -8,8 +8,8 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::process_batch;
-use shared::aws::{Aws, Images, Outbox, Queue, Table};
-use shared::settings::{Settings, SettingsError};
+use shared::aws::{Aws, Images, Metrics, Outbox, Queue, Table};
+use shared::settings::{Lookup, Settings, SettingsError};
 
 const IN_FLIGHT: usize = 10;
 
@@ -26,30 +26,20 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the app from the environment of a Lambda function.
-    pub fn from_env() -> Result<Self, Error> {
-        Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
-    }
-
     /// Builds the app; `lookup` finds the settings.
-    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+    pub fn new(aws: &Aws, clock: Clock, lookup: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
-        let bucket = settings.text("IMAGE_BUCKET");
-        let queue = settings.text("DEAD_LETTER_QUEUE_URL");
-        let parked = settings.text("PARKED_QUEUE_URL");
-        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
-        let outbox = Outbox::read(aws, &mut settings, table.clone());
-        let metrics = aws.metrics(&mut settings);
-        settings.finish(|| Self {
-            table: aws.table(table).with_metrics(metrics),
-            outbox,
-            images: aws.images(bucket),
-            queue: aws.queue(queue),
-            parked: aws.queue(parked),
+        let app = Self {
+            outbox: Outbox::read(aws, &mut settings, table.clone()),
+            table: aws.table(table).with_metrics(Metrics::read(aws, &mut settings)),
+            images: aws.images(settings.text("IMAGE_BUCKET")),
+            queue: aws.queue(settings.text("DEAD_LETTER_QUEUE_URL")),
+            parked: aws.queue(settings.text("PARKED_QUEUE_URL")),
             clock,
-            url_life: Duration::from_secs(u64::from(url_life)),
-        })
+            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+        };
+        settings.finish(app)
     }
 }
 

@@ -1,4 +1,4 @@
-use shared::aws::SavedBatch;
+use shared::aws::Saved;
 use shared::aws::gateway::log_failure;
 use shared::{Batch, Problem};
 
@@ -10,7 +10,7 @@ pub(crate) async fn cancel(app: &App, mut batch: Batch) -> Result<Batch, Problem
     let id = batch.id;
     while let Some(next) = batch.cancel(app.clock.now()) {
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
-            SavedBatch::Stored => {
+            Saved::Stored => {
                 if next.is_active() {
                     send_ticket(app, &next).await?;
                 }
@@ -18,8 +18,8 @@ pub(crate) async fn cancel(app: &App, mut batch: Batch) -> Result<Batch, Problem
                 tracing::info!(batch.id = %id, "cancellation of a batch noted");
                 return Ok(next);
             }
-            SavedBatch::MovedOn(current) => batch = *current,
-            SavedBatch::Gone => return Err(Problem::NotFound),
+            Saved::MovedOn(current) => batch = *current,
+            Saved::Gone => return Err(Problem::NotFound),
         }
     }
     app.outbox.try_to_tell_batch(&batch, app.clock.now()).await;

@@ -5,7 +5,6 @@ use shared::{Job, JobId, Owner, Problem};
 
 use crate::App;
 
-/// Cancels the owner's job. A canceled job stays canceled.
 pub(crate) async fn cancel(app: &App, id: JobId, owner: &Owner) -> Result<Job, Problem> {
     let mut job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
     while let Some(current) = job {

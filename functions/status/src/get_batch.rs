@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::ServiceError;
-use shared::aws::gateway::log_failure;
+use shared::aws::gateway::{found, log_failure};
 use shared::batch::{Counts, Stage};
 use shared::{Batch, BatchId, Owner, Problem, Timestamp};
 
@@ -11,8 +11,7 @@ use crate::App;
 /// If a batch is still open this long after its deadline, its ticket was lost.
 const LONGEST_CLEANUP: Duration = Duration::from_secs(3600);
 
-/// A request counts at most this many parts. For a larger batch it shows the counts of `batch`, which may be minutes
-/// old.
+/// For a larger batch, a request shows the counts of the last look, which may be minutes old.
 const MAX_PARTS: usize = 100;
 
 const PARTS_AT_ONCE: usize = 16;
@@ -22,8 +21,7 @@ pub(crate) async fn send_ticket(app: &App, batch: &Batch) -> Result<(), Problem>
 }
 
 pub(crate) async fn get(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
-    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    batch.ok_or(Problem::NotFound)
+    found(id, app.table.get_owned_batch(id, owner, app.clock.now()).await)
 }
 
 /// Counts the batch's jobs by status. A batch that seems to have lost its ticket gets another one.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use shared::api::QueueView;
-use shared::aws::gateway::log_failure;
+use shared::aws::gateway::{found, log_failure};
 use shared::aws::{Files, ServiceError, job_end::give_up};
 use shared::image::{SignedUrl, Variant};
 use shared::job::ErrorCode;
@@ -12,12 +12,11 @@ use crate::App;
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
-/// The owner's job, with a working URL. Waits up to `wait` for an unfinished job to end.
 pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> Result<Job, Problem> {
     let patience = Instant::now() + wait;
     loop {
-        let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-        let job = end_if_overdue(app, job.ok_or(Problem::NotFound)?).await.ok_or(Problem::NotFound)?;
+        let job = found(id, app.table.get_owned(id, owner, app.clock.now()).await)?;
+        let job = end_if_overdue(app, job).await.ok_or(Problem::NotFound)?;
         let left = patience.saturating_duration_since(Instant::now());
         if job.finished_at().is_some() || left.is_zero() {
             app.pace.learn(&job);
@@ -29,8 +28,7 @@ pub(crate) async fn get(app: &App, id: JobId, owner: &Owner, wait: Duration) -> 
 
 /// A new presigned URL of one of the job's files, or of its picture or poster if it does not have that file.
 pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Variant) -> Result<String, Problem> {
-    let job = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    let job = job.ok_or(Problem::NotFound)?;
+    let job = found(id, app.table.get_owned(id, owner, app.clock.now()).await)?;
     let JobState::Succeeded { image, .. } = &job.state else { return Err(Problem::NotFinished(job.status())) };
     let variant = match variant {
         Variant::Artwork if image.artwork.is_none() => Variant::Image,
@@ -41,8 +39,7 @@ pub(crate) async fn image_url(app: &App, id: JobId, owner: &Owner, variant: Vari
     Ok(signed.map_err(log_failure(id))?.url)
 }
 
-/// Ends an overdue job, because its ticket may be lost. Returns `None` if its record was deleted. If the job cannot be
-/// ended now, it is returned unchanged, so that the caller does not wait for the bucket.
+/// Ends an overdue job if it can be ended now, because its ticket may be lost. `None` if its record was deleted.
 pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
     let now = app.clock.now();
     if !job.is_overdue(now) {

@@ -27,7 +27,6 @@ impl Page {
         &PAGE
     }
 
-    /// Serves the page with pictures from the origin `pictures`, or answers 304 if the browser already has it.
     pub(crate) fn answer(&self, request: &Request, pictures: &str) -> Answer {
         let answer = if request.has(&self.etag) {
             Answer::empty(304).header(header::CACHE_CONTROL, "no-cache")

@@ -19,14 +19,13 @@ use aws_lambda_events::http::{HeaderName, header};
 use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, DeliveryView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
-use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{Aws, BatchFiles, DeliveryLog, Document, Images, Outbox, Queue, Table};
+use shared::aws::gateway::{Answer, Entrance, Request, found, log_failure};
+use shared::aws::{Aws, BatchFiles, DeliveryLog, Document, Images, Metrics, Outbox, Queue, Table};
 use shared::batch::Counts;
 use shared::cursor::CursorKey;
 use shared::delivery::DeliveryId;
-use shared::image::Variant;
 use shared::replay::ReplayRequest;
-use shared::settings::{Settings, SettingsError};
+use shared::settings::{Lookup, Settings, SettingsError};
 use shared::webhook::WebhookPolicy;
 use shared::webhook_secret::MasterSecret;
 use shared::{Batch, Clock, Job, JobState, Owner, Problem};
@@ -81,44 +80,29 @@ impl Webhooks {
 }
 
 impl App {
-    /// Builds the app from the environment of a Lambda function.
-    pub fn from_env() -> Result<Self, Error> {
-        Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
-    }
-
     /// Builds the app; `lookup` finds the settings.
-    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+    pub fn new(aws: &Aws, clock: Clock, lookup: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
-        let table = settings.text("TABLE_NAME");
-        let bucket = settings.text("IMAGE_BUCKET");
-        let queue = settings.text("QUEUE_URL");
-        let batches = settings.text("BATCH_QUEUE_URL");
-        let cursor_key = settings.text("CURSOR_KEY");
-        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
-        // API Gateway waits 29 seconds.
-        let max_wait = settings.number("MAX_WAIT_SECONDS", 0..=20);
-        let concurrency = settings.number("MAXIMUM_CONCURRENCY", 2..=1000);
-        let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
-        let page = settings.parse::<bool>("PAGE").unwrap_or_default();
-        let entrance = Entrance::read(&mut settings);
+        let (table, bucket) = (settings.text("TABLE_NAME"), settings.text("IMAGE_BUCKET"));
         let outbox = Outbox::read(aws, &mut settings, table.clone());
-        let webhooks = (outbox.policy() != WebhookPolicy::Off).then(|| Webhooks::read(aws, &mut settings));
-        let metrics = aws.metrics(&mut settings);
-        settings.finish(|| Self {
-            table: aws.table(table).with_metrics(metrics),
-            outbox,
+        let at_once = settings.number("MAXIMUM_CONCURRENCY", 2..=1000) * settings.number("POSTERS_IN_FLIGHT", 1..=10);
+        let app = Self {
+            table: aws.table(table).with_metrics(Metrics::read(aws, &mut settings)),
             images: aws.images(bucket.clone()),
             files: aws.batch_files(bucket),
-            batches: aws.queue(batches),
+            batches: aws.queue(settings.text("BATCH_QUEUE_URL")),
             clock,
-            cursors: CursorKey::new(&cursor_key),
-            pace: Pace::new(aws.queue(queue), concurrency * in_flight),
-            url_life: Duration::from_secs(u64::from(url_life)),
-            max_wait: Duration::from_secs(u64::from(max_wait)),
-            page,
-            entrance,
-            webhooks,
-        })
+            cursors: CursorKey::new(&settings.text("CURSOR_KEY")),
+            pace: Pace::new(aws.queue(settings.text("QUEUE_URL")), at_once),
+            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+            // API Gateway waits 29 seconds.
+            max_wait: settings.time("MAX_WAIT_SECONDS", 0..=20, Duration::from_secs(1)),
+            page: settings.parse("PAGE").unwrap_or_default(),
+            entrance: Entrance::read(&mut settings),
+            webhooks: (outbox.policy() != WebhookPolicy::Off).then(|| Webhooks::read(aws, &mut settings)),
+            outbox,
+        };
+        settings.finish(app)
     }
 }
 
@@ -204,9 +188,9 @@ async fn get_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, 
 }
 
 async fn get_image(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
-    let query = request.query(&["variant"])?;
-    let variant = query.get("variant").map(|text| text.parse::<Variant>()).transpose();
-    let variant = variant.map_err(|rule| Problem::field("?variant", rule))?.unwrap_or_default();
+    let mut query = request.query(&["variant"])?;
+    let variant = query.take("variant", str::parse).unwrap_or_default();
+    query.finish(())?;
     let url = get_job::image_url(app, request.id()?, owner, variant).await?;
     Ok(Answer::empty(302).header(header::LOCATION, url))
 }
@@ -226,8 +210,9 @@ async fn list_jobs(app: &App, request: &Request, owner: &Owner) -> Result<Answer
 }
 
 async fn list_batches(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
-    let query = request.query(&["limit", "cursor"])?;
-    let range = Range::of(&query).map_err(|fault| Problem::faults(vec![fault]))?;
+    let mut query = request.query(&["limit", "cursor"])?;
+    let range = Range::of(&mut query);
+    query.finish(())?;
     let base = request.base_url();
     let batches = list_batches::list(app, owner, &range, &base).await?;
     let next = batches.next_cursor.as_ref().map(|cursor| format!("{base}/batches?{}", range.query(cursor)));
@@ -266,9 +251,9 @@ async fn get_document(
     owner: &Owner,
     document_of: fn(&Batch) -> Result<Document, Problem>,
 ) -> Result<Answer, Problem> {
-    let query = request.query(&["redirect"])?;
-    let redirect = query.get("redirect").map(|text| text.parse::<bool>()).transpose();
-    let redirect = redirect.map_err(|_| Problem::field("?redirect", "must be true or false"))?.unwrap_or(true);
+    let mut query = request.query(&["redirect"])?;
+    let redirect = query.take("redirect", |text| text.parse().map_err(|_| "must be true or false".to_owned()));
+    let redirect = query.finish(redirect.unwrap_or(true))?;
     let batch = get_batch::get(app, request.id()?, owner).await?;
     let (id, document) = (batch.id, document_of(&batch)?);
     let signed = app.files.sign(id, document, app.clock.now(), app.url_life).await.map_err(log_failure(id))?;
@@ -310,8 +295,7 @@ async fn list_deliveries(app: &App, webhooks: &Webhooks, request: &Request, owne
 async fn get_delivery(app: &App, webhooks: &Webhooks, request: &Request, owner: &Owner) -> Result<Answer, Problem> {
     request.query(&[])?;
     let id: DeliveryId = request.id()?;
-    let delivery = webhooks.log.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    let delivery = delivery.ok_or(Problem::NotFound)?;
+    let delivery = found(id, webhooks.log.get_owned(id, owner, app.clock.now()).await)?;
     Ok(Answer::json(200, &DeliveryView::new(&delivery, &request.base_url())))
 }
 
@@ -343,8 +327,7 @@ fn batch_answer(app: &App, request: &Request, status: u16, batch: &Batch, counts
         return answer;
     }
     let left = (counts.queued + counts.running) as u64;
-    // The closer the end of a batch, the sooner its next change. Without a job left, its file is checked or its results
-    // are written, and an old batch is looked at rarely.
+    // Without a job left, its file is checked or its results are written, and an old batch is looked at rarely.
     let wait = if left == 0 { batch.age(now) / PART_OF_AGE } else { app.pace.time_for(left.div_ceil(LOOKS)) };
     answer.retry_after(wait)
 }

@@ -1,8 +1,8 @@
 use shared::api::{DeliveriesView, DeliveryView};
 use shared::aws::gateway::{Request, log_failure};
 use shared::aws::{DeliveryFilter, DeliveryLog, DeliveryRange};
-use shared::delivery::{DeliveryStatus, Subject};
-use shared::fault::FieldError;
+use shared::delivery::DeliveryStatus;
+use shared::id::Subject;
 use shared::{Owner, Problem};
 
 use crate::App;
@@ -16,33 +16,16 @@ pub(crate) struct Filter {
 
 impl Filter {
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
-        let query = request.query(&["job", "batch", "status", "limit", "cursor"])?;
-        let mut errors = Vec::new();
-        let mut subjects = Vec::new();
-        if let Some(text) = query.get("job") {
-            match text.parse() {
-                Ok(id) => subjects.push(Subject::Job(id)),
-                Err(_) => errors.push(FieldError::new("?job", "must be the id of a job".to_owned())),
-            }
+        let mut query = request.query(&["job", "batch", "status", "limit", "cursor"])?;
+        let id_of = |kind: &str| format!("must be the id of a {kind}");
+        let job = query.take("job", |text| text.parse().map(Subject::Job).map_err(|_| id_of("job")));
+        let batch = query.take("batch", |text| text.parse().map(Subject::Batch).map_err(|_| id_of("batch")));
+        if job.is_some() && batch.is_some() {
+            query.fault("batch", "must not be given together with job".to_owned());
         }
-        if let Some(text) = query.get("batch") {
-            match text.parse() {
-                Ok(id) => subjects.push(Subject::Batch(id)),
-                Err(_) => errors.push(FieldError::new("?batch", "must be the id of a batch".to_owned())),
-            }
-        }
-        if subjects.len() == 2 {
-            errors.push(FieldError::new("?batch", "must not be given together with job".to_owned()));
-        }
-        let status = query.get("status").and_then(|text| {
-            let parsed = text.parse().map_err(|detail| errors.push(FieldError::new("?status", detail)));
-            parsed.ok()
-        });
-        let range = Range::of(&query).map_err(|fault| errors.push(fault));
-        match range {
-            Ok(range) if errors.is_empty() => Ok(Self { subject: subjects.pop(), status, range }),
-            _ => Err(Problem::faults(errors)),
-        }
+        let status = query.take("status", str::parse);
+        let range = Range::of(&mut query);
+        query.finish(Self { subject: job.or(batch), status, range })
     }
 
     pub(crate) fn query(&self, cursor: &str) -> String {
@@ -65,7 +48,6 @@ pub(crate) async fn list(
 ) -> Result<DeliveriesView, Problem> {
     let subject = filter.subject.map(|subject| subject.to_string()).unwrap_or_default();
     let status = filter.status.map_or("", DeliveryStatus::as_str);
-    // A cursor belongs to its list.
     let scope = ["deliveries of owner", owner.as_str(), &subject, status];
     let after = filter.range.place(app, &scope)?;
     let range = filter.subject.map_or(DeliveryRange::All, DeliveryRange::Of);

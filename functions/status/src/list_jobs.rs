@@ -1,11 +1,8 @@
-use std::collections::HashMap;
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::{JobView, JobsView};
-use shared::aws::gateway::{Request, log_failure};
+use shared::aws::gateway::{Query, Request, log_failure};
 use shared::aws::{List, Page};
 use shared::batch::Batch;
-use shared::fault::FieldError;
 use shared::job::Status;
 use shared::json::escaped_len_of;
 use shared::{Job, Owner, Problem};
@@ -30,12 +27,13 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    pub(crate) fn of(query: &HashMap<String, String>) -> Result<Self, FieldError> {
-        let limit = query.get("limit").map_or(Ok(DEFAULT_LIMIT), |text| {
+    pub(crate) fn of(query: &mut Query) -> Self {
+        let limit = query.take("limit", |text| {
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-            limit.ok_or_else(|| FieldError::new("?limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
-        })?;
-        Ok(Self { limit, cursor: query.get("cursor").cloned() })
+            limit.ok_or_else(|| format!("must be a whole number from 1 to {MAX_LIMIT}"))
+        });
+        let cursor = query.take("cursor", |text| Ok(text.to_owned()));
+        Self { limit: limit.unwrap_or(DEFAULT_LIMIT), cursor }
     }
 
     pub(crate) fn place(&self, app: &App, scope: &[&str]) -> Result<Option<String>, Problem> {
@@ -47,7 +45,6 @@ impl Range {
     }
 }
 
-/// The position of a caller's cursor; `None` is the start of the list.
 pub(crate) fn place(app: &App, scope: &[&str], cursor: Option<&String>) -> Result<Option<String>, Problem> {
     let open = |cursor: &String| app.cursors.open(scope, cursor).ok_or(Problem::InvalidCursor);
     cursor.map(open).transpose()
@@ -60,17 +57,9 @@ pub(crate) struct Filter {
 
 impl Filter {
     pub(crate) fn of(request: &Request) -> Result<Self, Problem> {
-        let query = request.query(&["status", "limit", "cursor"])?;
-        let mut errors = Vec::new();
-        let status = query.get("status").and_then(|text| {
-            let parsed = text.parse().map_err(|detail| errors.push(FieldError::new("?status", detail)));
-            parsed.ok()
-        });
-        let range = Range::of(&query).map_err(|fault| errors.push(fault));
-        match range {
-            Ok(range) if errors.is_empty() => Ok(Self { status, range }),
-            _ => Err(Problem::faults(errors)),
-        }
+        let mut query = request.query(&["status", "limit", "cursor"])?;
+        let filter = Self { status: query.take("status", str::parse), range: Range::of(&mut query) };
+        query.finish(filter)
     }
 
     fn scope<'a>(&self, [kind, name]: [&'a str; 2]) -> [&'a str; 3] {
@@ -105,7 +94,6 @@ fn candidates(app: &App, filter: &Filter) -> impl Fn(&Job) -> bool + use<> {
     move |job| job.expires_at > now && (job.is_overdue(now) || status.is_none_or(|status| job.status() == status))
 }
 
-/// Limits a page to what fits into one response, at least one job. `place_after` returns the position after a job.
 fn fitting(
     app: &App,
     jobs: &[Job],
@@ -131,7 +119,6 @@ fn fitting(
     Listed { etag: format!("W/\"{}\"", digest(&versions)), jobs: JobsView { jobs: views, next_cursor: next } }
 }
 
-/// Ends overdue jobs and renews URLs. Returns the jobs to show, and the next cursor.
 async fn shown(app: &App, page: Page, filter: &Filter, scope: &[&str]) -> Result<(Vec<Job>, Option<String>), Problem> {
     let Page { jobs, next } = page;
     let jobs = stream::iter(jobs)

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 const FIRST_GUESS: Duration = Duration::from_secs(5);
 
-/// Enough to be robust against outliers.
 const SEEN: usize = 15;
 
 /// The worker's timeout. A job that seems to have taken longer was ended by another function, or a clock was set.
@@ -50,7 +49,6 @@ impl Pace {
         took.get(took.len() / 2).copied().unwrap_or(FIRST_GUESS)
     }
 
-    /// The estimated duration of `jobs` jobs, painted concurrently.
     pub(crate) fn time_for(&self, jobs: u64) -> Duration {
         let rounds = jobs as f64 / f64::from(self.at_once);
         self.painting().mul_f64(rounds.max(if jobs > 0 { 1.0 } else { 0.0 }))

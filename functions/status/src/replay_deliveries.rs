@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::ReplayedView;
-use shared::aws::gateway::log_failure;
+use shared::aws::gateway::{found, log_failure};
 use shared::aws::{DeliveryFilter, DeliveryRange, SavedDelivery, ServiceError};
 use shared::caller::IdempotencyKey;
 use shared::delivery::{Delivery, DeliveryId};
@@ -21,7 +21,6 @@ const AT_ONCE: usize = 16;
 
 pub(crate) struct Replayed {
     pub(crate) delivery: Delivery,
-    /// Whether an earlier request with the same key has replayed it.
     pub(crate) repeated: bool,
     sent: bool,
 }
@@ -33,15 +32,14 @@ pub(crate) async fn replay(
     id: DeliveryId,
     key: Option<&IdempotencyKey>,
 ) -> Result<Replayed, Problem> {
-    let delivery = webhooks.log.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    let replayed = send_again(app, webhooks, delivery.ok_or(Problem::NotFound)?, key).await.map_err(log_failure(id))?;
+    let delivery = found(id, webhooks.log.get_owned(id, owner, app.clock.now()).await)?;
+    let replayed = send_again(app, webhooks, delivery, key).await.map_err(log_failure(id))?;
     tracing::info!(delivery.id = %id, "delivery replayed");
     replayed.ok_or(Problem::NotFound)
 }
 
 /// Sends the message of a new round, then records the round. After a crash in between, the function `webhook` records
-/// it. `None` if the record was deleted. A delivery that is about to be tried is not sent again, so that repeated
-/// requests cannot fill the queue.
+/// it. A delivery that is about to be tried is not sent again, so that repeated requests cannot fill the queue.
 async fn send_again(
     app: &App,
     webhooks: &Webhooks,

@@ -27,19 +27,12 @@ pub(crate) async fn rotate(
         let now = app.clock.now();
         let numbers = stored(webhooks, owner).await?;
         let view = |numbers| SecretView::new(&webhooks.master, owner, numbers, now);
-        match numbers.rotate(key, now) {
-            Ok(None) => return Ok((view(&numbers), true)),
-            Ok(Some(next)) => {
-                let saved = webhooks.log.save_secret_numbers(owner, &next).await.map_err(log_failure("secret"))?;
-                if saved == SavedDelivery::Stored {
-                    tracing::info!(number = next.current, "webhook secret rotated");
-                    return Ok((view(&next), false));
-                }
-            }
-            Err(_) => {
-                let ends = numbers.valid(now).filter_map(|(_, until)| until);
-                return Err(Problem::TooManyRotations(ends.min().unwrap_or(now)));
-            }
+        let next = numbers.rotate(key, now).map_err(Problem::TooManyRotations)?;
+        let Some(next) = next else { return Ok((view(&numbers), true)) };
+        let saved = webhooks.log.save_secret_numbers(owner, &next).await.map_err(log_failure("secret"))?;
+        if saved == SavedDelivery::Stored {
+            tracing::info!(number = next.current, "webhook secret rotated");
+            return Ok((view(&next), false));
         }
     }
 }

@@ -13,12 +13,12 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::http::header;
 use lambda_runtime::{Error, LambdaEvent};
 use shared::api::{BatchView, JobView, UploadView, wrong_method};
-use shared::aws::gateway::{Answer, Entrance, Request, log_failure};
-use shared::aws::{Aws, BatchFiles, Outbox, Queue, Table};
+use shared::aws::gateway::{Answer, Entrance, Request, found};
+use shared::aws::{Aws, BatchFiles, Metrics, Outbox, Queue, Table};
 use shared::batch::{BatchOrder, FileBatchOrder};
 use shared::caller::IdempotencyKey;
 use shared::order::{Model, Order};
-use shared::settings::{Settings, SettingsError};
+use shared::settings::{Lookup, Settings, SettingsError};
 use shared::{Batch, BatchId, Clock, Owner, Problem};
 
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -39,36 +39,23 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the app from the environment of a Lambda function.
-    pub fn from_env() -> Result<Self, Error> {
-        Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
-    }
-
     /// Builds the app; `lookup` finds the settings.
-    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+    pub fn new(aws: &Aws, clock: Clock, lookup: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
-        let queue = settings.text("QUEUE_URL");
-        let batches = settings.text("BATCH_QUEUE_URL");
-        let bucket = settings.text("IMAGE_BUCKET");
-        let model = settings.parse::<Model>("MODEL_ID");
-        let deadline_hours = settings.number("DEADLINE_HOURS", 1..=96);
-        let retention_days = settings.number("RETENTION_DAYS", 5..=3650);
-        let entrance = Entrance::read(&mut settings);
-        let outbox = Outbox::read(aws, &mut settings, table.clone());
-        let metrics = aws.metrics(&mut settings);
-        settings.finish(|| Self {
-            table: aws.table(table).with_metrics(metrics),
-            outbox,
-            queue: aws.queue(queue),
-            batches: aws.queue(batches),
-            files: aws.batch_files(bucket),
+        let app = Self {
+            outbox: Outbox::read(aws, &mut settings, table.clone()),
+            table: aws.table(table).with_metrics(Metrics::read(aws, &mut settings)),
+            queue: aws.queue(settings.text("QUEUE_URL")),
+            batches: aws.queue(settings.text("BATCH_QUEUE_URL")),
+            files: aws.batch_files(settings.text("IMAGE_BUCKET")),
             clock,
-            model: model.unwrap_or(Model::Core),
-            deadline: Duration::from_secs(u64::from(deadline_hours) * 3600),
-            retention: Duration::from_secs(u64::from(retention_days) * 86_400),
-            entrance,
-        })
+            model: settings.parse("MODEL_ID").unwrap_or(Model::Core),
+            deadline: settings.time("DEADLINE_HOURS", 1..=96, Duration::from_hours(1)),
+            retention: settings.time("RETENTION_DAYS", 5..=3650, Duration::from_hours(24)),
+            entrance: Entrance::read(&mut settings),
+        };
+        settings.finish(app)
     }
 }
 
@@ -164,8 +151,7 @@ async fn retry_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answ
 }
 
 async fn owned_batch(app: &App, id: BatchId, owner: &Owner) -> Result<Batch, Problem> {
-    let batch = app.table.get_owned_batch(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    batch.ok_or(Problem::NotFound)
+    found(id, app.table.get_owned_batch(id, owner, app.clock.now()).await)
 }
 
 fn view_of(app: &App, request: &Request, batch: &Batch) -> BatchView {

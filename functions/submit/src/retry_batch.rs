@@ -1,4 +1,4 @@
-use shared::aws::SavedBatch;
+use shared::aws::Saved;
 use shared::aws::gateway::log_failure;
 use shared::caller::IdempotencyKey;
 use shared::{Batch, Problem};
@@ -14,12 +14,12 @@ pub(crate) async fn retry(app: &App, mut batch: Batch, key: Option<&IdempotencyK
         // After the retry, the event of the batch's end can no longer be queued.
         app.outbox.tell_batch(&batch, app.clock.now()).await.map_err(log_failure(id))?;
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
-            SavedBatch::Stored => {
+            Saved::Stored => {
                 batch = next;
                 break false;
             }
-            SavedBatch::MovedOn(current) => batch = *current,
-            SavedBatch::Gone => return Err(Problem::NotFound),
+            Saved::MovedOn(current) => batch = *current,
+            Saved::Gone => return Err(Problem::NotFound),
         }
     };
     send_ticket(app, &batch).await?;

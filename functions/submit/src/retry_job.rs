@@ -1,4 +1,4 @@
-use shared::aws::gateway::log_failure;
+use shared::aws::gateway::found;
 use shared::aws::job_retry::{Retried, requeue};
 use shared::caller::IdempotencyKey;
 use shared::{JobId, Owner, Problem};
@@ -14,12 +14,10 @@ pub(crate) async fn retry(
     key: Option<&IdempotencyKey>,
     trace: Option<String>,
 ) -> Result<Submitted, Problem> {
-    let owned = app.table.get_owned(id, owner, app.clock.now()).await.map_err(log_failure(id))?;
-    let (owned, now) = (owned.ok_or(Problem::NotFound)?, app.clock.now());
-    let requeued = requeue(&app.table, &app.outbox, owned, key, now, app.deadline, app.retention)
-        .await
-        .map_err(log_failure(id))?;
-    let (job, retried) = requeued.ok_or(Problem::NotFound)?;
+    let now = app.clock.now();
+    let owned = found(id, app.table.get_owned(id, owner, now).await)?;
+    let requeued = requeue(&app.table, &app.outbox, owned, key, now, app.deadline, app.retention).await;
+    let (job, retried) = found(id, requeued)?;
     send_ticket(app, &job, trace).await?;
     let replayed = match retried {
         Retried::Now => false,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use shared::aws::SavedBatch;
+use shared::aws::Saved;
 use shared::aws::gateway::log_failure;
 use shared::batch::{InputFile, MAX_BYTES};
 use shared::{Batch, BatchId, Owner, Problem};
@@ -16,13 +16,13 @@ pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<Batch
         let bytes = file.bytes;
         let Some(next) = batch.start(file, app.clock.now(), app.deadline, app.retention)? else { break };
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
-            SavedBatch::Stored => {
+            Saved::Stored => {
                 tracing::info!(batch.id = %id, bytes, "batch started");
                 batch = next;
                 break;
             }
-            SavedBatch::MovedOn(current) => batch = *current,
-            SavedBatch::Gone => return Err(Problem::NotFound),
+            Saved::MovedOn(current) => batch = *current,
+            Saved::Gone => return Err(Problem::NotFound),
         }
     }
     send_ticket(app, &batch).await?;

@@ -2,9 +2,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use shared::api::BatchJobView;
-use shared::aws::gateway::log_failure;
+use shared::aws::gateway::{found, log_failure};
 use shared::aws::job_end::cancel_new;
-use shared::aws::{SavedBatch, send_tickets};
+use shared::aws::{Saved, send_tickets};
 use shared::batch::{BatchOrder, Entry};
 use shared::caller::IdempotencyKey;
 use shared::job::Lease;
@@ -16,7 +16,6 @@ use crate::App;
 /// Longer than an invocation, so that the writer has finished or crashed when its lease ends.
 const WRITING: Duration = Duration::from_secs(45);
 
-/// How long a repeated request waits for the first one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When the function `batch` first looks at the jobs. No job ends sooner.
@@ -28,8 +27,7 @@ pub(crate) struct SubmittedBatch {
     pub(crate) replayed: bool,
 }
 
-/// Stores a batch and its jobs. It is accepted only when every job is stored and every ticket is sent. The ids of the
-/// jobs derive from the batch's, so a repeated request completes a submission that crashed.
+/// Stores a batch and its jobs. It is accepted only when every job is stored and every ticket is sent.
 pub(crate) async fn submit(
     app: &App,
     owner: Owner,
@@ -61,8 +59,7 @@ pub(crate) async fn submit(
     Ok(SubmittedBatch { batch, jobs: jobs.collect(), replayed })
 }
 
-/// Waits for the batch's writer, or takes over if the writer crashed. A canceled batch is not taken over: the function
-/// `batch` cancels the stored jobs, and the others count as canceled.
+/// Waits for the batch's writer, or takes over if it crashed. A canceled batch is left to the function `batch`.
 async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option<String>) -> Result<Batch, Problem> {
     let id = batch.id;
     let patience = Instant::now() + PATIENCE;
@@ -71,7 +68,7 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
         if lease.until <= now {
             let mine = batch.taken_over(Lease::new(now + WRITING));
             match app.table.save_batch(&mine).await.map_err(log_failure(id))? {
-                SavedBatch::Stored => {
+                Saved::Stored => {
                     let wanted = mine.jobs(0, order.entries.iter().cloned());
                     // Skip the jobs that exist, so that each repeated request makes progress.
                     let there = app.table.written_jobs(&wanted).await.map_err(log_failure(id))?;
@@ -79,8 +76,8 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
                     let missing = wanted.into_iter().filter(|job| !known.contains(&job.id)).collect();
                     return write(app, mine, missing, there, trace).await;
                 }
-                SavedBatch::MovedOn(current) => batch = *current,
-                SavedBatch::Gone => return Err(Problem::NotFound),
+                Saved::MovedOn(current) => batch = *current,
+                Saved::Gone => return Err(Problem::NotFound),
             }
             continue;
         }
@@ -88,14 +85,13 @@ async fn complete(app: &App, mut batch: Batch, order: &BatchOrder, trace: Option
             return Err(Problem::Unavailable { retry_after: lease.until.since(now) });
         }
         sleep(Duration::from_millis(250)).await;
-        batch = app.table.get_batch(id).await.map_err(log_failure(id))?.ok_or(Problem::NotFound)?;
+        batch = found(id, app.table.get_batch(id).await)?;
     }
     Ok(batch)
 }
 
-/// Has the function `batch` watch the batch, stores the `missing` jobs, and sends the tickets of the queued ones. The
-/// batch may be canceled meanwhile: the function `batch` then cancels all jobs once the record says that they are
-/// stored. The record is read here after the jobs are stored, so that those of a canceled batch are not painted.
+/// Stores the `missing` jobs, and sends the tickets of the queued ones. The record is read after the jobs are stored, so
+/// that those of a batch that was canceled meanwhile are not painted.
 async fn write(
     app: &App,
     batch: Batch,
@@ -115,7 +111,7 @@ async fn write(
         return Err(Problem::IdempotencyKeyReused);
     }
     jobs.extend(there);
-    let mut current = app.table.get_batch(id).await.map_err(log_failure(id))?.ok_or(Problem::NotFound)?;
+    let mut current = found(id, app.table.get_batch(id).await)?;
     if current.canceled_at.is_none() {
         let sent = send_tickets(&app.queue, &app.outbox, &batch.owner, &jobs, trace.as_ref()).await;
         sent.map_err(log_failure(id))?;
@@ -124,9 +120,9 @@ async fn write(
     while current.writing() == batch.writing() {
         let next = current.submitted();
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
-            SavedBatch::Stored => current = next,
-            SavedBatch::MovedOn(moved) => current = *moved,
-            SavedBatch::Gone => return Err(Problem::NotFound),
+            Saved::Stored => current = next,
+            Saved::MovedOn(moved) => current = *moved,
+            Saved::Gone => return Err(Problem::NotFound),
         }
     }
     Ok(current)

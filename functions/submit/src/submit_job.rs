@@ -1,4 +1,3 @@
-use shared::aws::Created;
 use shared::aws::gateway::log_failure;
 use shared::caller::IdempotencyKey;
 use shared::order::Order;
@@ -12,8 +11,7 @@ pub(crate) struct Submitted {
     pub(crate) replayed: bool,
 }
 
-/// Submits a job. It is accepted only when its record is stored and its ticket is sent. With a key, the id is derived
-/// from owner and key, so one conditional write both creates the job and prevents duplicates.
+/// Submits a job. It is accepted only when its record is stored and its ticket is sent.
 pub(crate) async fn submit(
     app: &App,
     owner: Owner,
@@ -24,9 +22,9 @@ pub(crate) async fn submit(
     let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
     let job = Job::new(id, owner, order, app.clock.now(), app.deadline, app.retention);
     let submitted = match app.table.create(&job).await.map_err(log_failure(id))? {
-        Created::New => Submitted { job, replayed: false },
-        Created::Existing(existing) if existing.order == job.order => Submitted { job: *existing, replayed: true },
-        Created::Existing(_) => return Err(Problem::IdempotencyKeyReused),
+        None => Submitted { job, replayed: false },
+        Some(existing) if existing.order == job.order => Submitted { job: existing, replayed: true },
+        Some(_) => return Err(Problem::IdempotencyKeyReused),
     };
     send_ticket(app, &submitted.job, trace).await?;
     tracing::info!(job.id = %id, replayed = submitted.replayed, "job submitted");

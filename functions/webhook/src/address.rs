@@ -15,7 +15,6 @@ use crate::client::{Network, error};
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) url: Url,
-    /// The addresses of the host, at least one, all of which are allowed.
     pub(crate) addresses: Vec<SocketAddr>,
 }
 

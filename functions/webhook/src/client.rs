@@ -24,14 +24,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
 use crate::address::{Target, resolve};
 
 /// How long a request may take, from the look-up of its host to the end of its answer.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long connecting to one of a host's addresses may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MAX_ADDRESSES: usize = 4;
@@ -56,7 +55,6 @@ pub(crate) struct Post<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) status: Option<u16>,
-    /// Why there was no answer, or why it does not count.
     pub(crate) error: Option<TryError>,
     pub(crate) response: Option<String>,
 }
@@ -162,7 +160,6 @@ async fn exchange(
     Ok((response, driver))
 }
 
-/// Reads up to [`KEPT_BYTES`] of a body and discards the rest.
 async fn read(mut body: Incoming, kept: &mut Vec<u8>) -> Result<(), TryError> {
     let mut total = 0;
     while let Some(frame) = body.frame().await {
@@ -194,13 +191,10 @@ fn request(url: &Url, post: Post<'_>) -> Result<Request<Full<Bytes>>, TryError> 
 }
 
 fn server_name(url: &Url) -> Result<ServerName<'static>, TryError> {
-    let name = match url.host() {
-        Some(Host::Ipv4(address)) => Ok(ServerName::from(std::net::IpAddr::from(address))),
-        Some(Host::Ipv6(address)) => Ok(ServerName::from(std::net::IpAddr::from(address))),
-        Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).map_err(drop),
-        None => Err(()),
-    };
-    name.map_err(|()| error(TryErrorCode::TlsFailed, "A certificate cannot be issued for the host's name."))
+    // An IPv6 address is in brackets.
+    let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let name = ServerName::try_from(name.to_owned());
+    name.map_err(|_| error(TryErrorCode::TlsFailed, "A certificate cannot be issued for the host's name."))
 }
 
 fn tls_error(why: &io::Error) -> TryError {

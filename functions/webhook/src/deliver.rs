@@ -3,7 +3,7 @@ use std::time::Duration;
 use shared::Timestamp;
 use shared::aws::messages::{Received, Verdict};
 use shared::aws::{SavedDelivery, ServiceError};
-use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, KEPT, Subject, Try, TryErrorCode};
+use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, KEPT, Try, TryErrorCode};
 use shared::webhook_secret::SecretNumbers;
 use tokio::time::Instant;
 use tracing::field::display;
@@ -15,8 +15,7 @@ use crate::client::{Outcome, Post, error};
 /// How much earlier than planned a try may begin, as clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// Tries a delivery unless it has ended or is not due, and records the result. If the function crashes in between, the
-/// message comes back and the event is sent again with the same id: it arrives at least once.
+/// Tries a delivery unless it has ended or is not due, and then records the result, so the event arrives at least once.
 pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> Result<Verdict, ServiceError> {
     let message = received.message;
     if message.at + KEPT <= app.clock.now() {
@@ -55,10 +54,9 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
         app.pauses.learn(&host, outcome.error.as_ref().is_some_and(|error| error.code == TryErrorCode::Timeout));
         outcome
     };
-    // As precise as the record, so that a recorded try is recognized.
-    let duration = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let Outcome { status, error, response } = outcome;
-    let tried = Try { round: message.round, at: now, duration, status, error, response };
+    let tried = Try { round: message.round, at: now, duration_ms, status, error, response };
     record(app, delivery, tried).await
 }
 
@@ -104,44 +102,24 @@ async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict, 
 }
 
 fn report(delivery: &Delivery, tried: &Try) {
-    let (job, batch) = match delivery.id.subject {
-        Subject::Job(id) => (Some(display(id)), None),
-        Subject::Batch(id) => (None, Some(display(id))),
-    };
-    let (id, status) = (display(delivery.id), tried.status);
+    let (job, batch) = delivery.id.subject.ids();
+    let (job, batch) = (job.map(display), batch.map(display));
+    let Try { status, duration_ms, .. } = *tried;
     let attempt = delivery.tries.iter().filter(|earlier| earlier.round == tried.round).count();
-    let duration_ms = u64::try_from(tried.duration.as_millis()).unwrap_or(u64::MAX);
     let code = tried.error.as_ref().map(|error| display(error.code));
     if tried.succeeded() {
         tracing::info!(
-            job.id = job,
-            batch.id = batch,
-            delivery.id = id,
-            attempt,
-            duration_ms,
-            status,
+            job.id = job, batch.id = batch, delivery.id = %delivery.id, attempt, duration_ms, status,
             "delivered an event"
         );
     } else if delivery.status == DeliveryStatus::Failed {
         tracing::warn!(
-            job.id = job,
-            batch.id = batch,
-            delivery.id = id,
-            attempt,
-            duration_ms,
-            status,
-            code,
+            job.id = job, batch.id = batch, delivery.id = %delivery.id, attempt, duration_ms, status, code,
             "gave up a delivery"
         );
     } else {
         tracing::info!(
-            job.id = job,
-            batch.id = batch,
-            delivery.id = id,
-            attempt,
-            duration_ms,
-            status,
-            code,
+            job.id = job, batch.id = batch, delivery.id = %delivery.id, attempt, duration_ms, status, code,
             "an endpoint did not accept an event"
         );
     }

@@ -10,7 +10,7 @@ use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::process_batch;
 use shared::aws::{Aws, DeliveryLog, DeliveryMetrics, Queue};
-use shared::settings::{Settings, SettingsError};
+use shared::settings::{Lookup, Settings, SettingsError};
 use shared::webhook::WebhookPolicy;
 use shared::webhook_secret::MasterSecret;
 
@@ -34,32 +34,26 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the app from the environment of a Lambda function. Fails if the system has no root certificates.
-    pub fn from_env() -> Result<Self, Error> {
-        let app = Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?;
-        client::read_system_roots()?;
-        Ok(app)
+    /// Builds the app; `lookup` finds the settings.
+    pub fn new(aws: &Aws, clock: Clock, lookup: Lookup<'_>) -> Result<Self, SettingsError> {
+        let mut settings = Settings::new(lookup);
+        let app = Self {
+            log: aws.delivery_log(settings.text("DELIVERIES_TABLE_NAME")),
+            queue: aws.queue(settings.text("WEBHOOK_QUEUE_URL")),
+            parked: aws.queue(settings.text("PARKED_QUEUE_URL")),
+            secret: MasterSecret::new(&settings.text("WEBHOOK_SECRET")),
+            client: Client::new(Network::system(), settings.parse("WEBHOOKS") == Some(WebhookPolicy::AlsoLoopback)),
+            pauses: Pauses::default(),
+            metrics: DeliveryMetrics::read(aws, &mut settings),
+            clock,
+        };
+        settings.finish(app)
     }
 
-    /// Builds the app; `lookup` finds the settings.
-    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        let mut settings = Settings::new(lookup);
-        let log = settings.text("DELIVERIES_TABLE_NAME");
-        let queue = settings.text("WEBHOOK_QUEUE_URL");
-        let parked = settings.text("PARKED_QUEUE_URL");
-        let secret = settings.text("WEBHOOK_SECRET");
-        let allows_loopback = settings.parse("WEBHOOKS") == Some(WebhookPolicy::AlsoLoopback);
-        let metrics = aws.delivery_metrics(&mut settings);
-        settings.finish(|| Self {
-            log: aws.delivery_log(log),
-            queue: aws.queue(queue),
-            parked: aws.queue(parked),
-            secret: MasterSecret::new(&secret),
-            client: Client::new(Network::system(), allows_loopback),
-            pauses: Pauses::default(),
-            metrics,
-            clock,
-        })
+    /// Fails if the system has no root certificates, without which nothing can be sent.
+    pub fn checked(self) -> Result<Self, Error> {
+        client::read_system_roots()?;
+        Ok(self)
     }
 
     /// Sends by this client, so that a test can replace the network.

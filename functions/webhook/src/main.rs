@@ -1,12 +1,7 @@
 //! The Lambda function `webhook`.
 
-use lambda_runtime::{Error, run, service_fn};
-use shared::aws::logs;
 use webhook::{App, handle};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    logs::start();
-    let app = &App::from_env()?;
-    run(service_fn(move |event| handle(app, event))).await
+fn main() -> Result<(), lambda_runtime::Error> {
+    shared::aws::lambda::run(|aws, clock, lookup| App::new(aws, clock, lookup)?.checked(), handle)
 }

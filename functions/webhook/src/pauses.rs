@@ -1,6 +1,5 @@
-//! Pauses deliveries to hosts that time out, for each owner. An endpoint that does not answer takes the whole timeout
-//! of every delivery, and a thousand of these would take the time of all invocations. So after a few timeouts in a row
-//! an instance sends nothing to that host for a minute: tries fail at once, and are repeated as after any failure.
+//! Pauses deliveries to hosts that time out, for each owner: a thousand deliveries that take their whole timeout would
+//! take the time of all invocations. Meanwhile tries fail at once, and are repeated as after any failure.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

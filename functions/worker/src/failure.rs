@@ -31,8 +31,7 @@ pub(crate) enum Then {
 
 impl Then {
     /// How long the job waits after `before` earlier attempts, or claims without one; `None` if it fails. A model that
-    /// failed once has often recovered soon after. One that failed twice may be in an incident: the minimum waits
-    /// ensure that three attempts outlast an incident of ten minutes.
+    /// failed twice may be in an incident: by the minimum waits, three attempts outlast one of ten minutes.
     pub(crate) fn wait(self, before: u32) -> Option<Duration> {
         let secs = Duration::from_secs;
         Some(match self {

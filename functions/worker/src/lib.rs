@@ -12,8 +12,8 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::{end_of, process_batch};
-use shared::aws::{Aws, Images, Outbox, Painter, Queue, Table};
-use shared::settings::{Settings, SettingsError};
+use shared::aws::{Aws, Images, Metrics, Outbox, Painter, Queue, Table};
+use shared::settings::{Lookup, Settings, SettingsError};
 
 use crate::drawing::Drawing;
 
@@ -35,40 +35,26 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the app from the environment of a Lambda function.
-    pub fn from_env() -> Result<Self, Error> {
-        Ok(Self::new(&Aws::from_env()?, Clock::system(), &|name| std::env::var(name).ok())?)
-    }
-
     /// Builds the app; `lookup` finds the settings.
-    pub fn new(aws: &Aws, clock: Clock, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+    pub fn new(aws: &Aws, clock: Clock, lookup: Lookup<'_>) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let table = settings.text("TABLE_NAME");
-        let bucket = settings.text("IMAGE_BUCKET");
-        let queue = settings.text("QUEUE_URL");
-        let parked = settings.text("PARKED_QUEUE_URL");
-        let region = settings.text("BEDROCK_REGION");
-        let timeout = settings.number("MODEL_TIMEOUT_SECONDS", 1..=840);
-        let max_attempts = settings.number("MAX_ATTEMPTS", 1..=10);
-        let in_flight = settings.number("POSTERS_IN_FLIGHT", 1..=10);
-        let url_life = settings.number("URL_LIFE_SECONDS", 60..=21_600);
-        let thumbnails = settings.parse::<bool>("THUMBNAILS").unwrap_or_default();
-        let outbox = Outbox::read(aws, &mut settings, table.clone());
-        let metrics = aws.metrics(&mut settings);
-        settings.finish(|| Self {
-            table: aws.table(table).with_metrics(metrics),
-            outbox,
-            images: aws.images(bucket),
-            painter: aws.painter(region, Duration::from_secs(u64::from(timeout))),
+        let timeout = settings.time("MODEL_TIMEOUT_SECONDS", 1..=840, Duration::from_secs(1));
+        let app = Self {
+            outbox: Outbox::read(aws, &mut settings, table.clone()),
+            table: aws.table(table).with_metrics(Metrics::read(aws, &mut settings)),
+            images: aws.images(settings.text("IMAGE_BUCKET")),
+            painter: aws.painter(settings.text("BEDROCK_REGION"), timeout),
             drawing: Drawing::new(),
-            queue: aws.queue(queue),
-            parked: aws.queue(parked),
+            queue: aws.queue(settings.text("QUEUE_URL")),
+            parked: aws.queue(settings.text("PARKED_QUEUE_URL")),
             clock,
-            max_attempts,
-            in_flight: in_flight as usize,
-            url_life: Duration::from_secs(u64::from(url_life)),
-            thumbnails,
-        })
+            max_attempts: settings.number("MAX_ATTEMPTS", 1..=10),
+            in_flight: settings.number("POSTERS_IN_FLIGHT", 1..=10) as usize,
+            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+            thumbnails: settings.parse("THUMBNAILS").unwrap_or_default(),
+        };
+        settings.finish(app)
     }
 }
 

@@ -62,7 +62,6 @@ pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result
     }
 }
 
-/// All files of the job, stored: those of an earlier attempt, and the others newly made.
 async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Failure> {
     if let Some(files) = look_before_paying(app, job).await.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
         let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
@@ -138,7 +137,6 @@ async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, F
     }
 }
 
-/// Looks for files from an earlier attempt. The first attempt has none.
 async fn look_before_paying(app: &App, job: &Claimed) -> Result<Option<Files>, ServiceError> {
     if job.attempts > 1 { app.images.find(job).await } else { Ok(None) }
 }
@@ -182,18 +180,7 @@ async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant)
 async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
     let now = app.clock.now();
     let image = app.images.publish(&job, files, now, app.url_life).await?;
-    let job = job.succeed(image, now);
-    match app.table.save(&job).await? {
-        Saved::Stored => {
-            log_end(&job);
-            wind_up(&app.outbox, &app.images, &job, now).await
-        }
-        Saved::MovedOn(current) => {
-            tracing::warn!(job.id = %job.id, status = %current.status(), "discarded a late picture");
-            discard_stale(app, &job, Some(&current)).await
-        }
-        Saved::Gone => discard_stale(app, &job, None).await,
-    }
+    end_job(app, job.succeed(image, now)).await
 }
 
 async fn fail_or_release(
@@ -213,7 +200,7 @@ async fn fail_or_release(
         Attempt::NeverBegan => job.setbacks,
     };
     let Some(wait) = then.wait(before).filter(|_| !exhausted) else {
-        return fail(app, job.fail(code, message, attempt, now)).await;
+        return end_job(app, job.fail(code, message, attempt, now)).await;
     };
     let verdict = Verdict::Again(wait);
     tracing::warn!(
@@ -228,13 +215,18 @@ async fn fail_or_release(
     }
 }
 
-async fn fail(app: &App, job: Job) -> Result<Verdict, ServiceError> {
+async fn end_job(app: &App, job: Job) -> Result<Verdict, ServiceError> {
     match app.table.save(&job).await? {
         Saved::Stored => {
             log_end(&job);
             wind_up(&app.outbox, &app.images, &job, app.clock.now()).await
         }
-        Saved::MovedOn(current) => discard_stale(app, &job, Some(&current)).await,
+        Saved::MovedOn(current) => {
+            if matches!(job.state, JobState::Succeeded { .. }) {
+                tracing::warn!(job.id = %job.id, status = %current.status(), "discarded a late picture");
+            }
+            discard_stale(app, &job, Some(&current)).await
+        }
         Saved::Gone => discard_stale(app, &job, None).await,
     }
 }
@@ -248,8 +240,7 @@ async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, Se
 }
 
 /// Deletes the files that this worker stored for `mine`, a job that changed meanwhile, unless the current version may
-/// refer to them. Returns the verdict on the ticket: that of a canceled job is kept until the lease has expired,
-/// because a request whose answer was lost may still store a file.
+/// refer to them. The ticket of a canceled job is kept until the lease has expired, as a late request may store a file.
 async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
     let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
     if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {

@@ -10,13 +10,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::ServiceError;
-use super::signing::{Signing, presigning};
+use super::signing::{SERVICE, Signing, presigning};
 use crate::batch::InputFile;
 use crate::id::BatchId;
 use crate::image::SignedUrl;
 use crate::time::Timestamp;
-
-const SERVICE: &str = "S3";
 
 const BYTES_PER_READ: u64 = 4 * 1024 * 1024;
 
@@ -65,8 +63,7 @@ impl BatchFiles {
     /// Presigns a PUT of a batch's input file, for `life` from `now`, but not longer than the signing credentials.
     pub async fn sign_upload(&self, batch: BatchId, now: Timestamp, life: Duration) -> Result<SignedUrl, ServiceError> {
         let put = self.client.put_object().bucket(&self.bucket).key(input_key(batch));
-        let put = put.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
-        Ok(SignedUrl { url: put.uri().to_owned(), expires_at: self.signing.end(now, life).await })
+        self.signing.url(put.presigned(presigning(now, life)?).await, now, life).await
     }
 
     /// Presigns a GET of one of the service's own files, for `life` from `now`, but not longer than the credentials.
@@ -77,12 +74,14 @@ impl BatchFiles {
         now: Timestamp,
         life: Duration,
     ) -> Result<SignedUrl, ServiceError> {
-        let get = self.client.get_object().bucket(&self.bucket).key(document.key(batch));
-        let get = get
+        let get = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(document.key(batch))
             .response_content_type("application/x-ndjson")
             .response_content_disposition(format!("attachment; filename=\"{}\"", document.file_name(batch)));
-        let get = get.presigned(presigning(now, life)?).await.map_err(ServiceError::of(SERVICE))?;
-        Ok(SignedUrl { url: get.uri().to_owned(), expires_at: self.signing.end(now, life).await })
+        self.signing.url(get.presigned(presigning(now, life)?).await, now, life).await
     }
 
     /// The input file; `None` if it was not uploaded.

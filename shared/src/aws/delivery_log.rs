@@ -8,7 +8,8 @@ pub use self::lists::{DeliveryFilter, DeliveryRange};
 use self::rows::{Item, delivery_of, item_of, item_of_numbers, key_of, numbers_key, numbers_of};
 use super::ServiceError;
 use crate::caller::Owner;
-use crate::delivery::{Delivery, DeliveryId, Subject};
+use crate::delivery::{Delivery, DeliveryId};
+use crate::id::Subject;
 use crate::webhook_secret::SecretNumbers;
 
 const SERVICE: &str = "DynamoDB";

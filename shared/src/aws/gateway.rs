@@ -1,6 +1,5 @@
-//! Requests and responses of an API Gateway proxy integration.
-//!
-//! See <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>.
+//! Requests and responses of an API Gateway proxy integration, see
+//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -46,7 +45,7 @@ impl Entrance {
     /// Builds the response, with the CORS headers if an origin is allowed. They are the same for every caller, so the
     /// response does not vary with `Origin`.
     pub fn respond(&self, answer: Result<Answer, Problem>) -> ApiGatewayProxyResponse {
-        let mut answer = Answer::from(answer);
+        let mut answer = answer.unwrap_or_else(Answer::from);
         if let Some(origin) = &self.allowed_origin {
             answer = answer
                 .header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
@@ -73,8 +72,8 @@ impl Request {
         self.entrance.owner_from.owner(&self.event.request_context).ok_or(Problem::Unauthorized)
     }
 
-    /// The id in the path. An invalid one is answered like an unknown one, without reading the table. It is
-    /// percent-decoded here; to decode twice is safe, as no valid id contains a percent sign.
+    /// The id in the path. An invalid one is answered like an unknown one, without reading the table. To decode twice is
+    /// safe, as no valid id contains a percent sign.
     pub fn id<T: FromStr>(&self) -> Result<T, Problem> {
         let text = self.event.path_parameters.get("id").map_or("", String::as_str);
         percent_decode_str(text).decode_utf8_lossy().parse().map_err(|_| Problem::NotFound)
@@ -159,19 +158,19 @@ impl Request {
     }
 
     /// The query parameters. Fails if one is not in `known` or is repeated.
-    pub fn query(&self, known: &[&str]) -> Result<HashMap<String, String>, Problem> {
-        let mut query = HashMap::new();
-        let mut errors = Vec::new();
+    pub fn query(&self, known: &[&str]) -> Result<Query, Problem> {
+        let mut query = Query::default();
         for (name, value) in self.event.multi_value_query_string_parameters.iter() {
             let fault = if !known.contains(&name) {
                 "is not a parameter of this path"
-            } else if query.insert(name.to_owned(), value.to_owned()).is_some() {
+            } else if query.texts.insert(name.to_owned(), value.to_owned()).is_some() {
                 "must be given once"
             } else {
                 continue;
             };
-            errors.push(FieldError::new(&format!("?{}", cut(name)), fault.to_owned()));
+            query.fault(&cut(name), fault.to_owned());
         }
+        let errors = std::mem::take(&mut query.errors);
         if errors.is_empty() { Ok(query) } else { Err(Problem::faults(errors)) }
     }
 
@@ -184,6 +183,31 @@ impl Request {
 
     fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
         self.values(name).filter_map(|value| value.to_str().ok())
+    }
+}
+
+/// The query parameters of a request. Each is taken out and parsed, and faults are collected.
+#[derive(Default)]
+pub struct Query {
+    texts: HashMap<String, String>,
+    errors: Vec<FieldError>,
+}
+
+impl Query {
+    /// Parses a parameter; `None` if it is not given or has a fault.
+    pub fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.texts.remove(name)?;
+        parse(&text).map_err(|detail| self.fault(name, detail)).ok()
+    }
+
+    /// Adds a fault of the parameter `name`.
+    pub fn fault(&mut self, name: &str, detail: String) {
+        self.errors.push(FieldError::new(&format!("?{name}"), detail));
+    }
+
+    /// Returns what was made of the parameters if they have no fault.
+    pub fn finish<T>(self, made: T) -> Result<T, Problem> {
+        if self.errors.is_empty() { Ok(made) } else { Err(Problem::faults(self.errors)) }
     }
 }
 
@@ -202,8 +226,7 @@ impl Answer {
     /// A JSON response. Not cached: it is private to the owner and soon outdated.
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         let body = serde_json::to_string(body).expect("an answer's body is always JSON");
-        let answer = Self { status, headers: HeaderMap::new(), body };
-        answer
+        Self { status, headers: HeaderMap::new(), body }
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::CACHE_CONTROL, "no-store")
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
@@ -211,8 +234,7 @@ impl Answer {
 
     /// An HTML page, which browsers revalidate each time.
     pub fn html(body: &str) -> Self {
-        let answer = Self { status: 200, headers: HeaderMap::new(), body: body.to_owned() };
-        answer
+        Self { status: 200, headers: HeaderMap::new(), body: body.to_owned() }
             .header(header::CONTENT_TYPE, "text/html; charset=utf-8")
             .header(header::CACHE_CONTROL, "no-cache")
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
@@ -220,8 +242,7 @@ impl Answer {
 
     /// A response without a body.
     pub fn empty(status: u16) -> Self {
-        let answer = Self { status, headers: HeaderMap::new(), body: String::new() };
-        answer.header(header::CACHE_CONTROL, "no-store")
+        Self { status, headers: HeaderMap::new(), body: String::new() }.header(header::CACHE_CONTROL, "no-store")
     }
 
     /// Adds a header. An invalid value is left out.
@@ -266,10 +287,9 @@ impl From<Answer> for ApiGatewayProxyResponse {
     }
 }
 
-impl From<Result<Answer, Problem>> for Answer {
-    fn from(result: Result<Answer, Problem>) -> Self {
-        result.unwrap_or_else(Self::from)
-    }
+/// What a service was asked for on behalf of the owner of `id`, or the problem to answer with.
+pub fn found<T>(id: impl Display, answer: Result<Option<T>, ServiceError>) -> Result<T, Problem> {
+    answer.map_err(log_failure(id))?.ok_or(Problem::NotFound)
 }
 
 /// Logs a failed call to a service for the job, batch or route `id`, and returns the problem to answer with.

@@ -10,15 +10,13 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 use super::ServiceError;
-use super::signing::{Signing, presigning};
+use super::signing::{SERVICE, Signing, presigning};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl, Variant};
 use crate::job::Job;
 use crate::order::OutputFormat;
 use crate::poster::Lettering;
 use crate::stability::Picture;
 use crate::time::Timestamp;
-
-const SERVICE: &str = "S3";
 
 /// The bucket of pictures in Amazon S3.
 #[derive(Clone, Debug)]
@@ -205,16 +203,8 @@ impl Images {
         now: Timestamp,
         life: Duration,
     ) -> Result<SignedUrl, ServiceError> {
-        let config = presigning(now, life)?;
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(job.image_key(variant))
-            .presigned(config)
-            .await
-            .map_err(ServiceError::of(SERVICE))?;
-        Ok(SignedUrl { url: request.uri().to_owned(), expires_at: self.signing.end(now, life).await })
+        let get = self.client.get_object().bucket(&self.bucket).key(job.image_key(variant));
+        self.signing.url(get.presigned(presigning(now, life)?).await, now, life).await
     }
 
     /// The origin of the presigned URLs, such as `https://bucket.s3.us-west-2.amazonaws.com`.

@@ -16,10 +16,9 @@ pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 const AT_ONCE: usize = 16;
 
 /// Ends a job that no worker has claimed: with the picture that a lost worker left in the bucket, as it was paid for,
-/// or else as failed with `code`. Returns the job as it then is, or `None` if its record was deleted. A job that is
-/// claimed or has ended is returned unchanged. Artwork without lettering does not complete a job; the handler of its
-/// ticket deletes it. If a painting may have started, the job ends only after the bucket was checked or [`PATIENCE`]
-/// has passed after its deadline.
+/// or else as failed with `code`. Returns the job as it then is, or `None` if its record was deleted. Artwork without
+/// lettering does not complete a job. If a painting may have started, the job ends only after the bucket was checked or
+/// [`PATIENCE`] has passed after its deadline.
 pub async fn give_up(
     table: &Table,
     images: &Images,

@@ -106,7 +106,8 @@ where
             };
         }
     };
-    let (job, batch) = (read.job().map(display), read.batch().map(display));
+    let (job, batch) = read.subject().ids();
+    let (job, batch) = (job.map(display), batch.map(display));
     let received = Received {
         message: read,
         receives: u32::try_from(receives).unwrap_or(u32::MAX),

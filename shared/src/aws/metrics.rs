@@ -4,12 +4,12 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::num::ParseFloatError;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use super::Aws;
 use crate::delivery::{Delivery, DeliveryStatus, Try, TryErrorCode};
 use crate::job::{Job, JobState};
 use crate::settings::Settings;
@@ -56,21 +56,11 @@ impl fmt::Debug for Output {
 struct Price(f64);
 
 impl FromStr for Price {
-    type Err = PriceError;
+    type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse()? {
-            price if (0.0..=1000.0).contains(&price) => Ok(Self(price)),
-            _ => Err(PriceError::Range),
-        }
+        let price = text.parse().map_err(|_| "it must be a number of US dollars")?;
+        if (0.0..=1000.0).contains(&price) { Ok(Self(price)) } else { Err("it must be from 0 to 1000 US dollars") }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum PriceError {
-    #[error("it must be a number of US dollars")]
-    Number(#[from] ParseFloatError),
-    #[error("it must be from 0 to 1000 US dollars")]
-    Range,
 }
 
 /// Reports ended jobs.
@@ -82,10 +72,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
+    /// Reads the settings.
+    pub fn read(aws: &Aws, settings: &mut Settings<'_>) -> Self {
         let namespace = settings.text("METRICS_NAMESPACE");
         let price = settings.parse("PRICE_PER_IMAGE").unwrap_or(Price(0.0));
-        Self { output, namespace, price }
+        Self { output: aws.output.clone(), namespace, price }
     }
 
     pub(super) fn ended(&self, job: &Job) {
@@ -152,8 +143,9 @@ pub struct DeliveryMetrics {
 }
 
 impl DeliveryMetrics {
-    pub(super) fn read(output: Output, settings: &mut Settings<'_>) -> Self {
-        Self { output, namespace: settings.text("METRICS_NAMESPACE") }
+    /// Reads the settings.
+    pub fn read(aws: &Aws, settings: &mut Settings<'_>) -> Self {
+        Self { output: aws.output.clone(), namespace: settings.text("METRICS_NAMESPACE") }
     }
 
     /// Reports a delivery if its last try has ended it.
@@ -173,7 +165,7 @@ impl DeliveryMetrics {
             DeliveryStatus::Failed if is_gone => "gone",
             DeliveryStatus::Failed => "failed",
         };
-        let end = last.at + last.duration;
+        let end = last.end();
         let mut directives = vec![json!({
             "Namespace": self.namespace,
             "Dimensions": [["Outcome"]],
@@ -229,8 +221,11 @@ mod tests {
             _ => None,
         };
         let mut settings = Settings::new(&lookup);
-        let metrics = Metrics::read(Output::none(), &mut settings);
-        settings.finish(|| metrics).expect("the settings are good")
+        let metrics = Metrics::read(
+            &Aws::new(aws_config::SdkConfig::builder().build(), crate::aws::Endpoints::default()),
+            &mut settings,
+        );
+        settings.finish(metrics).expect("the settings are good")
     }
 
     fn job(now: Timestamp) -> Job {
@@ -330,8 +325,8 @@ mod tests {
                 round: 0,
                 payload: "{}".to_owned(),
             };
-            let (at, duration) = (at + Duration::from_secs(2), Duration::from_millis(52));
-            let tried = Try { round: 0, at, duration, status: Some(status), error: None, response: None };
+            let at = at + Duration::from_secs(2);
+            let tried = Try { round: 0, at, duration_ms: 52, status: Some(status), error: None, response: None };
             let (after, _) = Delivery::new(&message).tried(tried.clone());
             metrics.document(&after, &tried)
         };

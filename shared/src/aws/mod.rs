@@ -9,7 +9,7 @@ pub mod gateway;
 mod images;
 pub mod job_end;
 pub mod job_retry;
-pub mod logs;
+pub mod lambda;
 pub mod messages;
 pub mod metrics;
 mod outbox;
@@ -40,12 +40,14 @@ pub use outbox::Outbox;
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
-pub use table::{Created, List, Page, Saved, SavedBatch, Table};
+pub use table::{List, Page, Saved, Table};
 pub use tickets::send_tickets;
 
 use self::signing::Signing;
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{Lookup, Settings, SettingsError};
 use crate::time::Timestamp;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The root certificates of all AWS endpoints, see <https://www.amazontrust.com/repository/>. Parsing these five
 /// instead of the system's saves most of a cold start.
@@ -63,18 +65,15 @@ pub struct Aws {
 
 /// How long a function's credentials are assumed to last from its start. Lambda passes them without an expiry, and AWS
 /// documents none. URLs that were presigned in Lambda are known to expire after twelve hours (boto/boto3#2392).
-const LAMBDA_CREDENTIALS: Duration = Duration::from_secs(12 * 60 * 60);
+const LAMBDA_CREDENTIALS: Duration = Duration::from_secs(12 * 3600);
 
 /// Endpoint URLs that replace the real services; `None` means the real one.
 #[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub struct Endpoints {
-    /// Amazon DynamoDB.
     pub dynamodb: Option<String>,
-    /// Amazon SQS.
     pub sqs: Option<String>,
-    /// Amazon S3.
     pub s3: Option<String>,
-    /// Amazon Bedrock Runtime.
     pub bedrock: Option<String>,
 }
 
@@ -82,19 +81,18 @@ impl Aws {
     /// For a Lambda function: region and credentials from Lambda's variables, endpoints from the SDKs' shared
     /// variables, see <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
     pub fn from_env() -> Result<Self, SettingsError> {
-        // The credentials are assumed to be as old as the process.
         let started = Timestamp::from(SystemTime::now());
         Self::of_lambda(&|name| std::env::var(name).ok(), EnvironmentVariableCredentialsProvider::new(), started)
     }
 
     fn of_lambda(
-        lookup: &dyn Fn(&str) -> Option<String>,
+        lookup: Lookup<'_>,
         credentials: impl ProvideCredentials + 'static,
         started: Timestamp,
     ) -> Result<Self, SettingsError> {
         let mut settings = Settings::new(lookup);
         let region = settings.text("AWS_REGION");
-        settings.finish(|| ())?;
+        settings.finish(())?;
         // `aws_config::defaults` would pull in every other credentials provider.
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
@@ -142,32 +140,13 @@ impl Aws {
     }
 
     fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config)
-            .timeout_config(timeouts(Duration::from_secs(3), Duration::from_secs(8)));
-        if let Some(endpoint) = &self.endpoints.dynamodb {
-            config = config.endpoint_url(endpoint);
-        }
-        aws_sdk_dynamodb::Client::from_conf(config.build())
-    }
-
-    /// The metrics of ended jobs, as configured.
-    pub fn metrics(&self, settings: &mut Settings<'_>) -> Metrics {
-        Metrics::read(self.output.clone(), settings)
-    }
-
-    /// The metrics of ended deliveries, as configured.
-    pub fn delivery_metrics(&self, settings: &mut Settings<'_>) -> DeliveryMetrics {
-        DeliveryMetrics::read(self.output.clone(), settings)
+        aws_sdk_dynamodb::Client::new(&client(&self.config, &self.endpoints.dynamodb, 3 * SECOND, 8 * SECOND))
     }
 
     /// A queue.
     pub fn queue(&self, url: String) -> Queue {
-        let mut config = aws_sdk_sqs::config::Builder::from(&self.config)
-            .timeout_config(timeouts(Duration::from_secs(3), Duration::from_secs(8)));
-        if let Some(endpoint) = &self.endpoints.sqs {
-            config = config.endpoint_url(endpoint);
-        }
-        Queue::new(aws_sdk_sqs::Client::from_conf(config.build()), url)
+        let config = client(&self.config, &self.endpoints.sqs, 3 * SECOND, 8 * SECOND);
+        Queue::new(aws_sdk_sqs::Client::new(&config), url)
     }
 
     /// The bucket of pictures.
@@ -185,34 +164,30 @@ impl Aws {
     }
 
     fn s3(&self) -> aws_sdk_s3::Client {
-        let mut config = aws_sdk_s3::config::Builder::from(&self.config)
-            .timeout_config(timeouts(Duration::from_secs(10), Duration::from_secs(20)));
-        if let Some(endpoint) = &self.endpoints.s3 {
-            config = config.endpoint_url(endpoint);
-        }
-        aws_sdk_s3::Client::from_conf(config.build())
+        aws_sdk_s3::Client::new(&client(&self.config, &self.endpoints.s3, 10 * SECOND, 20 * SECOND))
     }
 
     /// The model in `region`, with `timeout` for each painting. The SDK does not retry, as each call may be billed.
     pub fn painter(&self, region: String, timeout: Duration) -> Painter {
-        let mut config = aws_sdk_bedrockruntime::config::Builder::from(&self.bedrock)
-            .region(Region::new(region))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts(timeout, timeout));
-        if let Some(endpoint) = &self.endpoints.bedrock {
-            config = config.endpoint_url(endpoint);
-        }
-        Painter::new(aws_sdk_bedrockruntime::Client::from_conf(config.build()), timeout)
+        let config =
+            self.bedrock.to_builder().region(Region::new(region)).retry_config(RetryConfig::disabled()).build();
+        let config = client(&config, &self.endpoints.bedrock, timeout, timeout);
+        Painter::new(aws_sdk_bedrockruntime::Client::new(&config), timeout)
     }
 }
 
-/// By default, the SDK only limits connecting.
-fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(2))
+/// The configuration of a client, whose calls and their attempts may take this long. By default, the SDK only limits
+/// connecting.
+fn client(config: &SdkConfig, endpoint: &Option<String>, attempt: Duration, operation: Duration) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(2 * SECOND)
         .operation_attempt_timeout(attempt)
-        .operation_timeout(operation)
-        .build()
+        .operation_timeout(operation);
+    let mut config = config.to_builder().timeout_config(timeouts.build());
+    if endpoint.is_some() {
+        config.set_endpoint_url(endpoint.clone());
+    }
+    config.build()
 }
 
 /// The HTTP client of all services. It trusts only Amazon's roots, and those in the PEM file that `AWS_CA_BUNDLE` names

@@ -12,9 +12,8 @@ use crate::webhook::WebhookPolicy;
 /// An event is queued this soon after the end of its job, if the function that ended the job does not crash.
 const TIME_TO_TELL: Duration = Duration::from_secs(60);
 
-/// Puts the events of ended jobs and batches into the queue of the function `webhook`, and notes this in their records.
-/// Without the note, the function that ended the job, the handler of its ticket or a reader queues the event. So an
-/// event may be queued twice, but is never lost.
+/// Puts the events of ended jobs and batches into the queue of the function `webhook`, and then notes this in their
+/// records. So an event may be queued twice, but is never lost.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     table: Table,

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::operation::send_message::builders::SendMessageFluentBuilder;
 use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeNameForSends as SystemAttribute, MessageSystemAttributeValue,
     QueueAttributeName, SendMessageBatchRequestEntry,
@@ -13,7 +14,7 @@ use crate::caller::Owner;
 use crate::delivery::DeliveryMessage;
 use crate::id::BatchId;
 use crate::text::hex;
-use crate::ticket::{BatchTicket, Ticket};
+use crate::ticket::{BatchTicket, Message, Ticket};
 
 const SERVICE: &str = "SQS";
 
@@ -53,12 +54,7 @@ impl Queue {
 
     /// Sends a ticket.
     pub async fn send(&self, ticket: &Ticket, owner: &Owner) -> Result<(), ServiceError> {
-        let mut send = self
-            .client
-            .send_message()
-            .queue_url(&self.url)
-            .message_body(ticket.to_body())
-            .message_group_id(group(owner));
+        let mut send = self.sending(ticket, owner);
         if let Some(trace) = &ticket.trace {
             send = send.message_system_attributes(SystemAttribute::AwsTraceHeader, text(trace));
         }
@@ -67,16 +63,18 @@ impl Queue {
 
     /// Sends a ticket of a batch, which is received after `delay` at the earliest: whole seconds, up to 15 minutes.
     pub async fn send_batch_ticket(&self, batch: BatchId, owner: &Owner, delay: Duration) -> Result<(), ServiceError> {
-        let body = BatchTicket { batch }.to_body();
-        let send =
-            self.client.send_message().queue_url(&self.url).message_body(body).delay_seconds(delay.as_secs() as i32);
-        send.message_group_id(group(owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
+        let send = self.sending(&BatchTicket { batch }, owner).delay_seconds(delay.as_secs() as i32);
+        send.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
     /// Sends a message to deliver an event.
     pub async fn send_delivery(&self, message: &DeliveryMessage) -> Result<(), ServiceError> {
-        let send = self.client.send_message().queue_url(&self.url).message_body(message.to_body());
-        send.message_group_id(group(&message.owner)).send().await.map(drop).map_err(ServiceError::of(SERVICE))
+        self.sending(message, &message.owner).send().await.map(drop).map_err(ServiceError::of(SERVICE))
+    }
+
+    fn sending(&self, message: &impl Message, owner: &Owner) -> SendMessageFluentBuilder {
+        let send = self.client.send_message().queue_url(&self.url);
+        send.message_body(message.to_body()).message_group_id(group(owner))
     }
 
     /// Sends many tickets of one owner. If this fails, some may have been sent.

@@ -1,10 +1,14 @@
 use std::time::Duration;
 
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 
 use super::{Kind, ServiceError};
+use crate::image::SignedUrl;
 use crate::time::Timestamp;
+
+pub(super) const SERVICE: &str = "S3";
 
 #[derive(Clone, Debug)]
 pub(super) struct Signing {
@@ -14,8 +18,19 @@ pub(super) struct Signing {
 }
 
 impl Signing {
+    /// A URL that was presigned at `now` for `life`.
+    pub(super) async fn url<E: ProvideErrorMetadata>(
+        &self,
+        request: Result<PresignedRequest, SdkError<E>>,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<SignedUrl, ServiceError> {
+        let request = request.map_err(ServiceError::of(SERVICE))?;
+        Ok(SignedUrl { url: request.uri().to_owned(), expires_at: self.end(now, life).await })
+    }
+
     /// When a URL expires that is signed at `now` for `life`: with its credentials at the latest.
-    pub(super) async fn end(&self, now: Timestamp, life: Duration) -> Timestamp {
+    async fn end(&self, now: Timestamp, life: Duration) -> Timestamp {
         // Credentials that can still sign have not expired, even if they were assumed to.
         self.expiry().await.map_or(now + life, |end| end.max(now).min(now + life))
     }
@@ -28,5 +43,5 @@ impl Signing {
 
 pub(super) fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
     let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
-    config.map_err(|_| ServiceError { service: "S3", code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected })
+    config.map_err(|_| ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected })
 }

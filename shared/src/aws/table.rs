@@ -3,12 +3,11 @@ mod lists;
 mod rows;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 
-pub use self::batches::SavedBatch;
 pub use self::lists::{List, Page};
 use self::rows::{Item, PART, item_of, job_key, job_of, state_of};
 use super::{Metrics, ServiceError};
@@ -27,22 +26,13 @@ pub struct Table {
     metrics: Option<Metrics>,
 }
 
-/// The outcome of creating a job.
+/// The outcome of saving the next version of a job or a batch.
 #[derive(Debug)]
-pub enum Created {
-    /// It was created.
-    New,
-    /// A job with this id exists.
-    Existing(Box<Job>),
-}
-
-/// The outcome of saving a job's next state.
-#[derive(Debug)]
-pub enum Saved {
+pub enum Saved<T> {
     /// It was saved, now or by an earlier call whose answer was lost.
     Stored,
-    /// Another writer was first; this is the current state. Loops over this end, as each round follows another's write.
-    MovedOn(Box<Job>),
+    /// Another writer was first; this is the current version. Loops over this end, as each round follows another's write.
+    MovedOn(Box<T>),
     /// Its record was deleted.
     Gone,
 }
@@ -57,12 +47,9 @@ impl Table {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Creates a job, unless an unexpired one with its id exists.
-    pub async fn create(&self, job: &Job) -> Result<Created, ServiceError> {
-        Ok(match self.put_new(item_of(job), job.created_at).await? {
-            None => Created::New,
-            Some(existing) => Created::Existing(Box::new(job_of(existing)?)),
-        })
+    /// Creates a job. Returns the unexpired job that has its id already, if there is one.
+    pub async fn create(&self, job: &Job) -> Result<Option<Job>, ServiceError> {
+        self.put_new(item_of(job), job.created_at).await?.map(job_of).transpose()
     }
 
     async fn put_new(&self, item: Item, now: Timestamp) -> Result<Option<Item>, ServiceError> {
@@ -108,16 +95,14 @@ impl Table {
 
     /// Saves a job's next state, if the stored fence is the one before it. Keeps attributes that a newer version may
     /// have added, and does not recreate a deleted record.
-    pub async fn save(&self, job: &Job) -> Result<Saved, ServiceError> {
+    pub async fn save(&self, job: &Job) -> Result<Saved<Job>, ServiceError> {
         let state = state_of(job);
         let mut update = self
             .client
             .update_item()
-            .table_name(&self.name)
             .key("pk", AttributeValue::S(job_key(job.id)))
             .condition_expression("fence = :before")
-            .expression_attribute_values(":before", AttributeValue::N((job.fence - 1).to_string()))
-            .return_values_on_condition_check_failure(OnFailure::AllOld);
+            .expression_attribute_values(":before", AttributeValue::N((job.fence - 1).to_string()));
         let mut assignments = Vec::with_capacity(state.len());
         for (name, value) in state {
             assignments.push(format!("#{name} = :{name}"));
@@ -127,24 +112,30 @@ impl Table {
         }
         let expression = format!("SET {} REMOVE #part", assignments.join(", "));
         let update = update.expression_attribute_names("#part", PART).update_expression(expression);
-        let saved = match update.send().await {
-            Ok(_) => Saved::Stored,
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => match failed.item() {
-                    None => Saved::Gone,
-                    Some(item) => {
-                        let stored = job_of(item.clone())?;
-                        if stored.is_same_version(job) { Saved::Stored } else { Saved::MovedOn(Box::new(stored)) }
-                    }
-                },
-                _ => return Err(ServiceError::new(SERVICE, &error)),
-            },
-        };
+        let saved = self.save_version(update, job_of, |stored| stored.is_same_version(job)).await?;
         // Only one writer's end is ever stored, so each job is reported once.
         if let (Saved::Stored, Some(metrics)) = (&saved, &self.metrics) {
             metrics.ended(job);
         }
         Ok(saved)
+    }
+
+    async fn save_version<T>(
+        &self,
+        update: UpdateItemFluentBuilder,
+        read: fn(Item) -> Result<T, ServiceError>,
+        is_ours: impl Fn(&T) -> bool,
+    ) -> Result<Saved<T>, ServiceError> {
+        let update = update.table_name(&self.name).return_values_on_condition_check_failure(OnFailure::AllOld);
+        let Err(error) = update.send().await else { return Ok(Saved::Stored) };
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                let Some(item) = failed.item() else { return Ok(Saved::Gone) };
+                let stored = read(item.clone())?;
+                Ok(if is_ours(&stored) { Saved::Stored } else { Saved::MovedOn(Box::new(stored)) })
+            }
+            _ => Err(ServiceError::new(SERVICE, &error)),
+        }
     }
 
     /// Notes that the event of a job's end is in the queue.
@@ -164,16 +155,13 @@ impl Table {
             .expression_attribute_values(":told", AttributeValue::N(told_for.ms().to_string()))
             .send()
             .await;
-        unless_refused(result)
-    }
-}
-
-fn unless_refused(result: Result<UpdateItemOutput, SdkError<UpdateItemError>>) -> Result<(), ServiceError> {
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) => match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
-            _ => Err(ServiceError::new(SERVICE, &error)),
-        },
+        match result {
+            Err(error)
+                if !error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
+            {
+                Err(ServiceError::new(SERVICE, &error))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -9,18 +9,13 @@ use crate::spelled::spelled;
 
 /// How many jobs of a batch have each status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub struct Counts {
-    /// All jobs.
     pub total: usize,
-    /// Jobs that wait for a worker.
     pub queued: usize,
-    /// Jobs that a worker has claimed.
     pub running: usize,
-    /// Jobs that have a picture.
     pub succeeded: usize,
-    /// Jobs that failed.
     pub failed: usize,
-    /// Jobs that were canceled.
     pub canceled: usize,
 }
 
@@ -29,17 +24,13 @@ spelled! {
     BatchStatus, "a status of a batch",
     /// Its file is not uploaded, or it is not started.
     AwaitingInput = "awaiting_input",
-    /// The lines of its file are checked.
     Checking = "checking",
     /// A line of its file is faulty, so nothing is painted.
     Invalid = "invalid",
     /// It was not started in time.
     Expired = "expired",
-    /// Its jobs are stored, one after the other.
     Admitting = "admitting",
-    /// Jobs are unfinished.
     InProgress = "in_progress",
-    /// Every job has succeeded.
     Completed = "completed",
     /// Every job has ended, and some have failed.
     CompletedWithErrors = "completed_with_errors",

@@ -20,16 +20,14 @@ spelled! {
     /// The whole batch is invalid, and nothing is painted.
     #[default]
     Refuse = "refuse",
-    /// The line is left out.
     Skip = "skip",
 }
 
 /// The file of a batch: how to read it, and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Input {
-    /// The format of the file.
     pub format: Format,
-    /// What a faulty line means.
     pub on_bad_line: OnBadLine,
     /// The fields for the jobs that leave them out.
     pub defaults: Map<String, Value>,
@@ -37,7 +35,6 @@ pub struct Input {
     pub model: Model,
     /// The file that the batch was started with.
     pub file: Option<InputFile>,
-    /// What the check found.
     pub checked: Checked,
     /// The place in the file of the next job to admit.
     pub position: Position,

@@ -60,7 +60,7 @@ impl BatchOrder {
         for name in ["input", "on_bad_line"] {
             fields.optional::<(), _>(name, |_| Err("is not for a batch with its jobs in the request".to_owned()));
         }
-        let mut errors = fields.finish();
+        let mut errors = fields.faults();
         let mut defaults = defaults.unwrap_or_default();
         // Report a fault of the defaults once, not for every job that uses them.
         let faults = faults_of_defaults(&defaults, default_model);
@@ -113,7 +113,7 @@ impl Entry {
         model: Model,
     ) -> Result<Self, Vec<FieldError>> {
         let mut job = object(job).map_err(|detail| vec![FieldError::new(pointer, detail)])?;
-        let own: Vec<_> = take_fields_of_batch(&mut job).collect();
+        let own = take_fields_of_batch(&mut job, pointer);
         let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => string(value).and_then(CustomId::try_from).map(Some),
@@ -130,32 +130,31 @@ impl Entry {
                 let mut errors = order.err().unwrap_or_default();
                 let bad_id = custom_id.err();
                 errors.extend(bad_id.map(|detail| FieldError::new(&format!("{pointer}/custom_id"), detail)));
-                errors
-                    .extend(own.iter().map(|name| FieldError::new(&format!("{pointer}/{name}"), OF_BATCH.to_owned())));
+                errors.extend(own);
                 Err(errors)
             }
         }
     }
 }
 
-const OF_BATCH: &str = "must be set for the whole batch, not for its jobs";
-
-/// Takes the fields out of a job that only a whole batch may have, and names those that it had.
-fn take_fields_of_batch(job: &mut Map<String, Value>) -> impl Iterator<Item = &'static str> {
+/// Takes the fields out of a job that only a whole batch may have, and returns a fault for each that it had.
+fn take_fields_of_batch(job: &mut Map<String, Value>, pointer: &str) -> Vec<FieldError> {
+    let rule = || "must be set for the whole batch, not for its jobs".to_owned();
     let names = ["deadline_hours", "webhook"].into_iter();
-    names.filter(|name| job.remove(*name).is_some_and(|value| !value.is_null()))
+    let given = names.filter(|name| job.remove(*name).is_some_and(|value| !value.is_null()));
+    given.map(|name| FieldError::new(&format!("{pointer}/{name}"), rule())).collect()
 }
 
 /// The faults of the defaults, found by parsing them as a job with a prompt.
 pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
     let mut job = defaults.clone();
-    let of_batch: Vec<_> = take_fields_of_batch(&mut job).collect();
+    let of_batch = take_fields_of_batch(&mut job, "/defaults");
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
     let mut errors = Order::parse(Value::Object(job), "/defaults", model).err().unwrap_or_default();
     if has_prompt {
         errors.push(FieldError::new("/defaults/prompt", "must be set for each job, not in the defaults".to_owned()));
     }
-    errors.extend(of_batch.iter().map(|name| FieldError::new(&format!("/defaults/{name}"), OF_BATCH.to_owned())));
+    errors.extend(of_batch);
     errors
 }
 
@@ -187,13 +186,12 @@ impl FileBatchOrder {
         let format = fields.nested("input", |input, pointer| {
             let mut fields = Fields::new(input, pointer)?;
             let format = fields.required("format", |value| string(value)?.parse::<Format>());
-            let errors = fields.finish();
-            if errors.is_empty() { Ok(format) } else { Err(errors) }
+            fields.finish(format)
         });
         let deadline_hours = fields.optional("deadline_hours", |value| DeadlineHours::parse(&value));
         let webhook = fields.nested("webhook", Webhook::of_batch);
         fields.optional::<(), _>("jobs", |_| Err("must not be given together with input".to_owned()));
-        let mut errors = fields.finish();
+        let mut errors = fields.faults();
         let defaults = defaults.unwrap_or_default();
         errors.extend(faults_of_defaults(&defaults, default_model));
         let bytes = serde_json::to_vec(&defaults).expect("an object is always JSON").len();
@@ -201,7 +199,7 @@ impl FileBatchOrder {
             let detail = format!("must be at most {MAX_DEFAULTS_BYTES} bytes long as JSON, but has {bytes}");
             errors.push(FieldError::new("/defaults", detail));
         }
-        match format.flatten() {
+        match format {
             Some(format) if errors.is_empty() => {
                 let input = Input {
                     format,

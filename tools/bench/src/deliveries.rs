@@ -13,6 +13,7 @@ use axum::routing::post;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use shared::order::Model;
+use shared::ticket::Message as _;
 use shared::{Job, JobId, Order, Owner, Timestamp, event};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

@@ -5,7 +5,8 @@ use super::rows::{Item, key_of};
 use super::{DeliveryLog, SERVICE};
 use crate::aws::ServiceError;
 use crate::caller::Owner;
-use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Subject};
+use crate::delivery::{Delivery, DeliveryId, DeliveryStatus};
+use crate::id::Subject;
 use crate::time::Timestamp;
 
 /// A filter that few deliveries match would otherwise read the whole list.
@@ -50,8 +51,7 @@ impl DeliveryLog {
     }
 
     /// Lists up to `limit` of the owner's deliveries, newest first, from the position `after`, and the position of the
-    /// next page. A page before the end may be shorter, or empty. The index of all deliveries may lag behind the table,
-    /// from which the deliveries themselves are read.
+    /// next page. A page before the end may be shorter, or empty, and the index may lag behind the table.
     pub async fn list(
         &self,
         owner: &Owner,

@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
@@ -8,7 +7,7 @@ use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 use super::SERVICE;
 use crate::aws::ServiceError;
 use crate::caller::{KeyDigests, Owner};
-use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Try, TryError};
+use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Try};
 use crate::time::Timestamp;
 use crate::webhook::{EventType, WebhookUrl};
 use crate::webhook_secret::SecretNumbers;
@@ -31,18 +30,8 @@ struct DeliveryRow {
     next_try_at: Option<i64>,
     round: u32,
     replay_keys: KeyDigests<8>,
-    tries: Vec<TryRow>,
+    tries: Vec<Try>,
     payload: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TryRow {
-    round: u32,
-    at: i64,
-    duration_ms: u64,
-    status: Option<u16>,
-    error: Option<TryError>,
-    response: Option<String>,
 }
 
 pub(super) fn key_of(id: DeliveryId) -> Item {
@@ -60,14 +49,6 @@ fn key(subject: String, at: i64) -> Item {
 }
 
 pub(super) fn item_of(delivery: &Delivery) -> Item {
-    let tries = delivery.tries.iter().map(|tried| TryRow {
-        round: tried.round,
-        at: tried.at.ms(),
-        duration_ms: u64::try_from(tried.duration.as_millis()).unwrap_or(u64::MAX),
-        status: tried.status,
-        error: tried.error.clone(),
-        response: tried.response.clone(),
-    });
     let row = DeliveryRow {
         subject: delivery.id.subject.to_string(),
         at: delivery.id.since.ms(),
@@ -81,7 +62,7 @@ pub(super) fn item_of(delivery: &Delivery) -> Item {
         next_try_at: delivery.next_try_at.map(Timestamp::ms),
         round: delivery.round,
         replay_keys: delivery.replay_keys.clone(),
-        tries: tries.collect(),
+        tries: delivery.tries.clone(),
         payload: delivery.payload.clone(),
     };
     to_item(row).expect("a delivery's row is always an item")
@@ -90,14 +71,6 @@ pub(super) fn item_of(delivery: &Delivery) -> Item {
 pub(super) fn delivery_of(item: Item) -> Result<Delivery, ServiceError> {
     let row: DeliveryRow = from_item(item).map_err(|_| ServiceError::corrupt(SERVICE))?;
     let subject = row.subject.parse().map_err(|_| ServiceError::corrupt(SERVICE))?;
-    let tries = row.tries.into_iter().map(|row| Try {
-        round: row.round,
-        at: Timestamp::from_ms(row.at),
-        duration: Duration::from_millis(row.duration_ms),
-        status: row.status,
-        error: row.error,
-        response: row.response,
-    });
     Ok(Delivery {
         id: DeliveryId { subject, since: Timestamp::from_ms(row.at) },
         owner: row.owner,
@@ -110,7 +83,7 @@ pub(super) fn delivery_of(item: Item) -> Result<Delivery, ServiceError> {
         next_try_at: row.next_try_at.map(Timestamp::from_ms),
         round: row.round,
         replay_keys: row.replay_keys,
-        tries: tries.collect(),
+        tries: row.tries,
         payload: row.payload,
     })
 }
@@ -129,7 +102,7 @@ pub(super) fn numbers_of(item: Item) -> Result<SecretNumbers, ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{DeliveryMessage, MAX_TRIES, TryErrorCode};
+    use crate::delivery::{DeliveryMessage, MAX_TRIES, TryError, TryErrorCode};
 
     fn delivery() -> Delivery {
         let id = "job_01930000-0000-7000-8000-000000000001_1795500000000".parse().expect("an id");
@@ -147,7 +120,7 @@ mod tests {
         let tried = Try {
             round: 0,
             at,
-            duration: Duration::from_millis(52),
+            duration_ms: 52,
             status: Some(503),
             error: Some(error),
             response: Some("busy".to_owned()),

@@ -1,11 +1,10 @@
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{LIFE, batch_item_of, batch_key, batch_of, life_of};
-use super::{Created, SERVICE, Table};
+use super::{Saved, Table};
 use crate::aws::{Kind, ServiceError};
 use crate::backoff::full_jitter;
 use crate::batch::Batch;
@@ -19,17 +18,6 @@ const WRITES_AT_ONCE: usize = 16;
 
 /// How often a throttled write is retried, in addition to the SDK's retries.
 const TRIES: u32 = 6;
-
-/// The outcome of saving the next version of a batch's record.
-#[derive(Debug)]
-pub enum SavedBatch {
-    /// It was saved, now or by an earlier call whose answer was lost.
-    Stored,
-    /// Another writer was first; this is the current version. For loops, see [`Saved::MovedOn`](super::Saved::MovedOn).
-    MovedOn(Box<Batch>),
-    /// Its record was deleted.
-    Gone,
-}
 
 impl Table {
     /// Creates a batch. Returns the unexpired batch that has its id already, if there is one.
@@ -56,15 +44,14 @@ impl Table {
     }
 
     /// Saves the next version of a batch's record, if the stored one is the version before it.
-    pub async fn save_batch(&self, batch: &Batch) -> Result<SavedBatch, ServiceError> {
+    pub async fn save_batch(&self, batch: &Batch) -> Result<Saved<Batch>, ServiceError> {
         let number = |number: i64| AttributeValue::N(number.to_string());
         let [canceled_at, retried_at] = [batch.canceled_at, batch.retried_at].map(|at| at.map(Timestamp::ms));
         // Older records of batches in requests have no version.
         let first = if batch.fence == 1 { "attribute_exists(pk) AND attribute_not_exists(#life) OR " } else { "" };
-        let result = self
+        let update = self
             .client
             .update_item()
-            .table_name(&self.name)
             .key("pk", AttributeValue::S(batch_key(batch.id)))
             .update_expression(
                 "SET #life = :life, #total = :total, deadline_at = :deadline, expires_at = :expires, \
@@ -79,25 +66,8 @@ impl Table {
             .expression_attribute_values(":expires", number(batch.expires_at.secs_ceil()))
             .expression_attribute_values(":canceled", canceled_at.map_or(AttributeValue::Null(true), number))
             .expression_attribute_values(":retried", retried_at.map_or(AttributeValue::Null(true), number))
-            .expression_attribute_values(":before", AttributeValue::N((batch.fence - 1).to_string()))
-            .return_values_on_condition_check_failure(OnFailure::AllOld)
-            .send()
-            .await;
-        match result {
-            Ok(_) => Ok(SavedBatch::Stored),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    let Some(item) = failed.item() else { return Ok(SavedBatch::Gone) };
-                    let stored = batch_of(item.clone())?;
-                    Ok(if stored.is_same_version(batch) {
-                        SavedBatch::Stored
-                    } else {
-                        SavedBatch::MovedOn(Box::new(stored))
-                    })
-                }
-                _ => Err(ServiceError::new(SERVICE, &error)),
-            },
-        }
+            .expression_attribute_values(":before", AttributeValue::N((batch.fence - 1).to_string()));
+        self.save_version(update, batch_of, |stored| stored.is_same_version(batch)).await
     }
 
     /// Notes that the event of a batch's end is in the queue.
@@ -115,8 +85,7 @@ impl Table {
         let mut tries = 0;
         loop {
             match self.create(job).await {
-                Ok(Created::New) => return Ok(job.clone()),
-                Ok(Created::Existing(existing)) => return Ok(*existing),
+                Ok(existing) => return Ok(existing.unwrap_or_else(|| job.clone())),
                 Err(error) if error.kind == Kind::Throttled && tries < TRIES => {
                     tokio::time::sleep(full_jitter(Duration::from_millis(50), Duration::from_secs(1), tries)).await;
                     tries += 1;

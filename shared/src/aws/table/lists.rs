@@ -56,8 +56,8 @@ pub struct Page {
 }
 
 impl Table {
-    /// Lists up to `limit` jobs that are `wanted`, from the position `after` of an earlier page. The list comes from an
-    /// index, which may lag behind the table, so it may lack a new job. The jobs themselves are read from the table.
+    /// Lists up to `limit` jobs that are `wanted`, from the position `after` of an earlier page. The list may come from an
+    /// index that lags behind the table, from which the jobs themselves are read.
     pub async fn list(
         &self,
         list: List<'_>,
@@ -130,7 +130,6 @@ impl Table {
         items.iter().map(|item| state(item).ok_or_else(|| ServiceError::corrupt(SERVICE))).collect()
     }
 
-    /// The jobs at the next `limit` positions of a list, each with its position, and the position after them.
     async fn keys(
         &self,
         list: List<'_>,
@@ -151,8 +150,7 @@ impl Table {
         }
     }
 
-    /// The next `limit` keys that the index lists under `owner`, newest first, with their positions, and the next
-    /// position.
+    /// Keys and their positions, newest first, and the next position.
     async fn query(
         &self,
         owner: &str,

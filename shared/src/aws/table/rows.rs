@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::batch::{Action, Batch, Checked, Counts, Input, InputFile, OnBadLine, 
 use crate::batch_file::{Format, LineFault, Position};
 use crate::caller::Owner;
 use crate::id::{BatchId, JobId};
-use crate::image::{Artwork, Image, ImageFacts, SignedUrl};
+use crate::image::Image;
 use crate::job::{Job, JobError, JobState, LastError, Lease, Membership, RetryKeys, Status};
 use crate::label::{BatchName, CustomId};
 use crate::order::{DeadlineHours, Model, Order};
@@ -104,7 +105,7 @@ pub(super) struct StateRow {
     #[serde(default)]
     held_until: Option<i64>,
     lease: Option<LeaseRow>,
-    image: Option<ImageRow>,
+    image: Option<Image>,
     error: Option<JobError>,
     last_error: Option<LastError>,
     #[serde(default)]
@@ -134,26 +135,13 @@ impl LeaseRow {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct ImageRow {
-    facts: ImageFacts,
-    url: SignedUrl,
-    #[serde(default)]
-    artwork: Option<Artwork>,
-    #[serde(default)]
-    thumbnail: Option<SignedUrl>,
-}
-
 impl From<&Job> for StateRow {
     fn from(job: &Job) -> Self {
         let (mut lease, mut image, mut error) = (None, None, None);
         match &job.state {
             JobState::Queued | JobState::Canceled { .. } => {}
             JobState::Running(held) => lease = Some(LeaseRow::from(*held)),
-            JobState::Succeeded { image: Image { facts, url, artwork, thumbnail }, .. } => {
-                let (url, artwork, thumbnail) = (url.clone(), artwork.clone(), thumbnail.clone());
-                image = Some(ImageRow { facts: *facts, url, artwork, thumbnail });
-            }
+            JobState::Succeeded { image: stored, .. } => image = Some(stored.clone()),
             JobState::Failed { error: why, .. } => error = Some(why.clone()),
         }
         Self {
@@ -186,12 +174,7 @@ impl StateRow {
         Some(match self.status {
             Status::Queued => JobState::Queued,
             Status::Running => JobState::Running(self.lease.as_ref()?.lease()?),
-            Status::Succeeded => {
-                let ImageRow { facts, url, artwork, thumbnail } = self.image.as_ref()?;
-                let (url, artwork, thumbnail) = (url.clone(), artwork.clone(), thumbnail.clone());
-                let image = Image { facts: *facts, url, artwork, thumbnail };
-                JobState::Succeeded { finished_at: finished_at?, image }
-            }
+            Status::Succeeded => JobState::Succeeded { finished_at: finished_at?, image: self.image.clone()? },
             Status::Failed => JobState::Failed { finished_at: finished_at?, error: self.error.clone()? },
             Status::Canceled => JobState::Canceled { finished_at: finished_at? },
         })
@@ -302,6 +285,9 @@ struct LifeRow {
     retry_keys: RetryKeys,
     results: Option<String>,
 }
+
+/// For records that have no deadline: the longest that a job can have.
+const LONGEST_DEADLINE: Duration = Duration::from_hours(DeadlineHours::MAX as u64);
 
 /// The size of a part when the records did not say it.
 fn jobs_per_part() -> usize {
@@ -428,7 +414,7 @@ pub(super) fn batch_of(mut item: Item) -> Result<Batch, ServiceError> {
         name: row.name,
         total: row.total,
         started_at: Some(created_at),
-        deadline_at: row.deadline_at.map_or(created_at + Batch::LONGEST_DEADLINE, Timestamp::from_ms),
+        deadline_at: row.deadline_at.map_or(created_at + LONGEST_DEADLINE, Timestamp::from_ms),
         expires_at: Timestamp::from_ms(row.expires_at * 1000),
         fingerprint: row.fingerprint,
         canceled_at: row.canceled_at.map(Timestamp::from_ms),
@@ -478,6 +464,7 @@ mod tests {
     use super::*;
     use crate::batch::{BatchOrder, FIRST_FAULTS, FileBatchOrder, JOBS_PER_PART, MAX_DEFAULTS_BYTES};
     use crate::batch_file::MAX_LINES;
+    use crate::image::{Artwork, ImageFacts, SignedUrl};
     use crate::job::{Attempt, ErrorCode};
     use crate::order::{Metadata, Model, OutputFormat};
     use crate::poster::{Contrast, Lettering, Placement, Style};
