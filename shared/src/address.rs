@@ -1,6 +1,6 @@
 //! Which IP addresses are public.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// The IPv4 blocks that are not globally reachable, each with the length of its prefix, see
 /// <https://www.iana.org/assignments/iana-ipv4-special-registry/>. Multicast and reserved addresses are the last two.
@@ -12,32 +12,23 @@ const SPECIAL_V4: [([u8; 4], u32); 17] = [
     ([198, 18, 0, 0], 15), ([198, 51, 100, 0], 24), ([203, 0, 113, 0], 24), ([224, 0, 0, 0], 3),
 ];
 
-/// The blocks within 2000::/3 that are not public or lead to IPv4 addresses, such as Teredo and 6to4, see
+/// The first 32 bits of the blocks within 2000::/3 that are not public or lead to IPv4 addresses, such as Teredo and 6to4, see
 /// <https://www.iana.org/assignments/iana-ipv6-special-registry/>.
-const SPECIAL_V6: [([u16; 2], u32); 4] =
-    [([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x2002, 0], 16), ([0x3fff, 0], 20)];
+const SPECIAL_V6: [(u32, u32); 4] = [(0x2001_0000, 23), (0x2001_0db8, 32), (0x2002_0000, 16), (0x3fff_0000, 20)];
 
 /// Whether this is a global unicast address that does not lead to another one, such as one that it contains.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
+        IpAddr::V4(v4) => {
+            let has_prefix =
+                |&(block, len): &([u8; 4], u32)| (v4.to_bits() ^ u32::from_be_bytes(block)) >> (32 - len) == 0;
+            !SPECIAL_V4.iter().any(has_prefix)
+        }
+        IpAddr::V6(v6) => {
+            let start = (v6.to_bits() >> 96) as u32;
+            start >> 29 == 0b001 && !SPECIAL_V6.iter().any(|&(block, len)| (start ^ block) >> (32 - len) == 0)
+        }
     }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let has_prefix =
-        |&(block, len): &([u8; 4], u32)| (address.to_bits() ^ u32::from_be_bytes(block)) >> (32 - len) == 0;
-    !SPECIAL_V4.iter().any(has_prefix)
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [first, second, ..] = address.segments();
-    let start = u32::from(first) << 16 | u32::from(second);
-    let has_prefix = |&([first, second], len): &([u16; 2], u32)| {
-        (start ^ (u32::from(first) << 16 | u32::from(second))) >> (32 - len) == 0
-    };
-    first >> 13 == 0b001 && !SPECIAL_V6.iter().any(has_prefix)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod order;
 use std::iter::repeat_n;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::batch_file::{Line, LineFault, Position};
@@ -76,7 +77,7 @@ pub enum Action {
 }
 
 /// The state of the jobs of a batch, part by part.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The parts with jobs that have not ended.
     pub open_parts: Vec<usize>,

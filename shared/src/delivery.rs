@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::{IdempotencyKey, KeyDigests, Owner};
-use crate::id::{NotAnId, Subject};
+use crate::id::{NotAnId, Subject, by_text};
 use crate::spelled::spelled;
 use crate::ticket::Message;
 use crate::time::{Timestamp, ms};
@@ -61,18 +61,7 @@ impl FromStr for DeliveryId {
     }
 }
 
-impl TryFrom<String> for DeliveryId {
-    type Error = NotAnId;
-    fn try_from(text: String) -> Result<Self, NotAnId> {
-        text.parse()
-    }
-}
-
-impl From<DeliveryId> for String {
-    fn from(id: DeliveryId) -> Self {
-        id.to_string()
-    }
-}
+by_text!(DeliveryId);
 
 /// A message to send an event. It has everything that is sent, so that the function `webhook` reads no record of a job.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,15 +12,13 @@ pub struct FieldError {
     pub pointer: String,
     /// The violated rule, to be read after the field's name.
     pub detail: String,
-    /// The kind of fault, which callers see as the problem's status.
     #[serde(skip)]
-    pub kind: FaultKind,
+    pub(crate) kind: FaultKind,
 }
 
 /// Kinds of faults that have different answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultKind {
-    /// A rule is violated.
+pub(crate) enum FaultKind {
     #[default]
     Rule,
     /// A text is valid, except for a character that the fonts do not have.
@@ -28,8 +26,7 @@ pub enum FaultKind {
 }
 
 impl FieldError {
-    /// A fault at `pointer`.
-    pub fn new(pointer: &str, fault: impl Into<Fault>) -> Self {
+    pub(crate) fn new(pointer: &str, fault: impl Into<Fault>) -> Self {
         let Fault { detail, kind } = fault.into();
         Self { pointer: pointer.to_owned(), detail, kind }
     }
@@ -37,11 +34,9 @@ impl FieldError {
 
 /// What is wrong with a value, independent of its field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The violated rule, to be read after the field's name.
-    pub detail: String,
-    /// The kind of fault.
-    pub kind: FaultKind,
+pub(crate) struct Fault {
+    pub(crate) detail: String,
+    pub(crate) kind: FaultKind,
 }
 
 impl From<String> for Fault {

@@ -14,6 +14,25 @@ use crate::caller::{IdempotencyKey, Owner};
 #[error("not an id")]
 pub struct NotAnId;
 
+/// Lets `serde` read and write an id by its text.
+macro_rules! by_text {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = $crate::id::NotAnId;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+    };
+}
+pub(crate) use by_text;
+
 /// Defines an id: a UUID, only in lower case with hyphens.
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident, $domain:literal) => {
@@ -45,18 +64,7 @@ macro_rules! id {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = NotAnId;
-            fn try_from(text: String) -> Result<Self, NotAnId> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.to_string()
-            }
-        }
+        by_text!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,12 +11,10 @@ use crate::time::Timestamp;
 
 /// The result of a job: the poster if the order asked for lettering, or else the picture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Image {
-    /// The properties of the file.
     pub facts: ImageFacts,
-    /// A presigned URL of the file.
     pub url: SignedUrl,
-    /// The picture beneath the lettering of a poster.
     #[serde(default)]
     pub artwork: Option<Artwork>,
     /// A presigned URL of the thumbnail, if there is one.
@@ -26,10 +24,9 @@ pub struct Image {
 
 /// The picture beneath the lettering of a poster, as the model painted it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub struct Artwork {
-    /// The properties of the file.
     pub facts: ImageFacts,
-    /// A presigned URL of the file.
     pub url: SignedUrl,
 }
 

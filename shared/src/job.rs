@@ -66,30 +66,18 @@ pub struct Membership {
 
 /// The state of a job, with the data of that state.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub enum JobState {
     /// It waits for a worker.
     Queued,
     /// A worker has claimed it.
     Running(Lease),
     /// Its picture is stored.
-    Succeeded {
-        /// When the picture was recorded.
-        finished_at: Timestamp,
-        /// The picture.
-        image: Image,
-    },
+    Succeeded { finished_at: Timestamp, image: Image },
     /// It has no picture and will get none.
-    Failed {
-        /// When it failed.
-        finished_at: Timestamp,
-        /// Why.
-        error: JobError,
-    },
+    Failed { finished_at: Timestamp, error: JobError },
     /// Its owner canceled it.
-    Canceled {
-        /// When it was canceled.
-        finished_at: Timestamp,
-    },
+    Canceled { finished_at: Timestamp },
 }
 
 spelled! {

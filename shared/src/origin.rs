@@ -24,11 +24,10 @@ pub enum Origin {
 
 /// Why a file could not be marked.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what they are")]
 pub enum MarkError {
-    /// The file is damaged.
     #[error("the file is damaged: {0}")]
     Damaged(#[from] img_parts::Error),
-    /// The file is neither PNG, JPEG nor WebP.
     #[error("the file has no known format")]
     UnknownFormat,
     /// The file has XMP that cannot be extended: compressed, not RDF, or too long.

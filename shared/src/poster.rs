@@ -20,16 +20,13 @@ pub const MAX_CREDITS: usize = 16;
 
 /// The words to set over a picture, and how to set them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct Poster {
-    /// The title.
     pub title: Words<80>,
     /// A line that accompanies the title.
     pub tagline: Option<Words<120>>,
-    /// The billing block.
     pub credits: Vec<Credit>,
-    /// The style of the lettering.
     pub style: Style,
-    /// The position of the title.
     pub placement: Placement,
 }
 

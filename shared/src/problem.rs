@@ -21,57 +21,41 @@ pub fn type_of(code: &str) -> String {
 
 /// Why a request failed. The variant determines the answer, see [`Problem::status`] and [`Problem::code`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each has a title and a detail below")]
 pub enum Problem {
     /// The body is not JSON; the text says where.
     InvalidJson(String),
-    /// Fields of the body violate rules.
     InvalidRequest(Vec<FieldError>),
     /// Texts contain characters that the fonts do not have; the body is otherwise valid.
     UnsupportedCharacter(Vec<FieldError>),
-    /// The `Idempotency-Key` header is invalid.
     InvalidIdempotencyKey,
-    /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// The body exceeds this limit, in bytes as counted by [`crate::json::escaped_len`].
     PayloadTooLarge(usize),
-    /// The request does not identify its caller.
     Unauthorized,
-    /// The key was used for a different request.
     IdempotencyKeyReused,
     /// The cursor is invalid, or belongs to another list.
     InvalidCursor,
     /// The job, batch or delivery does not exist, or belongs to another owner.
     NotFound,
-    /// The job has ended with this status and cannot be canceled.
     NotCancelable(Status),
-    /// A job with this status cannot be retried.
     NotRetryable(Status),
-    /// A job with this status has no picture.
     NotFinished(Status),
-    /// The batch's file was not uploaded.
     NoInput,
     /// The batch's file has this size in bytes, and is empty or too large.
     InvalidInput(u64),
-    /// The batch cannot be started or retried, for this reason.
     WrongBatchState(Refused),
-    /// The batch has its jobs in its request, not in a file.
     NotFromFile,
-    /// The batch has no list of faults.
     NoFaults,
-    /// The batch has no results yet.
     NoResults,
     /// So many secrets of the owner are valid that none can be added before this time.
     TooManyRotations(Timestamp),
-    /// The path does not exist.
     NoSuchRoute,
-    /// The path has no such method, only these.
     MethodNotAllowed(Vec<String>),
     /// A service is unavailable. Nothing was accepted, and the same request may succeed later.
     Unavailable {
-        /// How long to wait before the next try.
         retry_after: Duration,
     },
-    /// An error in the service.
     Internal,
 }
 

@@ -80,11 +80,7 @@ struct Answer<'a> {
     images: Option<&'a RawValue>,
 }
 
-impl<'a> Answer<'a> {
-    fn images(&self) -> Vec<&'a RawValue> {
-        list(self.images)
-    }
-
+impl Answer<'_> {
     /// Some answers have the seed as a string.
     fn seed(&self, index: usize) -> Option<u32> {
         list(self.seeds).get(index)?.get().trim_matches('"').parse().ok()
@@ -121,7 +117,7 @@ pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
     if let Some(text) = text_of_image(&body) {
         let around = [&body[..text.start], &body[text.end..]].concat();
         if let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&around)
-            && let [image] = answer.images()[..]
+            && let [image] = list(answer.images)[..]
             && image.get() == r#""""#
         {
             answer.check_filter(0)?;
@@ -133,7 +129,7 @@ pub fn picture(mut body: Vec<u8>) -> Result<Picture, NoPicture> {
     }
     let answer: Answer<'_> = serde_json::from_slice(&body).map_err(|_| NoPicture::Malformed("it is not JSON"))?;
     let mut why = "it has no images";
-    for (index, image) in answer.images().into_iter().enumerate() {
+    for (index, image) in list(answer.images).into_iter().enumerate() {
         answer.check_filter(index)?;
         let text = serde_json::from_str::<Cow<'_, str>>(image.get()).unwrap_or_default();
         let decoded = forgiving_decode_to_vec(text.as_bytes()).map_err(|_| NOT_BASE64);

@@ -123,7 +123,6 @@ pub(crate) mod ms {
     }
 }
 
-/// Like [`ms`], for a time that may be missing.
 pub(crate) mod optional_ms {
     use super::*;
 

@@ -1,6 +1,7 @@
 //! The endpoint of a caller, and the events that it receives.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -129,14 +130,7 @@ impl WebhookUrl {
         if url.port().is_some() && !is_local {
             return Err("must not name a port other than 443".to_owned());
         }
-        let is_public = is_local
-            || match url.host() {
-                Some(Host::Ipv4(address)) => is_public(address.into()),
-                Some(Host::Ipv6(address)) => is_public(address.into()),
-                Some(Host::Domain(name)) => is_public_name(name),
-                None => false,
-            };
-        if !is_public {
+        if !is_local && !has_host(&url, is_public, is_public_name) {
             return Err("must name a host on the public internet".to_owned());
         }
         Ok(Self(url.into()))
@@ -161,10 +155,14 @@ impl fmt::Debug for WebhookUrl {
 }
 
 fn is_loopback(url: &Url) -> bool {
+    has_host(url, |address| address.is_loopback(), |name| name == "localhost")
+}
+
+fn has_host(url: &Url, address: impl Fn(IpAddr) -> bool, name: impl Fn(&str) -> bool) -> bool {
     match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(v4)) => address(v4.into()),
+        Some(Host::Ipv6(v6)) => address(v6.into()),
+        Some(Host::Domain(domain)) => name(domain),
         None => false,
     }
 }

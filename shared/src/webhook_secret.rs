@@ -61,14 +61,12 @@ pub struct NotASecret;
 
 /// Why a request is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what they are")]
 pub enum Unverified {
-    /// Its timestamp is missing or not a number.
     #[error("the header webhook-timestamp is not a number of seconds")]
     NoTimestamp,
-    /// Its timestamp is more than [`TOLERANCE`] away.
     #[error("the header webhook-timestamp is more than five minutes away from this machine's clock")]
     WrongTime,
-    /// None of its signatures is by the secret.
     #[error("no signature in the header webhook-signature is by the secret")]
     WrongSignature,
 }

@@ -22,7 +22,8 @@ const TOO_SLOW: &str = "was not reached in time: submit the file again later, or
 /// bucket is too slow for that, the batch becomes invalid, because another invocation might be no faster.
 pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
     let mut lines = Lines::from(app, batch.id, input, Position::default());
-    let mut check = Check::new(app, batch.id);
+    let (seen, hasher) = (HashSet::new(), RandomState::new());
+    let mut check = Check { app, batch: batch.id, checked: Checked::default(), document: None, seen, hasher };
     let mut batch = batch.clone();
     let mut saved_at = Instant::now();
     loop {
@@ -82,18 +83,7 @@ struct Check<'a> {
     hasher: RandomState,
 }
 
-impl<'a> Check<'a> {
-    fn new(app: &'a App, batch: BatchId) -> Self {
-        Self {
-            app,
-            batch,
-            checked: Checked::default(),
-            document: None,
-            seen: HashSet::new(),
-            hasher: RandomState::new(),
-        }
-    }
-
+impl Check<'_> {
     async fn job(&mut self, line: u64, entry: &Entry) -> Result<(), ServiceError> {
         if let Some(id) = &entry.custom_id
             && !self.seen.insert(self.hasher.hash_one(id))

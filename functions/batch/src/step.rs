@@ -3,7 +3,7 @@ use std::time::Duration;
 use shared::Batch;
 use shared::aws::messages::{Received, Verdict};
 use shared::aws::{Saved, ServiceError};
-use shared::batch::{Source, Stage};
+use shared::batch::{Counts, Source, Stage};
 use shared::job::Lease;
 use shared::ticket::BatchTicket;
 use tokio::time::Instant;
@@ -93,14 +93,8 @@ fn log(batch: &Batch) {
             tracing::info!(batch.id = %id, jobs = batch.total, faults, "batch checked");
         }
         Stage::Ended => {
-            let counts = batch.progress.counts;
-            tracing::info!(
-                batch.id = %id,
-                succeeded = counts.succeeded,
-                failed = counts.failed,
-                canceled = counts.canceled,
-                "batch ended"
-            );
+            let Counts { succeeded, failed, canceled, .. } = batch.progress.counts;
+            tracing::info!(batch.id = %id, succeeded, failed, canceled, "batch ended");
         }
         _ => {}
     }

@@ -1,10 +1,9 @@
 use serde::Serialize;
-use shared::api::{JobView, Links};
+use shared::api::{ImageView, JobView, Links};
 use shared::aws::{Document, ServiceError, Writer};
 use shared::batch::{Counts, Entry, Input};
 use shared::batch_file::{LineFault, Position};
-use shared::image::ImageFacts;
-use shared::job::{JobError, JobState, Status};
+use shared::job::{JobError, Status};
 use shared::label::CustomId;
 use shared::poster::Lettering;
 use shared::{Batch, Job, JobId};
@@ -45,7 +44,7 @@ enum Place {
 /// Without presigned URLs, which would soon expire, unlike `links.image`.
 #[derive(Serialize)]
 struct ResultImage {
-    content_type: &'static str,
+    content_type: String,
     bytes: u64,
     width: u32,
     height: u32,
@@ -145,16 +144,9 @@ async fn write_lines(
     let mut statuses = Vec::new();
     for wanted in wanted {
         let line = match wanted {
-            Wanted::Skipped(line, faults) => ResultLine {
-                place: Place::Line(Some(*line)),
-                custom_id: None,
-                job_id: None,
-                status: "invalid",
-                image: None,
-                error: None,
-                faults: faults.clone(),
-                links: None,
-            },
+            Wanted::Skipped(line, faults) => {
+                ResultLine { faults: faults.clone(), ..ResultLine::new(Place::Line(Some(*line)), "invalid") }
+            }
             Wanted::Job(index, asked) => {
                 let job = jobs.remove(&JobId::in_batch(batch.id, *index));
                 let status = job.as_ref().map_or(missing, Job::status);
@@ -164,25 +156,23 @@ async fn write_lines(
                 // A newer version with other rules may count the lines differently.
                 let is_meant = |entry: &Entry| job.as_ref().is_none_or(|job| job.order == entry.order);
                 let asked = asked.as_ref().filter(|(_, entry)| is_meant(entry));
-                let custom_id = asked.and_then(|(_, entry)| entry.custom_id.clone());
                 statuses.push(status);
-                let view = job.as_ref().map(|job| JobView::new(job, &batch.base_url));
-                let image = job.as_ref().and_then(|job| match &job.state {
-                    JobState::Succeeded { image, .. } => Some(ResultImage::from(&image.facts)),
-                    _ => None,
-                });
-                ResultLine {
-                    place: match batch.input() {
-                        None => Place::Index(*index),
-                        Some(_) => Place::Line(asked.map(|(line, _)| *line)),
+                let place = match batch.input() {
+                    None => Place::Index(*index),
+                    Some(_) => Place::Line(asked.map(|(line, _)| *line)),
+                };
+                let custom_id = asked.and_then(|(_, entry)| entry.custom_id.clone());
+                let line = ResultLine { custom_id, ..ResultLine::new(place, status.as_str()) };
+                match job.map(|job| JobView::new(&job, &batch.base_url)) {
+                    None => line,
+                    Some(view) => ResultLine {
+                        custom_id: line.custom_id.or(view.custom_id),
+                        job_id: Some(view.id),
+                        image: view.image.map(ResultImage::from),
+                        error: view.error,
+                        links: Some(view.links),
+                        ..line
                     },
-                    custom_id: custom_id.or(view.as_ref().and_then(|view| view.custom_id.clone())),
-                    job_id: job.map(|job| job.id),
-                    status: status.as_str(),
-                    image,
-                    error: view.as_ref().and_then(|view| view.error.clone()),
-                    faults: Vec::new(),
-                    links: view.map(|view| view.links),
                 }
             }
         };
@@ -191,15 +181,16 @@ async fn write_lines(
     Ok(Some(Counts::of(statuses)))
 }
 
-impl From<&ImageFacts> for ResultImage {
-    fn from(facts: &ImageFacts) -> Self {
-        Self {
-            content_type: facts.format.content_type(),
-            bytes: facts.bytes,
-            width: facts.width,
-            height: facts.height,
-            seed: facts.seed,
-            poster: facts.lettering,
-        }
+impl ResultLine {
+    fn new(place: Place, status: &'static str) -> Self {
+        let (custom_id, job_id, image, error, links) = (None, None, None, None, None);
+        Self { place, custom_id, job_id, status, image, error, faults: Vec::new(), links }
+    }
+}
+
+impl From<ImageView> for ResultImage {
+    fn from(image: ImageView) -> Self {
+        let ImageView { content_type, bytes, width, height, seed, poster, .. } = image;
+        Self { content_type, bytes, width, height, seed, poster }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Page {
     style: String,
 }
 
-static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
+pub(crate) static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
     // The page is sent both compressed and uncompressed, so its ETag is weak.
     etag: format!("W/\"{}\"", digest(HTML)),
     script: digest(element(HTML, "<script>", "</script>")),
@@ -23,10 +23,6 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
 });
 
 impl Page {
-    pub(crate) fn get() -> &'static Self {
-        &PAGE
-    }
-
     pub(crate) fn answer(&self, request: &Request, pictures: &str) -> Answer {
         let answer = if request.has(&self.etag) {
             Answer::empty(304).header(header::CACHE_CONTROL, "no-cache")

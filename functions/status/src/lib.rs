@@ -30,7 +30,7 @@ use shared::webhook::WebhookPolicy;
 use shared::webhook_secret::MasterSecret;
 use shared::{Batch, Clock, Job, JobState, Owner, Problem};
 
-use crate::html_page::Page;
+use crate::html_page::PAGE;
 use crate::list_jobs::{Filter, Listed, Range};
 pub use crate::pace::LONGEST_PAINTING;
 use crate::pace::Pace;
@@ -160,7 +160,7 @@ async fn get_page(app: &App, request: &Request, method: &str) -> Result<Answer, 
         return Err(wrong_method("/"));
     }
     let pictures = app.images.origin().await.map_err(log_failure("page"))?;
-    Ok(Page::get().answer(request, &pictures))
+    Ok(PAGE.answer(request, &pictures))
 }
 
 async fn get_job(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {

@@ -51,12 +51,8 @@ pub(crate) async fn submit(
         Some(_) => return Err(Problem::IdempotencyKeyReused),
     };
     tracing::info!(batch.id = %id, jobs = batch.total, replayed, "batch submitted");
-    let jobs = order.entries.into_iter().enumerate();
-    let jobs = jobs.map(|(index, entry)| {
-        let Entry { custom_id, .. } = entry;
-        BatchJobView { index, id: JobId::in_batch(id, index), custom_id }
-    });
-    Ok(SubmittedBatch { batch, jobs: jobs.collect(), replayed })
+    let view = |(index, Entry { custom_id, .. })| BatchJobView { index, id: JobId::in_batch(id, index), custom_id };
+    Ok(SubmittedBatch { batch, jobs: order.entries.into_iter().enumerate().map(view).collect(), replayed })
 }
 
 /// Waits for the batch's writer, or takes over if it crashed. A canceled batch is left to the function `batch`.

@@ -13,7 +13,6 @@ const UPLOAD_LIFE: Duration = Duration::from_secs(3600);
 
 pub(crate) struct SubmittedFileBatch {
     pub(crate) batch: Batch,
-    /// `None` if the batch no longer awaits its file.
     pub(crate) upload: Option<SignedUrl>,
     pub(crate) replayed: bool,
 }

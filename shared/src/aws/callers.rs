@@ -68,13 +68,11 @@ impl OwnerFrom {
 /// users are rejected, because anyone who may call `GetFederationToken` chooses the name. See "IAM identifiers",
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>.
 fn lasting_arn(arn: &str) -> Option<String> {
-    let mut parts = arn.splitn(6, ':');
-    let (Some("arn"), Some(_), Some(service), Some(_), Some(account)) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let parts: Vec<_> = arn.splitn(6, ':').collect();
+    let ["arn", _, service, _, account, resource] = parts[..] else { return None };
+    if account.is_empty() {
         return None;
-    };
-    let resource = parts.next().filter(|_| !account.is_empty())?;
+    }
     match (service, resource.split_once('/')) {
         ("iam", None) if resource == "root" => Some(arn.to_owned()),
         ("iam", Some(("user", name))) if !name.is_empty() => Some(arn.to_owned()),

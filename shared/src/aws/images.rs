@@ -219,22 +219,17 @@ impl Images {
 
 /// The facts for the record, kept as S3 metadata in case the worker crashes before it writes the record.
 fn metadata(facts: &ImageFacts) -> HashMap<String, String> {
-    let mut metadata = HashMap::new();
-    let mut keep = |name: &str, value: String| drop(metadata.insert(name.to_owned(), value));
-    keep("width", facts.width.to_string());
-    keep("height", facts.height.to_string());
-    if let Some(seed) = facts.seed {
-        keep("seed", seed.to_string());
-    }
-    if let Some(Lettering { style, placement, contrast, legible }) = facts.lettering {
-        keep("style", style.to_string());
-        keep("placement", placement.to_string());
-        keep("contrast", f64::from(contrast).to_string());
-        if let Some(legible) = legible {
-            keep("legible", legible.to_string());
-        }
-    }
-    metadata
+    let lettering = facts.lettering;
+    let metadata = [
+        ("width", Some(facts.width.to_string())),
+        ("height", Some(facts.height.to_string())),
+        ("seed", facts.seed.map(|seed| seed.to_string())),
+        ("style", lettering.map(|set| set.style.to_string())),
+        ("placement", lettering.map(|set| set.placement.to_string())),
+        ("contrast", lettering.map(|set| f64::from(set.contrast).to_string())),
+        ("legible", lettering.and_then(|set| set.legible).map(|legible| legible.to_string())),
+    ];
+    metadata.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 /// Reads the facts from S3's answer; `None` if [`Images::put`] did not store the file.

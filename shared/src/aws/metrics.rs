@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Aws;
 use crate::delivery::{Delivery, DeliveryStatus, Try, TryErrorCode};
@@ -89,49 +89,38 @@ impl Metrics {
     fn document(&self, job: &Job) -> Option<Value> {
         let end = job.finished_at()?;
         let mut measures = Vec::new();
-        let mut members = Map::new();
+        let mut document = json!({
+            "Posters": 1, "Outcome": outcome(job), "Job": job.id.to_string(), "Model": job.order.model.as_str(),
+        });
         let mut measure = |name: &str, unit: &str, value: Value| {
             measures.push(json!({ "Name": name, "Unit": unit }));
-            members.insert(name.to_owned(), value);
+            document[name] = value;
         };
         if let Some(start) = job.started_at {
             measure("TimeQueued", "Milliseconds", millis(start.since(job.queued_at)));
         }
-        let mut code = None;
-        match &job.state {
-            JobState::Succeeded { image, .. } => {
-                if let Some(start) = job.started_at {
-                    measure("TimePainting", "Milliseconds", millis(end.since(start)));
-                }
-                measure("Bytes", "Bytes", image.facts.bytes.into());
+        if let JobState::Succeeded { image, .. } = &job.state {
+            if let Some(start) = job.started_at {
+                measure("TimePainting", "Milliseconds", millis(end.since(start)));
             }
-            JobState::Failed { error, .. } => code = Some(error.code.as_str()),
-            _ => {}
+            measure("Bytes", "Bytes", image.facts.bytes.into());
         }
         measure("Attempts", "Count", job.attempts.into());
         measure("Throttles", "Count", job.throttles.into());
         // Every counted attempt may have been billed, so this is the job's maximum cost.
         measure("Cost", "None", (f64::from(job.attempts) * self.price.0).into());
-
-        members.insert("Posters".to_owned(), 1.into());
-        members.insert("Outcome".to_owned(), outcome(job).into());
-        members.insert("Job".to_owned(), job.id.to_string().into());
-        members.insert("Model".to_owned(), job.order.model.as_str().into());
-        if let Some(code) = code {
-            members.insert("Code".to_owned(), code.into());
+        if let JobState::Failed { error, .. } = &job.state {
+            document["Code"] = error.code.as_str().into();
         }
         let counts = json!([{ "Name": "Posters", "Unit": "Count" }]);
-        members.insert(
-            "_aws".to_owned(),
-            json!({
-                "Timestamp": end.ms(),
-                "CloudWatchMetrics": [
-                    { "Namespace": self.namespace, "Dimensions": [["Outcome"]], "Metrics": counts },
-                    { "Namespace": self.namespace, "Dimensions": [[]], "Metrics": measures },
-                ],
-            }),
-        );
-        Some(Value::Object(members))
+        document["_aws"] = json!({
+            "Timestamp": end.ms(),
+            "CloudWatchMetrics": [
+                { "Namespace": self.namespace, "Dimensions": [["Outcome"]], "Metrics": counts },
+                { "Namespace": self.namespace, "Dimensions": [[]], "Metrics": measures },
+            ],
+        });
+        Some(document)
     }
 }
 

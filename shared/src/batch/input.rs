@@ -1,5 +1,6 @@
 //! The file that the jobs of a batch come from.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::batch_file::{Format, LineFault, Position};
@@ -50,17 +51,21 @@ pub struct InputFile {
 }
 
 /// What the check found, so far or in the end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// The lines that were read.
+    #[serde(rename = "checked_lines")]
     pub lines: u64,
     /// The jobs among them.
+    #[serde(rename = "checked_jobs")]
     pub jobs: usize,
     /// The total number of faults.
     pub faults: u64,
     /// The first [`FIRST_FAULTS`] of them.
     pub first_faults: Vec<LineFault>,
-    /// Whether a fault is of the whole file: a repeated `custom_id`, too many lines, another format, another file.
+    /// Whether a fault is of the whole file: a repeated `custom_id`, too many lines, another format, another file. Only
+    /// the check needs it, which starts over if it is interrupted.
+    #[serde(skip)]
     pub is_of_file: bool,
 }
 

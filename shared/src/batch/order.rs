@@ -23,12 +23,10 @@ pub const MAX_DEFAULTS_BYTES: usize = 100_000;
 
 /// The request to submit a batch.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the other fields say what they are")]
 pub struct BatchOrder {
-    /// The caller's name for the batch.
     pub name: Option<BatchName>,
-    /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
-    /// The endpoint of its event and those of its jobs.
     pub webhook: Option<Webhook>,
     /// The jobs, in the caller's order.
     pub entries: Vec<Entry>,
@@ -160,14 +158,11 @@ pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<Fi
 
 /// The request to submit a batch from a file.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "as those of a batch in a request")]
 pub struct FileBatchOrder {
-    /// The caller's name for the batch.
     pub name: Option<BatchName>,
-    /// How to read the file.
     pub input: Input,
-    /// How long each job may take; `None` leaves that to the service.
     pub deadline_hours: Option<DeadlineHours>,
-    /// The endpoint of its event and those of its jobs.
     pub webhook: Option<Webhook>,
 }
 

@@ -185,11 +185,9 @@ impl Table {
 
     /// The existing jobs that belong to this submission: an id that is derived from a key may have been used before.
     pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
-        let items = self.read_items(jobs.iter().map(|job| job_key(job.id))).await?;
-        let mut written = items.into_iter().map(job_of).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let created_at = jobs.first().map(|job| job.created_at);
-        written.retain(|job| Some(job.created_at) == created_at);
-        Ok(written)
+        Ok(self.get_all(&ids).await?.into_values().filter(|job| Some(job.created_at) == created_at).collect())
     }
 
     /// In no particular order, by consistent reads.

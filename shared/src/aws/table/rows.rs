@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::SERVICE;
 use crate::aws::ServiceError;
-use crate::batch::{Action, Batch, Checked, Counts, Input, InputFile, OnBadLine, Pass, Progress, Source, Stage};
-use crate::batch_file::{Format, LineFault, Position};
+use crate::batch::{Action, Batch, Checked, Input, InputFile, OnBadLine, Pass, Progress, Source, Stage};
+use crate::batch_file::{Format, Position};
 use crate::caller::Owner;
 use crate::id::{BatchId, JobId};
 use crate::image::Image;
@@ -276,9 +276,8 @@ struct LifeRow {
     base_url: String,
     started_at: Option<i64>,
     admitted_jobs: usize,
-    open_parts: Vec<usize>,
-    ended: Counts,
-    counts: Counts,
+    #[serde(flatten)]
+    progress: Progress,
     cancel_from: Option<usize>,
     /// The index of the next job to retry, and the number of the request.
     retry_from: Option<(usize, u64)>,
@@ -304,16 +303,13 @@ struct InputRow {
     model: Model,
     etag: Option<String>,
     bytes: Option<u64>,
-    checked_lines: u64,
-    checked_jobs: usize,
-    faults: u64,
-    first_faults: Vec<LineFault>,
+    #[serde(flatten)]
+    checked: Checked,
     position: Position,
 }
 
 impl From<&Input> for InputRow {
     fn from(input: &Input) -> Self {
-        let Checked { lines, jobs, faults, first_faults, is_of_file: _ } = &input.checked;
         Self {
             format: input.format,
             on_bad_line: input.on_bad_line,
@@ -321,10 +317,7 @@ impl From<&Input> for InputRow {
             model: input.model,
             etag: input.file.as_ref().map(|file| file.etag.clone()),
             bytes: input.file.as_ref().map(|file| file.bytes),
-            checked_lines: *lines,
-            checked_jobs: *jobs,
-            faults: *faults,
-            first_faults: first_faults.clone(),
+            checked: input.checked.clone(),
             position: input.position.clone(),
         }
     }
@@ -338,14 +331,7 @@ impl InputRow {
             defaults: serde_json::from_str(&self.defaults).ok()?,
             model: self.model,
             file: self.etag.zip(self.bytes).map(|(etag, bytes)| InputFile { etag, bytes }),
-            checked: Checked {
-                lines: self.checked_lines,
-                jobs: self.checked_jobs,
-                faults: self.faults,
-                first_faults: self.first_faults,
-                // The check has ended, or starts over.
-                is_of_file: false,
-            },
+            checked: self.checked,
             position: self.position,
         })
     }
@@ -361,9 +347,7 @@ pub(super) fn life_of(batch: &Batch) -> AttributeValue {
         base_url: batch.base_url.clone(),
         started_at: batch.started_at.map(Timestamp::ms),
         admitted_jobs: batch.admitted,
-        open_parts: batch.progress.open_parts.clone(),
-        ended: batch.progress.ended,
-        counts: batch.progress.counts,
+        progress: batch.progress.clone(),
         cancel_from: batch.pass.as_ref().filter(|pass| pass.action == Action::Cancel).map(|pass| pass.next),
         retry_from: batch.pass.as_ref().and_then(|pass| match pass.action {
             Action::Cancel => None,
@@ -451,7 +435,7 @@ fn with_life(batch: Batch, life: Item) -> Option<Batch> {
         fence: row.fence,
         stage: row.stage,
         admitted: row.admitted_jobs,
-        progress: Progress { open_parts: row.open_parts, ended: row.ended, counts: row.counts },
+        progress: row.progress,
         pass: cancel.or(retry),
         retry_keys: row.retry_keys,
         results: row.results.map(|id| Uuid::try_parse(&id)).transpose().ok()?,
@@ -463,7 +447,7 @@ fn with_life(batch: Batch, life: Item) -> Option<Batch> {
 mod tests {
     use super::*;
     use crate::batch::{BatchOrder, FIRST_FAULTS, FileBatchOrder, JOBS_PER_PART, MAX_DEFAULTS_BYTES};
-    use crate::batch_file::MAX_LINES;
+    use crate::batch_file::{LineFault, MAX_LINES};
     use crate::image::{Artwork, ImageFacts, SignedUrl};
     use crate::job::{Attempt, ErrorCode};
     use crate::order::{Metadata, Model, OutputFormat};
