@@ -39,7 +39,6 @@ pub struct JobView {
     pub model: Model,
     pub metadata: Metadata,
     pub poster: Option<Poster>,
-    #[serde(default)]
     pub webhook: Option<Webhook>,
     pub batch_id: Option<BatchId>,
     pub custom_id: Option<CustomId>,
@@ -67,7 +66,6 @@ pub struct ImageView {
     pub seed: Option<u32>,
     pub poster: Option<Lettering>,
     pub artwork: Option<ArtworkView>,
-    #[serde(default)]
     pub thumbnail: Option<String>,
 }
 
@@ -120,7 +118,6 @@ pub struct BatchView {
     pub counts: Counts,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
-    #[serde(default)]
     pub webhook: Option<Webhook>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadView>,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::batch_file::{Line, LineFault, Position};
 use crate::caller::{IdempotencyKey, Owner};
 use crate::id::{BatchId, JobId};
-use crate::job::{Job, Lease, Membership, RetryKeys, Status};
+use crate::job::{Job, Lease, Membership, RetryKeys, Status, Terms};
 use crate::label::BatchName;
 use crate::order::DeadlineHours;
 use crate::spelled::spelled;
@@ -212,10 +212,10 @@ impl Batch {
         }
     }
 
-    /// The batch, with this retention, and this deadline unless its owner has asked for another, counted from `now`.
-    pub fn lasting(mut self, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
-        self.deadline_at = now + DeadlineHours::or(self.deadline_hours, deadline);
-        self.expires_at = (now + retention).whole_secs();
+    /// The batch, with the deadline and the retention of jobs that are queued at `now`.
+    pub fn lasting(mut self, now: Timestamp, terms: Terms) -> Self {
+        self.deadline_at = terms.deadline_at(self.deadline_hours, now);
+        self.expires_at = terms.expires_at(now);
         self
     }
 
@@ -284,19 +284,13 @@ impl Batch {
     }
 
     /// Starts the batch with its uploaded file; `None` if it was started before.
-    pub fn start(
-        &self,
-        file: InputFile,
-        now: Timestamp,
-        deadline: Duration,
-        retention: Duration,
-    ) -> Result<Option<Self>, Refused> {
+    pub fn start(&self, file: InputFile, now: Timestamp, terms: Terms) -> Result<Option<Self>, Refused> {
         if !self.awaits_start(now)? {
             return Ok(None);
         }
         let next = self.next_with_input(|input| input.file = Some(file));
         let next = Self { stage: Stage::Checking, started_at: Some(now), ..next };
-        Ok(Some(next.lasting(now, deadline, retention)))
+        Ok(Some(next.lasting(now, terms)))
     }
 
     /// Whether the batch can be started; `false` if it was started before.
@@ -323,7 +317,7 @@ impl Batch {
         let job = |(index, Entry { order, custom_id }): (usize, Entry)| {
             let membership = Membership { batch: self.id, part: index / self.jobs_per_part, custom_id };
             let (id, owner) = (JobId::in_batch(self.id, index), self.owner.clone());
-            let job = Job::new(id, owner, order, created_at, Duration::ZERO, Duration::ZERO);
+            let job = Job::new(id, owner, order, created_at, Terms::default());
             let (deadline_at, expires_at) = (self.deadline_at, self.expires_at);
             Job { membership: Some(membership), deadline_at, expires_at, ..job }
         };
@@ -405,13 +399,7 @@ impl Batch {
     }
 
     /// Retries the failed jobs; `None` if a request with this key did so before.
-    pub fn retry(
-        &self,
-        key: Option<&IdempotencyKey>,
-        now: Timestamp,
-        deadline: Duration,
-        retention: Duration,
-    ) -> Result<Option<Self>, Refused> {
+    pub fn retry(&self, key: Option<&IdempotencyKey>, now: Timestamp, terms: Terms) -> Result<Option<Self>, Refused> {
         if key.is_some_and(|key| self.retry_keys.contain(key)) {
             return Ok(None);
         }
@@ -422,10 +410,10 @@ impl Batch {
             (_, Some(Pass { action: Action::Cancel, .. })) => return Err(Refused::BeingCanceled),
             (Stage::InProgress | Stage::Ended, _) => {}
         }
-        if self.started_at.is_some_and(|at| at + retention <= now) {
+        if self.started_at.is_some_and(|at| at + terms.retention <= now) {
             return Err(Refused::Deleted);
         }
-        let mut next = self.next().watched().lasting(now, deadline, retention);
+        let mut next = self.next().watched().lasting(now, terms);
         next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
         next.retry_keys = self.retry_keys.with(key);
         next.retried_at = Some(now.max(self.since() + Duration::from_millis(1)));
@@ -528,7 +516,8 @@ mod tests {
     fn awaiting() -> Batch {
         let order = FileBatchOrder::parse(json!({ "input": { "format": "csv" } }), Model::Core).expect("an order");
         let (id, owner, now) = (BatchId::new(), Owner::new("somebody"), Timestamp::from_ms(0));
-        Batch::from_file(id, owner, order, "https://example.com".to_owned(), now).lasting(now, HOUR, 100 * HOUR)
+        Batch::from_file(id, owner, order, "https://example.com".to_owned(), now)
+            .lasting(now, Terms { deadline: HOUR, retention: 100 * HOUR })
     }
 
     fn submitting(jobs: usize) -> Batch {
@@ -537,7 +526,7 @@ mod tests {
         let (id, owner, now) = (BatchId::new(), Owner::new("somebody"), Timestamp::from_ms(0));
         let writer = Lease::new(now + Duration::from_secs(45));
         let batch = Batch::from_request(id, owner, &order, "https://example.com".to_owned(), now, writer);
-        batch.lasting(now, HOUR, 100 * HOUR)
+        batch.lasting(now, Terms { deadline: HOUR, retention: 100 * HOUR })
     }
 
     fn file() -> InputFile {
@@ -545,7 +534,10 @@ mod tests {
     }
 
     fn started() -> Batch {
-        awaiting().start(file(), Timestamp::from_ms(5), HOUR, 100 * HOUR).expect("in time").expect("for the first time")
+        awaiting()
+            .start(file(), Timestamp::from_ms(5), Terms { deadline: HOUR, retention: 100 * HOUR })
+            .expect("in time")
+            .expect("for the first time")
     }
 
     fn checked(jobs: usize) -> Batch {
@@ -565,7 +557,7 @@ mod tests {
         let now = Timestamp::from_ms(10);
         let mut batch = started();
         assert_eq!(batch.status(now), BatchStatus::Checking);
-        assert_eq!(batch.start(file(), now, HOUR, HOUR), Ok(None));
+        assert_eq!(batch.start(file(), now, Terms { deadline: HOUR, retention: HOUR }), Ok(None));
         batch = checked(2500);
         assert_eq!((batch.status(now), batch.total), (BatchStatus::Admitting, 2500));
         batch = batch.admitted(1000, Position::default(), false);
@@ -599,7 +591,7 @@ mod tests {
     fn a_batch_that_is_not_started_within_a_day_expires() {
         let late = Timestamp::from_ms(0) + TIME_TO_START;
         assert_eq!(awaiting().status(late), BatchStatus::Expired);
-        assert_eq!(awaiting().start(file(), late, HOUR, HOUR), Err(Refused::Expired));
+        assert_eq!(awaiting().start(file(), late, Terms { deadline: HOUR, retention: HOUR }), Err(Refused::Expired));
         assert_eq!(awaiting().cancel(late), None);
     }
 
@@ -626,19 +618,23 @@ mod tests {
     fn a_retry_looks_at_every_job_again_and_is_done_once_for_each_key() {
         let (now, key) = (Timestamp::from_ms(10), "friday".parse().expect("a key"));
         let ended = watched(1500).end(counts(1499, 1), Uuid::nil());
-        let retried = ended.retry(Some(&key), now, HOUR, HOUR).expect("allowed").expect("for the first time");
+        let retried = ended
+            .retry(Some(&key), now, Terms { deadline: HOUR, retention: HOUR })
+            .expect("allowed")
+            .expect("for the first time");
         assert_eq!((retried.stage, retried.progress.open_parts.len()), (Stage::InProgress, 2));
         assert_eq!(retried.pass, Some(Pass { action: Action::Retry(retried.fence), next: 0 }));
-        assert_eq!(retried.retry(Some(&key), now, HOUR, HOUR), Ok(None));
-        let refused = |batch: Batch| batch.retry(None, now, HOUR, HOUR).expect_err("refused");
+        assert_eq!(retried.retry(Some(&key), now, Terms { deadline: HOUR, retention: HOUR }), Ok(None));
+        let refused =
+            |batch: Batch| batch.retry(None, now, Terms { deadline: HOUR, retention: HOUR }).expect_err("refused");
         assert_eq!(refused(awaiting()), Refused::NoJobs);
         assert_eq!(refused(awaiting().cancel(now).expect("canceled")), Refused::NoJobs);
         assert_eq!(refused(checked(3)), Refused::NotAdmitted);
         assert_eq!(refused(watched(3).cancel(now).expect("canceled")), Refused::BeingCanceled);
         let ended = watched(3).end(counts(2, 1), Uuid::nil());
         let late = ended.started_at.expect("it was started") + 24 * HOUR;
-        assert_eq!(ended.retry(None, late, HOUR, 24 * HOUR), Err(Refused::Deleted));
-        assert!(ended.retry(None, late, HOUR, 25 * HOUR).is_ok());
+        assert_eq!(ended.retry(None, late, Terms { deadline: HOUR, retention: 24 * HOUR }), Err(Refused::Deleted));
+        assert!(ended.retry(None, late, Terms { deadline: HOUR, retention: 25 * HOUR }).is_ok());
     }
 
     #[test]
@@ -656,7 +652,7 @@ mod tests {
     #[test]
     fn jobs_of_a_request_that_nobody_stores_are_canceled_with_their_batch_or_fail_at_its_deadline() {
         let (now, batch) = (Timestamp::from_ms(10), submitting(3));
-        assert_eq!(batch.retry(None, now, HOUR, HOUR), Err(Refused::NotAdmitted));
+        assert_eq!(batch.retry(None, now, Terms { deadline: HOUR, retention: HOUR }), Err(Refused::NotAdmitted));
         let late = batch.deadline_at;
         assert_eq!([now, late].map(|at| batch.watch_all().status_of_missing(at)), [Status::Queued, Status::Failed]);
         let canceled = batch.cancel(now).expect("it has not ended");

@@ -363,7 +363,6 @@ impl Reader {
 
 enum Found {
     End(usize),
-    /// It does not end in the available bytes.
     More,
     TooLong,
     /// The file ends inside a quoted cell that begins at this byte of the row.
@@ -373,7 +372,6 @@ enum Found {
 enum Content {
     Empty,
     Header(Vec<String>),
-    /// A job, or what is wrong with this line alone.
     Job(Result<Value, Vec<LineFault>>),
     /// Faults that make the rest of the file unreadable.
     Unreadable(Vec<LineFault>),
@@ -414,7 +412,6 @@ fn first_line(bytes: &[u8]) -> &[u8] {
     &bytes[..memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len())]
 }
 
-/// What is wrong with the first line if it looks like another format.
 fn other_format(format: Format, line: &str) -> Option<String> {
     let line = line.trim();
     let separator = separator(line);

@@ -15,10 +15,8 @@ use crate::time::Timestamp;
 pub struct Image {
     pub facts: ImageFacts,
     pub url: SignedUrl,
-    #[serde(default)]
     pub artwork: Option<Artwork>,
     /// A presigned URL of the thumbnail, if there is one.
-    #[serde(default)]
     pub thumbnail: Option<SignedUrl>,
 }
 
@@ -52,7 +50,6 @@ pub struct ImageFacts {
     pub height: u32,
     /// The seed that the model reports.
     pub seed: Option<u32>,
-    #[serde(default)]
     pub lettering: Option<Lettering>,
 }
 

@@ -10,6 +10,7 @@ use crate::id::{BatchId, JobId};
 use crate::image::{Image, Variant};
 use crate::label::CustomId;
 use crate::order::{DeadlineHours, Order};
+use crate::settings::Settings;
 use crate::spelled::spelled;
 use crate::time::Timestamp;
 
@@ -181,18 +182,43 @@ pub enum Attempt {
     NeverBegan,
 }
 
+/// How long a job may take if its order does not say it, and how long it is kept.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields say what they are")]
+pub struct Terms {
+    pub deadline: Duration,
+    pub retention: Duration,
+}
+
+impl Terms {
+    /// Reads the settings.
+    pub fn read(settings: &mut Settings<'_>) -> Self {
+        let deadline = settings.time("DEADLINE_HOURS", 1..=DeadlineHours::MAX, Duration::from_hours(1));
+        Self { deadline, retention: settings.time("RETENTION_DAYS", 5..=3650, Duration::from_hours(24)) }
+    }
+
+    pub(crate) fn deadline_at(self, hours: Option<DeadlineHours>, now: Timestamp) -> Timestamp {
+        now + DeadlineHours::or(hours, self.deadline)
+    }
+
+    /// Rounded up to a second for DynamoDB's TTL.
+    pub(crate) fn expires_at(self, now: Timestamp) -> Timestamp {
+        (now + self.retention).whole_secs()
+    }
+}
+
 impl Job {
-    /// A new job. `deadline` is for an order that has none. The expiry is rounded up to a second for DynamoDB's TTL.
-    pub fn new(id: JobId, owner: Owner, order: Order, now: Timestamp, deadline: Duration, retention: Duration) -> Self {
+    /// A new job.
+    pub fn new(id: JobId, owner: Owner, order: Order, now: Timestamp, terms: Terms) -> Self {
         Self {
             id,
             owner,
-            deadline_at: now + DeadlineHours::or(order.deadline_hours, deadline),
+            deadline_at: terms.deadline_at(order.deadline_hours, now),
             order,
             membership: None,
             created_at: now,
             queued_at: now,
-            expires_at: (now + retention).whole_secs(),
+            expires_at: terms.expires_at(now),
             fence: 0,
             attempts: 0,
             throttles: 0,
@@ -333,13 +359,7 @@ impl Job {
     /// Queues a failed or canceled job again, like a new job with the same id and age. A queued job only remembers the
     /// key, so that the same request does not retry it later. The error is a state that cannot be retried. `queued_at`
     /// grows even if the clock does not, because it distinguishes the files before and after a retry.
-    pub fn retry(
-        &self,
-        key: Option<&IdempotencyKey>,
-        now: Timestamp,
-        deadline: Duration,
-        retention: Duration,
-    ) -> Result<Self, Status> {
+    pub fn retry(&self, key: Option<&IdempotencyKey>, now: Timestamp, terms: Terms) -> Result<Self, Status> {
         match self.state {
             JobState::Failed { .. } | JobState::Canceled { .. } => Ok(Self {
                 attempts: 0,
@@ -349,8 +369,8 @@ impl Job {
                 held_until: None,
                 last_error: None,
                 queued_at: now.max(self.queued_at + Duration::from_millis(1)),
-                deadline_at: now + DeadlineHours::or(self.order.deadline_hours, deadline),
-                expires_at: (now + retention).whole_secs(),
+                deadline_at: terms.deadline_at(self.order.deadline_hours, now),
+                expires_at: terms.expires_at(now),
                 former_until: self.files_until(now),
                 retry_keys: self.retry_keys.with(key),
                 ..self.advanced(JobState::Queued)

@@ -15,12 +15,12 @@
 //! the job that it is called on:
 //!
 //! ```
-//! use shared::{Job, JobId, JobState, Order, Owner, Timestamp, job::{ClaimRefused, Lease}, order::Model};
+//! use shared::{Job, JobId, JobState, Order, Owner, Timestamp, job::{ClaimRefused, Lease, Terms}, order::Model};
 //! use std::time::Duration;
 //!
 //! let (now, minute, day) = (Timestamp::from_ms(0), Duration::from_secs(60), Duration::from_secs(86_400));
 //! let order = Order::parse(serde_json::json!({ "prompt": "A heist on the moon" }), "", Model::Core).unwrap();
-//! let job = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
+//! let job = Job::new(JobId::new(), Owner::new("alice"), order, now, Terms { deadline: day, retention: 30 * day });
 //!
 //! let claimed = job.claim(Lease::new(now + minute), 3, now).unwrap();
 //! assert_eq!((claimed.attempts, claimed.fence), (1, job.fence + 1));

@@ -116,7 +116,6 @@ pub struct Lettering {
     /// The contrast of the title.
     pub contrast: Contrast,
     /// Whether the title is large enough to be read on the whole poster; `None` on older posters.
-    #[serde(default)]
     pub legible: Option<bool>,
 }
 

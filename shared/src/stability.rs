@@ -99,7 +99,6 @@ impl Answer<'_> {
         }
     }
 
-    /// Why there is no picture: what the answer says, or else `why`.
     fn no_picture(&self, why: &'static str) -> NoPicture {
         self.verdicts().flatten().next().unwrap_or(NoPicture::Malformed(why))
     }

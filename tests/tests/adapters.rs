@@ -7,7 +7,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use serde_json::{Value, json};
 use shared::aws::{Aws, Document, Endpoints, File, Files, Kind, Meaning, PaintError, Refusal, Saved, Stored};
 use shared::image::{ImageFacts, Variant};
-use shared::job::{ErrorCode, Lease};
+use shared::job::{ErrorCode, Lease, Terms};
 use shared::order::{Model, Order, OutputFormat};
 use shared::poster::{Lettering, Placement, Style};
 use shared::ticket::{Message as _, Ticket};
@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket};
 fn job(now: Timestamp) -> Job {
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
     let day = Duration::from_secs(86_400);
-    let job = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
+    let job = Job::new(JobId::new(), Owner::new("alice"), order, now, Terms { deadline: day, retention: 30 * day });
     Job { expires_at: Timestamp::from_ms(job.expires_at.secs_ceil() * 1000), ..job }
 }
 

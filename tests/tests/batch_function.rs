@@ -7,7 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Value, json};
 use shared::aws::Saved;
 use shared::batch::{Batch, BatchStatus, Checked, FileBatchOrder, Input, InputFile, Stage};
-use shared::job::{Membership, Status};
+use shared::job::{Membership, Status, Terms};
 use shared::order::{Model, Order};
 use shared::ticket::{BatchTicket, Message as _};
 use shared::{BatchId, Job, JobId, Owner};
@@ -31,7 +31,10 @@ async fn started_with(pipeline: &Pipeline, order: Value, file: &str, deadline: D
     let head = head.send().await.expect("the file is there");
     let file = InputFile { etag: head.e_tag.expect("an entity tag"), bytes: file.len() as u64 };
     let now = pipeline.clock.now();
-    let batch = batch.start(file, now, deadline, 30 * DAY).expect("it is in time").expect("it was not started before");
+    let batch = batch
+        .start(file, now, Terms { deadline, retention: 30 * DAY })
+        .expect("it is in time")
+        .expect("it was not started before");
     save(pipeline, &batch).await;
     batch.id
 }
@@ -40,7 +43,8 @@ async fn awaiting(pipeline: &Pipeline, order: Value) -> Batch {
     let order = FileBatchOrder::parse(order, Model::Core).expect("a good order");
     let now = pipeline.clock.now();
     let (owner, url) = (Owner::new(local::EVERYONE), pipeline.ready().api.clone());
-    let batch = Batch::from_file(BatchId::new(), owner, order, url, now).lasting(now, HOUR, 30 * DAY);
+    let batch = Batch::from_file(BatchId::new(), owner, order, url, now)
+        .lasting(now, Terms { deadline: HOUR, retention: 30 * DAY });
     assert!(pipeline.table().create_batch(&batch).await.expect("the table answers").is_none());
     batch
 }
@@ -206,7 +210,11 @@ async fn results_that_come_late_replace_no_newer_ones() {
     let meanwhile = async {
         late.held().await;
         assert!(step(&pipeline, id).await, "another invocation ends the batch");
-        let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
+        let retried = record(&pipeline, id).await.retry(
+            None,
+            pipeline.clock.now(),
+            Terms { deadline: HOUR, retention: 30 * DAY },
+        );
         save(&pipeline, &retried.expect("allowed").expect("new")).await;
         assert!(!step(&pipeline, id).await);
         paint(&pipeline, id).await;
@@ -273,7 +281,10 @@ async fn a_retry_paints_what_failed_and_writes_the_results_anew() {
     assert_eq!(document(&pipeline, id, "results").await[0]["error"]["code"], "content_filtered");
     pipeline.model("");
     let key = "again".parse().expect("a key");
-    let retried = batch.retry(Some(&key), pipeline.clock.now(), HOUR, 30 * DAY).expect("allowed").expect("new");
+    let retried = batch
+        .retry(Some(&key), pipeline.clock.now(), Terms { deadline: HOUR, retention: 30 * DAY })
+        .expect("allowed")
+        .expect("new");
     save(&pipeline, &retried).await;
     assert!(!step(&pipeline, id).await);
     paint(&pipeline, id).await;
@@ -289,7 +300,11 @@ async fn a_retry_that_replaces_an_interrupted_one_sends_the_tickets_of_both() {
     let pipeline = Pipeline::without_event_sources().await;
     let id = failed(&pipeline, 5).await;
     let retry = async || {
-        let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
+        let retried = record(&pipeline, id).await.retry(
+            None,
+            pipeline.clock.now(),
+            Terms { deadline: HOUR, retention: 30 * DAY },
+        );
         save(&pipeline, &retried.expect("allowed").expect("new")).await;
     };
     retry().await;
@@ -473,7 +488,7 @@ async fn a_batch_paints_no_job_of_an_earlier_batch_with_the_same_key() {
     let order = Order::parse(json!({ "prompt": "Another heist" }), "", Model::Core).expect("a good order");
     let (owner, now) = (Owner::new(local::EVERYONE), pipeline.clock.now());
     let membership = Membership { batch: id, part: 0, custom_id: None };
-    let earlier = Job::new(JobId::in_batch(id, 1), owner, order, now, HOUR, 30 * DAY);
+    let earlier = Job::new(JobId::in_batch(id, 1), owner, order, now, Terms { deadline: HOUR, retention: 30 * DAY });
     let earlier = Job { membership: Some(membership), fence: 1, ..earlier };
     assert!(matches!(pipeline.table().create(&earlier).await, Ok(None)));
     pipeline.clock.advance(Duration::from_secs(1));
@@ -581,7 +596,8 @@ async fn results_wait_for_a_job_that_the_index_takes_for_ended() {
     let look =
         async || batch::handle(&behind.batch, ticket(id)).await.expect("it answers").batch_item_failures.is_empty();
     assert!(look().await);
-    let retried = record(&pipeline, id).await.retry(None, pipeline.clock.now(), HOUR, 30 * DAY);
+    let retried =
+        record(&pipeline, id).await.retry(None, pipeline.clock.now(), Terms { deadline: HOUR, retention: 30 * DAY });
     save(&pipeline, &retried.expect("allowed").expect("new")).await;
     assert!(!look().await, "the job waits, though the index still shows that it has failed");
     paint(&pipeline, id).await;

@@ -11,7 +11,7 @@ use shared::api::{BatchView, DocumentView, JobsView};
 use shared::aws::Saved;
 use shared::batch::{Action as PassAction, BatchStatus, Checked, Counts, MAX_BYTES, Pass, Progress};
 use shared::batch_file::{LineFault, Position};
-use shared::job::{Lease, Membership, Status};
+use shared::job::{Lease, Membership, Status, Terms};
 use shared::order::{Model, Order};
 use shared::{Batch, BatchId, Job, JobId, Owner};
 use tests::events::{answer, post};
@@ -268,7 +268,13 @@ async fn jobs_that_are_just_being_stored_are_counted_as_they_will_be() {
     let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("an order");
     let jobs = [0, 1].map(|index| {
         let now = pipeline.clock.now();
-        let job = Job::new(JobId::in_batch(id, index), batch.owner.clone(), order.clone(), now, DAY, DAY);
+        let job = Job::new(
+            JobId::in_batch(id, index),
+            batch.owner.clone(),
+            order.clone(),
+            now,
+            Terms { deadline: DAY, retention: DAY },
+        );
         Job { membership: Some(Membership { batch: id, part: 0, custom_id: None }), ..job }
     });
     pipeline.table().create_all(&jobs).await.expect("the table answers");
@@ -512,7 +518,8 @@ async fn store(pipeline: &Pipeline, batch: &Batch, indexes: std::ops::Range<usiz
     let now = pipeline.clock.now();
     let job = |index: usize| {
         let id = JobId::in_batch(batch.id, index);
-        let job = Job::new(id, Owner::new(local::EVERYONE), order.clone(), now, DAY, 30 * DAY);
+        let job =
+            Job::new(id, Owner::new(local::EVERYONE), order.clone(), now, Terms { deadline: DAY, retention: 30 * DAY });
         let membership = Membership { batch: batch.id, part: index / 1000, custom_id: None };
         let job = Job { membership: Some(membership), ..job };
         if index.is_multiple_of(2) { job } else { job.cancel(now).expect("it is queued") }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use local::EVERYONE;
 use serde_json::{Value, json};
 use shared::api::JobsView;
-use shared::job::{ErrorCode, Status};
+use shared::job::{ErrorCode, Status, Terms};
 use shared::order::{Model, Order};
 use shared::{Job, JobId, Owner};
 use tests::events::{answer, post};
@@ -22,7 +22,7 @@ async fn a_record_gives_way_to_a_new_job_as_soon_as_it_is_no_longer_shown_and_no
     let pipeline = Pipeline::without_event_sources().await;
     let (table, owner) = (pipeline.table(), Owner::new(EVERYONE));
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
-    let job = |id, now| Job::new(id, owner.clone(), order.clone(), now, DAY, DAY);
+    let job = |id, now| Job::new(id, owner.clone(), order.clone(), now, Terms { deadline: DAY, retention: DAY });
     let old = job(JobId::new(), pipeline.clock.now());
     assert!(matches!(table.create(&old).await, Ok(None)));
     let (end, millisecond) = (old.expires_at, Duration::from_millis(1));

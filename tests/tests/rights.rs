@@ -7,6 +7,7 @@ use std::time::Duration;
 use local::{Apps, EVERYONE, Ready};
 use serde_json::{Value, json};
 use shared::batch::Progress;
+use shared::job::Terms;
 use shared::order::Model;
 use shared::ticket::{Message as _, Ticket};
 use shared::{BatchId, JobId};
@@ -316,7 +317,8 @@ async fn batch_all(pipeline: &Pipeline, app: &batch::App) {
     drop(pipeline.claim(JobId::in_batch(id, 0), LEASE).await);
     pipeline.clock.advance(Duration::from_secs(2 * 86_400));
     step(id).await;
-    let retried = record(pipeline, ended).await.retry(None, pipeline.clock.now(), LEASE, 30 * DAY);
+    let retried =
+        record(pipeline, ended).await.retry(None, pipeline.clock.now(), Terms { deadline: LEASE, retention: 30 * DAY });
     save(pipeline, &retried.expect("allowed").expect("new")).await;
     step(ended).await;
     // Faults and results that are too large for one PUT, and results that are abandoned because a job has not ended.

@@ -36,7 +36,7 @@ pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant)
             return save(app, current.stop_admission(app.clock.now())).await;
         }
         send_tickets(&app.jobs, &app.outbox, &current.owner, &stored, None).await?;
-        let next = current.admitted(current.admitted + jobs.len(), lines.position(), none_left);
+        let next = current.admitted(current.admitted + jobs.len(), lines.reader.position(), none_left);
         current = match app.table.save_batch(&next).await? {
             Saved::Stored if none_left => {
                 tracing::info!(batch.id = %id, jobs = next.total, "batch admitted");
@@ -59,7 +59,7 @@ async fn next_entries(
     batch: &Batch,
     input: &Input,
 ) -> Result<Option<(Vec<Entry>, bool)>, ServiceError> {
-    let begin = lines.position().offset;
+    let begin = lines.reader.position().offset;
     let (mut entries, mut end) = (Vec::new(), begin);
     while entries.len() < batch.jobs_per_part && end - begin < BYTES_AT_ONCE {
         match lines.next().await? {

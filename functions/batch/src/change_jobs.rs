@@ -1,6 +1,6 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_retry::requeue;
-use shared::aws::{Saved, ServiceError, send_tickets};
+use shared::aws::{ServiceError, send_tickets};
 use shared::batch::{Action, Pass};
 use shared::caller::IdempotencyKey;
 use shared::job::Status;
@@ -41,17 +41,12 @@ async fn cancel(app: &App, jobs: Vec<Job>) -> Result<(), ServiceError> {
     ends.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-async fn cancel_queued(app: &App, mut job: Job) -> Result<(), ServiceError> {
-    while job.status() == Status::Queued
-        && let Ok(canceled) = job.cancel(app.clock.now())
-    {
-        match app.table.save(&canceled).await? {
-            Saved::Stored => job = canceled,
-            Saved::MovedOn(current) => job = *current,
-            Saved::Gone => return Ok(()),
-        }
+async fn cancel_queued(app: &App, job: Job) -> Result<(), ServiceError> {
+    let cancel = |job: &Job| job.cancel(app.clock.now()).ok().filter(|_| job.status() == Status::Queued);
+    match app.table.change(job, cancel).await? {
+        Some((job, _)) => app.outbox.tell(&job).await,
+        None => Ok(()),
     }
-    app.outbox.tell(&job).await
 }
 
 async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
@@ -61,7 +56,7 @@ async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<
     let (failed, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.status() == Status::Failed);
     let waiting = others.into_iter().filter(|job| job.status() != Status::Running && !job.retry_keys.is_empty());
     let retried: Vec<_> = stream::iter(failed)
-        .map(|job| requeue(&app.table, &app.outbox, job, Some(key), app.clock.now(), app.deadline, app.retention))
+        .map(|job| requeue(&app.table, &app.outbox, job, Some(key), app.clock.now(), app.terms))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;

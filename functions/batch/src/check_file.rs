@@ -33,26 +33,26 @@ pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant)
                 match batch.entry(input, line) {
                     Ok(entry) => check.job(number, &entry).await?,
                     Err(faults) => {
-                        check.checked.is_of_file |= lines.are_unreadable();
+                        check.checked.is_of_file |= lines.reader.is_unreadable();
                         check.faults(faults).await?;
                     }
                 }
             }
             Next::End => break,
             Next::Replaced => {
-                check.fault(lines.position().lines + 1, "", REPLACED.to_owned()).await?;
+                check.fault(lines.reader.position().lines + 1, "", REPLACED.to_owned()).await?;
                 break;
             }
         }
         let now = Instant::now();
         if now + MARGIN >= end {
             tracing::error!(batch.id = %batch.id, "cannot check a file within one invocation");
-            check.fault(lines.position().lines + 1, "", TOO_SLOW.to_owned()).await?;
+            check.fault(lines.reader.position().lines + 1, "", TOO_SLOW.to_owned()).await?;
             break;
         }
         if now - saved_at >= BETWEEN_SAVES {
             saved_at = now;
-            check.checked.lines = lines.position().lines;
+            check.checked.lines = lines.reader.position().lines;
             let next = batch.checking(check.checked.clone());
             batch = match app.table.save_batch(&next).await? {
                 Saved::Stored => next,
@@ -64,7 +64,7 @@ pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant)
             };
         }
     }
-    check.checked.lines = lines.position().lines;
+    check.checked.lines = lines.reader.position().lines;
     if check.checked.jobs == 0 && check.checked.faults == 0 {
         check.fault(1, "", "is missing: the file has no jobs".to_owned()).await?;
     }

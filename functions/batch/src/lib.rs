@@ -16,6 +16,7 @@ use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::{change_visibility, end_of, process_batch};
 use shared::aws::{Aws, BatchFiles, Images, Metrics, Outbox, Queue, Table};
+use shared::job::Terms;
 use shared::settings::{Lookup, Settings, SettingsError};
 use tokio::time::Instant;
 
@@ -35,8 +36,7 @@ pub struct App {
     batches: Queue,
     parked: Queue,
     clock: Clock,
-    deadline: Duration,
-    retention: Duration,
+    terms: Terms,
     url_life: Duration,
     turn: Duration,
 }
@@ -55,8 +55,7 @@ impl App {
             batches: aws.queue(settings.text("BATCH_QUEUE_URL")),
             parked: aws.queue(settings.text("PARKED_QUEUE_URL")),
             clock,
-            deadline: settings.time("DEADLINE_HOURS", 1..=96, Duration::from_hours(1)),
-            retention: settings.time("RETENTION_DAYS", 5..=3650, Duration::from_hours(24)),
+            terms: Terms::read(&mut settings),
             url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
             turn: TURN,
         };

@@ -9,7 +9,7 @@ pub(crate) struct Lines<'a> {
     files: &'a BatchFiles,
     batch: BatchId,
     file: Option<&'a InputFile>,
-    reader: Reader,
+    pub(crate) reader: Reader,
     /// The first unread byte.
     offset: u64,
     finished: bool,
@@ -54,13 +54,5 @@ impl<'a> Lines<'a> {
                 self.finished = true;
             }
         }
-    }
-
-    pub(crate) fn are_unreadable(&self) -> bool {
-        self.reader.is_unreadable()
-    }
-
-    pub(crate) fn position(&self) -> Position {
-        self.reader.position()
     }
 }

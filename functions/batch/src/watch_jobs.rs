@@ -2,11 +2,11 @@ use std::iter::repeat_n;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use shared::aws::ServiceError;
 use shared::aws::job_end::give_up;
-use shared::aws::{Saved, ServiceError};
 use shared::batch::{Counts, Progress};
 use shared::job::{ErrorCode, Status};
-use shared::{Batch, JobId};
+use shared::{Batch, Job, JobId};
 use tokio::time::Instant;
 
 use crate::step::{Step, save};
@@ -98,16 +98,11 @@ async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, Se
     let now = app.clock.now();
     let missing = if is_late { Status::Canceled } else { Status::Failed };
     let Some(mut job) = app.table.get(id).await? else { return Ok(missing) };
-    // Any other change gave the job a ticket.
-    if is_late
-        && job.fence == 0
-        && let Ok(canceled) = job.cancel(now)
-    {
-        job = match app.table.save(&canceled).await? {
-            Saved::Stored => canceled,
-            Saved::MovedOn(current) => *current,
-            Saved::Gone => return Ok(missing),
-        };
+    if is_late {
+        // Any other change gave the job a ticket.
+        let cancel = |job: &Job| job.cancel(now).ok().filter(|_| job.fence == 0);
+        let Some((changed, _)) = app.table.change(job, cancel).await? else { return Ok(missing) };
+        job = changed;
     }
     if job.is_overdue(now) {
         let ended = give_up(&app.table, &app.images, job, ErrorCode::DeadlineExceeded, app.url_life, now).await?;

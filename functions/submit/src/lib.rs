@@ -17,6 +17,7 @@ use shared::aws::gateway::{Answer, Entrance, Request, found};
 use shared::aws::{Aws, BatchFiles, Metrics, Outbox, Queue, Table};
 use shared::batch::{BatchOrder, FileBatchOrder};
 use shared::caller::IdempotencyKey;
+use shared::job::Terms;
 use shared::order::{Model, Order};
 use shared::settings::{Lookup, Settings, SettingsError};
 use shared::{Batch, BatchId, Clock, Owner, Problem};
@@ -33,8 +34,7 @@ pub struct App {
     files: BatchFiles,
     clock: Clock,
     model: Model,
-    deadline: Duration,
-    retention: Duration,
+    terms: Terms,
     entrance: Entrance,
 }
 
@@ -51,8 +51,7 @@ impl App {
             files: aws.batch_files(settings.text("IMAGE_BUCKET")),
             clock,
             model: settings.parse("MODEL_ID").unwrap_or(Model::Core),
-            deadline: settings.time("DEADLINE_HOURS", 1..=96, Duration::from_hours(1)),
-            retention: settings.time("RETENTION_DAYS", 5..=3650, Duration::from_hours(24)),
+            terms: Terms::read(&mut settings),
             entrance: Entrance::read(&mut settings),
         };
         settings.finish(app)

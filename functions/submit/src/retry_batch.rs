@@ -10,7 +10,7 @@ use crate::start_batch::send_ticket;
 pub(crate) async fn retry(app: &App, mut batch: Batch, key: Option<&IdempotencyKey>) -> Result<(Batch, bool), Problem> {
     let id = batch.id;
     let replayed = loop {
-        let Some(next) = batch.retry(key, app.clock.now(), app.deadline, app.retention)? else { break true };
+        let Some(next) = batch.retry(key, app.clock.now(), app.terms)? else { break true };
         // After the retry, the event of the batch's end can no longer be queued.
         app.outbox.tell_batch(&batch, app.clock.now()).await.map_err(log_failure(id))?;
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {

@@ -16,7 +16,7 @@ pub(crate) async fn retry(
 ) -> Result<Submitted, Problem> {
     let now = app.clock.now();
     let owned = found(id, app.table.get_owned(id, owner, now).await)?;
-    let requeued = requeue(&app.table, &app.outbox, owned, key, now, app.deadline, app.retention).await;
+    let requeued = requeue(&app.table, &app.outbox, owned, key, now, app.terms).await;
     let (job, retried) = found(id, requeued)?;
     send_ticket(app, &job, trace).await?;
     let replayed = match retried {

@@ -14,7 +14,7 @@ pub(crate) async fn start(app: &App, id: BatchId, owner: &Owner) -> Result<Batch
     while batch.awaits_start(app.clock.now())? {
         let file = uploaded(app, id).await?;
         let bytes = file.bytes;
-        let Some(next) = batch.start(file, app.clock.now(), app.deadline, app.retention)? else { break };
+        let Some(next) = batch.start(file, app.clock.now(), app.terms)? else { break };
         match app.table.save_batch(&next).await.map_err(log_failure(id))? {
             Saved::Stored => {
                 tracing::info!(batch.id = %id, bytes, "batch started");

@@ -39,7 +39,7 @@ pub(crate) async fn submit(
     let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
     let now = app.clock.now();
     let batch = Batch::from_request(id, owner, &order, base_url, now, Lease::new(now + WRITING));
-    let batch = batch.lasting(now, app.deadline, app.retention);
+    let batch = batch.lasting(now, app.terms);
     let (batch, replayed) = match app.table.create_batch(&batch).await.map_err(log_failure(id))? {
         None => {
             let jobs = batch.jobs(0, order.entries.iter().cloned());
@@ -107,19 +107,12 @@ async fn write(
         return Err(Problem::IdempotencyKeyReused);
     }
     jobs.extend(there);
-    let mut current = found(id, app.table.get_batch(id).await)?;
+    let current = found(id, app.table.get_batch(id).await)?;
     if current.canceled_at.is_none() {
         let sent = send_tickets(&app.queue, &app.outbox, &batch.owner, &jobs, trace.as_ref()).await;
         sent.map_err(log_failure(id))?;
     }
     // Another request may have taken over from this writer and completed the batch, which does no harm.
-    while current.writing() == batch.writing() {
-        let next = current.submitted();
-        match app.table.save_batch(&next).await.map_err(log_failure(id))? {
-            Saved::Stored => current = next,
-            Saved::MovedOn(moved) => current = *moved,
-            Saved::Gone => return Err(Problem::NotFound),
-        }
-    }
-    Ok(current)
+    let submitted = |current: &Batch| (current.writing() == batch.writing()).then(|| current.submitted());
+    Ok(found(id, app.table.change_batch(current, submitted).await)?.0)
 }

@@ -27,7 +27,7 @@ pub(crate) async fn submit(
 ) -> Result<SubmittedFileBatch, Problem> {
     let id = key.map_or_else(BatchId::new, |key| BatchId::from_key(&owner, key));
     let now = app.clock.now();
-    let batch = Batch::from_file(id, owner, order, base_url, now).lasting(now, app.deadline, app.retention);
+    let batch = Batch::from_file(id, owner, order, base_url, now).lasting(now, app.terms);
     let (batch, replayed) = match app.table.create_batch(&batch).await.map_err(log_failure(id))? {
         None => (batch, false),
         Some(existing) if existing.fingerprint == batch.fingerprint => (existing, true),

@@ -20,7 +20,7 @@ pub(crate) async fn submit(
     trace: Option<String>,
 ) -> Result<Submitted, Problem> {
     let id = key.map_or_else(JobId::new, |key| JobId::from_key(&owner, key));
-    let job = Job::new(id, owner, order, app.clock.now(), app.deadline, app.retention);
+    let job = Job::new(id, owner, order, app.clock.now(), app.terms);
     let submitted = match app.table.create(&job).await.map_err(log_failure(id))? {
         None => Submitted { job, replayed: false },
         Some(existing) if existing.order == job.order => Submitted { job: existing, replayed: true },

@@ -32,8 +32,7 @@ pub(crate) async fn resolve(url: &WebhookUrl, network: &Network, allows_loopback
         None => return Err(forbidden("The URL has no host.")),
         Some(Host::Ipv4(address)) => vec![SocketAddr::new(address.into(), port)],
         Some(Host::Ipv6(address)) => vec![SocketAddr::new(address.into(), port)],
-        Some(Host::Domain(name)) => network
-            .resolve(name, port)
+        Some(Host::Domain(name)) => (network.resolve)(name.to_owned(), port)
             .await
             .map_err(|_| error(TryErrorCode::DnsFailed, "The host's name cannot be resolved."))?,
     };

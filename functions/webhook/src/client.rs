@@ -120,7 +120,7 @@ impl Client {
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, TryError> {
         let mut failure = error(TryErrorCode::ConnectionFailed, "The connection failed.");
         for address in addresses.iter().take(MAX_ADDRESSES) {
-            failure = match timeout(CONNECT_TIMEOUT, self.network.connect(*address)).await {
+            failure = match timeout(CONNECT_TIMEOUT, (self.network.connect)(*address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(why)) if why.kind() == io::ErrorKind::ConnectionRefused => {
                     error(TryErrorCode::ConnectionRefused, "The host refused the connection.")
@@ -248,7 +248,7 @@ type Connect = dyn Fn(SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> +
 /// How hosts are found and connected to.
 #[derive(Clone)]
 pub struct Network {
-    resolve: Arc<Resolve>,
+    pub(crate) resolve: Arc<Resolve>,
     connect: Arc<Connect>,
 }
 
@@ -267,14 +267,6 @@ impl Network {
         connect: impl Fn(SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync + 'static,
     ) -> Self {
         Self { resolve: Arc::new(resolve), connect: Arc::new(connect) }
-    }
-
-    pub(crate) async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        (self.resolve)(name.to_owned(), port).await
-    }
-
-    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        (self.connect)(address).await
     }
 }
 

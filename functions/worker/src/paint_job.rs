@@ -63,7 +63,9 @@ pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result
 }
 
 async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, Failure> {
-    if let Some(files) = look_before_paying(app, job).await.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
+    let is_first = job.attempts == 1;
+    let earlier = if is_first { Ok(None) } else { app.images.find(job).await };
+    if let Some(files) = earlier.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
         let thumbnail = files.thumbnail || store_thumbnail(app, job, None, end).await;
         return Ok(Files { thumbnail, ..files });
     }
@@ -75,15 +77,15 @@ async fn obtain_files(app: &App, job: &Claimed, end: Instant) -> Result<Files, F
         return Ok(Files { image: facts, artwork: None, thumbnail });
     };
     // Store the artwork before the lettering is set, so that a crash does not cost another painting.
-    let (artwork, attempt) =
-        match paid_artwork(app, job).await.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
-            Some(artwork) => (artwork, Attempt::NeverBegan),
-            None => {
-                let picture = paint_picture(app, job, end).await?;
-                let artwork = store(app, job, Variant::Artwork, picture, end).await;
-                (artwork.map_err(Failure::from_storage_error(Attempt::Counts))?, Attempt::Counts)
-            }
-        };
+    let paid = if is_first { Ok(None) } else { app.images.read(job, Variant::Artwork).await };
+    let (artwork, attempt) = match paid.map_err(Failure::from_storage_error(Attempt::NeverBegan))? {
+        Some(artwork) => (artwork, Attempt::NeverBegan),
+        None => {
+            let picture = paint_picture(app, job, end).await?;
+            let artwork = store(app, job, Variant::Artwork, picture, end).await;
+            (artwork.map_err(Failure::from_storage_error(Attempt::Counts))?, Attempt::Counts)
+        }
+    };
     let (facts, origin) = (artwork.facts, Origin::of(&artwork.bytes).unwrap_or(Origin::Model));
     let set = typeset(&app.drawing, &job.order, poster, artwork).await;
     let set = set.map_err(|error| Failure::from_typesetting_error(job, &error, attempt))?;
@@ -135,14 +137,6 @@ async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, F
         Ok(Err(error)) => Err(Failure::from_paint_error(&error, app.painter.has_answered(job.order.model))),
         Err(_) => Err(Failure::model_error("The model did not answer in time.")),
     }
-}
-
-async fn look_before_paying(app: &App, job: &Claimed) -> Result<Option<Files>, ServiceError> {
-    if job.attempts > 1 { app.images.find(job).await } else { Ok(None) }
-}
-
-async fn paid_artwork(app: &App, job: &Claimed) -> Result<Option<File>, ServiceError> {
-    if job.attempts > 1 { app.images.read(job, Variant::Artwork).await } else { Ok(None) }
 }
 
 /// Stores a file, retrying as long as there is time, as another painting would cost more. Returns the stored file.

@@ -1,10 +1,8 @@
 //! Retries jobs.
 
-use std::time::Duration;
-
 use super::{Outbox, Saved, ServiceError, Table};
 use crate::caller::IdempotencyKey;
-use crate::job::{Job, Status};
+use crate::job::{Job, Status, Terms};
 use crate::time::Timestamp;
 
 /// The outcome of a request to retry a job.
@@ -25,8 +23,7 @@ pub async fn requeue(
     mut job: Job,
     key: Option<&IdempotencyKey>,
     now: Timestamp,
-    deadline: Duration,
-    retention: Duration,
+    terms: Terms,
 ) -> Result<Option<(Job, Retried)>, ServiceError> {
     loop {
         if key.is_some_and(|key| job.retry_keys.contain(key)) {
@@ -35,7 +32,7 @@ pub async fn requeue(
         if job.status() == Status::Queued && key.is_none() {
             return Ok(Some((job, Retried::Now)));
         }
-        let Ok(next) = job.retry(key, now, deadline, retention) else {
+        let Ok(next) = job.retry(key, now, terms) else {
             return Ok(Some((job, Retried::Refused)));
         };
         outbox.queue_end(&job).await?;

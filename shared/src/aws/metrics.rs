@@ -196,7 +196,7 @@ mod tests {
     use crate::delivery::DeliveryMessage;
     use crate::id::JobId;
     use crate::image::{Image, ImageFacts, SignedUrl};
-    use crate::job::{Attempt, ErrorCode, LastError, Lease};
+    use crate::job::{Attempt, ErrorCode, LastError, Lease, Terms};
     use crate::order::{Model, Order, OutputFormat};
     use crate::time::Timestamp;
     use crate::webhook::{EventType, WebhookUrl};
@@ -219,7 +219,7 @@ mod tests {
 
     fn job(now: Timestamp) -> Job {
         let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("a good order");
-        Job::new(JobId::new(), Owner::new("alice"), order, now, DAY, 30 * DAY)
+        Job::new(JobId::new(), Owner::new("alice"), order, now, Terms { deadline: DAY, retention: 30 * DAY })
     }
 
     /// As the specification demands, every member that the document refers to is there.

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::caller::Owner;
     use crate::image::Variant;
-    use crate::job::Job;
+    use crate::job::{Job, Terms};
     use crate::order::{Model, Order};
     use crate::{BatchId, JobId};
 
@@ -227,7 +227,13 @@ mod tests {
         let aws = Aws::of_lambda(&lookup, credentials, started).expect("the region is set");
         let (images, files) = (aws.images("pictures".to_owned()), aws.batch_files("pictures".to_owned()));
         let order = Order::parse(json!({ "prompt": "A heist" }), "", Model::Core).expect("a good order");
-        let job = Job::new(JobId::new(), Owner::new("somebody"), order, started, HOUR, 24 * HOUR);
+        let job = Job::new(
+            JobId::new(),
+            Owner::new("somebody"),
+            order,
+            started,
+            Terms { deadline: HOUR, retention: 24 * HOUR },
+        );
         for (hours, life, end) in
             [(0, 6, 6), (6, 6, 12), (7, 6, 12), (11, 6, 12), (11, 1, 12), (12, 6, 12), (20, 6, 20)]
         {

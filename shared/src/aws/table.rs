@@ -120,6 +120,23 @@ impl Table {
         Ok(saved)
     }
 
+    /// Saves what `next` makes of the job, or of the current one if another writer was first. Returns the job as it then
+    /// is, and whether that was saved here; `None` if its record was deleted.
+    pub async fn change(
+        &self,
+        mut job: Job,
+        next: impl Fn(&Job) -> Option<Job>,
+    ) -> Result<Option<(Job, bool)>, ServiceError> {
+        while let Some(changed) = next(&job) {
+            match self.save(&changed).await? {
+                Saved::Stored => return Ok(Some((changed, true))),
+                Saved::MovedOn(current) => job = *current,
+                Saved::Gone => return Ok(None),
+            }
+        }
+        Ok(Some((job, false)))
+    }
+
     async fn save_version<T>(
         &self,
         update: UpdateItemFluentBuilder,

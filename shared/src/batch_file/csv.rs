@@ -154,7 +154,6 @@ fn column(name: &str) -> String {
     }
 }
 
-/// Sets the field that the column names. A dot leads into an object.
 fn set(job: &mut Map<String, Value>, column: &str, value: Value) {
     let (fields, name) = match column.split_once('.') {
         None => (job, column),
@@ -166,7 +165,6 @@ fn set(job: &mut Map<String, Value>, column: &str, value: Value) {
     fields.insert(name.to_owned(), value);
 }
 
-/// The faults of a column, regardless of its cells.
 fn faults_of_column(column: &str) -> Vec<FieldError> {
     // A field that is null is not given, so a fault means that there is no such field.
     let mut job = Map::new();

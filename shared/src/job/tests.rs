@@ -13,7 +13,13 @@ const DEADLINE: Duration = Duration::from_secs(1_000);
 fn job() -> Job {
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
     let owner = Owner::new("alice");
-    Job::new(JobId::new(), owner, order, Timestamp::from_ms(0), DEADLINE, Duration::from_secs(5_000))
+    Job::new(
+        JobId::new(),
+        owner,
+        order,
+        Timestamp::from_ms(0),
+        Terms { deadline: DEADLINE, retention: Duration::from_secs(5_000) },
+    )
 }
 
 fn image() -> Image {
@@ -192,8 +198,9 @@ fn a_retried_job_is_like_a_new_one_but_for_its_name_its_age_and_its_version() {
     let released = claimed.release(last_error(ErrorCode::Throttled, start), Attempt::NeverBegan);
     let now = start + DEADLINE;
     let failed = released.give_up(ErrorCode::DeadlineExceeded, now).expect("nobody works on it");
-    let retried = failed.retry(None, now, DEADLINE, retention).expect("it failed");
-    let new = Job::new(failed.id, failed.owner.clone(), failed.order.clone(), now, DEADLINE, retention);
+    let retried = failed.retry(None, now, Terms { deadline: DEADLINE, retention }).expect("it failed");
+    let new =
+        Job::new(failed.id, failed.owner.clone(), failed.order.clone(), now, Terms { deadline: DEADLINE, retention });
     assert_eq!(retried, Job { created_at: start, fence: failed.fence + 1, ..new });
 }
 
@@ -246,15 +253,15 @@ fn key(name: &str) -> IdempotencyKey {
 
 #[test]
 fn a_retry_remembers_the_last_keys_whatever_came_between() {
-    let (deadline, retention) = (DEADLINE, Duration::from_secs(5_000));
+    let terms = Terms { deadline: DEADLINE, retention: Duration::from_secs(5_000) };
     let now = Timestamp::from_ms(10);
     let retry = |job: &Job, name: Option<&str>| {
         let canceled = job.cancel(now).expect("it has not ended");
-        canceled.retry(name.map(key).as_ref(), now, deadline, retention).expect("it is canceled")
+        canceled.retry(name.map(key).as_ref(), now, terms).expect("it is canceled")
     };
     let mut retried = retry(&retry(&job(), Some("first")), None);
     // A job that waits only remembers the key.
-    let told = retried.retry(Some(&key("told")), now, deadline, retention).expect("it waits");
+    let told = retried.retry(Some(&key("told")), now, terms).expect("it waits");
     assert_eq!((told.fence, told.queued_at), (retried.fence + 1, retried.queued_at));
     retried = told;
     for number in 2..RetryKeys::MOST {
@@ -272,7 +279,9 @@ fn the_files_of_each_life_have_keys_of_their_own() {
     let start = Timestamp::from_ms(0);
     let retry = |job: &Job, now| {
         let canceled = job.cancel(now).expect("it has not ended");
-        canceled.retry(None, now, DEADLINE, Duration::from_secs(5_000)).expect("it is canceled")
+        canceled
+            .retry(None, now, Terms { deadline: DEADLINE, retention: Duration::from_secs(5_000) })
+            .expect("it is canceled")
     };
     // Nothing was painted, so nothing can be left behind. The clock stands still, or is set back.
     let second = retry(&job(), start);
@@ -302,7 +311,8 @@ fn a_released_job_is_free_whatever_the_clock_says_later() {
     let hour = Duration::from_secs(3_600);
     let lease = |from: Timestamp| Lease::new(from + Duration::from_secs(90));
     let order = Order::parse(json!({ "prompt": "A heist on the moon" }), "", Model::Core).expect("a good order");
-    let job = Job::new(JobId::new(), Owner::new("alice"), order, now, 24 * hour, 48 * hour);
+    let job =
+        Job::new(JobId::new(), Owner::new("alice"), order, now, Terms { deadline: 24 * hour, retention: 48 * hour });
     let claim = || job.claim(lease(now), MAX_ATTEMPTS, now).expect("a fresh job can be claimed");
     let released = claim().release(last_error(ErrorCode::Throttled, now), Attempt::NeverBegan);
     for free in [released, claim().abandon(now).expect("its lease lives")] {

@@ -7,6 +7,7 @@ use aws_lambda_events::encodings::Body;
 use lambda_runtime::{Context, LambdaEvent};
 use local::Apps;
 use serde_json::{Value, json};
+use shared::job::Terms;
 use shared::order::{Model, Order};
 use shared::{Job, JobId};
 
@@ -55,7 +56,13 @@ impl World<'_> {
         let table = self.universe.stack.aws().table(self.universe.stack.ready().table.clone());
         let now = self.universe.clock.now();
         for _ in 0..LARGE_JOBS {
-            let job = Job::new(JobId::new(), self.owner.clone(), order.clone(), now, DAY, RETENTION);
+            let job = Job::new(
+                JobId::new(),
+                self.owner.clone(),
+                order.clone(),
+                now,
+                Terms { deadline: DAY, retention: RETENTION },
+            );
             let job = Job { fence: 0, ..job.cancel(now).expect("it waits") };
             assert!(matches!(table.create(&job).await, Ok(None)), "the table takes it");
             self.advance(Duration::from_millis(1)).await;

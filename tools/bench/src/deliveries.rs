@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
+use shared::job::Terms;
 use shared::order::Model;
 use shared::ticket::Message as _;
 use shared::{Job, JobId, Order, Owner, Timestamp, event};
@@ -116,7 +117,7 @@ fn event(owner: &str, url: &str) -> Result<(String, String), Failure> {
     let order = json!({ "prompt": "A noir detective thriller in 1940s Venice", "webhook": webhook });
     let order = Order::parse(order, "", Model::Core).map_err(|faults| format!("a bad order: {faults:?}"))?;
     let (now, day) = (Timestamp::from(SystemTime::now()), Duration::from_secs(86_400));
-    let job = Job::new(JobId::new(), Owner::new(owner), order, now, day, 30 * day);
+    let job = Job::new(JobId::new(), Owner::new(owner), order, now, Terms { deadline: day, retention: 30 * day });
     let canceled = job.cancel(now).map_err(|error| format!("not canceled: {error:?}"))?;
     let message = event::of_job(&canceled).ok_or("a job whose end is not told")?;
     Ok((message.id.to_string(), message.to_body()))

@@ -189,6 +189,7 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::json;
+    use shared::job::Terms;
     use shared::order::{Model, Order};
     use shared::{Job, JobId, Owner, Timestamp};
     use unicode_width::UnicodeWidthStr;
@@ -200,7 +201,10 @@ mod tests {
         let prompt = "A noir detective thriller in 1940s Venice, with 月面の強盗団, and more than a terminal shows";
         let order = Order::parse(json!({ "prompt": prompt }), "", Model::Core).expect("an order");
         let (now, day) = (Timestamp::from_ms(0), Duration::from_secs(86_400));
-        let job = JobView::new(&Job::new(JobId::new(), Owner::new("alice"), order, now, day, day), "");
+        let job = JobView::new(
+            &Job::new(JobId::new(), Owner::new("alice"), order, now, Terms { deadline: day, retention: day }),
+            "",
+        );
         for (columns, lines) in [(40, 2), (60, 2), (80, 1), (120, 1)] {
             let row = row(&job, columns);
             assert_eq!(row.lines().count(), lines, "{row}");

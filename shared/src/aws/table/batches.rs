@@ -70,6 +70,22 @@ impl Table {
         self.save_version(update, batch_of, |stored| stored.is_same_version(batch)).await
     }
 
+    /// Like [`Table::change`], for a batch.
+    pub async fn change_batch(
+        &self,
+        mut batch: Batch,
+        next: impl Fn(&Batch) -> Option<Batch>,
+    ) -> Result<Option<(Batch, bool)>, ServiceError> {
+        while let Some(changed) = next(&batch) {
+            match self.save_batch(&changed).await? {
+                Saved::Stored => return Ok(Some((changed, true))),
+                Saved::MovedOn(current) => batch = *current,
+                Saved::Gone => return Ok(None),
+            }
+        }
+        Ok(Some((batch, false)))
+    }
+
     /// Notes that the event of a batch's end is in the queue.
     pub async fn note_batch_told(&self, batch: &Batch) -> Result<(), ServiceError> {
         self.set_told(batch_key(batch.id), batch.since()).await

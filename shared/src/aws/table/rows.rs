@@ -102,18 +102,15 @@ pub(super) struct StateRow {
     expires_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
-    #[serde(default)]
     held_until: Option<i64>,
     lease: Option<LeaseRow>,
     image: Option<Image>,
     error: Option<JobError>,
     last_error: Option<LastError>,
-    #[serde(default)]
     former_until: Option<i64>,
     #[serde(default)]
     retry_keys: RetryKeys,
     /// The digest of the only key in older items; no longer written.
-    #[serde(default)]
     retry_key: Option<String>,
 }
 
@@ -236,17 +233,14 @@ pub(super) fn state_of(job: &Job) -> Item {
 struct BatchRow {
     pk: String,
     /// The key by which the index of owners lists batches, apart from single jobs. Older items have none.
-    #[serde(default)]
     owner: Option<String>,
     batch_owner: Owner,
     name: Option<BatchName>,
     total: usize,
     created_at: i64,
-    #[serde(default)]
     deadline_at: Option<i64>,
     expires_at: i64,
     fingerprint: String,
-    #[serde(default)]
     canceled_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retried_at: Option<i64>,
@@ -269,7 +263,6 @@ struct LifeRow {
     stage: Stage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     writer: Option<LeaseRow>,
-    #[serde(default)]
     deadline_hours: Option<DeadlineHours>,
     #[serde(default = "jobs_per_part")]
     jobs_per_part: usize,
@@ -449,7 +442,7 @@ mod tests {
     use crate::batch::{BatchOrder, FIRST_FAULTS, FileBatchOrder, JOBS_PER_PART, MAX_DEFAULTS_BYTES};
     use crate::batch_file::{LineFault, MAX_LINES};
     use crate::image::{Artwork, ImageFacts, SignedUrl};
-    use crate::job::{Attempt, ErrorCode};
+    use crate::job::{Attempt, ErrorCode, Terms};
     use crate::order::{Metadata, Model, OutputFormat};
     use crate::poster::{Contrast, Lettering, Placement, Style};
     use crate::webhook::WebhookUrl;
@@ -465,7 +458,8 @@ mod tests {
         let order = Order::parse(order, "", Model::Core).expect("a good order");
         let now = Timestamp::from_ms(1_795_000_000_123);
         let day = Duration::from_secs(86_400);
-        let queued = Job::new(JobId::new(), Owner::new("alice"), order, now, day, 30 * day);
+        let queued =
+            Job::new(JobId::new(), Owner::new("alice"), order, now, Terms { deadline: day, retention: 30 * day });
         let claimed = queued.claim(Lease::new(now + day), 3, now).expect("a fresh job");
         let facts =
             ImageFacts { format: OutputFormat::Png, bytes: 5, width: 1, height: 2, seed: None, lettering: None };
