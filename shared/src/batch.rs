@@ -161,7 +161,7 @@ impl Batch {
             fingerprint: order.fingerprint(),
             total: order.entries.len(),
             started_at: Some(now),
-            ..Self::new(id, owner, Source::Request { writer }, Stage::Submitting, base_url, now)
+            ..Self::new(id, owner, Source::Request { writer }, base_url, now)
         }
     }
 
@@ -172,18 +172,15 @@ impl Batch {
             name: order.name,
             deadline_hours: order.deadline_hours,
             webhook: order.webhook,
-            ..Self::new(id, owner, Source::File(Box::new(order.input)), Stage::AwaitingInput, base_url, now)
+            ..Self::new(id, owner, Source::File(Box::new(order.input)), base_url, now)
         }
     }
 
-    pub(crate) fn new(
-        id: BatchId,
-        owner: Owner,
-        source: Source,
-        stage: Stage,
-        base_url: String,
-        now: Timestamp,
-    ) -> Self {
+    pub(crate) fn new(id: BatchId, owner: Owner, source: Source, base_url: String, now: Timestamp) -> Self {
+        let stage = match source {
+            Source::Request { .. } => Stage::Submitting,
+            Source::File(_) => Stage::AwaitingInput,
+        };
         Self {
             id,
             owner,

@@ -16,6 +16,9 @@ pub struct FieldError {
     pub(crate) kind: FaultKind,
 }
 
+/// All faults of a request, in the order of its fields.
+pub type Faults = Vec<FieldError>;
+
 /// Kinds of faults that have different answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum FaultKind {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::fault::{Fault, FieldError, MAX_FAULTS};
+use crate::fault::{Fault, Faults, FieldError, MAX_FAULTS};
 use crate::text::cut;
 
 /// Bounds the memory. A batch of a thousand jobs with every field and sixteen credits each has 79,000 values.
@@ -136,7 +136,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    pub(crate) fn new(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+    pub(crate) fn new(value: Value, pointer: &str) -> Result<Self, Faults> {
         let map = object(value).map_err(|detail| vec![FieldError::new(pointer, detail)])?;
         Ok(Self { pointer: pointer.to_owned(), map, errors: Vec::new() })
     }
@@ -171,11 +171,7 @@ impl Fields {
     }
 
     /// Parses an optional field that is an object, given its JSON pointer.
-    pub(crate) fn nested<T>(
-        &mut self,
-        name: &str,
-        parse: impl FnOnce(Value, &str) -> Result<T, Vec<FieldError>>,
-    ) -> Option<T> {
+    pub(crate) fn nested<T>(&mut self, name: &str, parse: impl FnOnce(Value, &str) -> Result<T, Faults>) -> Option<T> {
         let value = self.map.remove(name).filter(|value| !value.is_null())?;
         parse(value, &format!("{}/{name}", self.pointer)).map_err(|errors| self.errors.extend(errors)).ok()
     }
@@ -186,13 +182,13 @@ impl Fields {
     }
 
     /// Returns what was made of the fields if they have no fault. It is `None` only if a required one is missing.
-    pub(crate) fn finish<T>(self, made: Option<T>) -> Result<T, Vec<FieldError>> {
+    pub(crate) fn finish<T>(self, made: Option<T>) -> Result<T, Faults> {
         let faults = self.faults();
         made.filter(|_| faults.is_empty()).ok_or(faults)
     }
 
     /// The faults, up to a hundred, including one for each unknown field that is left.
-    pub(crate) fn faults(mut self) -> Vec<FieldError> {
+    pub(crate) fn faults(mut self) -> Faults {
         let room = MAX_FAULTS.saturating_sub(self.errors.len());
         for (name, _) in std::mem::take(&mut self.map).into_iter().take(room) {
             self.fault(&name, "is not a field of this request".to_owned());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::fault::FieldError;
+use crate::fault::Faults;
 use crate::json::{Fields, kind, string};
 use crate::poster::{NO_LETTERING, Poster};
 use crate::spelled::spelled;
@@ -43,7 +43,7 @@ pub struct Order {
 
 impl Order {
     /// Parses an order at the JSON pointer `pointer` of the request. The error lists every fault.
-    pub fn parse(value: Value, pointer: &str, default_model: Model) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(value: Value, pointer: &str, default_model: Model) -> Result<Self, Faults> {
         let mut fields = Fields::new(value, pointer)?;
         let prompt = fields.required("prompt", |value| Prompt::parse(&string(value)?));
         let negative_prompt = fields.optional("negative_prompt", |value| Prompt::parse(&string(value)?));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::decompose_canonical;
 
-use crate::fault::{Fault, FaultKind, FieldError};
+use crate::fault::{Fault, FaultKind, Faults, FieldError};
 use crate::json::{Fields, kind, string};
 use crate::spelled::spelled;
 use crate::text::{check_visible, is_forbidden};
@@ -32,7 +32,7 @@ pub struct Poster {
 
 impl Poster {
     /// Parses the lettering at the JSON pointer `pointer` of the request. The error lists every fault.
-    pub fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(value: Value, pointer: &str) -> Result<Self, Faults> {
         let mut fields = Fields::new(value, pointer)?;
         let title = fields.required("title", Words::parse);
         let tagline = fields.optional("tagline", Words::parse);
@@ -53,7 +53,7 @@ pub struct Credit {
 }
 
 impl Credit {
-    fn parse_all(value: Value, pointer: &str) -> Result<Vec<Self>, Vec<FieldError>> {
+    fn parse_all(value: Value, pointer: &str) -> Result<Vec<Self>, Faults> {
         let fault = |detail: String| vec![FieldError::new(pointer, detail)];
         let credits = match value {
             Value::Array(credits) if credits.len() <= MAX_CREDITS => credits,
@@ -72,7 +72,7 @@ impl Credit {
         if errors.is_empty() { Ok(read) } else { Err(errors) }
     }
 
-    fn parse(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+    fn parse(value: Value, pointer: &str) -> Result<Self, Faults> {
         let mut fields = Fields::new(value, pointer)?;
         let role = fields.optional("role", Words::parse);
         let name = fields.required("name", Words::parse);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use crate::address::is_public;
-use crate::fault::FieldError;
+use crate::fault::Faults;
 use crate::job::Status;
 use crate::json::{Fields, kind, string};
 use crate::problem::Problem;
@@ -49,21 +49,16 @@ pub struct Webhook {
 
 impl Webhook {
     /// Parses the webhook of a job at the JSON pointer `pointer`. By default it is sent every event of the job.
-    pub fn of_job(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn of_job(value: Value, pointer: &str) -> Result<Self, Faults> {
         Self::parse(value, pointer, &EventType::OF_JOB, &EventType::OF_JOB)
     }
 
     /// Parses the webhook of a batch at the JSON pointer `pointer`. By default it is sent only the end of the batch.
-    pub fn of_batch(value: Value, pointer: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn of_batch(value: Value, pointer: &str) -> Result<Self, Faults> {
         Self::parse(value, pointer, EventType::ALL, &[EventType::BatchEnded])
     }
 
-    fn parse(
-        value: Value,
-        pointer: &str,
-        possible: &[EventType],
-        default: &[EventType],
-    ) -> Result<Self, Vec<FieldError>> {
+    fn parse(value: Value, pointer: &str, possible: &[EventType], default: &[EventType]) -> Result<Self, Faults> {
         let mut fields = Fields::new(value, pointer)?;
         let url = fields.required("url", |value| WebhookUrl::parse(&string(value)?));
         let events = fields.optional("events", |value| events(&value, possible));

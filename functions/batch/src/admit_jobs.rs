@@ -1,6 +1,6 @@
 use shared::Batch;
 use shared::aws::job_end::cancel_new;
-use shared::aws::{Saved, ServiceError, send_tickets};
+use shared::aws::{Result, Saved, send_tickets};
 use shared::batch::{Entry, Input};
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ const BYTES_AT_ONCE: u64 = 2 * 1024 * 1024;
 
 /// Stores the jobs of a checked file and sends their tickets, a thousand at a time. The batch's record is read in
 /// between, so that each job of a batch that was canceled is canceled either here or by the later pass.
-pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
+pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step> {
     let mut lines = Lines::from(app, batch.id, input, input.position.clone());
     let mut current = batch.clone();
     while Instant::now() + MARGIN < end {
@@ -54,11 +54,7 @@ pub(crate) async fn admit(app: &App, batch: &Batch, input: &Input, end: Instant)
 }
 
 /// The next jobs of the file without its faulty lines, and whether they are the last; `None` if the file was replaced.
-async fn next_entries(
-    lines: &mut Lines<'_>,
-    batch: &Batch,
-    input: &Input,
-) -> Result<Option<(Vec<Entry>, bool)>, ServiceError> {
+async fn next_entries(lines: &mut Lines<'_>, batch: &Batch, input: &Input) -> Result<Option<(Vec<Entry>, bool)>> {
     let begin = lines.reader.position().offset;
     let (mut entries, mut end) = (Vec::new(), begin);
     while entries.len() < batch.jobs_per_part && end - begin < BYTES_AT_ONCE {

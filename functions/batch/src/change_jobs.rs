@@ -1,6 +1,6 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::aws::job_retry::requeue;
-use shared::aws::{ServiceError, send_tickets};
+use shared::aws::{Result, send_tickets};
 use shared::batch::{Action, Pass};
 use shared::caller::IdempotencyKey;
 use shared::job::Status;
@@ -14,7 +14,7 @@ const JOBS_AT_ONCE: usize = 200;
 
 const AT_ONCE: usize = 16;
 
-pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step, ServiceError> {
+pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step> {
     let Pass { action, next } = pass;
     let stored = batch.most_stored();
     let end = stored.min(next + batch.jobs_per_part);
@@ -36,12 +36,12 @@ pub(crate) async fn change(app: &App, batch: &Batch, pass: &Pass) -> Result<Step
 }
 
 /// Cancels the queued jobs and queues the missing events, as a job without a ticket has no other function to do so.
-async fn cancel(app: &App, jobs: Vec<Job>) -> Result<(), ServiceError> {
+async fn cancel(app: &App, jobs: Vec<Job>) -> Result<()> {
     let ends = stream::iter(jobs).map(|job| cancel_queued(app, job));
     ends.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-async fn cancel_queued(app: &App, job: Job) -> Result<(), ServiceError> {
+async fn cancel_queued(app: &App, job: Job) -> Result<()> {
     let cancel = |job: &Job| job.cancel(app.clock.now()).ok().filter(|_| job.status() == Status::Queued);
     match app.table.change(job, cancel).await? {
         Some((job, _)) => app.outbox.tell(&job).await,
@@ -49,7 +49,7 @@ async fn cancel_queued(app: &App, job: Job) -> Result<(), ServiceError> {
     }
 }
 
-async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<(), ServiceError> {
+async fn retry(app: &App, batch: &Batch, jobs: Vec<Job>, number: u64) -> Result<()> {
     let key: IdempotencyKey = format!("retry-{}-{number}", batch.id).parse().expect("it is visible ASCII");
     let key = &key;
     // The job may have no ticket, if this pass or one that it replaces was interrupted before it sent the tickets.

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use shared::aws::{Document, Saved, ServiceError, Writer};
+use shared::aws::{Document, Result, Saved, Writer};
 use shared::batch::{Checked, Entry, Input, Stage};
 use shared::batch_file::{LineFault, Position};
 use shared::{Batch, BatchId};
@@ -20,7 +20,7 @@ const TOO_SLOW: &str = "was not reached in time: submit the file again later, or
 
 /// Checks every line of the file before any job exists. The largest file takes a fraction of an invocation. If the
 /// bucket is too slow for that, the batch becomes invalid, because another invocation might be no faster.
-pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step, ServiceError> {
+pub(crate) async fn check(app: &App, batch: &Batch, input: &Input, end: Instant) -> Result<Step> {
     let mut lines = Lines::from(app, batch.id, input, Position::default());
     let (seen, hasher) = (HashSet::new(), RandomState::new());
     let mut check = Check { app, batch: batch.id, checked: Checked::default(), document: None, seen, hasher };
@@ -84,7 +84,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    async fn job(&mut self, line: u64, entry: &Entry) -> Result<(), ServiceError> {
+    async fn job(&mut self, line: u64, entry: &Entry) -> Result<()> {
         if let Some(id) = &entry.custom_id
             && !self.seen.insert(self.hasher.hash_one(id))
         {
@@ -95,12 +95,12 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn fault(&mut self, line: u64, pointer: &str, detail: String) -> Result<(), ServiceError> {
+    async fn fault(&mut self, line: u64, pointer: &str, detail: String) -> Result<()> {
         self.checked.is_of_file = true;
         self.faults(vec![LineFault { line, pointer: pointer.to_owned(), detail }]).await
     }
 
-    async fn faults(&mut self, faults: Vec<LineFault>) -> Result<(), ServiceError> {
+    async fn faults(&mut self, faults: Vec<LineFault>) -> Result<()> {
         for fault in faults {
             let document = self.document.get_or_insert_with(|| self.app.files.write(self.batch, Document::Faults));
             document.line(&fault).await?;
@@ -109,7 +109,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn finish(self) -> Result<Checked, ServiceError> {
+    async fn finish(self) -> Result<Checked> {
         if let Some(document) = self.document {
             document.finish().await?;
         }

@@ -1,5 +1,5 @@
 use shared::BatchId;
-use shared::aws::{BatchFiles, ServiceError};
+use shared::aws::{BatchFiles, Result};
 use shared::batch::{Input, InputFile};
 use shared::batch_file::{Line, Position, Reader};
 
@@ -34,7 +34,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    pub(crate) async fn next(&mut self) -> Result<Next, ServiceError> {
+    pub(crate) async fn next(&mut self) -> Result<Next> {
         loop {
             if let Some(line) = self.reader.next_line() {
                 return Ok(Next::Line(line));

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use shared::Batch;
 use shared::aws::messages::{Received, Verdict};
-use shared::aws::{Saved, ServiceError};
+use shared::aws::{Result, Saved};
 use shared::batch::{Counts, Source, Stage};
 use shared::job::Lease;
 use shared::ticket::BatchTicket;
@@ -29,7 +29,7 @@ pub(crate) enum Step {
 
 /// Advances the batch as far as its record and the invocation's time allow. Several invocations may work on one batch:
 /// if one of them was overtaken, its write is refused, and it continues with the current record.
-pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict, ServiceError> {
+pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Instant) -> Result<Verdict> {
     let id = received.message.batch;
     let Some(mut batch) = app.table.get_batch(id).await? else {
         tracing::warn!(batch.id = %id, "dropped the ticket of a batch that has no record");
@@ -63,7 +63,7 @@ pub(crate) async fn advance(app: &App, received: Received<BatchTicket>, end: Ins
 
 /// Waits for the writer of a request's jobs. If the writer crashed, a repeated request may still complete them, but not
 /// after the batch is canceled or its deadline has passed.
-async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Step, ServiceError> {
+async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Step> {
     let now = app.clock.now();
     if writer.until > now {
         Ok(Step::Wait(writer.until.since(now).min(SUBMISSION)))
@@ -74,7 +74,7 @@ async fn await_submission(app: &App, batch: &Batch, writer: Lease) -> Result<Ste
     }
 }
 
-pub(crate) async fn save(app: &App, next: Batch) -> Result<Step, ServiceError> {
+pub(crate) async fn save(app: &App, next: Batch) -> Result<Step> {
     Ok(match app.table.save_batch(&next).await? {
         Saved::Stored => {
             log(&next);

@@ -2,7 +2,7 @@ use std::iter::repeat_n;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use shared::aws::ServiceError;
+use shared::aws::Result;
 use shared::aws::job_end::give_up;
 use shared::batch::{Counts, Progress};
 use shared::job::{ErrorCode, Status};
@@ -27,7 +27,7 @@ const PARTS_AT_ONCE: usize = 8;
 const JOBS_AT_ONCE: usize = 16;
 
 /// Counts the jobs of the open parts only, as a part that has ended stays so. When all have ended, writes the results.
-pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step, ServiceError> {
+pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step> {
     let now = app.clock.now();
     let Progress { open_parts: before, ended, .. } = &batch.progress;
     let mut progress = Progress { open_parts: Vec::new(), ended: *ended, counts: *ended };
@@ -68,7 +68,7 @@ pub(crate) async fn watch(app: &App, batch: &Batch, end: Instant) -> Result<Step
 
 /// Counts the jobs of a part, and ends those without a worker or a ticket: those whose deadline has passed, as their
 /// tickets were lost, and those that were stored after their batch was canceled.
-async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts, ServiceError> {
+async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts> {
     let known = &app.table.states_of_part(batch.id, part).await?;
     let jobs = batch.jobs_of_part(part);
     let overdue = batch.deadline_at <= app.clock.now();
@@ -94,7 +94,7 @@ async fn look(app: &App, batch: &Batch, part: usize) -> Result<Counts, ServiceEr
     Ok(Counts::of(states.buffered(JOBS_AT_ONCE).collect::<Vec<_>>().await))
 }
 
-async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status, ServiceError> {
+async fn end_abandoned(app: &App, id: JobId, is_late: bool) -> Result<Status> {
     let now = app.clock.now();
     let missing = if is_late { Status::Canceled } else { Status::Failed };
     let Some(mut job) = app.table.get(id).await? else { return Ok(missing) };

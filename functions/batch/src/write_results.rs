@@ -1,6 +1,6 @@
 use serde::Serialize;
 use shared::api::{ImageView, JobView, Links};
-use shared::aws::{Document, ServiceError, Writer};
+use shared::aws::{Document, Result, Writer};
 use shared::batch::{Counts, Entry, Input};
 use shared::batch_file::{LineFault, Position};
 use shared::job::{JobError, Status};
@@ -59,7 +59,7 @@ enum Wanted {
 
 /// Writes the results, one line for each job or line of the file, in order, and ends the batch. The jobs are read from
 /// the table, because its index may lag. If a job has not ended, the batch goes back to watching.
-pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step, ServiceError> {
+pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step> {
     let input = batch.input();
     let mut lines = input.map(|input| (input, Lines::from(app, batch.id, input, Position::default())));
     let id = Uuid::new_v4();
@@ -92,11 +92,7 @@ pub(crate) async fn write(app: &App, batch: &Batch, end: Instant) -> Result<Step
     save(app, batch.end(counts, id)).await
 }
 
-async fn next_lines(
-    lines: &mut Option<(&Input, Lines<'_>)>,
-    batch: &Batch,
-    index: &mut usize,
-) -> Result<Vec<Wanted>, ServiceError> {
+async fn next_lines(lines: &mut Option<(&Input, Lines<'_>)>, batch: &Batch, index: &mut usize) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
     while wanted.len() < LINES_AT_ONCE {
         let Some((input, file)) = lines else {
@@ -129,12 +125,7 @@ async fn next_lines(
 }
 
 /// Writes these lines. Returns how many jobs have each status; `None` if one has not ended.
-async fn write_lines(
-    app: &App,
-    batch: &Batch,
-    wanted: &[Wanted],
-    results: &mut Writer,
-) -> Result<Option<Counts>, ServiceError> {
+async fn write_lines(app: &App, batch: &Batch, wanted: &[Wanted], results: &mut Writer) -> Result<Option<Counts>> {
     let ids = wanted.iter().filter_map(|wanted| match wanted {
         Wanted::Job(index, ..) => Some(JobId::in_batch(batch.id, *index)),
         Wanted::Skipped(..) => None,

@@ -1,4 +1,4 @@
-use shared::aws::ServiceError;
+use shared::aws::Result;
 use shared::aws::job_end::{give_up, verdict_for};
 use shared::aws::messages::{Received, Verdict};
 use shared::job::ErrorCode;
@@ -6,7 +6,7 @@ use shared::job::ErrorCode;
 use crate::App;
 
 /// Ends the job of a ticket that moved to the dead-letter queue, unless a worker holds it.
-pub(crate) async fn end(app: &App, received: Received) -> Result<Verdict, ServiceError> {
+pub(crate) async fn end(app: &App, received: Received) -> Result<Verdict> {
     let id = received.message.job;
     let now = app.clock.now();
     let Some(job) = app.table.get(id).await? else {

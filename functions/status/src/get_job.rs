@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use shared::api::QueueView;
 use shared::aws::gateway::{found, log_failure};
-use shared::aws::{Files, ServiceError, job_end::give_up};
+use shared::aws::{Files, Result, job_end::give_up};
 use shared::image::{SignedUrl, Variant};
 use shared::job::ErrorCode;
 use shared::{Job, JobId, JobState, Owner, Problem};
@@ -57,7 +57,7 @@ pub(crate) async fn end_if_overdue(app: &App, job: Job) -> Option<Job> {
 
 /// Replaces URLs that have less than half of their life left, or more than all of it: the clock was set back, and S3
 /// rejects signatures from the future.
-pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job, ServiceError> {
+pub(crate) async fn with_live_url(app: &App, job: Job) -> Result<Job> {
     let now = app.clock.now();
     let is_live = |url: &SignedUrl| (app.url_life / 2..=app.url_life).contains(&url.expires_at.since(now));
     match &job.state {

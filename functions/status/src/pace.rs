@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::aws::{Depth, Queue, ServiceError};
+use shared::aws::{Depth, Queue, Result};
 use shared::{Job, JobId, JobState, Timestamp};
 use tokio::time::Instant;
 
@@ -61,7 +61,7 @@ impl Pace {
         if since < painting { painting - since } else { since / 2 }
     }
 
-    pub(crate) async fn depth(&self) -> Result<Depth, ServiceError> {
+    pub(crate) async fn depth(&self) -> Result<Depth> {
         let known = *self.depth.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, depth)) = known
             && at.elapsed() < DEPTH_LIFE

@@ -4,7 +4,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::api::ReplayedView;
 use shared::aws::gateway::{found, log_failure};
-use shared::aws::{DeliveryFilter, DeliveryRange, SavedDelivery, ServiceError};
+use shared::aws::{DeliveryFilter, DeliveryRange, Result, SavedDelivery};
 use shared::caller::IdempotencyKey;
 use shared::delivery::{Delivery, DeliveryId};
 use shared::replay::ReplayRequest;
@@ -45,7 +45,7 @@ async fn send_again(
     webhooks: &Webhooks,
     delivery: Delivery,
     key: Option<&IdempotencyKey>,
-) -> Result<Option<Replayed>, ServiceError> {
+) -> Result<Option<Replayed>> {
     let now = app.clock.now();
     let Some(mut next) = delivery.replayed(key, now) else {
         return Ok(Some(Replayed { delivery, repeated: true, sent: false }));

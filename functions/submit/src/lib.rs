@@ -16,7 +16,6 @@ use shared::api::{BatchView, JobView, UploadView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, found};
 use shared::aws::{Aws, BatchFiles, Metrics, Outbox, Queue, Table};
 use shared::batch::{BatchOrder, FileBatchOrder};
-use shared::caller::IdempotencyKey;
 use shared::job::Terms;
 use shared::order::{Model, Order};
 use shared::settings::{Lookup, Settings, SettingsError};
@@ -104,32 +103,18 @@ async fn post_batch(app: &App, request: &Request, owner: Owner, trace: Option<St
     if FileBatchOrder::is_meant(&body) {
         let order = FileBatchOrder::parse(body, app.model).map_err(Problem::faults)?;
         app.outbox.policy().check(order.webhook.as_ref())?;
-        return post_file_batch(app, request, owner, order, key.as_ref()).await;
+        let submitted = submit_file_batch::submit(app, owner, order, key.as_ref(), request.base_url()).await?;
+        let upload = submitted.upload.map(UploadView::new);
+        let view = BatchView { upload, ..view_of(app, request, &submitted.batch) };
+        let answer = located(Answer::json(202, &view), &view.links.this, submitted.replayed);
+        // Unless it is active, nothing changes before the caller acts.
+        return Ok(if submitted.batch.is_active() { answer.retry_after(FIRST_LOOK) } else { answer });
     }
     let order = BatchOrder::parse(body, app.model).map_err(Problem::faults)?;
     app.outbox.policy().check(order.webhook.as_ref())?;
     let submitted = submit_batch::submit(app, owner, order, key.as_ref(), request.base_url(), trace).await?;
     let view = BatchView { jobs: Some(submitted.jobs), ..view_of(app, request, &submitted.batch) };
     Ok(accepted(Answer::json(202, &view), &view.links.this, submitted.replayed))
-}
-
-async fn post_file_batch(
-    app: &App,
-    request: &Request,
-    owner: Owner,
-    order: FileBatchOrder,
-    key: Option<&IdempotencyKey>,
-) -> Result<Answer, Problem> {
-    let submitted = submit_file_batch::submit(app, owner, order, key, request.base_url()).await?;
-    let upload = submitted.upload.map(UploadView::new);
-    let view = BatchView { upload, ..view_of(app, request, &submitted.batch) };
-    let answer = Answer::json(202, &view);
-    Ok(if submitted.batch.is_active() {
-        accepted(answer, &view.links.this, submitted.replayed)
-    } else {
-        // Nothing changes before the caller acts.
-        located(answer, &view.links.this, submitted.replayed)
-    })
 }
 
 async fn start_batch(app: &App, request: &Request, owner: &Owner) -> Result<Answer, Problem> {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use shared::Timestamp;
 use shared::aws::messages::{Received, Verdict};
-use shared::aws::{SavedDelivery, ServiceError};
+use shared::aws::{Result, SavedDelivery};
 use shared::delivery::{Delivery, DeliveryMessage, DeliveryStatus, KEPT, Try, TryErrorCode};
 use shared::webhook_secret::SecretNumbers;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::client::{Outcome, Post, error};
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// Tries a delivery unless it has ended or is not due, and then records the result, so the event arrives at least once.
-pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> Result<Verdict, ServiceError> {
+pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> Result<Verdict> {
     let message = received.message;
     if message.at + KEPT <= app.clock.now() {
         tracing::info!(delivery.id = %message.id, "dropped a message whose delivery has expired");
@@ -80,7 +80,7 @@ async fn send(app: &App, message: &DeliveryMessage, numbers: &SecretNumbers, now
     app.client.post(Post { url: &message.url, id: &id, timestamp, signature: &signature, body: &message.payload }).await
 }
 
-async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict, ServiceError> {
+async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict> {
     loop {
         let was_pending = before.status == DeliveryStatus::Pending;
         let (after, wait) = before.tried(tried.clone());

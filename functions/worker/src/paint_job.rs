@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::aws::job_end::{give_up, verdict_for, wind_up};
 use shared::aws::messages::{Received, Verdict};
-use shared::aws::{File, Files, Kind, Saved, ServiceError, Stored};
+use shared::aws::{File, Files, Kind, Result, Saved, Stored};
 use shared::backoff::full_jitter;
 use shared::image::{ImageFacts, Variant};
 use shared::job::{Attempt, ClaimRefused, Claimed, ErrorCode, LastError, Lease};
@@ -28,7 +28,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5);
 const TIME_TO_APPEAR: Duration = Duration::from_secs(60);
 
 /// Processes a ticket. Lambda stops the invocation at `end`.
-pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result<Verdict, ServiceError> {
+pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result<Verdict> {
     if !may_paint_before(app, end) {
         return Ok(Verdict::Again(Duration::ZERO));
     }
@@ -57,7 +57,11 @@ pub(crate) async fn paint(app: &App, received: Received, end: Instant) -> Result
         Saved::Gone => return Ok(Verdict::Done),
     }
     match obtain_files(app, &claimed, end).await {
-        Ok(files) => finish(app, claimed, files).await,
+        Ok(files) => {
+            let now = app.clock.now();
+            let image = app.images.publish(&claimed, files, now, app.url_life).await?;
+            end_job(app, claimed.succeed(image, now)).await
+        }
         Err(failure) => fail_or_release(app, claimed, failure, &received).await,
     }
 }
@@ -140,7 +144,7 @@ async fn paint_picture(app: &App, job: &Claimed, end: Instant) -> Result<File, F
 }
 
 /// Stores a file, retrying as long as there is time, as another painting would cost more. Returns the stored file.
-async fn store(app: &App, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File, ServiceError> {
+async fn store(app: &App, job: &Claimed, variant: Variant, file: File, end: Instant) -> Result<File> {
     loop {
         if put(app, job, variant, &file, end - TIME_TO_STORE / 2).await? == Stored::New {
             return Ok(file);
@@ -153,7 +157,7 @@ async fn store(app: &App, job: &Claimed, variant: Variant, file: File, end: Inst
     }
 }
 
-async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored, ServiceError> {
+async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant) -> Result<Stored> {
     let mut tries = 0;
     loop {
         match app.images.put(job, variant, file).await {
@@ -171,18 +175,7 @@ async fn put(app: &App, job: &Job, variant: Variant, file: &File, stop: Instant)
     }
 }
 
-async fn finish(app: &App, job: Claimed, files: Files) -> Result<Verdict, ServiceError> {
-    let now = app.clock.now();
-    let image = app.images.publish(&job, files, now, app.url_life).await?;
-    end_job(app, job.succeed(image, now)).await
-}
-
-async fn fail_or_release(
-    app: &App,
-    job: Claimed,
-    failure: Failure,
-    received: &Received,
-) -> Result<Verdict, ServiceError> {
+async fn fail_or_release(app: &App, job: Claimed, failure: Failure, received: &Received) -> Result<Verdict> {
     let now = app.clock.now();
     let Failure { code, message, attempt, then } = failure;
     // A picture may be stored despite the error, and the next attempt looks for it.
@@ -209,7 +202,7 @@ async fn fail_or_release(
     }
 }
 
-async fn end_job(app: &App, job: Job) -> Result<Verdict, ServiceError> {
+async fn end_job(app: &App, job: Job) -> Result<Verdict> {
     match app.table.save(&job).await? {
         Saved::Stored => {
             log_end(&job);
@@ -225,7 +218,7 @@ async fn end_job(app: &App, job: Job) -> Result<Verdict, ServiceError> {
     }
 }
 
-async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, ServiceError> {
+async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict> {
     let now = app.clock.now();
     match give_up(&app.table, &app.images, job, code, app.url_life, now).await? {
         Some(job) => verdict_for(&app.outbox, &app.images, &job, app.clock.now()).await,
@@ -235,7 +228,7 @@ async fn give_up_job(app: &App, job: Job, code: ErrorCode) -> Result<Verdict, Se
 
 /// Deletes the files that this worker stored for `mine`, a job that changed meanwhile, unless the current version may
 /// refer to them. The ticket of a canceled job is kept until the lease has expired, as a late request may store a file.
-async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<Verdict, ServiceError> {
+async fn discard_stale(app: &App, mine: &Job, current: Option<&Job>) -> Result<Verdict> {
     let over = |job: &Job| matches!(job.state, JobState::Failed { .. } | JobState::Canceled { .. });
     if current.is_none_or(|job| over(job) || job.queued_at != mine.queued_at) {
         app.images.delete(mine).await?;

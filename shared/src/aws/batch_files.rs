@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ServiceError;
 use super::signing::{SERVICE, Signing, presigning};
+use super::{Result, ServiceError};
 use crate::batch::InputFile;
 use crate::id::BatchId;
 use crate::image::SignedUrl;
@@ -61,19 +61,13 @@ impl BatchFiles {
     }
 
     /// Presigns a PUT of a batch's input file, for `life` from `now`, but not longer than the signing credentials.
-    pub async fn sign_upload(&self, batch: BatchId, now: Timestamp, life: Duration) -> Result<SignedUrl, ServiceError> {
+    pub async fn sign_upload(&self, batch: BatchId, now: Timestamp, life: Duration) -> Result<SignedUrl> {
         let put = self.client.put_object().bucket(&self.bucket).key(input_key(batch));
         self.signing.url(put.presigned(presigning(now, life)?).await, now, life).await
     }
 
     /// Presigns a GET of one of the service's own files, for `life` from `now`, but not longer than the credentials.
-    pub async fn sign(
-        &self,
-        batch: BatchId,
-        document: Document,
-        now: Timestamp,
-        life: Duration,
-    ) -> Result<SignedUrl, ServiceError> {
+    pub async fn sign(&self, batch: BatchId, document: Document, now: Timestamp, life: Duration) -> Result<SignedUrl> {
         let get = self
             .client
             .get_object()
@@ -85,7 +79,7 @@ impl BatchFiles {
     }
 
     /// The input file; `None` if it was not uploaded.
-    pub async fn head(&self, batch: BatchId) -> Result<Option<InputFile>, ServiceError> {
+    pub async fn head(&self, batch: BatchId) -> Result<Option<InputFile>> {
         match self.client.head_object().bucket(&self.bucket).key(input_key(batch)).send().await {
             Ok(head) => {
                 let bytes = head.content_length().and_then(|length| u64::try_from(length).ok());
@@ -98,7 +92,7 @@ impl BatchFiles {
     }
 
     /// The input file's bytes from `offset`, which must be before its end; `None` if the file was replaced or deleted.
-    pub async fn read(&self, batch: BatchId, file: &InputFile, offset: u64) -> Result<Option<Bytes>, ServiceError> {
+    pub async fn read(&self, batch: BatchId, file: &InputFile, offset: u64) -> Result<Option<Bytes>> {
         let last = file.bytes.min(offset + BYTES_PER_READ) - 1;
         let get = self.client.get_object().bucket(&self.bucket).key(input_key(batch));
         match get.range(format!("bytes={offset}-{last}")).send().await {
@@ -134,14 +128,14 @@ pub struct Writer {
 
 impl Writer {
     /// Adds a line of JSON.
-    pub async fn line(&mut self, line: &impl Serialize) -> Result<(), ServiceError> {
+    pub async fn line(&mut self, line: &impl Serialize) -> Result<()> {
         serde_json::to_writer(&mut self.buffer, line).expect("a line is always JSON");
         self.buffer.push(b'\n');
         if self.buffer.len() >= BYTES_PER_PART { self.put_part().await } else { Ok(()) }
     }
 
     /// Finishes the file. An unfinished one costs storage until the bucket's rule for incomplete uploads deletes it.
-    pub async fn finish(mut self) -> Result<(), ServiceError> {
+    pub async fn finish(mut self) -> Result<()> {
         let BatchFiles { client, bucket, .. } = &self.files;
         if self.upload.is_none() {
             let put = client.put_object().bucket(bucket).key(&self.key).body(ByteStream::from(self.buffer));
@@ -157,7 +151,7 @@ impl Writer {
     }
 
     /// Discards what was written.
-    pub async fn abandon(self) -> Result<(), ServiceError> {
+    pub async fn abandon(self) -> Result<()> {
         let Self { files: BatchFiles { client, bucket, .. }, key, upload: Some(upload), .. } = self else {
             return Ok(());
         };
@@ -165,7 +159,7 @@ impl Writer {
         abort.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
-    async fn put_part(&mut self) -> Result<(), ServiceError> {
+    async fn put_part(&mut self) -> Result<()> {
         let BatchFiles { client, bucket, .. } = &self.files;
         if self.upload.is_none() {
             let begin = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;

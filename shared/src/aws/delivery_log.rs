@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 pub use self::lists::{DeliveryFilter, DeliveryRange};
 use self::rows::{Item, delivery_of, item_of, item_of_numbers, key_of, numbers_key, numbers_of};
-use super::ServiceError;
+use super::{Result, ServiceError};
 use crate::caller::Owner;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::id::Subject;
@@ -36,12 +36,12 @@ impl DeliveryLog {
     }
 
     /// The delivery with this id, by a consistent read.
-    pub async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, ServiceError> {
+    pub async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>> {
         self.get_item(key_of(id)).await?.map(delivery_of).transpose()
     }
 
     /// All deliveries of a job or batch, oldest first, by consistent reads.
-    pub async fn of_subject(&self, subject: Subject) -> Result<Vec<Delivery>, ServiceError> {
+    pub async fn of_subject(&self, subject: Subject) -> Result<Vec<Delivery>> {
         let items = self
             .client
             .query()
@@ -59,32 +59,28 @@ impl DeliveryLog {
     }
 
     /// Saves a delivery, if the stored fence is the one before its own.
-    pub async fn save(&self, delivery: &Delivery) -> Result<SavedDelivery, ServiceError> {
+    pub async fn save(&self, delivery: &Delivery) -> Result<SavedDelivery> {
         self.put(item_of(delivery), delivery.fence).await
     }
 
     /// Which secrets of the owner are valid, by a consistent read.
-    pub async fn secret_numbers(&self, owner: &Owner) -> Result<SecretNumbers, ServiceError> {
+    pub async fn secret_numbers(&self, owner: &Owner) -> Result<SecretNumbers> {
         let item = self.get_item(numbers_key(owner)).await?;
         Ok(item.map(numbers_of).transpose()?.unwrap_or_default())
     }
 
     /// Saves the numbers of the owner's valid secrets, if there was no rotation since the numbers before these.
-    pub async fn save_secret_numbers(
-        &self,
-        owner: &Owner,
-        numbers: &SecretNumbers,
-    ) -> Result<SavedDelivery, ServiceError> {
+    pub async fn save_secret_numbers(&self, owner: &Owner, numbers: &SecretNumbers) -> Result<SavedDelivery> {
         // The current number counts the rotations, so it is the fence.
         self.put(item_of_numbers(owner, numbers), numbers.current.into()).await
     }
 
-    async fn get_item(&self, key: Item) -> Result<Option<Item>, ServiceError> {
+    async fn get_item(&self, key: Item) -> Result<Option<Item>> {
         let get = self.client.get_item().table_name(&self.name).set_key(Some(key)).consistent_read(true);
         Ok(get.send().await.map_err(ServiceError::of(SERVICE))?.item)
     }
 
-    async fn put(&self, item: Item, fence: u64) -> Result<SavedDelivery, ServiceError> {
+    async fn put(&self, item: Item, fence: u64) -> Result<SavedDelivery> {
         let mut put = self.client.put_item().table_name(&self.name).set_item(Some(item));
         put = match fence.saturating_sub(1) {
             0 => put.condition_expression("attribute_not_exists(subject)"),

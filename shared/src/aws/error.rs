@@ -21,6 +21,9 @@ pub struct ServiceError {
     pub kind: Kind,
 }
 
+/// The outcome of a call to an AWS service.
+pub type Result<T, E = ServiceError> = std::result::Result<T, E>;
+
 /// What an error means for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

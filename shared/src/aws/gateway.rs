@@ -14,8 +14,8 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ServiceError;
 use super::callers::OwnerFrom;
+use super::{Result, ServiceError};
 use crate::api::MAX_BODY_BYTES;
 use crate::caller::{IdempotencyKey, Owner};
 use crate::fault::FieldError;
@@ -288,7 +288,7 @@ impl From<Answer> for ApiGatewayProxyResponse {
 }
 
 /// What a service was asked for on behalf of the owner of `id`, or the problem to answer with.
-pub fn found<T>(id: impl Display, answer: Result<Option<T>, ServiceError>) -> Result<T, Problem> {
+pub fn found<T>(id: impl Display, answer: Result<Option<T>>) -> Result<T, Problem> {
     answer.map_err(log_failure(id))?.ok_or(Problem::NotFound)
 }
 

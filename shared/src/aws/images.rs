@@ -9,8 +9,8 @@ use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::ServiceError;
 use super::signing::{SERVICE, Signing, presigning};
+use super::{Result, ServiceError};
 use crate::image::{Artwork, Image, ImageFacts, SignedUrl, Variant};
 use crate::job::Job;
 use crate::order::OutputFormat;
@@ -80,7 +80,7 @@ impl Images {
 
     /// Stores one of a job's files unless it exists. The first file is kept, so that the record stays true if a worker
     /// that lost its lease stores another one later.
-    pub async fn put(&self, job: &Job, variant: Variant, file: &File) -> Result<Stored, ServiceError> {
+    pub async fn put(&self, job: &Job, variant: Variant, file: &File) -> Result<Stored> {
         let File { facts, bytes } = file;
         let name = match variant {
             Variant::Image => "poster",
@@ -116,7 +116,7 @@ impl Images {
     }
 
     /// Finds the job's files; `None` if its picture or poster is not in the bucket.
-    pub async fn find(&self, job: &Job) -> Result<Option<Files>, ServiceError> {
+    pub async fn find(&self, job: &Job) -> Result<Option<Files>> {
         let Some(image) = self.head(job, Variant::Image).await? else { return Ok(None) };
         let has_artwork = job.variants().contains(&Variant::Artwork);
         let artwork = if has_artwork { self.head(job, Variant::Artwork).await? } else { None };
@@ -124,7 +124,7 @@ impl Images {
         Ok(Some(Files { image, artwork, thumbnail }))
     }
 
-    async fn head(&self, job: &Job, variant: Variant) -> Result<Option<ImageFacts>, ServiceError> {
+    async fn head(&self, job: &Job, variant: Variant) -> Result<Option<ImageFacts>> {
         match self.client.head_object().bucket(&self.bucket).key(job.image_key(variant)).send().await {
             Ok(head) => {
                 let facts = facts(head.content_type(), head.content_length(), head.metadata());
@@ -136,7 +136,7 @@ impl Images {
     }
 
     /// Reads one of a job's files; `None` if it does not exist.
-    pub async fn read(&self, job: &Job, variant: Variant) -> Result<Option<File>, ServiceError> {
+    pub async fn read(&self, job: &Job, variant: Variant) -> Result<Option<File>> {
         match self.client.get_object().bucket(&self.bucket).key(job.image_key(variant)).send().await {
             Ok(object) => {
                 let facts = facts(object.content_type(), object.content_length(), object.metadata());
@@ -150,7 +150,7 @@ impl Images {
     }
 
     /// Checks that the bucket accepts files, by storing one. It is always the same empty file, so nothing accumulates.
-    pub async fn check(&self) -> Result<(), ServiceError> {
+    pub async fn check(&self) -> Result<()> {
         let put = self.client.put_object().bucket(&self.bucket).key(Self::PROBE).body(ByteStream::default());
         let put = put.send().await.map(drop).map_err(ServiceError::of(SERVICE));
         self.failing.store(put.is_err(), Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl Images {
     }
 
     /// Deletes the job's files.
-    pub async fn delete(&self, job: &Job) -> Result<(), ServiceError> {
+    pub async fn delete(&self, job: &Job) -> Result<()> {
         for variant in job.variants() {
             let delete = self.client.delete_object().bucket(&self.bucket).key(job.image_key(*variant));
             delete.send().await.map_err(ServiceError::of(SERVICE))?;
@@ -167,7 +167,7 @@ impl Images {
     }
 
     /// Deletes the files that were stored for the job before its last retry.
-    pub async fn delete_earlier(&self, job: &Job) -> Result<(), ServiceError> {
+    pub async fn delete_earlier(&self, job: &Job) -> Result<()> {
         // One response lists up to 1,000 files. Each was painted and paid for, so there are fewer.
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(job.files_prefix());
         let listed = list.send().await.map_err(ServiceError::of(SERVICE))?;
@@ -179,13 +179,7 @@ impl Images {
     }
 
     /// Adds presigned URLs to a job's files, signed as of `now`; see [`Images::sign`].
-    pub async fn publish(
-        &self,
-        job: &Job,
-        files: Files,
-        now: Timestamp,
-        life: Duration,
-    ) -> Result<Image, ServiceError> {
+    pub async fn publish(&self, job: &Job, files: Files, now: Timestamp, life: Duration) -> Result<Image> {
         let url = self.sign(job, Variant::Image, now, life).await?;
         let artwork = match files.artwork {
             Some(facts) => Some(Artwork { facts, url: self.sign(job, Variant::Artwork, now, life).await? }),
@@ -196,19 +190,13 @@ impl Images {
     }
 
     /// Presigns a URL of one of the job's files, for `life` from `now`, but not longer than the signing credentials.
-    pub async fn sign(
-        &self,
-        job: &Job,
-        variant: Variant,
-        now: Timestamp,
-        life: Duration,
-    ) -> Result<SignedUrl, ServiceError> {
+    pub async fn sign(&self, job: &Job, variant: Variant, now: Timestamp, life: Duration) -> Result<SignedUrl> {
         let get = self.client.get_object().bucket(&self.bucket).key(job.image_key(variant));
         self.signing.url(get.presigned(presigning(now, life)?).await, now, life).await
     }
 
     /// The origin of the presigned URLs, such as `https://bucket.s3.us-west-2.amazonaws.com`.
-    pub async fn origin(&self) -> Result<String, ServiceError> {
+    pub async fn origin(&self) -> Result<String> {
         // Only the SDK knows whether the bucket is part of the host or the path, so take it from a URL.
         let config = presigning(Timestamp::from(SystemTime::now()), Duration::from_secs(60))?;
         let request = self.client.get_object().bucket(&self.bucket).key("any").presigned(config).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::messages::Verdict;
-use super::{Images, Outbox, Saved, ServiceError, Table};
+use super::{Images, Outbox, Result, Saved, Table};
 use crate::image::Image;
 use crate::job::{ErrorCode, Job, JobState};
 use crate::time::Timestamp;
@@ -26,7 +26,7 @@ pub async fn give_up(
     code: ErrorCode,
     url_life: Duration,
     now: Timestamp,
-) -> Result<Option<Job>, ServiceError> {
+) -> Result<Option<Job>> {
     let left_behind = if job.attempts > 0 { left_behind(images, &job, url_life, now).await } else { Ok(None) };
     let ended = match left_behind {
         Ok(Some(image)) => job.adopt(image, now),
@@ -50,7 +50,7 @@ pub async fn give_up(
 
 /// Cancels those of a batch's jobs that have not changed since they were stored, and queues their events: without a
 /// ticket, they have no other function to do so.
-pub async fn cancel_new(table: &Table, outbox: &Outbox, jobs: Vec<Job>, now: Timestamp) -> Result<(), ServiceError> {
+pub async fn cancel_new(table: &Table, outbox: &Outbox, jobs: Vec<Job>, now: Timestamp) -> Result<()> {
     let new = jobs.into_iter().filter(|job| job.fence == 0);
     let canceled = new.filter_map(|job| job.cancel(now).ok());
     stream::iter(canceled)
@@ -65,12 +65,7 @@ pub async fn cancel_new(table: &Table, outbox: &Outbox, jobs: Vec<Job>, now: Tim
         .await
 }
 
-async fn left_behind(
-    images: &Images,
-    job: &Job,
-    url_life: Duration,
-    now: Timestamp,
-) -> Result<Option<Image>, ServiceError> {
+async fn left_behind(images: &Images, job: &Job, url_life: Duration, now: Timestamp) -> Result<Option<Image>> {
     match images.find(job).await? {
         Some(files) => images.publish(job, files, now, url_life).await.map(Some),
         None => Ok(None),
@@ -80,7 +75,7 @@ async fn left_behind(
 /// Completes the work on an ended job, and returns the verdict on its ticket. Queues its event, then deletes the files
 /// that its record does not mention: all files if it has no picture, and always those from before its last retry. While
 /// a worker may be alive, the ticket is redelivered later, because that worker may still store a file.
-pub async fn wind_up(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
+pub async fn wind_up(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict> {
     outbox.tell(job).await?;
     let succeeded = matches!(job.state, JobState::Succeeded { .. });
     let held_until = if succeeded { None } else { job.held_until };
@@ -97,7 +92,7 @@ pub async fn wind_up(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp
 }
 
 /// The verdict on a ticket whose job may have changed: kept while a worker holds the job, as that worker may crash.
-pub async fn verdict_for(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict, ServiceError> {
+pub async fn verdict_for(outbox: &Outbox, images: &Images, job: &Job, now: Timestamp) -> Result<Verdict> {
     match &job.state {
         JobState::Queued => Ok(Verdict::Again(Duration::ZERO)),
         JobState::Running(lease) => Ok(Verdict::Again(lease.until.since(now))),

@@ -1,6 +1,6 @@
 //! Retries jobs.
 
-use super::{Outbox, Saved, ServiceError, Table};
+use super::{Outbox, Result, Saved, Table};
 use crate::caller::IdempotencyKey;
 use crate::job::{Job, Status, Terms};
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ pub async fn requeue(
     key: Option<&IdempotencyKey>,
     now: Timestamp,
     terms: Terms,
-) -> Result<Option<(Job, Retried)>, ServiceError> {
+) -> Result<Option<(Job, Retried)>> {
     loop {
         if key.is_some_and(|key| job.retry_keys.contain(key)) {
             return Ok(Some((job, Retried::Before)));

@@ -11,7 +11,7 @@ use lambda_runtime::Context;
 use tokio::time::Instant;
 use tracing::field::display;
 
-use super::{Queue, ServiceError};
+use super::{Queue, Result};
 use crate::backoff::full_jitter;
 use crate::ticket::{Message, Ticket, TicketError};
 use crate::time::Timestamp;
@@ -46,7 +46,7 @@ pub async fn process_batch<T: Message, F>(
     work: impl Fn(Received<T>) -> F,
 ) -> SqsBatchResponse
 where
-    F: Future<Output = Result<Verdict, ServiceError>>,
+    F: Future<Output = Result<Verdict>>,
 {
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = stream::iter(event.records)
@@ -77,7 +77,7 @@ pub fn end_of(context: &Context) -> Instant {
 
 async fn judge<T: Message, F>(message: &SqsMessage, parked: &Queue, work: impl Fn(Received<T>) -> F) -> Verdict
 where
-    F: Future<Output = Result<Verdict, ServiceError>>,
+    F: Future<Output = Result<Verdict>>,
 {
     const BASE: Duration = Duration::from_secs(2);
     const CAP: Duration = Duration::from_secs(300);

@@ -33,7 +33,7 @@ use aws_smithy_types::retry::RetryConfig;
 
 pub use batch_files::{BatchFiles, Document, Writer};
 pub use delivery_log::{DeliveryFilter, DeliveryLog, DeliveryRange, SavedDelivery};
-pub use error::{Kind, ServiceError};
+pub use error::{Kind, Result, ServiceError};
 pub use images::{File, Files, Images, Stored};
 pub use metrics::{DeliveryMetrics, Metrics, Output};
 pub use outbox::Outbox;

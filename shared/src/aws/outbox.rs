@@ -1,7 +1,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Aws, Queue, ServiceError, Table};
+use super::{Aws, Queue, Result, Table};
 use crate::batch::Batch;
 use crate::event;
 use crate::job::Job;
@@ -36,12 +36,12 @@ impl Outbox {
     }
 
     /// Queues the event of a job if it has ended and its event is not queued yet.
-    pub async fn tell(&self, job: &Job) -> Result<(), ServiceError> {
+    pub async fn tell(&self, job: &Job) -> Result<()> {
         if self.queue_end(job).await? { self.table.note_told(job).await } else { Ok(()) }
     }
 
     /// Like [`Outbox::tell`], for a job that changes right after that. Returns whether an event was queued.
-    pub async fn queue_end(&self, job: &Job) -> Result<bool, ServiceError> {
+    pub async fn queue_end(&self, job: &Job) -> Result<bool> {
         let Some((queue, message)) = self.queue.as_ref().zip(event::of_job(job)) else { return Ok(false) };
         queue.send_delivery(&message).await?;
         Ok(true)
@@ -60,7 +60,7 @@ impl Outbox {
     }
 
     /// Queues the event of a batch if it has ended and its event is not queued yet.
-    pub async fn tell_batch(&self, batch: &Batch, now: Timestamp) -> Result<(), ServiceError> {
+    pub async fn tell_batch(&self, batch: &Batch, now: Timestamp) -> Result<()> {
         let Some((queue, message)) = self.queue.as_ref().zip(event::of_batch(batch, now)) else { return Ok(()) };
         queue.send_delivery(&message).await?;
         self.table.note_batch_told(batch).await
@@ -72,7 +72,7 @@ impl Outbox {
     }
 }
 
-fn log_failure(id: impl Display, result: Result<(), ServiceError>) {
+fn log_failure(id: impl Display, result: Result<()>) {
     if let Err(error) = result {
         tracing::warn!(%id, %error, "cannot queue an event yet");
     }

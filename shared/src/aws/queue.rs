@@ -8,7 +8,7 @@ use aws_sdk_sqs::types::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Kind, ServiceError};
+use super::{Kind, Result, ServiceError};
 use crate::backoff::full_jitter;
 use crate::caller::Owner;
 use crate::delivery::DeliveryMessage;
@@ -53,7 +53,7 @@ impl Queue {
     }
 
     /// Sends a ticket.
-    pub async fn send(&self, ticket: &Ticket, owner: &Owner) -> Result<(), ServiceError> {
+    pub async fn send(&self, ticket: &Ticket, owner: &Owner) -> Result<()> {
         let mut send = self.sending(ticket, owner);
         if let Some(trace) = &ticket.trace {
             send = send.message_system_attributes(SystemAttribute::AwsTraceHeader, text(trace));
@@ -62,13 +62,13 @@ impl Queue {
     }
 
     /// Sends a ticket of a batch, which is received after `delay` at the earliest: whole seconds, up to 15 minutes.
-    pub async fn send_batch_ticket(&self, batch: BatchId, owner: &Owner, delay: Duration) -> Result<(), ServiceError> {
+    pub async fn send_batch_ticket(&self, batch: BatchId, owner: &Owner, delay: Duration) -> Result<()> {
         let send = self.sending(&BatchTicket { batch }, owner).delay_seconds(delay.as_secs() as i32);
         send.send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
     /// Sends a message to deliver an event.
-    pub async fn send_delivery(&self, message: &DeliveryMessage) -> Result<(), ServiceError> {
+    pub async fn send_delivery(&self, message: &DeliveryMessage) -> Result<()> {
         self.sending(message, &message.owner).send().await.map(drop).map_err(ServiceError::of(SERVICE))
     }
 
@@ -78,12 +78,12 @@ impl Queue {
     }
 
     /// Sends many tickets of one owner. If this fails, some may have been sent.
-    pub async fn send_batch(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
+    pub async fn send_batch(&self, tickets: &[Ticket], owner: &Owner) -> Result<()> {
         let sends: Vec<_> = tickets.chunks(MESSAGES_PER_SEND).map(|tickets| self.send_chunk(tickets, owner)).collect();
         stream::iter(sends).buffer_unordered(SENDS_AT_ONCE).try_collect().await
     }
 
-    async fn send_chunk(&self, tickets: &[Ticket], owner: &Owner) -> Result<(), ServiceError> {
+    async fn send_chunk(&self, tickets: &[Ticket], owner: &Owner) -> Result<()> {
         let mut left: Vec<usize> = (0..tickets.len()).collect();
         for tries in 0..TRIES {
             let entries = left.iter().map(|&i| {
@@ -108,7 +108,7 @@ impl Queue {
     }
 
     /// The approximate number of messages in the queue.
-    pub async fn depth(&self) -> Result<Depth, ServiceError> {
+    pub async fn depth(&self) -> Result<Depth> {
         use QueueAttributeName::{
             ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesNotVisible as InFlight,
         };
@@ -120,7 +120,7 @@ impl Queue {
     }
 
     /// Sends a malformed message to this queue for a person to inspect, with the reason as an attribute.
-    pub async fn park(&self, body: &str, reason: &str) -> Result<(), ServiceError> {
+    pub async fn park(&self, body: &str, reason: &str) -> Result<()> {
         let reason = MessageAttributeValue::builder().data_type("String").string_value(reason).build();
         self.client
             .send_message()
@@ -135,7 +135,7 @@ impl Queue {
     }
 
     /// Makes a received message visible again `delay` from now, or after almost 12 hours if that is sooner.
-    pub async fn change_visibility(&self, receipt_handle: &str, delay: Duration) -> Result<(), ServiceError> {
+    pub async fn change_visibility(&self, receipt_handle: &str, delay: Duration) -> Result<()> {
         let secs = delay.min(MAX_VISIBILITY).as_secs_f64().ceil();
         self.client
             .change_message_visibility()

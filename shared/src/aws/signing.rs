@@ -4,7 +4,7 @@ use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 
-use super::{Kind, ServiceError};
+use super::{Kind, Result, ServiceError};
 use crate::image::SignedUrl;
 use crate::time::Timestamp;
 
@@ -18,13 +18,12 @@ pub(super) struct Signing {
 }
 
 impl Signing {
-    /// A URL that was presigned at `now` for `life`.
     pub(super) async fn url<E: ProvideErrorMetadata>(
         &self,
         request: Result<PresignedRequest, SdkError<E>>,
         now: Timestamp,
         life: Duration,
-    ) -> Result<SignedUrl, ServiceError> {
+    ) -> Result<SignedUrl> {
         let request = request.map_err(ServiceError::of(SERVICE))?;
         Ok(SignedUrl { url: request.uri().to_owned(), expires_at: self.end(now, life).await })
     }
@@ -41,7 +40,7 @@ impl Signing {
     }
 }
 
-pub(super) fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig, ServiceError> {
+pub(super) fn presigning(now: Timestamp, life: Duration) -> Result<PresigningConfig> {
     let config = PresigningConfig::builder().start_time(now.to_system()).expires_in(life).build();
     config.map_err(|_| ServiceError { service: SERVICE, code: "InvalidUrlLife".to_owned(), kind: Kind::Rejected })
 }

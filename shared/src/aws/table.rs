@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 
 pub use self::lists::{List, Page};
 use self::rows::{Item, PART, item_of, job_key, job_of, state_of};
-use super::{Metrics, ServiceError};
+use super::{Metrics, Result, ServiceError};
 use crate::caller::Owner;
 use crate::id::JobId;
 use crate::job::Job;
@@ -48,11 +48,11 @@ impl Table {
     }
 
     /// Creates a job. Returns the unexpired job that has its id already, if there is one.
-    pub async fn create(&self, job: &Job) -> Result<Option<Job>, ServiceError> {
+    pub async fn create(&self, job: &Job) -> Result<Option<Job>> {
         self.put_new(item_of(job), job.created_at).await?.map(job_of).transpose()
     }
 
-    async fn put_new(&self, item: Item, now: Timestamp) -> Result<Option<Item>, ServiceError> {
+    async fn put_new(&self, item: Item, now: Timestamp) -> Result<Option<Item>> {
         let result = self
             .client
             .put_item()
@@ -77,17 +77,17 @@ impl Table {
     }
 
     /// The job with this id, by a consistent read: an eventually consistent one could show an ended job as unfinished.
-    pub async fn get(&self, id: JobId) -> Result<Option<Job>, ServiceError> {
+    pub async fn get(&self, id: JobId) -> Result<Option<Job>> {
         self.get_item(job_key(id)).await?.map(job_of).transpose()
     }
 
     /// The job with this id; `None` if it belongs to another owner or has expired.
-    pub async fn get_owned(&self, id: JobId, owner: &Owner, now: Timestamp) -> Result<Option<Job>, ServiceError> {
+    pub async fn get_owned(&self, id: JobId, owner: &Owner, now: Timestamp) -> Result<Option<Job>> {
         let job = self.get(id).await?;
         Ok(job.filter(|job| job.owner == *owner && job.expires_at > now))
     }
 
-    async fn get_item(&self, key: String) -> Result<Option<Item>, ServiceError> {
+    async fn get_item(&self, key: String) -> Result<Option<Item>> {
         let get = self.client.get_item().table_name(&self.name).key("pk", AttributeValue::S(key)).consistent_read(true);
         let output = get.send().await.map_err(ServiceError::of(SERVICE))?;
         Ok(output.item)
@@ -95,7 +95,7 @@ impl Table {
 
     /// Saves a job's next state, if the stored fence is the one before it. Keeps attributes that a newer version may
     /// have added, and does not recreate a deleted record.
-    pub async fn save(&self, job: &Job) -> Result<Saved<Job>, ServiceError> {
+    pub async fn save(&self, job: &Job) -> Result<Saved<Job>> {
         let state = state_of(job);
         let mut update = self
             .client
@@ -122,11 +122,7 @@ impl Table {
 
     /// Saves what `next` makes of the job, or of the current one if another writer was first. Returns the job as it then
     /// is, and whether that was saved here; `None` if its record was deleted.
-    pub async fn change(
-        &self,
-        mut job: Job,
-        next: impl Fn(&Job) -> Option<Job>,
-    ) -> Result<Option<(Job, bool)>, ServiceError> {
+    pub async fn change(&self, mut job: Job, next: impl Fn(&Job) -> Option<Job>) -> Result<Option<(Job, bool)>> {
         while let Some(changed) = next(&job) {
             match self.save(&changed).await? {
                 Saved::Stored => return Ok(Some((changed, true))),
@@ -140,9 +136,9 @@ impl Table {
     async fn save_version<T>(
         &self,
         update: UpdateItemFluentBuilder,
-        read: fn(Item) -> Result<T, ServiceError>,
+        read: fn(Item) -> Result<T>,
         is_ours: impl Fn(&T) -> bool,
-    ) -> Result<Saved<T>, ServiceError> {
+    ) -> Result<Saved<T>> {
         let update = update.table_name(&self.name).return_values_on_condition_check_failure(OnFailure::AllOld);
         let Err(error) = update.send().await else { return Ok(Saved::Stored) };
         match error.as_service_error() {
@@ -156,11 +152,11 @@ impl Table {
     }
 
     /// Notes that the event of a job's end is in the queue.
-    pub async fn note_told(&self, job: &Job) -> Result<(), ServiceError> {
+    pub async fn note_told(&self, job: &Job) -> Result<()> {
         self.set_told(job_key(job.id), job.queued_at).await
     }
 
-    async fn set_told(&self, key: String, told_for: Timestamp) -> Result<(), ServiceError> {
+    async fn set_told(&self, key: String, told_for: Timestamp) -> Result<()> {
         let result = self
             .client
             .update_item()

@@ -1,6 +1,6 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Outbox, Queue, ServiceError};
+use super::{Outbox, Queue, Result};
 use crate::caller::Owner;
 use crate::job::Job;
 use crate::ticket::Ticket;
@@ -14,7 +14,7 @@ pub async fn send_tickets(
     owner: &Owner,
     jobs: &[Job],
     trace: Option<&String>,
-) -> Result<(), ServiceError> {
+) -> Result<()> {
     let tickets: Vec<_> = jobs.iter().filter_map(|job| Ticket::for_unfinished(job, trace)).collect();
     queue.send_batch(&tickets, owner).await?;
     let ended = jobs.iter().filter(|job| job.finished_at().is_some());

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::input::{Checked, Input};
 use crate::batch_file::{Format, Position};
-use crate::fault::{FieldError, MAX_FAULTS};
+use crate::fault::{Faults, FieldError, MAX_FAULTS};
 use crate::json::{Fields, kind, object, string};
 use crate::label::{BatchName, CustomId};
 use crate::order::{DeadlineHours, Model, Order};
@@ -43,7 +43,7 @@ pub struct Entry {
 
 impl BatchOrder {
     /// Parses a batch. Returns the faults it found, stopping soon after a hundred.
-    pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(value: Value, default_model: Model) -> Result<Self, Faults> {
         let mut fields = Fields::new(value, "")?;
         let name = fields.optional("name", |value| string(value)?.try_into());
         let defaults = fields.optional("defaults", object);
@@ -104,12 +104,7 @@ impl BatchOrder {
 
 impl Entry {
     /// Parses one job at the JSON pointer `pointer` of the request. `defaults` supply the fields that it leaves out.
-    pub fn parse(
-        job: Value,
-        pointer: &str,
-        defaults: &Map<String, Value>,
-        model: Model,
-    ) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(job: Value, pointer: &str, defaults: &Map<String, Value>, model: Model) -> Result<Self, Faults> {
         let mut job = object(job).map_err(|detail| vec![FieldError::new(pointer, detail)])?;
         let own = take_fields_of_batch(&mut job, pointer);
         let custom_id = match job.remove("custom_id").filter(|value| !value.is_null()) {
@@ -136,7 +131,7 @@ impl Entry {
 }
 
 /// Takes the fields out of a job that only a whole batch may have, and returns a fault for each that it had.
-fn take_fields_of_batch(job: &mut Map<String, Value>, pointer: &str) -> Vec<FieldError> {
+fn take_fields_of_batch(job: &mut Map<String, Value>, pointer: &str) -> Faults {
     let rule = || "must be set for the whole batch, not for its jobs".to_owned();
     let names = ["deadline_hours", "webhook"].into_iter();
     let given = names.filter(|name| job.remove(*name).is_some_and(|value| !value.is_null()));
@@ -144,7 +139,7 @@ fn take_fields_of_batch(job: &mut Map<String, Value>, pointer: &str) -> Vec<Fiel
 }
 
 /// The faults of the defaults, found by parsing them as a job with a prompt.
-pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Vec<FieldError> {
+pub fn faults_of_defaults(defaults: &Map<String, Value>, model: Model) -> Faults {
     let mut job = defaults.clone();
     let of_batch = take_fields_of_batch(&mut job, "/defaults");
     let has_prompt = job.insert("prompt".to_owned(), "x".into()).is_some();
@@ -173,7 +168,7 @@ impl FileBatchOrder {
     }
 
     /// Parses a request. The error lists every fault.
-    pub fn parse(value: Value, default_model: Model) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(value: Value, default_model: Model) -> Result<Self, Faults> {
         let mut fields = Fields::new(value, "")?;
         let name = fields.optional("name", |value| string(value)?.try_into());
         let defaults = fields.optional("defaults", object);

@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Found, MAX_LINE_BYTES, NO_HEADER, NOT_UTF_8};
 use crate::batch::Entry;
-use crate::fault::FieldError;
+use crate::fault::{Faults, FieldError};
 use crate::order::Model;
 use crate::text::cut;
 
@@ -88,7 +88,7 @@ impl Row {
         self.cells().all(|cell| cell.trim_ascii().is_empty())
     }
 
-    pub(super) fn header(&self) -> Result<Vec<String>, Vec<FieldError>> {
+    pub(super) fn header(&self) -> Result<Vec<String>, Faults> {
         let fault = |detail: String| vec![FieldError::new("", detail)];
         if self.ends.len() > MAX_COLUMNS {
             return Err(fault(format!("must name at most {MAX_COLUMNS} columns, but names {}", self.ends.len())));
@@ -165,7 +165,7 @@ fn set(job: &mut Map<String, Value>, column: &str, value: Value) {
     fields.insert(name.to_owned(), value);
 }
 
-fn faults_of_column(column: &str) -> Vec<FieldError> {
+fn faults_of_column(column: &str) -> Faults {
     // A field that is null is not given, so a fault means that there is no such field.
     let mut job = Map::new();
     set(&mut job, column, if column.starts_with("metadata.") { "x".into() } else { Value::Null });

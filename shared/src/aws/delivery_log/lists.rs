@@ -3,7 +3,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{Item, key_of};
 use super::{DeliveryLog, SERVICE};
-use crate::aws::ServiceError;
+use crate::aws::{Result, ServiceError};
 use crate::caller::Owner;
 use crate::delivery::{Delivery, DeliveryId, DeliveryStatus};
 use crate::id::Subject;
@@ -40,12 +40,7 @@ type Place = (DeliveryId, String);
 
 impl DeliveryLog {
     /// The owner's delivery with this id; `None` if it belongs to another owner or has expired.
-    pub async fn get_owned(
-        &self,
-        id: DeliveryId,
-        owner: &Owner,
-        now: Timestamp,
-    ) -> Result<Option<Delivery>, ServiceError> {
+    pub async fn get_owned(&self, id: DeliveryId, owner: &Owner, now: Timestamp) -> Result<Option<Delivery>> {
         let delivery = self.get(id).await?;
         Ok(delivery.filter(|delivery| delivery.owner == *owner && delivery.expires_at > now))
     }
@@ -59,7 +54,7 @@ impl DeliveryLog {
         limit: usize,
         after: Option<String>,
         now: Timestamp,
-    ) -> Result<(Vec<Delivery>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<Delivery>, Option<String>)> {
         // DynamoDB refuses a condition that no item can meet.
         if matches!(filter.range, DeliveryRange::Between(since, until) if since > until) {
             return Ok((Vec::new(), None));
@@ -86,7 +81,7 @@ impl DeliveryLog {
         filter: DeliveryFilter,
         limit: usize,
         after: Option<String>,
-    ) -> Result<(Vec<Place>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<Place>, Option<String>)> {
         let mut found = Vec::new();
         let mut next = after;
         for _ in 0..QUERIES_PER_PAGE {
@@ -114,7 +109,7 @@ impl DeliveryLog {
         filter: DeliveryFilter,
         read: usize,
         after: Option<String>,
-    ) -> Result<(Vec<Place>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<Place>, Option<String>)> {
         let start = after.map(|place| start_key(owner, filter.range, &place)).transpose()?;
         let mut query = self
             .client
@@ -162,7 +157,7 @@ fn place_of(item: &Item) -> Option<Place> {
     Some((id, format!("{id} {created_at}")))
 }
 
-fn start_key(owner: &Owner, range: DeliveryRange, position: &str) -> Result<Item, ServiceError> {
+fn start_key(owner: &Owner, range: DeliveryRange, position: &str) -> Result<Item> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let (id, created_at) = position.split_once(' ').ok_or_else(corrupt)?;
     let mut key = key_of(id.parse().map_err(|_| corrupt())?);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
 use super::SERVICE;
-use crate::aws::ServiceError;
+use crate::aws::{Result, ServiceError};
 use crate::caller::{KeyDigests, Owner};
 use crate::delivery::{Delivery, DeliveryId, DeliveryStatus, Try};
 use crate::time::Timestamp;
@@ -68,7 +68,7 @@ pub(super) fn item_of(delivery: &Delivery) -> Item {
     to_item(row).expect("a delivery's row is always an item")
 }
 
-pub(super) fn delivery_of(item: Item) -> Result<Delivery, ServiceError> {
+pub(super) fn delivery_of(item: Item) -> Result<Delivery> {
     let row: DeliveryRow = from_item(item).map_err(|_| ServiceError::corrupt(SERVICE))?;
     let subject = row.subject.parse().map_err(|_| ServiceError::corrupt(SERVICE))?;
     Ok(Delivery {
@@ -95,7 +95,7 @@ pub(super) fn item_of_numbers(owner: &Owner, numbers: &SecretNumbers) -> Item {
     item
 }
 
-pub(super) fn numbers_of(item: Item) -> Result<SecretNumbers, ServiceError> {
+pub(super) fn numbers_of(item: Item) -> Result<SecretNumbers> {
     from_item(item).map_err(|_| ServiceError::corrupt(SERVICE))
 }
 

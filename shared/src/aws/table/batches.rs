@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{LIFE, batch_item_of, batch_key, batch_of, life_of};
 use super::{Saved, Table};
-use crate::aws::{Kind, ServiceError};
+use crate::aws::{Kind, Result};
 use crate::backoff::full_jitter;
 use crate::batch::Batch;
 use crate::caller::Owner;
@@ -21,30 +21,25 @@ const TRIES: u32 = 6;
 
 impl Table {
     /// Creates a batch. Returns the unexpired batch that has its id already, if there is one.
-    pub async fn create_batch(&self, batch: &Batch) -> Result<Option<Batch>, ServiceError> {
+    pub async fn create_batch(&self, batch: &Batch) -> Result<Option<Batch>> {
         let existing = self.put_new(batch_item_of(batch), batch.created_at).await?.map(batch_of).transpose()?;
         // An identical record is our own write, whose answer was lost.
         Ok(existing.filter(|existing| !existing.is_same_version(batch)))
     }
 
     /// The batch with this id, by a consistent read.
-    pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>, ServiceError> {
+    pub async fn get_batch(&self, id: BatchId) -> Result<Option<Batch>> {
         self.get_item(batch_key(id)).await?.map(batch_of).transpose()
     }
 
     /// The batch with this id; `None` if it belongs to another owner or has expired.
-    pub async fn get_owned_batch(
-        &self,
-        id: BatchId,
-        owner: &Owner,
-        now: Timestamp,
-    ) -> Result<Option<Batch>, ServiceError> {
+    pub async fn get_owned_batch(&self, id: BatchId, owner: &Owner, now: Timestamp) -> Result<Option<Batch>> {
         let batch = self.get_batch(id).await?;
         Ok(batch.filter(|batch| batch.owner == *owner && batch.expires_at > now))
     }
 
     /// Saves the next version of a batch's record, if the stored one is the version before it.
-    pub async fn save_batch(&self, batch: &Batch) -> Result<Saved<Batch>, ServiceError> {
+    pub async fn save_batch(&self, batch: &Batch) -> Result<Saved<Batch>> {
         let number = |number: i64| AttributeValue::N(number.to_string());
         let [canceled_at, retried_at] = [batch.canceled_at, batch.retried_at].map(|at| at.map(Timestamp::ms));
         // Older records of batches in requests have no version.
@@ -75,7 +70,7 @@ impl Table {
         &self,
         mut batch: Batch,
         next: impl Fn(&Batch) -> Option<Batch>,
-    ) -> Result<Option<(Batch, bool)>, ServiceError> {
+    ) -> Result<Option<(Batch, bool)>> {
         while let Some(changed) = next(&batch) {
             match self.save_batch(&changed).await? {
                 Saved::Stored => return Ok(Some((changed, true))),
@@ -87,17 +82,17 @@ impl Table {
     }
 
     /// Notes that the event of a batch's end is in the queue.
-    pub async fn note_batch_told(&self, batch: &Batch) -> Result<(), ServiceError> {
+    pub async fn note_batch_told(&self, batch: &Batch) -> Result<()> {
         self.set_told(batch_key(batch.id), batch.since()).await
     }
 
     /// Creates those jobs of a batch that do not exist, and returns all of them as stored, in order.
-    pub async fn create_all(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
+    pub async fn create_all(&self, jobs: &[Job]) -> Result<Vec<Job>> {
         let writes = stream::iter(0..jobs.len()).map(|index| self.create_patiently(&jobs[index]));
         writes.buffered(WRITES_AT_ONCE).try_collect().await
     }
 
-    async fn create_patiently(&self, job: &Job) -> Result<Job, ServiceError> {
+    async fn create_patiently(&self, job: &Job) -> Result<Job> {
         let mut tries = 0;
         loop {
             match self.create(job).await {

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::rows::{Item, batch_of, batches_of, job_id, job_key, job_of, part_key};
 use super::{SERVICE, Table};
-use crate::aws::{Kind, ServiceError};
+use crate::aws::{Kind, Result, ServiceError};
 use crate::batch::Batch;
 use crate::caller::Owner;
 use crate::id::{BatchId, JobId};
@@ -64,7 +64,7 @@ impl Table {
         wanted: impl Fn(&Job) -> bool,
         limit: usize,
         after: Option<String>,
-    ) -> Result<Page, ServiceError> {
+    ) -> Result<Page> {
         let mut jobs = Vec::new();
         let mut next = after;
         let mut read = limit;
@@ -98,7 +98,7 @@ impl Table {
         limit: usize,
         after: Option<String>,
         now: Timestamp,
-    ) -> Result<(Vec<Batch>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<Batch>, Option<String>)> {
         let (keys, next) = self.query(&batches_of(owner), limit, after).await?;
         let items = self.read_items(keys.into_iter().map(|(key, _)| key)).await?;
         let mut batches = items.into_iter().map(batch_of).collect::<Result<Vec<_>, _>>()?;
@@ -108,7 +108,7 @@ impl Table {
     }
 
     /// The status of each job of a part that the index has: those that have changed since they were created.
-    pub async fn states_of_part(&self, batch: BatchId, part: usize) -> Result<HashMap<JobId, Status>, ServiceError> {
+    pub async fn states_of_part(&self, batch: BatchId, part: usize) -> Result<HashMap<JobId, Status>> {
         let items = self
             .client
             .query()
@@ -135,7 +135,7 @@ impl Table {
         list: List<'_>,
         limit: usize,
         after: Option<String>,
-    ) -> Result<(Vec<(JobId, String)>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<(JobId, String)>, Option<String>)> {
         match list {
             List::OfOwner(owner) => {
                 let (keys, end) = self.query(owner.as_str(), limit, after).await?;
@@ -150,13 +150,12 @@ impl Table {
         }
     }
 
-    /// Keys and their positions, newest first, and the next position.
     async fn query(
         &self,
         owner: &str,
         limit: usize,
         after: Option<String>,
-    ) -> Result<(Vec<(String, String)>, Option<String>), ServiceError> {
+    ) -> Result<(Vec<(String, String)>, Option<String>)> {
         let start = after.map(|place| start_key(owner, &place)).transpose()?;
         let output = self
             .client
@@ -178,27 +177,27 @@ impl Table {
     }
 
     /// The existing jobs with these ids.
-    pub async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, ServiceError> {
+    pub async fn get_all(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>> {
         let items = self.read_items(ids.iter().map(|id| job_key(*id))).await?;
         items.into_iter().map(|item| job_of(item).map(|job| (job.id, job))).collect()
     }
 
     /// The existing jobs that belong to this submission: an id that is derived from a key may have been used before.
-    pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<Job>, ServiceError> {
+    pub async fn written_jobs(&self, jobs: &[Job]) -> Result<Vec<Job>> {
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let created_at = jobs.first().map(|job| job.created_at);
         Ok(self.get_all(&ids).await?.into_values().filter(|job| Some(job.created_at) == created_at).collect())
     }
 
     /// In no particular order, by consistent reads.
-    pub(super) async fn read_items(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, ServiceError> {
+    pub(super) async fn read_items(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>> {
         let keys: Vec<_> = keys.map(|key| HashMap::from([("pk".to_owned(), AttributeValue::S(key))])).collect();
         let reads: Vec<_> = keys.chunks(ITEMS_PER_READ).map(|keys| self.read_once(keys.to_vec())).collect();
         let found: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    async fn read_once(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, ServiceError> {
+    async fn read_once(&self, mut keys: Vec<Item>) -> Result<Vec<Item>> {
         let mut found = Vec::new();
         for _ in 0..TRIES {
             if keys.is_empty() {
@@ -222,7 +221,7 @@ fn place(item: &Item) -> Option<String> {
     Some(format!("{} {}", item.get("pk")?.as_s().ok()?, item.get("created_at")?.as_n().ok()?))
 }
 
-fn start_key(owner: &str, place: &str) -> Result<Item, ServiceError> {
+fn start_key(owner: &str, place: &str) -> Result<Item> {
     let (key, created_at) = place.split_once(' ').ok_or_else(|| ServiceError::corrupt(SERVICE))?;
     Ok(HashMap::from([
         ("pk".to_owned(), AttributeValue::S(key.to_owned())),

@@ -7,7 +7,7 @@ use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 use uuid::Uuid;
 
 use super::SERVICE;
-use crate::aws::ServiceError;
+use crate::aws::{Result, ServiceError};
 use crate::batch::{Action, Batch, Checked, Input, InputFile, OnBadLine, Pass, Progress, Source, Stage};
 use crate::batch_file::{Format, Position};
 use crate::caller::Owner;
@@ -193,7 +193,7 @@ pub(super) fn item_of(job: &Job) -> Item {
     to_item(row).expect("a job's row is always an item")
 }
 
-pub(super) fn job_of(item: Item) -> Result<Job, ServiceError> {
+pub(super) fn job_of(item: Item) -> Result<Job> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let row: JobRow = from_item(item).map_err(|_| corrupt())?;
     let part =
@@ -379,14 +379,13 @@ pub(super) fn batch_item_of(batch: &Batch) -> Item {
     item
 }
 
-pub(super) fn batch_of(mut item: Item) -> Result<Batch, ServiceError> {
+pub(super) fn batch_of(mut item: Item) -> Result<Batch> {
     let corrupt = || ServiceError::corrupt(SERVICE);
     let life = item.remove(LIFE);
     let row: BatchRow = from_item(item).map_err(|_| corrupt())?;
     let id = row.pk.strip_prefix("BATCH#").and_then(|id| id.parse().ok()).ok_or_else(corrupt)?;
     let created_at = Timestamp::from_ms(row.created_at);
     let writer = Lease { id: Uuid::nil(), until: row.writing_until.map_or(created_at, Timestamp::from_ms) };
-    let (stage, source) = (Stage::Submitting, Source::Request { writer });
     let batch = Batch {
         name: row.name,
         total: row.total,
@@ -398,7 +397,7 @@ pub(super) fn batch_of(mut item: Item) -> Result<Batch, ServiceError> {
         retried_at: row.retried_at.map(Timestamp::from_ms),
         webhook: row.webhook,
         told_for: row.told_for.map(Timestamp::from_ms),
-        ..Batch::new(id, row.batch_owner, source, stage, String::new(), created_at)
+        ..Batch::new(id, row.batch_owner, Source::Request { writer }, String::new(), created_at)
     };
     match life {
         Some(AttributeValue::M(life)) => with_life(batch, life).ok_or_else(corrupt),
