@@ -116,7 +116,7 @@ spelled! {
 
 /// Why a try failed without a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the other fields say what they are")]
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub struct TryError {
     pub code: TryErrorCode,
     pub message: String,

@@ -153,7 +153,7 @@ pub struct JobError {
 
 /// Why a job has not ended yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the other fields say what they are")]
+#[expect(missing_docs, reason = "the fields say what they are")]
 pub struct LastError {
     pub code: ErrorCode,
     pub message: String,

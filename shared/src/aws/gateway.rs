@@ -287,7 +287,7 @@ impl From<Answer> for ApiGatewayProxyResponse {
     }
 }
 
-/// What a service was asked for on behalf of the owner of `id`, or the problem to answer with.
+/// The job, batch or delivery `id` that was read, or the problem to answer with.
 pub fn found<T>(id: impl Display, answer: Result<Option<T>>) -> Result<T, Problem> {
     answer.map_err(log_failure(id))?.ok_or(Problem::NotFound)
 }
