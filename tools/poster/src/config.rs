@@ -7,7 +7,7 @@ use hyper::Uri;
 use serde::Deserialize;
 use toml::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 
 /// The URL of a service that was started with `cargo run`.
 const LOCAL: &str = "http://127.0.0.1:3000";
@@ -79,7 +79,7 @@ impl Config {
         let Some(path) = path.map(Path::to_owned).or_else(|| usual_place().filter(|path| path.exists())) else {
             return Ok(Self::default());
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
+        let text = std::fs::read_to_string(&path).of_file(&path)?;
         // The parser's own message quotes the line, which may hold the key.
         toml::from_str(&text).map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);

@@ -63,6 +63,17 @@ impl Failure {
     }
 }
 
+pub(crate) trait OfFile<T> {
+    /// Says which file the error is about.
+    fn of_file(self, path: &Path) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> OfFile<T> for Result<T, E> {
+    fn of_file(self, path: &Path) -> Result<T, Failure> {
+        self.map_err(|error| Failure::file(path, error))
+    }
+}
+
 /// Turns the failure that the service has no such job or batch into `None`.
 pub(crate) fn if_found<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match answer {

@@ -70,12 +70,14 @@ pub async fn make_locally(url: &str, order: Map<String, Value>, out: &Path) -> R
     picture.map(|picture| (job, out.join(picture.file)))
 }
 
+/// The model that accepts the most. Orders are checked by its rules, since the service's default model is not known here.
+pub(crate) const MODEL: Model = Model::Sd35Large;
+
 /// The body of a request for an order that keeps the rules.
 pub(crate) fn checked(order: impl Into<Value>) -> Result<String, Failure> {
     let order = order.into();
     let body = order.to_string();
-    // The service's default model is not known here, so the rules of the model that accepts the most are checked.
-    let parsed = Order::parse(order, "", Model::Sd35Large);
+    let parsed = Order::parse(order, "", MODEL);
     parsed.map(|_| body).map_err(|errors| Failure::Usage(errors_text(&errors)))
 }
 

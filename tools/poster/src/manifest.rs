@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use shared::{BatchId, JobId};
 
 use crate::digest::digest;
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::lines_file::{lock, open_lines, read_lines, write_line};
 
 pub(crate) const FILE: &str = "posters.ndjson";
@@ -44,10 +44,9 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Opens the manifest of `directory`, and makes both if they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
-        std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+        std::fs::create_dir_all(directory).of_file(directory)?;
         let path = directory.join(FILE);
-        let file = open_lines(&path).map_err(|error| Failure::file(&path, error))?;
-        Ok(Self { file, directory: directory.to_owned() })
+        Ok(Self { file: open_lines(&path).of_file(&path)?, directory: directory.to_owned() })
     }
 
     /// Keeps other batches out of the directory until this one is closed. Two runs of one batch would write the same
@@ -57,7 +56,7 @@ impl Manifest {
     }
 
     pub(crate) fn add(&self, picture: &Picture) -> Result<(), Failure> {
-        write_line(&self.file, picture).map_err(|error| Failure::file(&self.directory.join(FILE), error))
+        write_line(&self.file, picture).of_file(&self.directory.join(FILE))
     }
 }
 
@@ -65,7 +64,7 @@ impl Manifest {
 /// at which [`Lines`] finds it.
 pub(crate) fn read(directory: &Path, each: impl FnMut(u64, Picture)) -> Result<(), Failure> {
     let path = directory.join(FILE);
-    read_lines(&path, each).map_err(|error| Failure::file(&path, error))
+    read_lines(&path, each).of_file(&path)
 }
 
 /// A manifest whose lines are read in any order.
@@ -79,8 +78,7 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
         let path = directory.join(FILE);
-        let file = File::open(&path).map_err(|error| Failure::file(&path, error))?;
-        Ok(Self { file: BufReader::with_capacity(256 * 1024, file), at: 0, path })
+        Ok(Self { file: BufReader::with_capacity(256 * 1024, File::open(&path).of_file(&path)?), at: 0, path })
     }
 
     /// The picture whose line begins at this offset.
@@ -90,7 +88,7 @@ impl Lines {
         let read = self.file.seek_relative(place.wrapping_sub(self.at).cast_signed());
         let read = read.and_then(|()| self.file.read_until(b'\n', &mut line));
         self.at = place + line.len() as u64;
-        read.and_then(|_| Ok(serde_json::from_slice(&line)?)).map_err(|error| Failure::file(&self.path, error))
+        read.and_then(|_| Ok(serde_json::from_slice(&line)?)).of_file(&self.path)
     }
 }
 

@@ -12,7 +12,7 @@ use shared::text::hex;
 use tempfile::TempPath;
 
 use crate::api::Api;
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::http::{Kind, next_chunk};
 use crate::manifest::{Manifest, Picture, unnamed};
 
@@ -37,7 +37,7 @@ pub(crate) async fn save(
     let file = format!("{}.{}", name_of(job, line), ending(&image.content_type));
     let (path, unnamed) = (manifest.directory.join(&file), unnamed(&manifest.directory, &file));
     // Deletes an incomplete file, even if the command is stopped.
-    let mut half = TempPath::try_from_path(&unnamed).map_err(|error| Failure::file(&unnamed, error))?;
+    let mut half = TempPath::try_from_path(&unnamed).of_file(&unnamed)?;
     let into = (&*unnamed, || File::create(&unnamed));
     let sha256 = match download(api, &format!("/jobs/{}/image", job.id), Some(image), into).await {
         Ok(Ok((_, sha256))) => sha256,
@@ -59,7 +59,7 @@ pub(crate) async fn save(
         height: image.height,
     };
     manifest.add(&picture)?;
-    std::fs::rename(unnamed, &path).map_err(|error| Failure::file(&path, error))?;
+    std::fs::rename(unnamed, &path).of_file(&path)?;
     Ok(Ok(picture))
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn download_document(api: &Api, path: &str) -> Result<File, Fai
     let name = Path::new("a temporary file");
     let downloaded = download(api, path, None, (name, tempfile::tempfile)).await?;
     let (mut file, _) = downloaded.map_err(|why| Failure::Service(format!("{path} cannot be downloaded: {why}")))?;
-    file.rewind().map_err(|error| Failure::file(name, error))?;
+    file.rewind().of_file(name)?;
     Ok(file)
 }
 
@@ -81,7 +81,6 @@ async fn download(
     image: Option<&ImageView>,
     (name, open): (&Path, impl Fn() -> io::Result<File>),
 ) -> Result<Result<(File, String), String>, Failure> {
-    let unwritten = |error| Failure::file(name, error);
     let (mut known, mut why) = (image.map(|image| image.url.clone()), String::new());
     for attempt in 0..TRIES {
         if attempt > 0 {
@@ -104,7 +103,7 @@ async fn download(
                 continue;
             }
         };
-        let (mut file, mut bytes, mut digest) = (open().map_err(unwritten)?, 0, Sha256::new());
+        let (mut file, mut bytes, mut digest) = (open().of_file(name)?, 0, Sha256::new());
         why = loop {
             match next_chunk(&mut body).await {
                 Ok(Some(piece)) => {
@@ -114,7 +113,7 @@ async fn download(
                         break format!("it has more than {} bytes", image.bytes);
                     }
                     digest.update(&piece);
-                    file.write_all(&piece).map_err(unwritten)?;
+                    file.write_all(&piece).of_file(name)?;
                 }
                 Ok(None) => match image.filter(|image| image.bytes != bytes) {
                     Some(image) => break format!("it has {bytes} bytes instead of {}", image.bytes),

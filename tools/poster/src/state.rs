@@ -4,13 +4,13 @@
 //! submits the batch again under the same idempotency key, and the service answers with the batch that it has.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shared::BatchId;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::lines_file::{lock, write_line};
 
 /// What all runs of a batch must agree on.
@@ -45,8 +45,7 @@ impl State {
     /// Opens the state file, or makes an empty one. Returns the batch that an earlier run submitted. Fails if another process
     /// uses the file, if it is not a state file, or if the run before had other settings.
     pub(crate) fn open(path: &Path, settings: &Settings) -> Result<(Self, Option<BatchId>), Failure> {
-        let failed = |error: io::Error| Failure::file(path, error);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).of_file(path)?;
         lock(&file, path)?;
         let known = read(&file, path)?;
         if let Some(earlier) = &known {
@@ -59,26 +58,25 @@ impl State {
         let line = Line { poster_batch: batch, settings: settings.clone() };
         let mut file = &self.file;
         let written = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write_line(file, &line));
-        written.and_then(|()| file.sync_data()).map_err(|error| Failure::file(&self.path, error))
+        written.and_then(|()| file.sync_data()).of_file(&self.path)
     }
 
     /// Forgets the batch, so that the file can be used for another.
     pub(crate) fn clear(&mut self) -> Result<(), Failure> {
-        self.file.set_len(0).map_err(|error| Failure::file(&self.path, error))
+        self.file.set_len(0).of_file(&self.path)
     }
 }
 
 /// The batch of a state file; `None` if none is recorded yet.
 pub(crate) fn batch_of(path: &Path) -> Result<Option<BatchId>, Failure> {
-    let file = File::open(path).map_err(|error| Failure::file(path, error))?;
-    Ok(read(&file, path)?.map(|line| line.poster_batch))
+    Ok(read(&File::open(path).of_file(path)?, path)?.map(|line| line.poster_batch))
 }
 
 fn read(mut file: &File, path: &Path) -> Result<Option<Line>, Failure> {
     let mut text = Vec::new();
     // A state file is shorter by far. Any other file may be large.
-    file.take(1 << 20).read_to_end(&mut text).map_err(|error| Failure::file(path, error))?;
-    file.rewind().map_err(|error| Failure::file(path, error))?;
+    file.take(1 << 20).read_to_end(&mut text).of_file(path)?;
+    file.rewind().of_file(path)?;
     match serde_json::from_slice(&text) {
         Ok(line) => Ok(Some(line)),
         // A crash cut it short.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::api::{BatchView, JobView};
 use shared::batch::Counts;
@@ -167,11 +168,8 @@ impl<'a> Follower<'a> {
         }
         if batch.faults.as_ref().is_some_and(|faults| faults.total > 0) {
             let faults = download_document(self.api, &format!("/batches/{}/faults", self.batch)).await?;
-            let mut left_out = HashSet::new();
-            each_line(faults, |fault: LineFault| {
-                left_out.insert(fault.line);
-                Ok(())
-            })?;
+            let left_out = lines_of(faults).map(|fault: Result<LineFault, _>| Ok(fault?.line));
+            let left_out = left_out.collect::<Result<HashSet<_>, Failure>>()?;
             self.lines.retain(|&line| !left_out.contains(&line.into()));
         }
         if self.lines.len() != total {
@@ -366,14 +364,15 @@ impl<'a> Follower<'a> {
         let results = download_document(self.api, &format!("/batches/{}/results", self.batch)).await?;
         let incomplete = || Failure::Service("the results of the batch are not complete".to_owned());
         let mut jobs = std::mem::take(&mut self.lines).into_iter().zip(std::mem::take(&mut self.jobs));
-        each_line(results, |result: ResultLine| {
+        for result in lines_of::<ResultLine>(results) {
+            let result = result?;
             if result.status == "invalid" {
                 self.tally.skipped += 1;
-                return Ok(());
+            } else {
+                let (line, known) = jobs.next().ok_or_else(incomplete)?;
+                self.add(line.into(), known, result)?;
             }
-            let (line, known) = jobs.next().ok_or_else(incomplete)?;
-            self.add(line.into(), known, result)
-        })?;
+        }
         if jobs.next().is_some() { Err(incomplete()) } else { Ok(self.tally) }
     }
 
@@ -423,15 +422,11 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// Calls `each` with every line of a document of the service.
-fn each_line<T: for<'de> Deserialize<'de>>(
-    document: File,
-    mut each: impl FnMut(T) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    for line in BufReader::new(document).lines() {
+/// The lines of a document of the service.
+fn lines_of<T: DeserializeOwned>(document: File) -> impl Iterator<Item = Result<T, Failure>> {
+    BufReader::new(document).lines().map(|line| {
         let line = line.map_err(|error| Failure::Local(error.to_string()))?;
         let value = serde_json::from_str(&line);
-        each(value.map_err(|error| Failure::Service(format!("a document of the batch cannot be read: {error}")))?)?;
-    }
-    Ok(())
+        value.map_err(|error| Failure::Service(format!("a document of the batch cannot be read: {error}")))
+    })
 }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,16 +11,16 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use shared::batch::MAX_BYTES;
-use shared::batch::{Entry, faults_of_defaults};
+use shared::batch::{Entry, MAX_BYTES, faults_of_defaults};
 use shared::batch_file::{self, Line, LineFault, Reader};
 use shared::json::Strict;
-use shared::order::{DeadlineHours, Model};
+use shared::order::DeadlineHours;
 use shared::text::hex;
 
 use crate::arguments::Format;
 use crate::digest::digest;
-use crate::failure::{Failure, blocking};
+use crate::failure::{Failure, OfFile, blocking};
+use crate::make::MODEL;
 use crate::words::{errors_text, faults_text, thousands};
 
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -31,9 +30,6 @@ const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How many lines are checked between two reports of progress.
 const STRIDE: u64 = 4096;
-
-/// The model that accepts the most, since the service's default model is not known here.
-const MODEL: Model = Model::Sd35Large;
 
 /// A file of jobs, and how to read it.
 #[derive(Clone, Debug)]
@@ -85,8 +81,7 @@ impl Input {
         state: Option<&Path>,
     ) -> Result<Self, Failure> {
         let (path, is_new_copy) = if path == Path::new("-") {
-            let directory = state.and_then(Path::parent).filter(|directory| !directory.as_os_str().is_empty());
-            copy_of_input(directory.unwrap_or(Path::new("."))).await?
+            copy_of_input(directory_of(state.unwrap_or(path))).await?
         } else {
             (path.to_owned(), false)
         };
@@ -99,16 +94,15 @@ impl Input {
         flags: Map<String, Value>,
         is_new_copy: bool,
     ) -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::file(&path, error);
         // Not opened yet, since opening a pipe would wait for its writer.
-        if !std::fs::metadata(&path).map_err(failed)?.is_file() {
+        if !std::fs::metadata(&path).of_file(&path)?.is_file() {
             // The input is read more than once.
             return Err(Failure::Usage(format!("{} is not a regular file; use - to read a pipe", path.display())));
         }
-        let mut file = File::open(&path).map_err(failed)?;
+        let mut file = File::open(&path).of_file(&path)?;
         let format = match format.or_else(|| format_of_name(&path)) {
             Some(format) => format,
-            None => format_of_content(&file).map_err(failed)?,
+            None => format_of_content(&file).of_file(&path)?,
         };
         let (mut defaults, mut name, mut deadline_hours, mut webhook) = (flags, None, None, None);
         let format = match format {
@@ -117,7 +111,7 @@ impl Input {
             Format::Text => batch_file::Format::Text,
             Format::Json => {
                 let document = Document::read(&file, &path)?;
-                file = document.as_lines().map_err(failed)?;
+                file = document.as_lines().of_file(&path)?;
                 (name, deadline_hours) = (document.name, document.deadline_hours);
                 webhook = document.webhook.map(|Strict(webhook)| webhook);
                 // The flags override the document.
@@ -136,7 +130,7 @@ impl Input {
         if !faults.is_empty() {
             return Err(Failure::Usage(errors_text(&faults)));
         }
-        let stamp = stamp_of(&file).map_err(failed)?;
+        let stamp = stamp_of(&file).of_file(&path)?;
         if stamp.0 > MAX_BYTES {
             let most = thousands(MAX_BYTES / 1_000_000_000);
             return Err(Failure::Usage(format!("{} must have at most {most} GB; split it", path.display())));
@@ -162,8 +156,7 @@ impl Input {
 
     /// Fails if the file has changed since it was opened.
     pub(crate) fn unchanged(&self) -> Result<(), Failure> {
-        let stamp = stamp_of(&self.file).map_err(|error| Failure::file(&self.path, error))?;
-        if stamp == self.stamp { Ok(()) } else { Err(self.changed()) }
+        if stamp_of(&self.file).of_file(&self.path)? == self.stamp { Ok(()) } else { Err(self.changed()) }
     }
 
     pub(super) fn changed(&self) -> Failure {
@@ -177,79 +170,76 @@ impl Input {
         mut bad: impl FnMut(u64, String) -> Result<(), Failure>,
         progress: impl Fn(u64),
     ) -> Result<Checked, Failure> {
-        let (mut checked, mut digest, mut result) = (Checked::default(), Sha256::new(), Ok(()));
+        let (mut checked, mut digest) = (Checked::default(), Sha256::new());
         // Digests of the custom ids take less memory than the ids.
         let (mut ids, hashes) = (HashSet::new(), RandomState::new());
-        let each = |line: Line, is_unreadable: bool| {
-            let number = line.number;
-            checked.lines.push(number as u32);
-            checked.is_of_file |= is_unreadable;
-            let faults = match line.order(&self.defaults, MODEL) {
-                Ok(Entry { custom_id: Some(id), .. }) if !ids.insert(hashes.hash_one(&id)) => {
-                    checked.is_of_file = true;
-                    Err(vec![LineFault {
-                        line: number,
-                        pointer: "/custom_id".to_owned(),
-                        detail: format!("{:?} is used by another line too", id.as_str()),
-                    }])
+        self.lines(
+            |bytes| digest.update(bytes),
+            |line, is_unreadable| {
+                let number = line.number;
+                checked.lines.push(number as u32);
+                checked.is_of_file |= is_unreadable;
+                let faults = match line.order(&self.defaults, MODEL) {
+                    Ok(Entry { custom_id: Some(id), .. }) if !ids.insert(hashes.hash_one(&id)) => {
+                        checked.is_of_file = true;
+                        Err(vec![LineFault {
+                            line: number,
+                            pointer: "/custom_id".to_owned(),
+                            detail: format!("{:?} is used by another line too", id.as_str()),
+                        }])
+                    }
+                    order => order.map(drop),
+                };
+                match faults {
+                    Ok(()) => checked.good += 1,
+                    Err(faults) => {
+                        checked.bad += 1;
+                        // A quotation mark that is never closed may be on a later line than its row.
+                        let line = faults.first().map_or(number, |fault| fault.line);
+                        bad(line, faults_text(faults.iter().map(|fault| (&*fault.pointer, &*fault.detail))))?;
+                    }
                 }
-                order => order.map(drop),
-            };
-            match faults {
-                Ok(()) => checked.good += 1,
-                Err(faults) => {
-                    checked.bad += 1;
-                    // A quotation mark that is never closed may be on a later line than its row.
-                    let line = faults.first().map_or(number, |fault| fault.line);
-                    result = bad(line, faults_text(faults.iter().map(|fault| (&*fault.pointer, &*fault.detail))));
+                if (checked.good + checked.bad).is_multiple_of(STRIDE) {
+                    progress(checked.good + checked.bad);
                 }
-            }
-            if (checked.good + checked.bad).is_multiple_of(STRIDE) {
-                progress(checked.good + checked.bad);
-            }
-            if result.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        self.lines(|bytes| digest.update(bytes), each)?;
-        result?;
+                Ok(())
+            },
+        )?;
         self.unchanged()?;
         checked.sha256 = hex(&digest.finalize());
         Ok(checked)
     }
 
-    /// Writes the jobs on these lines, which must be sorted, with the defaults filled in.
-    pub(crate) fn copy_jobs(&self, lines: &[u64], to: &mut impl Write) -> Result<io::Result<()>, Failure> {
-        let mut written = Ok(());
+    /// Writes the jobs on these lines, which must be sorted, with the defaults filled in, to the file at `path`.
+    pub(crate) fn copy_jobs(&self, lines: &[u64], to: &mut impl Write, path: &Path) -> Result<(), Failure> {
         self.lines(
             |_| {},
             |line, _| {
-                if lines.binary_search(&line.number).is_ok()
-                    && let Ok(Value::Object(mut job)) = line.job
-                {
-                    for (name, value) in &self.defaults {
-                        if job.get(name).is_none_or(Value::is_null) {
-                            job.insert(name.clone(), value.clone());
-                        }
-                    }
-                    written = writeln!(to, "{}", Value::from(job));
+                let Ok(Value::Object(mut job)) = line.job else { return Ok(()) };
+                if lines.binary_search(&line.number).is_err() {
+                    return Ok(());
                 }
-                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                for (name, value) in &self.defaults {
+                    if job.get(name).is_none_or(Value::is_null) {
+                        job.insert(name.clone(), value.clone());
+                    }
+                }
+                writeln!(to, "{}", Value::from(job)).of_file(path)
             },
-        )?;
-        Ok(written)
+        )
     }
 
-    /// Calls `seen` with all bytes, and `each` with each line until it breaks. The flag is whether the rest of the file
-    /// cannot be read because of this line.
+    /// Calls `seen` with all bytes, and `each` with each line. The flag is whether the rest of the file cannot be read
+    /// because of this line.
     fn lines(
         &self,
         mut seen: impl FnMut(&[u8]),
-        mut each: impl FnMut(Line, bool) -> ControlFlow<()>,
+        mut each: impl FnMut(Line, bool) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let failed = |error| Failure::file(&self.path, error);
         let (mut file, mut reader, mut buffer) = (&*self.file, Reader::new(self.format), vec![0; BUFFER]);
-        file.rewind().map_err(failed)?;
+        file.rewind().of_file(&self.path)?;
         loop {
-            let read = file.read(&mut buffer).map_err(failed)?;
+            let read = file.read(&mut buffer).of_file(&self.path)?;
             seen(&buffer[..read]);
             if read == 0 {
                 reader.finish();
@@ -257,9 +247,7 @@ impl Input {
                 reader.push(&buffer[..read]);
             }
             while let Some(line) = reader.next_line() {
-                if each(line, reader.is_unreadable()).is_break() {
-                    return Ok(());
-                }
+                each(line, reader.is_unreadable())?;
             }
             if read == 0 {
                 return Ok(());
@@ -282,8 +270,8 @@ struct Document {
 impl Document {
     fn read(file: &File, path: &Path) -> Result<Self, Failure> {
         let mut text = Vec::new();
-        let read = file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text);
-        if read.map_err(|error| Failure::file(path, error))? as u64 > MAX_DOCUMENT_BYTES {
+        let read = file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text).of_file(path)?;
+        if read as u64 > MAX_DOCUMENT_BYTES {
             let rule = "a JSON document may be up to 64 MB long; NDJSON, a job a line, may be longer";
             return Err(Failure::Usage(format!("{}: {rule}", path.display())));
         }
@@ -308,20 +296,17 @@ impl Document {
 
 /// Copies standard input to a file in `directory` that is named after its content. The flag is whether the file is new.
 async fn copy_of_input(directory: &Path) -> Result<(PathBuf, bool), Failure> {
-    let owned = directory.to_owned();
-    let failed = move |error: io::Error| Failure::file(&owned, error);
     // This future owns the file, not the thread that writes it, so a command that is stopped deletes it.
-    let copy = tempfile::NamedTempFile::new_in(directory).map_err(&failed)?;
-    let mut file = copy.reopen().map_err(&failed)?;
-    let failed_copy = failed.clone();
-    let copying = blocking(move || digest(io::stdin().lock(), |piece| file.write_all(piece)).map_err(failed_copy));
+    let copy = tempfile::NamedTempFile::new_in(directory).of_file(directory)?;
+    let (mut file, to) = (copy.reopen().of_file(directory)?, directory.to_owned());
+    let copying = blocking(move || digest(io::stdin().lock(), |piece| file.write_all(piece)).of_file(&to));
     let (bytes, digest) = copying.await?;
     let path = directory.join(format!("poster-stdin-{}", &digest[..16]));
     // Another run may be reading an existing copy, which must not change.
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
         return Ok((path, false));
     }
-    copy.persist(&path).map_err(|error| failed(error.error))?;
+    copy.persist(&path).map_err(|error| error.error).of_file(directory)?;
     Ok((path, true))
 }
 
@@ -357,6 +342,10 @@ fn format_of_content(mut file: &File) -> io::Result<Format> {
             if reader.is_unreadable() { Format::Csv } else { Format::Text }
         }
     })
+}
+
+pub(super) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -397,7 +386,7 @@ mod tests {
         assert_eq!(faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 5]);
         assert_eq!((&*faults[0].1, &*faults[2].1), ("prompt must not be empty", "sede is not a field of this request"));
         let mut failed = Vec::new();
-        jobs.copy_jobs(&[1], &mut failed).expect("it can be read").expect("it is written");
+        jobs.copy_jobs(&[1], &mut failed, Path::new("failed")).expect("it is written");
         assert_eq!(failed, b"{\"custom_id\":\"1\",\"prompt\":\"a\"}\n");
         for whole in ["{\"prompt\":\"a\",\"custom_id\":\"1\"}\n".repeat(2), "[{\n}]\n".to_owned()] {
             let (_directory, jobs) = input("jobs.ndjson", &whole);
@@ -414,7 +403,7 @@ mod tests {
         assert_eq!(serde_json::json!(jobs.deadline_hours), 2);
         assert_eq!(jobs.webhook, Some(serde_json::json!({ "url": "https://example.com" })));
         let mut failed = Vec::new();
-        jobs.copy_jobs(&[3], &mut failed).expect("it can be read").expect("it is written");
+        jobs.copy_jobs(&[3], &mut failed, Path::new("failed")).expect("it is written");
         assert_eq!(failed, b"{\"prompt\":\"b\",\"seed\":5}\n");
         for wrong in ["{\"jobs\":[{\"prompt\":\"a\",\"prompt\":\"b\"}]}", "{\"jobs\":{}}", "{}", "[", "7"] {
             let path = jobs.path.with_file_name("wrong.json");

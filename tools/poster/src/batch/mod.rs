@@ -9,13 +9,11 @@ mod input;
 mod report;
 mod submit;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use shared::api::BatchView;
-use shared::batch::BatchStatus;
-use shared::batch::OnBadLine;
+use shared::batch::{BatchStatus, OnBadLine};
 use shared::label::BatchName;
 use shared::webhook::Webhook;
 
@@ -23,7 +21,7 @@ use crate::api::Api;
 use crate::arguments::Batch;
 use crate::batch::follow::Follower;
 use crate::batch::input::{Checked, Input, with_suffix};
-use crate::failure::{Failure, Outcome, blocking, if_found};
+use crate::failure::{Failure, OfFile, Outcome, blocking, if_found};
 use crate::manifest::Manifest;
 use crate::sheet;
 use crate::state::{Settings, State};
@@ -250,8 +248,7 @@ fn print_faults(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
 
 /// The path of a directory, the same however it was written. The directory need not exist yet.
 fn canonical(path: &Path) -> Result<PathBuf, Failure> {
-    let failed = |error: io::Error| Failure::file(path, error);
-    let path = std::path::absolute(path).map_err(failed)?;
+    let path = std::path::absolute(path).of_file(path)?;
     // If the directory does not exist yet, its parent is resolved instead.
     let (existing, rest) = match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if !path.exists() => (parent, Some(name)),

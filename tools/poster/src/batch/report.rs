@@ -1,14 +1,14 @@
 //! The report at the end of a batch.
 
-use std::io::{self, BufWriter};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use shared::BatchId;
 
 use super::follow::{Reason, Tally};
-use super::input::Input;
-use crate::failure::{Failure, blocking};
+use super::input::{Input, directory_of};
+use crate::failure::{Failure, OfFile, blocking};
 use crate::terminal::Terminal;
 use crate::words::{count_of, short_path, thousands};
 
@@ -79,13 +79,10 @@ pub(crate) async fn write_failed(input: &Input, failed: Vec<u64>, path: PathBuf)
     }
     let input = input.clone();
     blocking(move || {
-        let broken = |error: io::Error| Failure::file(&path, error);
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(directory).map_err(broken)?);
-        input.copy_jobs(&failed, &mut file)?.map_err(broken)?;
+        let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(directory_of(&path)).of_file(&path)?);
+        input.copy_jobs(&failed, &mut file, &path)?;
         input.unchanged()?;
-        let file = file.into_inner().map_err(|error| broken(error.into_error()))?;
-        file.persist(&path).map_err(|error| broken(error.error))?;
+        file.into_inner().of_file(&path)?.persist(&path).map_err(|error| error.error).of_file(&path)?;
         Ok(true)
     })
     .await

@@ -18,7 +18,7 @@ use shared::text::hex;
 
 use super::input::{BUFFER, Input};
 use crate::api::{Api, LONGEST_WAIT};
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::http::{ANSWER, Body, Kind, Unreachable};
 use crate::state::Settings;
 
@@ -104,8 +104,7 @@ struct Sent {
 async fn send(api: &Api, input: &Input, upload: &UploadView) -> Result<String, Unsent> {
     let sent = Arc::<Mutex<Sent>>::default();
     let so_far = || sent.lock().unwrap_or_else(PoisonError::into_inner);
-    let body = body(input.file.clone(), sent.clone());
-    let body = body.map_err(|error| Unsent::Final(Failure::file(&input.path, error)))?;
+    let body = body(input.file.clone(), sent.clone()).of_file(&input.path).map_err(Unsent::Final)?;
     let mut sending = std::pin::pin!(api.upload(upload, input.bytes(), body));
     let (mut before, mut moved_at) = (0, Instant::now());
     let answer = loop {

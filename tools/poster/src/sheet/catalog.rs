@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::manifest::{self, Lines};
 use crate::words::ellipsize;
 
@@ -32,10 +32,9 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     pub(crate) fn of(directory: &Path) -> Result<Self, Failure> {
-        let failed = |error| Failure::file(directory, error);
         let mut pictures = Vec::new();
-        for file in std::fs::read_dir(directory).map_err(failed)? {
-            let name = file.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        for file in std::fs::read_dir(directory).of_file(directory)? {
+            let name = file.of_file(directory)?.file_name().to_string_lossy().into_owned();
             if is_poster(&name) {
                 pictures.push((name.into_boxed_str(), None));
             }

@@ -8,7 +8,7 @@ use tiny_skia::{Color, Pixmap, PremultipliedColorU8, Rect, Transform};
 use typography::{Align, Face, Font, Line, Raster};
 
 use super::catalog::Entry;
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::words::wrapped;
 
 /// The greatest width of a sheet, in pixels.
@@ -102,7 +102,7 @@ pub(crate) fn draw(
         }
         sign(place + 1);
     }
-    save(&sheet, path).map_err(|error| Failure::file(path, error))?;
+    save(&sheet, path).of_file(path)?;
     Ok(unreadable)
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::arguments::Sheet;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, OfFile, Outcome};
 use crate::manifest;
 use crate::sheet::catalog::{Catalog, SHEET};
 use crate::sheet::page::PAGE;
@@ -23,7 +23,7 @@ pub(crate) fn run(terminal: &Terminal, sheet: &Sheet) -> Result<Outcome, Failure
     let name = match &sheet.title {
         Some(title) => title.clone(),
         None => {
-            let path = sheet.dir.canonicalize().map_err(|error| Failure::file(&sheet.dir, error))?;
+            let path = sheet.dir.canonicalize().of_file(&sheet.dir)?;
             path.file_name().map_or("Posters".to_owned(), |name| name.to_string_lossy().into_owned())
         }
     };

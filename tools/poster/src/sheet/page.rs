@@ -9,7 +9,7 @@ use html_escape::encode_quoted_attribute;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::catalog::{Catalog, Entry};
-use crate::failure::Failure;
+use crate::failure::{Failure, OfFile};
 use crate::words::{count_of, thousands};
 
 /// The file name of the first page.
@@ -35,17 +35,16 @@ pub(crate) fn write_all(directory: &Path, title: &str, catalog: &Catalog) -> Res
         let posters = page * PER_PAGE..((page + 1) * PER_PAGE).min(catalog.len());
         let path = directory.join(name(page));
         let part = path.with_extension("html.part");
-        let failed = |error: io::Error| Failure::file(&path, error);
-        let mut file = BufWriter::new(File::create(&part).map_err(failed)?);
-        file.write_all(head(title, catalog.len(), page, pages, &posters).as_bytes()).map_err(failed)?;
+        let mut file = BufWriter::new(File::create(&part).of_file(&path)?);
+        file.write_all(head(title, catalog.len(), page, pages, &posters).as_bytes()).of_file(&path)?;
         for begin in posters.clone().step_by(PIECE) {
             for entry in catalog.entries(begin..(begin + PIECE).min(posters.end))? {
-                write_poster(&mut file, &entry).map_err(failed)?;
+                write_poster(&mut file, &entry).of_file(&path)?;
             }
         }
-        file.write_all(TAIL.as_bytes()).map_err(failed)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error).map_err(failed)?;
-        std::fs::rename(part, &path).map_err(failed)?;
+        file.write_all(TAIL.as_bytes()).of_file(&path)?;
+        file.into_inner().of_file(&path)?;
+        std::fs::rename(part, &path).of_file(&path)?;
     }
     Ok(pages)
 }
