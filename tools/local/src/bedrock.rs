@@ -251,7 +251,6 @@ fn is_unfit(prompt: &str) -> bool {
     prompt.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("nsfw"))
 }
 
-/// Paints what is asked for, or with `plain` a color that depends on the seed.
 fn paint(request: &InvokeBody, seed: u32, plain: bool) -> Vec<u8> {
     let (width, height) = size(request.aspect_ratio);
     if plain {
@@ -282,7 +281,6 @@ pub fn size(ratio: AspectRatio) -> (u32, u32) {
     }
 }
 
-/// Why the endpoint paints no picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refusal {
     status: u16,

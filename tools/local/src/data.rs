@@ -1,5 +1,3 @@
-//! The directory that holds a stack's data, and the lock on it.
-
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,14 +7,12 @@ use uuid::Uuid;
 
 use crate::StartError;
 
-/// The file that a stack keeps locked while it runs. The operating system releases the lock when the process ends,
-/// however it ends.
+/// The file that a stack keeps locked. The operating system releases the lock when the process ends, however it ends.
 const LOCK_FILE: &str = "lock";
 
 /// The file with the secret from which the secrets of callers are derived.
 const SECRET_FILE: &str = "webhook-secret";
 
-/// The lock on a directory.
 pub(crate) struct Lock(File);
 
 /// A process that this one is just starting has a copy of the open file until it runs its program, so closing the file is
@@ -29,7 +25,6 @@ impl Drop for Lock {
     }
 }
 
-/// Where a stack keeps its data.
 pub(crate) enum Data {
     /// A directory that outlives the stack, and its lock.
     Kept(PathBuf, #[expect(dead_code, reason = "it is only held")] Lock),
@@ -38,7 +33,6 @@ pub(crate) enum Data {
 }
 
 impl Data {
-    /// Creates and locks the directory, or makes a temporary one.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, StartError> {
         let Some(path) = path else {
             let directory = tempfile::Builder::new().prefix("movie-posters-").tempdir();

@@ -18,11 +18,9 @@ use crate::template::{Queue, Source};
 /// How long a poll waits for messages: the longest wait that SQS allows.
 const POLL_SECONDS: i32 = 20;
 
-/// A function that gets messages.
 pub(crate) type Handler =
     Arc<dyn Fn(LambdaEvent<SqsEvent>) -> BoxFuture<'static, Result<SqsBatchResponse, Error>> + Send + Sync>;
 
-/// A queue, and the function that processes its messages.
 #[derive(Clone)]
 pub(crate) struct EventSource {
     pub(crate) client: Client,

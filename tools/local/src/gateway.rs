@@ -27,7 +27,6 @@ use crate::template::{self, Deployment, GatewayResponse};
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// A function that gets requests.
 pub(crate) type Handler = Arc<
     dyn Fn(LambdaEvent<ApiGatewayProxyRequest>) -> BoxFuture<'static, Result<ApiGatewayProxyResponse, Error>>
         + Send
@@ -40,7 +39,6 @@ pub const EVERYONE: &str = "everyone";
 /// The callers' names by their API keys. If there are none, everybody may call.
 pub type ApiKeys = BTreeMap<String, String>;
 
-/// A route, and its function.
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) declared: template::Route,
@@ -57,11 +55,9 @@ struct Api {
     responses: GatewayResponses,
     /// Another origin whose pages may use the API, or `*` for any.
     allowed_origin: Option<String>,
-    /// The smallest answer that is compressed, in bytes.
     minimum_compression_size: Option<usize>,
 }
 
-/// The API with these routes and the settings of `deployment`.
 pub(crate) fn router(routes: Vec<Route>, keys: ApiKeys, deployment: &Deployment) -> Router {
     let allowed = deployment.functions.values().find_map(|function| function.environment.get("ALLOWED_ORIGIN"));
     let api = Api {
@@ -104,8 +100,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 impl Api {
-    /// The answer of the function for this path and method. The error is the type of the gateway response, with which API
-    /// Gateway answers by itself; every failure of a function has the same one.
+    /// The error is the type of the response with which API Gateway answers by itself, the same for any failed function.
     async fn pass_on(&self, authority: Authority, request: Request) -> Result<ApiGatewayProxyResponse, &'static str> {
         let (route, parameters) =
             self.find(request.method(), request.uri().path()).ok_or("MISSING_AUTHENTICATION_TOKEN")?;
@@ -132,7 +127,6 @@ impl Api {
         Err("DEFAULT_5XX")
     }
 
-    /// The answer, compressed if it is large enough.
     fn compressed(&self, mut response: ApiGatewayProxyResponse) -> ApiGatewayProxyResponse {
         if let Some(Text(text)) = &response.body
             && self.minimum_compression_size.is_some_and(|least| text.len() >= least)

@@ -13,24 +13,19 @@ use crate::event_source::{self, EventSource};
 use crate::gateway;
 use crate::template::{Deployment, Route, RouteAuth};
 
-/// The deployed functions, as this stack runs them.
+/// The deployed functions, as this stack runs them: those of the folder `functions`.
 #[derive(Clone)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Apps {
-    /// `functions/submit`.
     pub submit: Arc<submit::App>,
-    /// `functions/worker`.
     pub worker: Arc<worker::App>,
-    /// `functions/status`.
     pub status: Arc<status::App>,
-    /// `functions/dead_letter`.
     pub dead_letter: Arc<dead_letter::App>,
-    /// `functions/batch`.
     pub batch: Arc<batch::App>,
-    /// `functions/webhook`; `None` if the stack sends no webhooks.
+    /// `None` if the stack sends no webhooks.
     pub webhook: Option<Arc<webhook::App>>,
 }
 
-/// A handler that calls `$handle` with `$app` and the event.
 macro_rules! handler {
     ($handle:path, $app:expr) => {{
         let app = $app.clone();
@@ -42,7 +37,6 @@ macro_rules! handler {
 }
 
 impl Apps {
-    /// The functions, each with the environment that the template gives it.
     pub(crate) fn new(deployment: &Deployment, aws: &Aws, clock: &Clock) -> Result<Self, StartError> {
         let known = ["submit", "worker", "status", "dead_letter", "batch", "webhook"];
         if let Some(unknown) = deployment.functions.keys().find(|name| !known.contains(&name.as_str())) {
@@ -101,7 +95,6 @@ impl Apps {
         Ok(routes)
     }
 
-    /// The event sources of the queues, which receive messages through `client`.
     pub(crate) fn event_sources(
         &self,
         deployment: &Deployment,

@@ -18,12 +18,10 @@ use crate::gateway::http_of;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Authority(pub(crate) String);
 
-/// Why a request is refused before it reaches a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// It has no host, or several (RFC 9112, section 3.2).
     NoHost,
-    /// Its host is not this machine.
     ForeignHost,
     /// It comes from a web page that is neither the API's own nor of the allowed origin.
     ForeignOrigin,
@@ -65,8 +63,7 @@ fn is_loopback(name: &str) -> bool {
 }
 
 impl Authority {
-    /// Refuses requests from pages of other origins than this one and `allowed`, where `*` allows all. Programs that are not
-    /// browsers send no origin.
+    /// The own origin is always allowed, and `*` allows all. Programs that are not browsers send no origin.
     pub(crate) fn refuse_other_origins(&self, headers: &HeaderMap, allowed: Option<&str>) -> Result<(), Refusal> {
         let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
         let own = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(&self.0));

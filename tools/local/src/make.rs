@@ -1,5 +1,3 @@
-//! Making one poster, by the command `poster`.
-
 use std::error::Error;
 use std::io::{Write, stderr, stdout};
 

@@ -1,5 +1,3 @@
-//! The ports of the API and of the services.
-
 use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Range;

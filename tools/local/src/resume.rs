@@ -5,10 +5,9 @@
 //! not be told yet. The stack holds the lock on the data directory, so unlike a deployed pipeline it knows that no worker and
 //! no submission of an earlier process still runs. It ends their leases at once.
 //!
-//! The records say of some events that they are queued. A delivery that is recorded as pending goes on as it was. If there
-//! is no record of a delivery, its job or batch forgets that the event was queued, and its ticket has the event queued anew.
-//! The event of an end before a retry is lost if it was not tried yet: the record has only the last end, and only the queue
-//! had the event.
+//! A delivery that is recorded as pending goes on as it was. If there is no record of a delivery whose event was queued, its
+//! job or batch forgets that, and its ticket has the event queued anew. The event of an end before a retry is lost if it was
+//! not tried yet: the record has only the last end, and only the queue had the event.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -45,7 +44,6 @@ fn failed<E: Error>(error: E) -> ResumeError {
     ResumeError(DisplayErrorContext(error).to_string().into())
 }
 
-/// What the record of a job or a batch says of its work.
 #[derive(Deserialize)]
 struct Row {
     pk: String,
@@ -101,8 +99,7 @@ impl Row {
     }
 }
 
-/// Sends a ticket for every job and batch that needs one, and every event that is not delivered. Returns how many jobs and
-/// batches got a ticket, and how many events were sent.
+/// Returns how many jobs and batches got a ticket, and how many events were sent again.
 pub(crate) async fn resume(
     client: &Client,
     ready: &Ready,
@@ -150,7 +147,6 @@ pub(crate) async fn resume(
     Ok((sent, events))
 }
 
-/// Ends the lease of a job that a worker held.
 async fn release(table: &Table, id: JobId, now: Timestamp) -> Result<(), ServiceError> {
     if let Some(abandoned) = table.get(id).await?.and_then(|job| job.abandon(now)) {
         table.save(&abandoned).await?;
@@ -168,7 +164,6 @@ async fn take_over(table: &Table, id: BatchId, now: Timestamp) -> Result<Option<
     Ok(Some(batch.owner))
 }
 
-/// A delivery's record.
 #[derive(Deserialize)]
 struct DeliveryRow {
     subject: Option<String>,

@@ -1,5 +1,3 @@
-//! Serving the API until Ctrl-C.
-
 use std::error::Error;
 use std::io::{Write, stdout};
 use std::path::Path;

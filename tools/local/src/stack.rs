@@ -70,40 +70,26 @@ impl Default for Options {
     }
 }
 
-/// The addresses, names and credentials of a running stack.
+/// The URLs, names and credentials of a running stack; `table` has the jobs, and `queue_url` is that of their tickets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Ready {
-    /// The URL of the API.
     pub api: String,
-    /// The URL of DynamoDB.
     pub dynamodb: String,
-    /// The URL of SQS.
     pub sqs: String,
-    /// The URL of S3.
     pub s3: String,
-    /// The URL of the local Bedrock.
     pub bedrock: String,
-    /// The region that requests are signed for.
     pub region: String,
-    /// The access key's id.
     pub access_key_id: String,
-    /// The access key's secret.
     pub secret_access_key: String,
-    /// The name of the table of jobs.
     pub table: String,
-    /// The URL of the queue of tickets.
     pub queue_url: String,
-    /// The URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
-    /// The URL of the queue of batches.
     pub batch_queue_url: String,
-    /// The URL of the queue of events; `None` if the stack sends no webhooks.
+    /// `None` if the stack sends no webhooks, and so is the table of their deliveries.
     pub webhook_queue_url: Option<String>,
-    /// The name of the table of deliveries; `None` if the stack sends no webhooks.
     pub deliveries_table: Option<String>,
-    /// The URL of the queue of parked messages.
     pub parked_queue_url: String,
-    /// The name of the bucket of pictures.
     pub bucket: String,
 }
 
@@ -244,8 +230,7 @@ impl Stack {
         self.apps_with(self.config.to_builder().http_client(http).build(), &self.clock)
     }
 
-    /// Another set of functions that calls the same services by `config` and reads the time from `clock`. Failed calls
-    /// are retried without a delay.
+    /// The same by a configuration of the caller, with another clock. Failed calls are retried without a delay.
     pub fn apps_with(&self, config: SdkConfig, clock: &Clock) -> Result<Apps, StartError> {
         let retries = RetryConfig::standard().with_initial_backoff(Duration::ZERO);
         let config = config.into_builder().retry_config(retries).build();
@@ -329,7 +314,6 @@ fn ready(deployment: &Deployment, ports: &Ports) -> Result<Ready, StartError> {
     })
 }
 
-/// The settings that all clients of the embedded services share.
 fn config() -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "local");
     SdkConfig::builder()

@@ -17,17 +17,13 @@ pub const TEMPLATE: &str = include_str!("../../../template.yaml");
 /// The account that the emulated resources belong to.
 pub(crate) const ACCOUNT: &str = "000000000000";
 
-/// The region that they are in.
 pub(crate) const REGION: &str = "us-west-2";
 
-/// The stack's id, from which the status function makes the key of its cursors. It is constant, so that cursors outlive a
-/// restart.
+/// The status function makes the key of its cursors from it. It is constant, so that cursors outlive a restart.
 const STACK_ID: &str = "arn:aws:cloudformation:us-west-2:000000000000:stack/local/local";
 
-/// The key of a method's integration in the definition of an API.
 const INTEGRATION: &str = "x-amazon-apigateway-integration";
 
-/// The key of all methods that a path does not name, in the definition of an API.
 const ANY_METHOD: &str = "x-amazon-apigateway-any-method";
 
 /// What a deployment depends on besides the template.
@@ -64,8 +60,7 @@ pub struct Deployment {
     pub gateway_responses: BTreeMap<String, GatewayResponse>,
     /// What API Gateway answers to OPTIONS, by path.
     pub preflights: BTreeMap<String, GatewayResponse>,
-    /// The smallest answer that API Gateway compresses, in bytes.
-    pub minimum_compression_size: Option<usize>,
+    pub(crate) minimum_compression_size: Option<usize>,
 }
 
 /// An answer of API Gateway without a function.
@@ -95,8 +90,7 @@ pub struct Queue {
     pub name: String,
     /// Its URL.
     pub url: String,
-    /// Its ARN.
-    pub arn: String,
+    pub(crate) arn: String,
     /// Its attributes, by their names in the SQS API.
     pub attributes: BTreeMap<String, String>,
 }
@@ -147,14 +141,12 @@ impl Default for RouteAuth {
 pub struct Source {
     /// The ARN of the queue.
     pub queue: String,
-    /// The most messages of one invocation.
-    pub batch_size: i32,
+    pub(crate) batch_size: i32,
     /// How far it scales.
     #[serde(rename = "ScalingConfig")]
     pub scaling: Scaling,
 }
 
-/// What invokes a function.
 #[derive(Deserialize)]
 #[serde(tag = "Type", content = "Properties")]
 enum Event {
@@ -385,7 +377,6 @@ impl<'a> Resolver<'a> {
         Ok(scalar(&given).unwrap_or_else(|| name(id).to_lowercase()))
     }
 
-    /// The name of a function's binary.
     fn binary(&self, id: &str) -> Result<String, TemplateError> {
         let function = self.resources.get(id).unwrap_or(&Value::Null);
         let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str();
@@ -502,7 +493,6 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Replaces each `${Name}`.
     fn substitute(&self, text: &str) -> Result<String, TemplateError> {
         let mut out = String::new();
         let mut rest = text;

@@ -41,9 +41,7 @@ pub(crate) struct Api {
     pub(crate) service: Arc<Service>,
     pub(crate) http: Http,
     pub(crate) terminal: Terminal,
-    /// How long to retry.
     pub(crate) patience: Duration,
-    /// How many times slower than usual to poll the service.
     slowness: Arc<AtomicU32>,
 }
 
@@ -54,14 +52,12 @@ pub(crate) struct Answer<T> {
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// The job or batch that an id names.
 #[derive(Debug)]
 pub(crate) enum Found {
     Job(Box<JobView>),
     Batch(Box<Answer<BatchView>>),
 }
 
-/// A page of a list of jobs or batches.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page<T> {
     #[serde(alias = "jobs", alias = "batches")]

@@ -1,5 +1,3 @@
-//! The command line.
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,7 +125,6 @@ pub(crate) struct PictureOptions {
 }
 
 impl PictureOptions {
-    /// The options as fields of a request.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let Value::Object(fields) = json!(self) else { unreachable!("a struct is an object") };
         fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
@@ -190,7 +187,6 @@ pub(crate) struct WebhookOptions {
 }
 
 impl WebhookOptions {
-    /// The field `webhook` of a request.
     pub(crate) fn field(&self) -> Option<Value> {
         let mut webhook = json!({ "url": self.webhook.as_ref()? });
         if let Some(events) = &self.webhook_events {

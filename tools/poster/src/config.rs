@@ -57,9 +57,8 @@ pub(crate) struct Config {
 
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// The URL of the API, without a trailing slash.
+    /// Without a trailing slash.
     pub(crate) url: String,
-    /// Where the URL comes from, as text.
     pub(crate) source: &'static str,
     pub(crate) key: Option<ApiKey>,
 }
@@ -87,7 +86,6 @@ impl Config {
         })
     }
 
-    /// The service: the file, overridden by the environment and the flags.
     pub(crate) fn settle(self, url: Option<&str>, key: Option<ApiKey>) -> Result<Service, Failure> {
         let (url, source) = match (url, &self.api) {
             (Some(url), _) => (url, "from --api or POSTER_API"),

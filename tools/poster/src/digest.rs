@@ -1,5 +1,3 @@
-//! The digests of files.
-
 use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};

@@ -1,5 +1,3 @@
-//! Checking a service step by step, with advice for each failure.
-
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
@@ -44,7 +42,6 @@ const UNPAINTED: u8 = 1;
 
 const PROMPT: &str = "A lighthouse on a cliff at dusk, oil painting";
 
-/// A failed step, and what to do about it.
 #[derive(Debug)]
 struct Trouble {
     why: String,
@@ -71,10 +68,8 @@ impl From<Failure> for Trouble {
 
 type Found<T> = Result<(T, String), Trouble>;
 
-/// The examination, step by step.
 struct Visit<'a> {
     terminal: &'a Terminal,
-    /// The exit code of the first failed step.
     code: Option<u8>,
 }
 
@@ -100,7 +95,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Shows the result of a step. `ok` is `None` if it was skipped.
+    /// `ok` is `None` if the step was skipped.
     fn show(&self, name: &str, ok: Option<bool>, message: &str, advice: Option<&str>, ms: u64) -> Result<(), Failure> {
         let mark = ok.map_or("skip", |ok| if ok { "ok" } else { "FAIL" });
         let time = if ms > 0 { format!("  ({ms} ms)") } else { String::new() };
@@ -253,7 +248,6 @@ async fn health(api: &Api) -> Found<(HeaderMap, SystemTime)> {
     Ok(((answer.into_parts().0.headers, about), words))
 }
 
-/// Parses an answer, or explains why it is not from this API.
 fn read<T: DeserializeOwned>(answer: &Response<Bytes>) -> Result<T, Trouble> {
     let value = if answer.status().is_success() { serde_json::from_slice(answer.body()).ok() } else { None };
     value.ok_or_else(|| {
@@ -356,7 +350,6 @@ async fn paint(api: &Api, id: &str) -> Found<ImageView> {
     }
 }
 
-/// What to do about a job without a picture.
 fn advice_of_job(code: Option<ErrorCode>) -> &'static str {
     match code {
         None => "See docs/operations.md, Find why a job waits.",

@@ -1,5 +1,3 @@
-//! Downloading the pictures of jobs and batches.
-
 use std::collections::HashSet;
 
 use futures_util::{StreamExt, stream};
@@ -16,7 +14,6 @@ use crate::manifest::{self, Manifest, Picture};
 use crate::pictures::save;
 use crate::words::count_of;
 
-/// How many pictures are downloaded at a time.
 const AT_ONCE: usize = 8;
 
 pub(crate) async fn run(api: &Api, download: &Download) -> Result<Outcome, Failure> {
@@ -73,7 +70,6 @@ struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// Saves the pictures of these jobs.
     async fn save(&mut self, jobs: Vec<JobView>) -> Result<(), Failure> {
         let (known, new): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| self.there.contains(&job.id));
         self.kept += known.len() as u64;

@@ -1,11 +1,8 @@
-//! Why a command did not do what was asked, and its exit code.
-
 use std::fmt::Display;
 use std::path::Path;
 
 use shared::problem::ProblemDetails;
 
-/// How a command ended that ran to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Everything was done: exit code 0.
@@ -57,7 +54,6 @@ impl Failure {
         matches!(self, Self::Refused(problem) if problem.status == 404 && problem.code == "not_found")
     }
 
-    /// A file that cannot be read or written.
     pub(crate) fn file(path: &Path, error: impl Display) -> Self {
         Self::Local(format!("{}: {error}", path.display()))
     }

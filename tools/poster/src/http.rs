@@ -24,13 +24,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long an answer may take. API Gateway gives up after 29 seconds.
 pub(crate) const ANSWER: Duration = Duration::from_secs(40);
 
-/// The largest answer that is read into memory, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// There was no answer, or it was incomplete.
@@ -41,7 +39,6 @@ pub(crate) struct Unreachable {
     pub(crate) kind: Kind,
 }
 
-/// What can be done about a missing answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Another try may succeed.
@@ -64,10 +61,8 @@ impl Unreachable {
     }
 }
 
-/// The body of a request, in memory or from a file.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A body in memory.
 pub(crate) fn whole(content: Bytes) -> Body {
     Full::new(content).map_err(|never| match never {}).boxed_unsync()
 }
@@ -84,15 +79,13 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// A client that trusts the root certificates of this machine, and uses the proxies of `HTTPS_PROXY`, `HTTP_PROXY`,
-    /// `ALL_PROXY` and `NO_PROXY`.
+    /// A client that trusts this machine's root certificates, and uses the proxies that the environment names.
     pub(crate) fn new() -> Self {
         let proxies = Arc::new(Matcher::from_env());
         let tls = tls().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
         Self { plain: client(tls, proxies.clone()), proxies, secure: Arc::default() }
     }
 
-    /// The proxy for this URL, if there is one.
     pub(crate) fn proxy_of(&self, address: &Uri) -> Option<Uri> {
         self.proxies.intercept(address).map(|proxy| proxy.uri().clone())
     }
@@ -110,8 +103,7 @@ impl Http {
         Ok(self.secure.get_or_init(|| client(tls.with_no_client_auth(), self.proxies.clone())))
     }
 
-    /// Sends a request, and returns the answer once its headers have arrived. Redirects are not followed, so the API key
-    /// goes to no other host.
+    /// Returns the answer once its headers have arrived. Redirects are not followed, so the API key goes to no other host.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Unreachable> {
         let sending = tokio::time::timeout(ANSWER, self.send_slowly(request));
         sending.await.map_err(|_| Unreachable::passing("no answer in time"))?
@@ -147,7 +139,7 @@ fn client(tls: rustls::ClientConfig, proxies: Arc<Matcher>) -> Clients {
         .build(connector.wrap_connector(Connector { tcp, proxies }))
 }
 
-/// Resolves host names as the system does.
+/// Resolves host names as the system does, and tells this error from others of a connection.
 #[derive(Clone, Debug)]
 struct Names(GaiResolver);
 
@@ -241,7 +233,6 @@ impl Write for Stream {
     }
 }
 
-/// Reads the body of an answer into memory.
 pub(crate) async fn read_whole(answer: Response<Incoming>) -> Result<Response<Bytes>, Unreachable> {
     let (head, incoming) = answer.into_parts();
     let reading = tokio::time::timeout(ANSWER, Limited::new(incoming, MAX_ANSWER_BYTES).collect());
@@ -250,7 +241,6 @@ pub(crate) async fn read_whole(answer: Response<Incoming>) -> Result<Response<By
     Ok(Response::from_parts(head, body))
 }
 
-/// The next chunk of an answer's body; `None` at its end.
 pub(crate) async fn next_chunk(incoming: &mut Incoming) -> Result<Option<Bytes>, Unreachable> {
     loop {
         let reading = tokio::time::timeout(ANSWER, incoming.frame());

@@ -1,5 +1,3 @@
-//! The ids of jobs and batches on a command line.
-
 use std::path::Path;
 
 use crate::api::{Api, Found};
@@ -31,7 +29,6 @@ pub(crate) async fn for_each_found(
     Ok(outcome)
 }
 
-/// The id that a word of a command line names.
 pub(crate) fn resolve_id(word: &str) -> Result<String, Failure> {
     if let Ok(id) = uuid::Uuid::try_parse(word) {
         return Ok(id.to_string());

@@ -33,7 +33,6 @@ pub(crate) async fn list(api: &Api, list: &List) -> Result<Outcome, Failure> {
     list_pages(api, list, &path, row, "prompt").await
 }
 
-/// Shows the list at `path`, until it ends or the command's own limit is reached.
 async fn list_pages<T: Serialize + DeserializeOwned>(
     api: &Api,
     list: &List,
@@ -174,7 +173,6 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     terminal.data(batch)
 }
 
-/// Shows the fields that have a value.
 fn show_fields<const N: usize>(terminal: &Terminal, fields: [(&str, Option<String>); N]) -> Result<(), Failure> {
     for (name, value) in fields {
         if let Some(value) = value {

@@ -1,5 +1,3 @@
-//! Receiving webhooks on this machine.
-
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -27,14 +25,12 @@ use crate::failure::{Failure, Outcome};
 use crate::terminal::Terminal;
 use crate::words::{ellipsize, fitting};
 
-/// The most bytes of a request's body.
 const MAX_BYTES: usize = 20_000;
 
 /// How long a request may take, from its connection to its answer.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// Answers the requests to a port of this machine and prints them, until the process is stopped or, with `--once`, the
-/// first request has been answered.
+/// Answers requests and prints them until the process is stopped or, with `--once`, the first one has been answered.
 pub(crate) async fn run(api: &Api, listen: &Listen) -> Result<Outcome, Failure> {
     let terminal = &api.terminal;
     let unusable = |error| Failure::Usage(format!("port {} cannot be used: {error}", listen.port));
@@ -71,7 +67,6 @@ struct Receiver<'a> {
     /// Each of them is accepted.
     secrets: RefCell<Vec<WebhookSecret>>,
     terminal: &'a Terminal,
-    /// The deliveries that were received.
     seen: RefCell<HashSet<String>>,
 }
 

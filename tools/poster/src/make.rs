@@ -1,5 +1,3 @@
-//! Making one poster.
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +17,6 @@ use crate::terminal::Terminal;
 use crate::watch::wait_for_job;
 use crate::words::{errors_text, human_duration, quoted, title_warning};
 
-/// Submits the prompt, waits, saves the picture, and opens it.
 pub(crate) async fn make(api: &Api, make: &Make) -> Result<Outcome, Failure> {
     let terminal = &api.terminal;
     let mut order = make.order.fields(&make.prompt);
@@ -59,8 +56,7 @@ pub(crate) async fn make(api: &Api, make: &Make) -> Result<Outcome, Failure> {
     Ok(Outcome::AllDone)
 }
 
-/// Has the local service at `url` paint an order, and saves the picture in `out`. The progress goes to standard error.
-/// Returns the finished job and the file.
+/// Has the local service at `url` paint an order, and saves the picture in `out`. Returns the finished job and the file.
 pub async fn make_locally(url: &str, order: Map<String, Value>, out: &Path) -> Result<(JobView, PathBuf), String> {
     let service = Config::default().settle(Some(url), None).map_err(|failure| failure.to_string())?;
     let terminal = Terminal::new(false, false);
@@ -111,7 +107,6 @@ async fn paint(
     Ok((job, Ok(picture)))
 }
 
-/// Opens a picture with the program that this machine has for it.
 fn open(path: &Path) {
     let program = if cfg!(target_os = "macos") {
         "open"

@@ -19,7 +19,6 @@ pub(crate) const FILE: &str = "posters.ndjson";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Picture {
     pub(crate) file: String,
-    /// Its size, in bytes.
     pub(crate) bytes: u64,
     /// The SHA-256 of the file, in hexadecimal digits.
     pub(crate) sha256: String,
@@ -49,8 +48,7 @@ impl Manifest {
         Ok(Self { file: open_lines(&path).of_file(&path)?, directory: directory.to_owned() })
     }
 
-    /// Keeps other batches out of the directory until this one is closed. Two runs of one batch would write the same
-    /// temporary files.
+    /// Keeps other batches out until this one is closed. Two runs of one batch would write the same temporary files.
     pub(crate) fn lock(&self) -> Result<(), Failure> {
         lock(&self.file, &self.directory.join(FILE))
     }
@@ -60,8 +58,7 @@ impl Manifest {
     }
 }
 
-/// Calls `each` with every picture of the directory's manifest, in the order in which they were saved, and with the offset
-/// at which [`Lines`] finds it.
+/// Calls `each` with every picture, in the order in which they were saved, and the offset at which [`Lines`] finds it.
 pub(crate) fn read(directory: &Path, each: impl FnMut(u64, Picture)) -> Result<(), Failure> {
     let path = directory.join(FILE);
     read_lines(&path, each).of_file(&path)

@@ -1,5 +1,3 @@
-//! Saving pictures.
-
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
@@ -16,17 +14,13 @@ use crate::failure::{Failure, OfFile};
 use crate::http::{Kind, next_chunk};
 use crate::manifest::{Manifest, Picture, unnamed};
 
-/// How often a download is tried.
 const TRIES: u32 = 6;
 
-/// The most characters of the words in a file name.
 const MAX_NAME_CHARS: usize = 40;
 
-/// The most characters of a prompt in the manifest.
 const MAX_PROMPT_CHARS: usize = 2000;
 
-/// Downloads the picture of a job, of a line of a file or of none, records it, and then names its file. The inner error is
-/// why this picture is not available; others may be.
+/// Downloads the picture of a job, records it, and then names its file. The inner error is why this one is not there.
 pub(crate) async fn save(
     api: &Api,
     manifest: &Manifest,
@@ -72,9 +66,8 @@ pub(crate) async fn download_document(api: &Api, path: &str) -> Result<File, Fai
     Ok(file)
 }
 
-/// Downloads the file to which `path` of the API redirects, the first time from the URL of `image` if there is one. Each try
-/// writes to a new file from `open`, called `name` in errors. Returns the file and its SHA-256, or why the last try failed if
-/// all did.
+/// Downloads the file to which `path` of the API redirects, first from the URL of `image` if there is one. Each try writes
+/// to a new file from `open`, called `name` in errors. Returns the file and its SHA-256, or why the last try failed.
 async fn download(
     api: &Api,
     path: &str,
@@ -126,8 +119,7 @@ async fn download(
     Ok(Err(why))
 }
 
-/// A file name for the picture of a job, from its line, and its custom id or else its prompt. It contains the end of the id,
-/// which is random, so that no picture overwrites another one.
+/// A file name without its ending. The end of the job's id, which is random, keeps pictures from overwriting each other.
 fn name_of(job: &JobView, line: Option<u64>) -> String {
     let (line, id) = (line.map(|line| format!("{line:06}-")).unwrap_or_default(), job.id.to_string());
     let words = words_of(job.custom_id.as_ref().map_or(job.prompt.as_str(), |id| id.as_str()));

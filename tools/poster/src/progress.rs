@@ -1,5 +1,3 @@
-//! The progress of jobs.
-
 use std::time::{Duration, Instant};
 
 use shared::batch::Counts;
@@ -31,7 +29,6 @@ pub(crate) fn counts_text(counts: &Counts) -> String {
     format!("{} of {}", parts.join(", "), thousands(total as u64))
 }
 
-/// How many jobs end in a time.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     last: Option<(Instant, usize)>,
@@ -54,8 +51,7 @@ impl Progress {
         self.last = Some((Instant::now(), ended));
     }
 
-    /// A line of fewer than `columns` characters. `admitted` is the number of jobs that the service has stored, `saved` that of
-    /// saved pictures.
+    /// A line of fewer than `columns` characters. `admitted` is how many jobs are stored, `saved` how many pictures.
     pub(crate) fn line(&self, counts: &Counts, admitted: Option<u64>, saved: Option<u64>, columns: usize) -> String {
         let total = counts.total as u64;
         let done = counts_of_ended(counts) as u64;

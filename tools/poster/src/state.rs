@@ -34,7 +34,6 @@ struct Line {
 
 const BEGINNING: &[u8] = b"{\"poster_batch\":";
 
-/// The state file, locked against other processes.
 #[derive(Debug)]
 pub(crate) struct State {
     file: File,

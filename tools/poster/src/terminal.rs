@@ -50,7 +50,6 @@ impl Terminal {
         }
     }
 
-    /// Prints a text on standard error, broken into lines that begin with `indent`.
     pub(crate) fn println_wrapped(&self, indent: &str, text: &str) {
         for line in wrapped(text, |line| indent.len() + line.width() < columns()) {
             self.println(format!("{indent}{line}"));
@@ -79,7 +78,6 @@ impl Terminal {
         }
     }
 
-    /// Sets what is printed if the command ends early.
     pub(crate) fn set_resume_hint(&self, text: impl Display) {
         self.inner().resume_hint = Some(text.to_string());
     }

@@ -1,5 +1,3 @@
-//! Waiting for jobs and batches.
-
 use std::time::{Duration, Instant};
 
 use shared::api::{BatchView, JobView};

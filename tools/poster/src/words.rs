@@ -90,7 +90,6 @@ pub(crate) fn faults_text<'a>(faults: impl IntoIterator<Item = (&'a str, &'a str
     faults.into_iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
-/// The faults of a request as text.
 pub(crate) fn errors_text(errors: &[FieldError]) -> String {
     faults_text(errors.iter().map(|error| (&*error.pointer, &*error.detail)))
 }

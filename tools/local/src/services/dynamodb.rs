@@ -33,7 +33,6 @@ pub(crate) struct DynamoDb {
 }
 
 impl DynamoDb {
-    /// A database in memory, which ends with the service.
     pub(crate) fn in_memory() -> Result<Self, Error> {
         Ok(Self { database: Database::memory()? })
     }
@@ -79,7 +78,6 @@ impl DynamoDb {
     }
 }
 
-/// Answers one request of the JSON protocol.
 async fn answer(State(database): State<Database>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let operation = text("x-amz-target").and_then(|target| target.strip_prefix("DynamoDB_20120810."));
@@ -101,7 +99,6 @@ async fn answer(State(database): State<Database>, uri: Uri, headers: HeaderMap, 
 }
 
 fn perform(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
-    /// Parses the request, performs it, and writes the response.
     macro_rules! operations {
         ($($name:literal => $perform:ident),+ $(,)?) => {
             match operation {

@@ -29,19 +29,14 @@ use crate::host::loopback_only;
 /// How long a shutdown waits for running requests, in case a client stalls in the middle of one.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why an embedded service could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database could not be opened, or a table could not be created.
     #[error("the DynamoDB database failed: {0}")]
     Database(#[from] dynoxide::DynoxideError),
-    /// A queue could not be created.
     #[error("cannot create the queue {queue}: {source}")]
     Queue { queue: String, source: SqsError },
-    /// A directory or file for a service's data could not be prepared.
     #[error("cannot use {} for storage: {source}", path.display())]
     Storage { path: PathBuf, source: io::Error },
-    /// The server failed after it had started.
     #[error("the embedded server failed: {0}")]
     Server(#[source] io::Error),
 }

@@ -24,7 +24,6 @@ use tokio::net::TcpListener;
 
 use super::{Error, Shutdown, serve_router};
 
-/// S3's answer about an object in a bucket that does not exist.
 const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
     <Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
 
@@ -57,7 +56,6 @@ impl S3 {
         Ok(Self { buckets: Buckets { root: Arc::from(root), service: builder.build() } })
     }
 
-    /// Creates a bucket if it does not exist.
     pub(crate) fn create_bucket(&self, name: &str) -> Result<(), Error> {
         let path = self.buckets.root.join(name);
         std::fs::create_dir_all(&path).map_err(|source| Error::Storage { path, source })
@@ -110,7 +108,6 @@ impl Buckets {
     }
 }
 
-/// The mark of an unfinished put of a new object.
 struct Unfinished(PathBuf);
 
 impl Unfinished {

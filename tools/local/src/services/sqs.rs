@@ -38,7 +38,6 @@ use crate::template::{ACCOUNT, Queue, REGION};
 /// The longest visibility timeout, 12 hours in seconds.
 const MAX_VISIBILITY_TIMEOUT: i32 = 43_200;
 
-/// The most bytes of all messages of a batch.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// The most bytes of one request: a full batch, escaped as JSON.
@@ -47,6 +46,8 @@ const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 /// The system attributes that `rustack-sqs` does not keep, and the message attribute that carries each of them. No sender can
 /// use these names, because SQS refuses attributes that begin with `AWS.`.
 const CARRIED: [(&str, &str); 2] = [("MessageGroupId", "AWS.MessageGroupId"), ("AWSTraceHeader", "AWS.AWSTraceHeader")];
+
+type Answer = Result<axum::http::Response<SqsResponseBody>, SqsError>;
 
 /// An embedded SQS. Its queues and messages are in memory. It accepts any credentials.
 pub(crate) struct Sqs(Arc<RustackSqs>);
@@ -95,7 +96,6 @@ struct Service {
     shutdown: Shutdown,
 }
 
-/// Answers one request of the JSON protocol.
 async fn answer(State(service): State<Service>, headers: HeaderMap, body: Bytes) -> Response {
     let answered = match resolve_operation(&headers) {
         Ok(operation) => service.perform(operation, body).await,
@@ -115,11 +115,7 @@ fn refuse(error: &SqsError) -> axum::http::Response<SqsResponseBody> {
 }
 
 impl Service {
-    async fn perform(
-        &self,
-        operation: SqsOperation,
-        body: Bytes,
-    ) -> Result<axum::http::Response<SqsResponseBody>, SqsError> {
+    async fn perform(&self, operation: SqsOperation, body: Bytes) -> Answer {
         match operation {
             SqsOperation::SendMessage => {
                 let mut input: SendMessageInput = parse(&body)?;
@@ -145,10 +141,7 @@ impl Service {
         }
     }
 
-    async fn send_batch(
-        &self,
-        mut input: SendMessageBatchInput,
-    ) -> Result<axum::http::Response<SqsResponseBody>, SqsError> {
+    async fn send_batch(&self, mut input: SendMessageBatchInput) -> Answer {
         if input.entries.iter().map(|entry| entry.message_body.len()).sum::<usize>() > MAX_BATCH_BYTES {
             return Err(SqsError::new(
                 SqsErrorCode::BatchRequestTooLong,
@@ -172,7 +165,7 @@ impl Service {
         respond(&output)
     }
 
-    async fn receive(&self, mut input: ReceiveMessageInput) -> Result<axum::http::Response<SqsResponseBody>, SqsError> {
+    async fn receive(&self, mut input: ReceiveMessageInput) -> Answer {
         if let Some(seconds) = input.visibility_timeout {
             check_visibility_timeout(seconds)?;
         }
@@ -202,10 +195,7 @@ impl Service {
         respond(&output)
     }
 
-    async fn change_visibility_batch(
-        &self,
-        mut input: ChangeMessageVisibilityBatchInput,
-    ) -> Result<axum::http::Response<SqsResponseBody>, SqsError> {
+    async fn change_visibility_batch(&self, mut input: ChangeMessageVisibilityBatchInput) -> Answer {
         let (valid, invalid): (Vec<_>, Vec<_>) = std::mem::take(&mut input.entries)
             .into_iter()
             .partition(|entry| check_visibility_timeout(entry.visibility_timeout).is_ok());
@@ -265,7 +255,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, SqsError> {
         .map_err(|error| SqsError::invalid_parameter_value(format!("Cannot read the request: {error}")))
 }
 
-fn respond<T: Serialize>(output: &T) -> Result<axum::http::Response<SqsResponseBody>, SqsError> {
+fn respond<T: Serialize>(output: &T) -> Answer {
     let json = serde_json::to_vec(output)
         .map_err(|error| SqsError::internal_error(format!("Cannot write the answer: {error}")))?;
     Ok(json_response(json, &Uuid::new_v4().to_string()))

@@ -1,5 +1,3 @@
-//! Waiting for a batch, and saving its pictures as they are painted.
-
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -34,12 +32,10 @@ const NEWS: usize = PAGE / 10;
 /// Pages with less news are read again after this time and a second for each of them.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The results of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// How many jobs have their picture saved.
     pub(crate) saved: u64,
-    /// How many of these this run downloaded.
+    /// How many of the saved pictures this run downloaded.
     pub(crate) downloaded: u64,
     /// How many pictures were painted but could not be downloaded. The same command tries again at no cost.
     pub(crate) unfetched: u64,
@@ -47,16 +43,14 @@ pub(crate) struct Tally {
     pub(crate) why_unfetched: Option<String>,
     /// Why jobs failed or were canceled, by error code.
     pub(crate) reasons: BTreeMap<String, Reason>,
-    /// Whether a retry of the batch may help.
     pub(crate) can_retry: bool,
-    /// How many lines the service left out.
+    /// Lines that the service left out.
     pub(crate) skipped: u64,
     /// The lines of the posters whose titles are too small to read.
     pub(crate) small_titles: Vec<u64>,
 }
 
 impl Tally {
-    /// The lines of the jobs that failed or were canceled, in their order.
     pub(crate) fn failed(&self) -> Vec<u64> {
         let mut lines: Vec<_> = self.reasons.values().flat_map(|reason| reason.lines.iter().copied()).collect();
         lines.sort_unstable();
@@ -64,7 +58,6 @@ impl Tally {
     }
 }
 
-/// Why jobs failed.
 #[derive(Debug)]
 pub(crate) struct Reason {
     /// The message of the first of them.
@@ -79,7 +72,6 @@ enum Known {
     Nothing,
     /// That it has ended. If it has a picture, that could not be downloaded.
     Ended,
-    /// Its picture is saved.
     Saved,
 }
 
@@ -88,11 +80,9 @@ enum Known {
 struct Page {
     /// `None` for the first page.
     cursor: Option<String>,
-    /// The indexes of its jobs.
     jobs: Range<usize>,
 }
 
-/// A line of the service's results.
 #[derive(Debug, Deserialize)]
 struct ResultLine {
     custom_id: Option<CustomId>,
@@ -126,7 +116,6 @@ pub(crate) struct Follower<'a> {
     known: usize,
     /// How many of these have a picture that could not be downloaded.
     unsaved: usize,
-    /// The pages with unfinished jobs.
     open: Vec<Page>,
     /// The cursor of the next page, and the index of its first job; `None` after the last page.
     next: Option<(Option<String>, usize)>,
@@ -138,8 +127,7 @@ pub(crate) struct Follower<'a> {
 }
 
 impl<'a> Follower<'a> {
-    /// Follows a batch whose file has jobs on `lines`, unless the service leaves some out. It downloads `at_once` pictures
-    /// at once.
+    /// Follows a batch whose file has jobs on `lines`, unless the service leaves some out.
     pub(crate) fn new(api: &'a Api, manifest: &'a Manifest, at_once: usize, batch: BatchId, lines: Vec<u32>) -> Self {
         Self {
             api,
@@ -181,7 +169,6 @@ impl<'a> Follower<'a> {
         self.find_pictures().await
     }
 
-    /// Marks the jobs whose pictures are saved.
     async fn find_pictures(&mut self) -> Result<(), Failure> {
         let (out, terminal, batch) = (self.manifest.directory.clone(), self.api.terminal.clone(), self.batch);
         let (lines, mut jobs) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.jobs));
@@ -286,8 +273,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Reads the jobs from a cursor on, the first of which has the index `first`: one page, or all up to the index `end`. The
-    /// same cursor may give fewer jobs than before, as a page has a largest size. Returns the next cursor, and the index
-    /// after the last job.
+    /// same cursor may give fewer jobs than before, as a page has a largest size. Returns the next cursor and index.
     async fn read(
         &mut self,
         mut cursor: Option<String>,
@@ -358,7 +344,6 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    /// Reads what the service says became of each line of a batch that has ended.
     pub(crate) async fn results(mut self) -> Result<Tally, Failure> {
         self.api.terminal.status("reading the results …");
         let results = download_document(self.api, &format!("/batches/{}/results", self.batch)).await?;
@@ -376,7 +361,6 @@ impl<'a> Follower<'a> {
         if jobs.next().is_some() { Err(incomplete()) } else { Ok(self.tally) }
     }
 
-    /// Adds the result of the job on this line.
     fn add(&mut self, line: u64, known: Known, result: ResultLine) -> Result<(), Failure> {
         let ResultLine { custom_id, job_id, status, image, error } = result;
         let error = if status == Status::Succeeded.as_str() {
@@ -422,7 +406,6 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// The lines of a document of the service.
 fn lines_of<T: DeserializeOwned>(document: File) -> impl Iterator<Item = Result<T, Failure>> {
     BufReader::new(document).lines().map(|line| {
         let line = line.map_err(|error| Failure::Local(error.to_string()))?;

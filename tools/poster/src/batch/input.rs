@@ -1,5 +1,3 @@
-//! The file of jobs.
-
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -25,7 +23,6 @@ use crate::words::{errors_text, faults_text, thousands};
 
 pub(super) const BUFFER: usize = 256 * 1024;
 
-/// The longest JSON document, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How many lines are checked between two reports of progress.
@@ -38,11 +35,9 @@ pub(crate) struct Input {
     pub(crate) format: batch_file::Format,
     /// The fields for jobs that leave them out: those of the command line, and of a JSON document.
     pub(crate) defaults: Map<String, Value>,
-    /// The name of the batch in a JSON document.
+    /// The name, the deadline and the webhook are those in a JSON document.
     pub(crate) name: Option<String>,
-    /// The deadline of its jobs in a JSON document.
     pub(crate) deadline_hours: Option<DeadlineHours>,
-    /// The webhook of the batch in a JSON document.
     pub(crate) webhook: Option<Value>,
     /// The file itself, or a copy without a name with a line for each job of a JSON document.
     pub(super) file: Arc<File>,
@@ -60,9 +55,7 @@ fn stamp_of(file: &File) -> io::Result<Stamp> {
 
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// How many lines are good.
     pub(crate) good: u64,
-    /// How many lines are bad.
     pub(crate) bad: u64,
     /// Whether the file as a whole is bad, so that leaving lines out does not help.
     pub(crate) is_of_file: bool,
@@ -138,7 +131,6 @@ impl Input {
         Ok(Self { path, format, defaults, name, deadline_hours, webhook, file: Arc::new(file), stamp, is_new_copy })
     }
 
-    /// Deletes the copy of standard input if this run made it.
     pub(crate) fn delete_copy(&self) {
         if self.is_new_copy {
             let _ = std::fs::remove_file(&self.path);
@@ -149,7 +141,6 @@ impl Input {
         with_suffix(&self.path, &format!(".{ending}"))
     }
 
-    /// The size of the file, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.stamp.0
     }
@@ -229,8 +220,7 @@ impl Input {
         )
     }
 
-    /// Calls `seen` with all bytes, and `each` with each line. The flag is whether the rest of the file cannot be read
-    /// because of this line.
+    /// Calls `seen` with all bytes, and `each` with each line, and whether the file cannot be read after it.
     fn lines(
         &self,
         mut seen: impl FnMut(&[u8]),
@@ -320,7 +310,6 @@ fn format_of_name(path: &Path) -> Option<Format> {
     }
 }
 
-/// Guesses the format from the beginning of the file.
 fn format_of_content(mut file: &File) -> io::Result<Format> {
     let mut beginning = Vec::new();
     file.take(BUFFER as u64).read_to_end(&mut beginning)?;

@@ -28,10 +28,8 @@ use crate::state::{Settings, State};
 use crate::terminal::Terminal;
 use crate::words::{count_of, errors_text, faults_text, short_path, status_text, thousands};
 
-/// How many bad lines are printed.
 const BAD_SHOWN: usize = 20;
 
-/// The longest name of a batch, in characters.
 const MAX_NAME: usize = 128;
 
 /// Submits the lines of the file, waits, downloads, and reports; or continues where an earlier run stopped.
@@ -160,7 +158,6 @@ async fn check(input: &Input, terminal: &Terminal, batch: &Batch) -> Result<Chec
     Ok(checked)
 }
 
-/// What this run and those that continue it must agree on.
 fn settings(
     api: &Api,
     batch: &Batch,
@@ -236,7 +233,6 @@ fn without_results(terminal: &Terminal, batch: &BatchView, state: &mut State) ->
     Ok(Failure::Usage(format!("the service refused the file for {}", count_of(faults.total, "fault"))))
 }
 
-/// Prints the first faults that the service found.
 fn print_faults(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
     for fault in batch.faults.iter().flat_map(|faults| &faults.first) {
         let text = faults_text([(&*fault.pointer, &*fault.detail)]);

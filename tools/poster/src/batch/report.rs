@@ -1,5 +1,3 @@
-//! The report at the end of a batch.
-
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +10,6 @@ use crate::failure::{Failure, OfFile, blocking};
 use crate::terminal::Terminal;
 use crate::words::{count_of, short_path, thousands};
 
-/// How many line numbers are shown.
 const SHOWN: usize = 10;
 
 /// Reports the results. `written` says whether `failed_file` holds the lines of the jobs that failed.

@@ -1,5 +1,3 @@
-//! Submitting a batch: creating it, uploading its file, and starting it.
-
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +20,8 @@ use crate::failure::{Failure, OfFile};
 use crate::http::{ANSWER, Body, Kind, Unreachable};
 use crate::state::Settings;
 
-/// The time between two looks at an upload.
 const TICK: Duration = Duration::from_millis(200);
 
-/// A request to submit a batch, and how to repeat it.
 #[derive(Debug)]
 pub(super) struct Request {
     body: Bytes,
@@ -41,8 +37,7 @@ impl Request {
         Self { body: Bytes::from(body.to_string()), key: format!("poster-batch-{}", hex(&digest)) }
     }
 
-    /// Submits the batch, or finds the one that an earlier run submitted. In place of one that has expired, it submits
-    /// another.
+    /// Submits the batch, or finds the one that an earlier run submitted, unless that has expired.
     pub(super) async fn send(&mut self, api: &Api) -> Result<BatchView, Failure> {
         loop {
             let batch: BatchView = api.post("/batches", self.body.clone(), Some(&self.key)).await?;
@@ -86,14 +81,11 @@ pub(super) async fn start(
     api.post::<BatchView>(&format!("/batches/{}/start", batch.id), "", None).await.map(drop)
 }
 
-/// Why a file was not uploaded.
 enum Unsent {
-    /// Another try may succeed.
     ForNow(String),
     Final(Failure),
 }
 
-/// What was sent of a file.
 #[derive(Debug, Default)]
 struct Sent {
     bytes: u64,

@@ -17,7 +17,6 @@ const MAX_TITLE: usize = 90;
 pub(crate) struct Entry {
     pub(crate) file: String,
     pub(crate) title: String,
-    /// Its prompt, or an empty text.
     pub(crate) prompt: String,
     /// Its width and height in pixels, if known.
     pub(crate) size: Option<(u32, u32)>,

@@ -1,5 +1,3 @@
-//! The contact sheet: one picture of many.
-
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
@@ -11,13 +9,11 @@ use super::catalog::Entry;
 use crate::failure::{Failure, OfFile};
 use crate::words::wrapped;
 
-/// The greatest width of a sheet, in pixels.
+/// The greatest width of a sheet, in pixels. A cell's two limits are widths too.
 const WIDTH: usize = 2400;
 
-/// The greatest width of a cell, in pixels.
 const MAX_CELL: usize = 360;
 
-/// The smallest width of a cell, in pixels.
 const MIN_CELL: usize = 110;
 
 /// The largest file that is read, in bytes. The service's files have a few million.
@@ -36,11 +32,9 @@ struct Layout {
     /// The height of a cell, which is 2:3 like a movie poster.
     tall: usize,
     gap: usize,
-    /// The size of the titles' letters.
     letters: f32,
     /// The height of a cell with its title and the gap below.
     row: usize,
-    /// The height of the sheet's heading.
     head: usize,
     width: usize,
     height: usize,
@@ -65,8 +59,7 @@ impl Layout {
     }
 }
 
-/// Draws these pictures with their titles, and returns how many could not be read. Only one picture at a time is in
-/// memory.
+/// Draws the sheet with one picture at a time in memory, and returns how many could not be read.
 pub(crate) fn draw(
     directory: &Path,
     entries: &[Entry],
@@ -136,7 +129,6 @@ fn write(sheet: &mut Pixmap, text: &str, (left, baseline): (f32, f32), size: f32
     line_of(text, face, size).draw(&mut sheet.as_mut(), left, baseline, Align::Left, color);
 }
 
-/// Reads a picture and scales it to fit a box. Returns `None` if it cannot be read.
 fn read(path: &Path, width: usize, height: usize) -> Option<Raster> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;

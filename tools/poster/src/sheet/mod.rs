@@ -16,7 +16,6 @@ use crate::sheet::page::PAGE;
 use crate::terminal::Terminal;
 use crate::words::{count_of, quoted, short_path, thousands};
 
-/// The most pictures of a sheet.
 const PER_SHEET: usize = 400;
 
 pub(crate) fn run(terminal: &Terminal, sheet: &Sheet) -> Result<Outcome, Failure> {
@@ -38,8 +37,7 @@ pub(crate) fn is_in(directory: &Path) -> bool {
     is_new && directory.join(format!("{SHEET}.png")).exists()
 }
 
-/// Draws the first sheet of the directory's pictures, or with `all` every sheet, and writes the pages. Returns how many
-/// pictures could not be read.
+/// Draws the first sheet, or with `all` every sheet, and writes the pages. Returns how many pictures could not be read.
 pub(crate) fn draw(terminal: &Terminal, directory: &Path, name: &str, all: bool) -> Result<usize, Failure> {
     let catalog = Catalog::of(directory)?;
     let pictures = catalog.len();

@@ -12,7 +12,6 @@ use super::catalog::{Catalog, Entry};
 use crate::failure::{Failure, OfFile};
 use crate::words::{count_of, thousands};
 
-/// The file name of the first page.
 pub(super) const PAGE: &str = "index.html";
 
 const HEAD: &str = include_str!("head.html");
