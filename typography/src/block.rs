@@ -94,7 +94,6 @@ impl Piece {
 
 const SOFT_HYPHEN: char = '\u{ad}';
 
-/// The words of a title, with their punctuation.
 fn words(title: &str) -> Vec<Piece> {
     let space = |c: char| c.is_whitespace() && !matches!(c, '\u{a0}' | '\u{2007}' | '\u{202f}');
     let closes = |word: &str| word.chars().all(|c| "!?:;.,…»›”’)]%–—-‐\u{2011}".contains(c));
@@ -176,9 +175,8 @@ fn filled_rows(items: &[(f32, f32)], measure: f32) -> Vec<Range<usize>> {
     rows
 }
 
-/// Sets `(role, name)` pairs with small roles and tall names, in the capitals of a condensed face, on as many lines as
-/// needed. `size` is that of the names, in pixels per em. A role may be empty. Pairs that no bundled face covers are
-/// left out.
+/// Sets small roles and tall names in the capitals of a condensed face, on as many lines as needed. `size` is that of the
+/// names, in pixels per em. A role may be empty. Pairs that no bundled face covers are left out.
 pub(crate) fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Align) -> Block {
     let credits: Vec<Credit> = credits.iter().filter_map(|(role, name)| Credit::new(role, name, size)).collect();
     let gap = size * 0.42;
@@ -191,11 +189,7 @@ pub(crate) fn billing(credits: &[(&str, &str)], size: f32, width: f32, align: Al
         let row = &credits[row];
         let row_width = row.iter().map(|credit| credit.width + gap).sum::<f32>() - gap;
         widest = widest.max(row_width);
-        let mut x = match align {
-            Align::Left => 0.0,
-            Align::Center => -row_width / 2.0,
-            Align::Right => -row_width,
-        };
+        let mut x = align.left_of(row_width);
         for credit in row {
             credit.push(x, baseline, &mut main, &mut small);
             x += credit.width + gap;

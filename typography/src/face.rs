@@ -22,20 +22,17 @@ pub enum Face {
 }
 
 impl Face {
-    /// Every bundled face.
-    pub const ALL: [Face; 6] =
+    pub(crate) const ALL: [Face; 6] =
         [Face::BebasNeue, Face::LeagueGothic, Face::Cinzel, Face::PlayfairDisplay, Face::Orbitron, Face::AlfaSlabOne];
 
-    /// The first character of `text` that this face cannot render. White space is never missing, nor is a letter with a
-    /// combining mark if the face has the composed form.
-    pub fn missing(self, text: &str) -> Option<char> {
+    /// White space is never missing, nor is a letter with a combining mark if the face has the composed form.
+    pub(crate) fn missing(self, text: &str) -> Option<char> {
         let text = plain(text);
         let shaped = self.shape(&text);
         let absent = shaped.glyph_infos().iter().find(|glyph| glyph.glyph_id == 0)?;
         text.get(absent.cluster as usize..)?.chars().next()
     }
 
-    /// Whether the face has a glyph for this character, or for its replacement.
     pub(crate) fn has(self, c: char) -> bool {
         let charmap = self.outlines().charmap();
         plain(c.encode_utf8(&mut [0; 4])).chars().all(|c| charmap.map(c).is_some())

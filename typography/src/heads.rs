@@ -27,9 +27,8 @@ static WEIGHTS: &[u8] = include_bytes!("../models/yunet.f32");
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Head {
     /// The face from ear to ear and from brow to chin, with a margin for hair and beard.
-    pub area: Rect,
-    /// The part that contains the eyes.
-    pub eyes: Rect,
+    pub(crate) area: Rect,
+    pub(crate) eyes: Rect,
 }
 
 impl Head {
@@ -44,8 +43,7 @@ impl Head {
     }
 }
 
-/// The faces in a picture, in order of confidence. Finds faces seen from the front or turned a little, down to a
-/// fortieth of the picture.
+/// Finds faces seen from the front or turned a little, down to a fortieth of the picture, in order of confidence.
 pub fn heads(picture: &Raster) -> Vec<Head> {
     let mut found = boxes(picture, &mut Model(WEIGHTS));
     found.sort_by(|one, other| other.0.total_cmp(&one.0));
@@ -190,8 +188,7 @@ impl Model {
         for (y, row) in map.values.chunks_exact(map.columns * map.channels).enumerate() {
             let start = ((y + edge) * columns + edge) * lanes;
             let target = &mut mixed.values[start..start + map.columns * lanes];
-            // Several cells at once, so that each weight is loaded less often. If fewer are left, the last one is
-            // repeated.
+            // Several cells at once, so that each weight is loaded less often. If fewer are left, the last is repeated.
             for (cells, target) in row.chunks(TOGETHER * map.channels).zip(target.chunks_mut(TOGETHER * lanes)) {
                 let count = cells.len() / map.channels;
                 let cells: [&[f32]; TOGETHER] = std::array::from_fn(|nth| {

@@ -23,8 +23,16 @@ pub enum Align {
     Left,
     /// The middle of the ink.
     Center,
-    /// The right edge of the ink.
-    Right,
+}
+
+impl Align {
+    /// Where something of this width begins.
+    pub(crate) fn left_of(self, width: f32) -> f32 {
+        match self {
+            Self::Left => 0.0,
+            Self::Center => -width / 2.0,
+        }
+    }
 }
 
 /// A shaped and kerned line of text, as an outline.
@@ -67,7 +75,7 @@ impl Line {
     }
 
     /// The box of the ink, with the start of the baseline at (0, 0). `None` if there is no ink.
-    pub fn ink(&self) -> Option<Rect> {
+    pub(crate) fn ink(&self) -> Option<Rect> {
         self.outline.as_ref().map(Path::bounds)
     }
 
@@ -77,7 +85,6 @@ impl Line {
         let origin = match align {
             Align::Left => ink.left(),
             Align::Center => (ink.left() + ink.right()) / 2.0,
-            Align::Right => ink.right(),
         };
         shifted(self.outline.as_ref()?, x - origin, y)
     }

@@ -1,5 +1,3 @@
-//! Sets a title, a tagline and a billing block over a picture.
-
 use std::cmp::Ordering;
 
 use tiny_skia::{ColorU8, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
@@ -21,7 +19,7 @@ const SMALL_CONTRAST: f32 = 4.5;
 
 /// The minimum height of a legible title's capitals, as a share of the picture's mean side: 25 pixels of 832 × 1216. A
 /// gallery shows posters at a fifth of that, where a readable capital has five pixels or more.
-pub const LEGIBLE: f32 = 1.0 / 40.0;
+pub(crate) const LEGIBLE: f32 = 1.0 / 40.0;
 
 const OPAQUE: u32 = 256;
 
@@ -60,7 +58,7 @@ pub struct Poster {
     pub place: Place,
     /// The lowest contrast between the title and the pixels in its box, measured before it was drawn.
     pub contrast: f32,
-    /// Whether the title's capitals are at least [`LEGIBLE`] high. A title that is too long for its place is not.
+    /// Whether the title's capitals are at least a fortieth of the picture's mean side high. A title that is too long for its place is not.
     pub legible: bool,
 }
 
@@ -221,7 +219,6 @@ impl Composition {
         let x = match design.align {
             Align::Left => margin,
             Align::Center => width / 2.0,
-            Align::Right => width - margin,
         };
         let inks = &design.inks;
         let title_ink = inks.title;
@@ -439,8 +436,7 @@ fn items(sheet: &Sheet<'_>, design: &Design, side: f32, measure: f32, height: f3
     items
 }
 
-/// The text and the font of a setting. If its face lacks a letter, uses another one, which has small letters and keeps
-/// the case.
+/// If the face of a setting lacks a letter, uses another one, which has small letters and keeps the case.
 fn set_in(text: &str, setting: Setting, size: f32) -> (String, Font) {
     let Setting { face, tracking, capitals, .. } = setting;
     let set = if capitals { text.to_uppercase() } else { text.to_owned() };
@@ -473,11 +469,7 @@ fn shape(ornament: Ornament, align: Align, side: f32, title_width: f32) -> Optio
         Ornament::Bar => (0.085 * side, 0.0085 * side),
         Ornament::Horizon => (title_width, hair),
     };
-    let left = match align {
-        Align::Left => 0.0,
-        Align::Center => -width / 2.0,
-        Align::Right => -width,
-    };
+    let left = align.left_of(width);
     let main = if ornament == Ornament::Diamond {
         diamond(left, width, height, hair)
     } else {

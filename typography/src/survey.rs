@@ -3,7 +3,6 @@ use std::f32::consts::TAU;
 use crate::color::{Lab, Light, Rgb};
 use crate::raster::Raster;
 
-/// In pixels.
 const CELL: usize = 16;
 
 /// How much neighboring pixels may differ without counting as detail, out of 255.
@@ -69,7 +68,6 @@ impl Survey {
     }
 }
 
-/// The cells of a picture, row by row, and how many a row has.
 fn cells(picture: &Raster) -> (usize, Vec<Cell>) {
     let light = Light::new();
     let (columns, rows) = (picture.width.div_ceil(CELL), picture.height.div_ceil(CELL));

@@ -4,10 +4,9 @@ use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, EncodingError, S
 
 use crate::raster::{Raster, Unreadable};
 
-/// In pixels.
 const WIDTH: usize = 400;
 
-/// In pixels. The tallest posters have 933.
+/// The tallest posters have 933.
 const HEIGHT: usize = 1600;
 
 /// Out of 100. Below the last one, a smaller picture looks better.
@@ -54,8 +53,7 @@ fn encode(picture: &Raster, quality: u8) -> Result<Vec<u8>, EncodingError> {
 }
 
 impl Raster {
-    /// Scales the picture down to fit a box. Each pixel is the mean of its area, so that fine patterns become gray, not
-    /// coarse.
+    /// Scales the picture down to fit a box. Each pixel is the mean of its area, so that fine patterns become gray.
     pub fn scaled(&self, width: usize, height: usize) -> Self {
         let scale = (width as f64 / self.width as f64).min(height as f64 / self.height as f64).min(1.0);
         let small = |side: usize| ((side as f64 * scale).round() as usize).max(1);

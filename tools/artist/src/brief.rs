@@ -3,7 +3,6 @@
 use crate::vocabulary::{Disc, Genre, Layer, Row, VOCABULARY, Wash};
 use crate::{Order, title};
 
-/// An order, in terms of the [`crate::vocabulary::Vocabulary`].
 pub(crate) struct Brief {
     pub(crate) genre: &'static Genre,
     pub(crate) disc: Disc,
@@ -12,7 +11,6 @@ pub(crate) struct Brief {
     pub(crate) cast: &'static str,
     pub(crate) weather: Option<&'static (String, usize)>,
     pub(crate) washes: Vec<&'static Wash>,
-    /// The color of the sun or moon, if the prompt names one.
     pub(crate) light: Option<&'static str>,
     /// Whether the picture may have words other than the disclosure.
     pub(crate) lettered: bool,

@@ -28,7 +28,6 @@ pub(crate) fn add(a: Rgb, b: Rgb) -> Rgb {
     [0, 1, 2].map(|i| a[i] + b[i])
 }
 
-/// A smooth step from 0 at `from` to 1 at `to`.
 pub(crate) fn smooth(from: f32, to: f32, x: f32) -> f32 {
     let t = ((x - from) / (to - from)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
@@ -53,7 +52,6 @@ impl Canvas {
         }
     }
 
-    /// Fills a path with a function of the position and of the color beneath.
     pub(crate) fn fill(&mut self, path: Option<&Path>, color: impl Fn(f32, f32, Rgb) -> Rgb) {
         let Some(path) = path else { return };
         let (bounds, width, height) = (path.bounds(), self.width as f32, self.height as f32);
@@ -81,7 +79,6 @@ impl Canvas {
         self.fill(path, |_, _, _| mix(color, [1.0; 3], 0.25));
     }
 
-    /// Adds a round light that fades to nothing at `radius`.
     pub(crate) fn light(&mut self, (x, y): (f32, f32), radius: f32, color: Rgb) {
         self.shade((x - radius, y - radius), (x + radius, y + radius), |px, py, under| {
             let near = (1.0 - (px - x).hypot(py - y) / radius).max(0.0);

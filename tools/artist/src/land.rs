@@ -40,7 +40,6 @@ impl Scene<'_> {
         self.land(depth);
     }
 
-    /// Fill the land below the last ridge.
     fn land(&mut self, depth: f32) {
         let (seed, unit, side, line) = (self.random.u32(..), self.unit, self.side, &self.ridge);
         let (body, mist, ink) = (self.palette.depth(depth), self.palette.mist, self.palette.ink);
@@ -63,7 +62,6 @@ impl Scene<'_> {
         });
     }
 
-    /// A drifting bank of fog about a height.
     pub(crate) fn fog(&mut self, y: f32, strength: f32) {
         let (seed, color, (width, height)) = (self.random.u32(..), self.palette.mist, self.size());
         let (k, spread) = (2.0 / height, 0.4 * self.hero);

@@ -1,8 +1,7 @@
 //! The offline artist: paints a poster from a prompt procedurally, in place of a diffusion model.
 //!
 //! It looks in the prompt for genre, place, time of day, colors and subject, and composes a scene of sky, ridges, water, fog
-//! and drawings. The same order always gives the same bytes. Every picture says, in its lettering and in its metadata, that no
-//! diffusion model was used.
+//! and drawings. The same order always gives the same bytes.
 
 mod brief;
 mod canvas;
@@ -22,7 +21,7 @@ use brief::Brief;
 use palette::Palette;
 use scene::Scene;
 
-/// The disclosure in every picture.
+/// The disclosure in every picture, in its lettering and in its metadata.
 pub const DISCLOSURE: &str = "Painted offline from the prompt. No diffusion model was used.";
 
 /// The largest width and height of a picture, in pixels. Larger orders are reduced to it.

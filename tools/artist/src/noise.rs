@@ -1,6 +1,5 @@
 //! Smooth noise from integer hashes, the same on every machine.
 
-/// A hash of a lattice point.
 pub(crate) fn hash_point(x: i32, y: i32, seed: u32) -> u32 {
     let (x, y) = ((x as u32).wrapping_mul(0x85EB_CA6B), (y as u32).wrapping_mul(0xC2B2_AE35));
     let mut h = x ^ y ^ seed.wrapping_mul(0x27D4_EB2F);

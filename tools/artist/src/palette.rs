@@ -1,5 +1,3 @@
-//! The colors of a picture.
-
 use crate::brief::Brief;
 use crate::canvas::{Rgb, add, mix, rgb, scale, smooth};
 
@@ -7,17 +5,13 @@ use crate::canvas::{Rgb, add, mix, rgb, scale, smooth};
 pub(crate) struct Palette {
     /// The zenith, the middle of the sky and the horizon.
     pub(crate) sky: [Rgb; 3],
-    /// The sun or moon.
     pub(crate) light: Rgb,
-    /// The air in its light.
+    /// The air in the light of the sun or moon.
     pub(crate) glow: Rgb,
-    /// Ground in the middle distance.
     pub(crate) ground: Rgb,
     /// The darkest color, of figures and of the foreground.
     pub(crate) ink: Rgb,
-    /// Lamps and other small lights.
     pub(crate) accent: Rgb,
-    /// Mist lit by the sun or moon.
     pub(crate) mist: Rgb,
     /// The bright edge of things in front of the light.
     pub(crate) rim: Rgb,

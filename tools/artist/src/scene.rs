@@ -1,5 +1,3 @@
-//! Composes a picture of layers.
-
 use fastrand::Rng;
 use tiny_skia::Transform;
 use typography::{Align, Face, Font, Line};
@@ -11,7 +9,6 @@ use crate::palette::Palette;
 use crate::vocabulary::Layer;
 use crate::{DISCLOSURE, Order};
 
-/// An unfinished picture.
 pub(crate) struct Scene<'a> {
     pub(crate) canvas: Canvas,
     pub(crate) brief: &'a Brief,
@@ -19,9 +16,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) random: Rng,
     /// The length of one pixel of a picture of 832 × 1216.
     pub(crate) unit: f32,
-    /// The x coordinate of the focus of the composition.
+    /// The x coordinate of the focus of the composition, and the y coordinate of the hero's feet.
     pub(crate) focus: f32,
-    /// Where the hero stands.
     pub(crate) feet: f32,
     /// The height of an adult in the foreground.
     pub(crate) hero: f32,
@@ -138,7 +134,6 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Drawings scattered over the picture down to `bottom`.
     pub(crate) fn scatter(&mut self, drawing: &str, count: usize, bottom: f32) {
         for _ in 0..count {
             let (x, y) = (self.size().0 * self.random.f32(), bottom * self.random.f32());

@@ -8,7 +8,6 @@ use crate::scene::Scene;
 use crate::vocabulary::Disc;
 
 impl Scene<'_> {
-    /// The sky, with stars at night.
     pub(crate) fn sky(&mut self) {
         const STEPS: f32 = 511.0;
         let (seed, horizon, (width, height)) = (self.random.u32(..), self.level(0.0), self.size());

@@ -1,5 +1,3 @@
-//! Makes a title from a prompt.
-
 use crate::vocabulary::VOCABULARY;
 
 /// A title that the bundled faces can render: the prompt's own title, or an early phrase of it, or `other`.
@@ -31,7 +29,6 @@ fn given(prompt: &str) -> Option<String> {
     Some(quoted.or_else(told)?.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Whether a comma-separated list has a word, ignoring case.
 fn has(list: &str, word: &str) -> bool {
     list.split(',').any(|item| item == word.to_lowercase())
 }

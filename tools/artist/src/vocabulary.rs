@@ -21,7 +21,6 @@ pub(crate) struct Vocabulary {
     /// Times of day and what they do to the colors. The first is the night.
     pub(crate) times: Vec<Row<Wash>>,
     pub(crate) tints: Vec<Row<Wash>>,
-    /// Colors of the sun or moon.
     pub(crate) lights: Vec<Row<String>>,
     /// What falls or drifts through the air: a drawing, and how often it appears.
     pub(crate) weathers: Vec<Row<(String, usize)>>,
@@ -40,7 +39,7 @@ pub(crate) type Wash = (String, [f32; 3], f32);
 #[derive(Deserialize)]
 pub(crate) struct Genre {
     pub(crate) name: String,
-    /// The name of the lettering's [`typography::Style`].
+    /// A [`typography::Style`] by its name.
     pub(crate) look: String,
     pub(crate) disc: Disc,
     pub(crate) taglines: Vec<String>,
@@ -48,13 +47,11 @@ pub(crate) struct Genre {
     pub(crate) skies: Vec<[String; 5]>,
 }
 
-/// How the sun is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Disc {
     /// A moon: it is night, unless the prompt names another time.
     Moon,
-    /// A plain sun, low in the haze.
     Sun,
     /// A sun cut by stripes, in rings of light.
     Rings,
@@ -62,7 +59,6 @@ pub(crate) enum Disc {
     Ink,
 }
 
-/// The silhouette of a ridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Profile {
@@ -72,8 +68,7 @@ pub(crate) enum Profile {
     Mesa,
 }
 
-/// A part of a picture. Depth 0 is the horizon, and 1 is the ground on which the hero stands. Lengths are in heights of the
-/// hero.
+/// Depth 0 is the horizon, and 1 is the ground on which the hero stands. Lengths are in heights of the hero.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Layer {
@@ -82,13 +77,11 @@ pub(crate) enum Layer {
     /// Ridges at these depths, each with a row of drawings, chosen from names separated by bars. If the last number is 1, the
     /// row leaves a gap at the focus.
     Ridges(Profile, String, Vec<f32>, f32),
-    /// The landmarks of the prompt, at a depth.
     Landmarks(f32),
     /// A drawing at a distance beside the hero, at a depth.
     Stand(String, f32, f32),
     /// Water from a depth down, which mirrors the picture above it.
     Water(f32),
-    /// The people in front.
     Hero,
 }
 
