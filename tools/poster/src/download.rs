@@ -48,7 +48,7 @@ pub(crate) async fn run(api: &Api, download: &Download) -> Result<Outcome, Failu
                 saving.missing += batch.value.counts.total - batch.value.counts.succeeded;
             }
         }
-        Ok(Outcome::AllDone)
+        Ok(())
     })
     .await?;
     let Saving { saved, kept, missing, .. } = saving;

@@ -10,20 +10,17 @@ use crate::state::batch_of;
 pub(crate) async fn for_each_found(
     api: &Api,
     words: &Ids,
-    mut each: impl AsyncFnMut(&str, Found) -> Result<Outcome, Failure>,
+    mut each: impl AsyncFnMut(&str, Found) -> Result<(), Failure>,
 ) -> Result<Outcome, Failure> {
     let ids: Vec<_> = words.ids.iter().map(|word| resolve_id(word)).collect::<Result<_, _>>()?;
     let mut outcome = Outcome::AllDone;
     for id in &ids {
-        let done = match api.find(id).await {
+        match api.find(id).await {
             Err(failure) if failure.is_not_found() && ids.len() > 1 => {
                 api.terminal.println(format!("{id}: the service has no such job or batch"));
-                Outcome::SomeFailed
+                outcome = Outcome::SomeFailed;
             }
             found => each(id, found?).await?,
-        };
-        if done != Outcome::AllDone {
-            outcome = done;
         }
     }
     Ok(outcome)

@@ -86,12 +86,9 @@ fn row_of(id: &dyn Display, status: &str, created_at: Timestamp, text: &str, col
 }
 
 pub(crate) async fn get(api: &Api, ids: &Ids) -> Result<Outcome, Failure> {
-    for_each_found(api, ids, async |_, found| {
-        match found {
-            Found::Job(job) => show_job(&api.terminal, &job)?,
-            Found::Batch(batch) => show_batch(&api.terminal, &batch.value)?,
-        }
-        Ok(Outcome::AllDone)
+    for_each_found(api, ids, async |_, found| match found {
+        Found::Job(job) => show_job(&api.terminal, &job),
+        Found::Batch(batch) => show_batch(&api.terminal, &batch.value),
     })
     .await
 }
@@ -99,7 +96,8 @@ pub(crate) async fn get(api: &Api, ids: &Ids) -> Result<Outcome, Failure> {
 /// Cancels or retries jobs, or jobs of batches: `action` is `cancel` or `retry`.
 pub(crate) async fn act(api: &Api, ids: &Ids, action: &str) -> Result<Outcome, Failure> {
     let terminal = &api.terminal;
-    for_each_found(api, ids, async |id, found| {
+    let mut refused = false;
+    let found = for_each_found(api, ids, async |id, found| {
         let acted = match found {
             Found::Job(_) => {
                 let job = api.post(&format!("/jobs/{id}/{action}"), "", None).await;
@@ -111,16 +109,17 @@ pub(crate) async fn act(api: &Api, ids: &Ids, action: &str) -> Result<Outcome, F
             }
         };
         match acted {
-            Ok(shown) => shown.map(|()| Outcome::AllDone),
             // A job that has ended does not keep the command from the others.
             Err(Failure::Refused(problem)) if problem.status == 409 => {
                 terminal.println(format!("{id}: {}", problem.detail));
-                Ok(Outcome::SomeFailed)
+                refused = true;
+                Ok(())
             }
-            Err(failure) => Err(failure),
+            acted => acted?,
         }
     })
-    .await
+    .await?;
+    Ok(if refused { Outcome::SomeFailed } else { found })
 }
 
 fn show_job(terminal: &Terminal, job: &JobView) -> Result<(), Failure> {
@@ -174,12 +173,8 @@ fn show_batch(terminal: &Terminal, batch: &BatchView) -> Result<(), Failure> {
 }
 
 fn show_fields<const N: usize>(terminal: &Terminal, fields: [(&str, Option<String>); N]) -> Result<(), Failure> {
-    for (name, value) in fields {
-        if let Some(value) = value {
-            terminal.show(format!("  {name:9} {value}"))?;
-        }
-    }
-    Ok(())
+    let mut known = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.try_for_each(|(name, value)| terminal.show(format!("  {name:9} {value}")))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) async fn run(api: &Api, ids: &Ids) -> Result<Outcome, Failure> {
             Found::Job(job) => jobs.push(job.id.to_string()),
             Found::Batch(answer) => batches.push(*answer),
         }
-        Ok(Outcome::AllDone)
+        Ok(())
     })
     .await?;
     if wait_for_batches(api, batches).await? == Outcome::SomeFailed {

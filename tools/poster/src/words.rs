@@ -11,14 +11,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// A number with separators, as in 20,000.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }
 
 /// A count, as in "1 poster" and "20,000 posters".
