@@ -163,7 +163,7 @@ impl Model {
     fn take(&mut self, count: usize) -> impl Iterator<Item = f32> + use<> {
         let (taken, left) = self.0.split_at(count * size_of::<f32>());
         self.0 = left;
-        taken.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        taken.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
     }
 
     /// Mixes the channels of each cell, then each channel with its neighbors.

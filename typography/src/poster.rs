@@ -381,8 +381,8 @@ impl Composition {
         let (first, last) = (row(top - 1.0, picture), row(bottom + 2.0, picture));
         let Some(mut canvas) = Pixmap::new(picture.width as u32, (last - first) as u32) else { return };
         let rows = &mut picture.pixels[first * picture.width * 3..last * picture.width * 3];
-        for (pixel, rgb) in canvas.pixels_mut().iter_mut().zip(rows.chunks_exact(3)) {
-            *pixel = ColorU8::from_rgba(rgb[0], rgb[1], rgb[2], 255).premultiply();
+        for (pixel, &[red, green, blue]) in canvas.pixels_mut().iter_mut().zip(rows.as_chunks().0) {
+            *pixel = ColorU8::from_rgba(red, green, blue, 255).premultiply();
         }
         let lift = Transform::from_translate(0.0, -(first as f32));
         for piece in pieces {
@@ -513,7 +513,7 @@ fn pixels_in(picture: &Raster, area: Rect) -> impl Iterator<Item = Rgb> + '_ {
     let rows = row(area.top(), picture)..row(area.bottom().ceil(), picture);
     rows.flat_map(move |y| {
         let row = &picture.pixels[(y * picture.width + left) * 3..(y * picture.width + right) * 3];
-        row.chunks_exact(3).map(|pixel| [pixel[0], pixel[1], pixel[2]])
+        row.as_chunks().0.iter().copied()
     })
 }
 

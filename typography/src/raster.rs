@@ -154,11 +154,10 @@ fn rgb(pixels: Vec<u8>, channels: usize) -> Vec<u8> {
     let over_black = |value: u8, alpha: u8| (u16::from(value) * u16::from(alpha) / 255) as u8;
     match channels {
         1 => pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
-        2 => pixels.chunks_exact(2).flat_map(|pixel| [over_black(pixel[0], pixel[1]); 3]).collect(),
-        4 => pixels
-            .chunks_exact(4)
-            .flat_map(|pixel| [0, 1, 2].map(|channel| over_black(pixel[channel], pixel[3])))
-            .collect(),
+        2 => pixels.as_chunks().0.iter().flat_map(|&[gray, alpha]| [over_black(gray, alpha); 3]).collect(),
+        4 => {
+            pixels.as_chunks().0.iter().flat_map(|&[r, g, b, a]| [r, g, b].map(|value| over_black(value, a))).collect()
+        }
         _ => pixels,
     }
 }

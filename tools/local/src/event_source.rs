@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::services::Sqs;
-    use crate::services::testing::Running;
+    use crate::services::tests::Running;
     use crate::template::Scaling;
 
     /// Stops an event source while its function works. Returns whether the function finished; `go` lets it.

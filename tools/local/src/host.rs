@@ -5,8 +5,7 @@
 //! origin in `Origin`; a page can forge neither.
 
 use axum::extract::Request;
-use axum::http::uri;
-use axum::http::{HeaderMap, Version, header};
+use axum::http::{HeaderMap, Version, header, uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use shared::aws::gateway::Answer;

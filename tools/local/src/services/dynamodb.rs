@@ -162,7 +162,7 @@ mod tests {
     };
     use futures_util::future::join_all;
 
-    use super::super::testing::Running;
+    use super::super::tests::Running;
     use super::*;
 
     fn text(value: impl Into<String>) -> AttributeValue {

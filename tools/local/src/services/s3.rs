@@ -32,12 +32,8 @@ const NO_SUCH_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
 const UNFINISHED: &str = ".put.";
 
 /// An embedded S3 with path-style addresses and one access key.
-pub(crate) struct S3 {
-    buckets: Buckets,
-}
-
 #[derive(Clone)]
-struct Buckets {
+pub(crate) struct S3 {
     root: Arc<Path>,
     service: S3Service,
 }
@@ -53,21 +49,19 @@ impl S3 {
         let files = FileSystem::new(root).map_err(|error| storage_error(io::Error::other(format!("{error:?}"))))?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(access_key_id, secret_access_key));
-        Ok(Self { buckets: Buckets { root: Arc::from(root), service: builder.build() } })
+        Ok(Self { root: Arc::from(root), service: builder.build() })
     }
 
     pub(crate) fn create_bucket(&self, name: &str) -> Result<(), Error> {
-        let path = self.buckets.root.join(name);
+        let path = self.root.join(name);
         std::fs::create_dir_all(&path).map_err(|source| Error::Storage { path, source })
     }
 
     pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
-        let router = Router::new().fallback(answer).with_state(self.buckets);
+        let router = Router::new().fallback(answer).with_state(self);
         serve_router(listener, router, shutdown).await
     }
-}
 
-impl Buckets {
     async fn answer(&self, request: Request) -> Response {
         // s3s-fs would create a missing bucket for a put.
         if let Some((bucket, key)) = request.uri().path().trim_start_matches('/').split_once('/')
@@ -79,16 +73,16 @@ impl Buckets {
         if request.method() != Method::PUT {
             return self.call(request).await;
         }
-        let buckets = self.clone();
+        let s3 = self.clone();
         let put = tokio::spawn(async move {
-            let unfinished = match Unfinished::begin(&buckets.root, request.uri().path()).await {
+            let unfinished = match Unfinished::begin(&s3.root, request.uri().path()).await {
                 Ok(unfinished) => unfinished,
                 Err(error) => {
                     tracing::warn!(%error, "the embedded S3 cannot store an object");
                     return StatusCode::INTERNAL_SERVER_ERROR.into_response();
                 }
             };
-            let response = buckets.call(request).await;
+            let response = s3.call(request).await;
             if let Some(unfinished) = unfinished {
                 unfinished.end().await;
             }
@@ -154,11 +148,11 @@ fn take_back_unfinished(root: &Path) -> io::Result<()> {
 }
 
 /// Answers one request. Pages of any origin may send it and read the answer, because a presigned URL works for everybody.
-async fn answer(State(buckets): State<Buckets>, request: Request) -> Response {
+async fn answer(State(s3): State<S3>, request: Request) -> Response {
     let from_browser = request.headers().contains_key(ORIGIN);
     let preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { buckets.answer(request).await };
+    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { s3.answer(request).await };
     if from_browser {
         let any = HeaderValue::from_static("*");
         let headers = response.headers_mut();
@@ -183,7 +177,7 @@ mod tests {
     use aws_sdk_s3::primitives::ByteStream;
     use tempfile::TempDir;
 
-    use super::super::testing::Running;
+    use super::super::tests::Running;
     use super::*;
 
     const KEY: &str = "posters/2026/JOB-1.png";

@@ -76,11 +76,7 @@ impl Sqs {
 
     pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let Self(queues) = self;
-        let service = Service {
-            handler: Arc::new(RustackSqsHandler::new(Arc::clone(&queues))),
-            queues: Arc::clone(&queues),
-            shutdown: shutdown.clone(),
-        };
+        let service = Service { queues: Arc::clone(&queues), shutdown: shutdown.clone() };
         // Older clients send to the queue's URL, newer ones to the root.
         let router = Router::new().fallback(answer).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)).with_state(service);
         let result = serve_router(listener, router, shutdown).await;
@@ -92,7 +88,6 @@ impl Sqs {
 #[derive(Clone)]
 struct Service {
     queues: Arc<RustackSqs>,
-    handler: Arc<RustackSqsHandler>,
     shutdown: Shutdown,
 }
 
@@ -137,7 +132,7 @@ impl Service {
                 respond(&self.queues.change_message_visibility(input).await?)
             }
             SqsOperation::ChangeMessageVisibilityBatch => self.change_visibility_batch(parse(&body)?).await,
-            other => self.handler.handle_operation(other, body).await,
+            other => RustackSqsHandler::new(Arc::clone(&self.queues)).handle_operation(other, body).await,
         }
     }
 
@@ -272,7 +267,7 @@ mod tests {
         QueueAttributeName, SendMessageBatchRequestEntry,
     };
 
-    use super::super::testing::Running;
+    use super::super::tests::Running;
     use super::*;
 
     async fn start() -> (Running, Client) {

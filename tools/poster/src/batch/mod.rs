@@ -92,12 +92,12 @@ pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure>
 
     let failed_file = input.beside("failed.ndjson");
     let written = report::write_failed(&input, tally.failed(), failed_file.clone()).await;
-    let in_file = *written.as_ref().unwrap_or(&false);
+    let in_file = matches!(written, Ok(true)).then_some(&*failed_file);
     if tally.skipped > bad {
         terminal.println(format!("{} left out by the service:", count_of(tally.skipped - bad, "line")));
         print_faults(terminal, &view)?;
     }
-    report::report(terminal, id, out, &tally, &failed_file, in_file)?;
+    report::report(terminal, id, out, &tally, in_file)?;
     let mut drawn = Ok(());
     if !batch.no_sheet && tally.saved > 0 && (tally.downloaded > 0 || !sheet::is_in(out)) {
         let (out, name, terminal) = (out.to_owned(), settings.name.clone(), terminal.clone());
@@ -178,8 +178,8 @@ fn settings(
         "input": { "format": input.format }, "on_bad_line": on_bad_line, "defaults": input.defaults
     });
     // The flags override the document.
-    if batch.deadline_hours.is_some() || input.deadline_hours.is_some() {
-        request["deadline_hours"] = batch.deadline_hours.map_or(json!(input.deadline_hours), Value::from);
+    if let Some(hours) = batch.deadline_hours.map(Value::from).or(input.deadline_hours.map(|hours| json!(hours))) {
+        request["deadline_hours"] = hours;
     }
     if let Some(webhook) = webhook {
         request["webhook"] = webhook;

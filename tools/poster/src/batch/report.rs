@@ -12,14 +12,13 @@ use crate::words::{count_of, short_path, thousands};
 
 const SHOWN: usize = 10;
 
-/// Reports the results. `written` says whether `failed_file` holds the lines of the jobs that failed.
+/// Reports the results. `failed_file` holds the lines of the jobs that failed, if they could be written.
 pub(crate) fn report(
     terminal: &Terminal,
     batch: BatchId,
     out: &Path,
     tally: &Tally,
-    failed_file: &Path,
-    written: bool,
+    failed_file: Option<&Path>,
 ) -> Result<(), Failure> {
     let Tally { saved, downloaded, unfetched, why_unfetched, reasons, can_retry, small_titles, .. } = tally;
     let failed = reasons.values().map(|reason| reason.lines.len()).sum::<usize>() as u64;
@@ -41,8 +40,8 @@ pub(crate) fn report(
             terminal.println(format!("  {} {code}: {}", thousands(lines.len() as u64), numbers(lines)));
             terminal.println_wrapped("    ", message);
         }
-        if written {
-            let file = short_path(failed_file).display();
+        if let Some(file) = failed_file {
+            let file = short_path(file).display();
             terminal.println(format!("Their lines are in {file}, ready for another poster batch."));
         }
         if *can_retry {
@@ -52,7 +51,7 @@ pub(crate) fn report(
     }
     terminal.data(&json!({
         "event": "end", "batch": batch, "saved": saved, "downloaded": downloaded, "unfetched": unfetched,
-        "failed": failed, "failed_file": written.then_some(failed_file), "out": out,
+        "failed": failed, "failed_file": failed_file, "out": out,
     }))
 }
 

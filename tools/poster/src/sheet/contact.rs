@@ -140,9 +140,9 @@ fn paste(sheet: &mut Pixmap, picture: &Raster, left: usize, top: usize) {
     let pixels = sheet.pixels_mut();
     for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
         let begin = (top + y) * width + left;
-        for (to, from) in pixels[begin..begin + picture.width].iter_mut().zip(row.chunks_exact(3)) {
+        for (to, &[red, green, blue]) in pixels[begin..begin + picture.width].iter_mut().zip(row.as_chunks().0) {
             // An opaque color is the same premultiplied.
-            if let Some(color) = PremultipliedColorU8::from_rgba(from[0], from[1], from[2], 255) {
+            if let Some(color) = PremultipliedColorU8::from_rgba(red, green, blue, 255) {
                 *to = color;
             }
         }
