@@ -34,6 +34,11 @@ impl Block {
         let place = |path: &Option<Path>| path.as_ref().and_then(|path| shifted(path, x, y));
         Block { main: place(&self.main), small: place(&self.small), ..*self }
     }
+
+    pub(crate) fn bounds(&self) -> Option<Rect> {
+        let boxes = [&self.main, &self.small].into_iter().flatten().map(Path::bounds);
+        boxes.reduce(|one, other| one.join(&other).unwrap_or(one))
+    }
 }
 
 /// Sets a title on up to three lines, as large as the box allows but not larger than `font.size`. It does not change

@@ -221,25 +221,15 @@ impl Composition {
             Align::Center => width / 2.0,
         };
         let inks = &design.inks;
-        let title_ink = inks.title;
-        let mut composition = Self {
-            pieces: Vec::new(),
-            title: unit(),
-            title_ink,
-            letters: 0.0,
-            words: Vec::new(),
-            heading: unit(),
-            shifted: fit.shift > 0.0,
-            billing: None,
-        };
-
+        let (mut pieces, mut billing) = (Vec::new(), None);
         let edge = edge(width, height);
         let mut bottom = height - edge;
         if !sheet.credits.is_empty() {
             let block = fitted_billing(sheet.credits, side, measure, design.align);
             let top = bottom - block.height;
-            composition.billing = bounds(&block.at(x, top));
-            composition.push(&block, x, top, [inks.names, inks.roles], Kind::Small);
+            let block = block.at(x, top);
+            billing = block.bounds();
+            push(&mut pieces, block, [inks.names, inks.roles], Kind::Small);
             bottom = top - 0.035 * side;
         }
 
@@ -249,24 +239,30 @@ impl Composition {
             Place::Top => edge + fit.shift,
             Place::Bottom => bottom - tall - fit.shift,
         };
+        let (mut words, mut title) = (Vec::new(), None);
         for item in items {
             y += item.gap;
-            let placed = bounds(&item.block.at(x, y));
-            if let Some(placed) = placed {
-                composition.words.push(placed);
-                if item.kind == Kind::Title {
-                    composition.title = placed;
-                    composition.letters = item.block.letters;
-                    composition.cast_shadow(&item.block, design, x, y, side);
+            let block = item.block.at(x, y);
+            let placed = block.bounds();
+            words.extend(placed);
+            if item.kind == Kind::Title {
+                title = placed.zip(Some(block.letters));
+                if design.ornament == Ornament::Shadow {
+                    let step = (0.0011 * side).max(0.5);
+                    // Many thin shadows next to each other form a thick one.
+                    for off in (1..=6).map(|i| step * i as f32) {
+                        push(&mut pieces, item.block.at(x + off, y + off), [inks.ornament; 2], Kind::Shadow);
+                    }
                 }
             }
-            composition.push(&item.block, x, y, [item.ink; 2], item.kind);
+            push(&mut pieces, block, [item.ink; 2], item.kind);
             y += item.block.height;
         }
-        let heading = composition.words.iter().copied().reduce(|one, other| one.join(&other).unwrap_or(one));
-        composition.heading = heading.ok_or(NotSet::NoTitle)?;
+        let heading = words.iter().copied().reduce(|one: Rect, other| one.join(&other).unwrap_or(one));
         // The title may consist of marks that no face draws, or the picture of a few pixels.
-        if composition.title == unit() { Err(NotSet::NoTitle) } else { Ok(composition) }
+        let (heading, (title, letters)) = heading.zip(title).ok_or(NotSet::NoTitle)?;
+        let shifted = fit.shift > 0.0;
+        Ok(Self { pieces, title, title_ink: inks.title, letters, words, heading, shifted, billing })
     }
 
     /// The lowest cost of these words at any shift that keeps them in the picture and above the billing block.
@@ -300,25 +296,6 @@ impl Composition {
             Cost { eyes, faces, beyond: (shift - to_middle.max(0.0)).max(0.0), shrunk: 1.0 - scale, shift }
         });
         costs.min_by(|one, other| one.partial_cmp(other).unwrap_or(Ordering::Equal)).expect("there is a first step")
-    }
-
-    fn push(&mut self, block: &Block, x: f32, y: f32, inks: [Rgb; 2], kind: Kind) {
-        let block = block.at(x, y);
-        let pieces = [block.main, block.small].into_iter().zip(inks);
-        self.pieces.extend(pieces.filter_map(|(path, ink)| Some(Piece { path: path?, ink, kind })));
-    }
-
-    fn cast_shadow(&mut self, title: &Block, design: &Design, x: f32, y: f32, side: f32) {
-        if design.ornament != Ornament::Shadow {
-            return;
-        }
-        let step = (0.0011 * side).max(0.5);
-        // Many thin shadows next to each other form a thick one.
-        let shadows = (1..=6).filter_map(|i| {
-            let off = step * i as f32;
-            Some(Piece { path: title.at(x + off, y + off).main?, ink: design.inks.ornament, kind: Kind::Shadow })
-        });
-        self.pieces.extend(shadows);
     }
 
     /// Darkens the picture beneath the words as much as necessary, fading out around them.
@@ -394,6 +371,11 @@ impl Composition {
             rgb.copy_from_slice(&[pixel.red(), pixel.green(), pixel.blue()]);
         }
     }
+}
+
+fn push(pieces: &mut Vec<Piece>, block: Block, inks: [Rgb; 2], kind: Kind) {
+    let paths = [block.main, block.small].into_iter().zip(inks);
+    pieces.extend(paths.filter_map(|(path, ink)| Some(Piece { path: path?, ink, kind })));
 }
 
 /// The side of a square with the same area as the picture.
@@ -495,14 +477,6 @@ fn diamond(left: f32, width: f32, height: f32, hair: f32) -> Option<Path> {
     path.finish()
 }
 
-fn bounds(block: &Block) -> Option<Rect> {
-    match (&block.main, &block.small) {
-        (Some(main), Some(small)) => main.bounds().join(&small.bounds()),
-        (Some(path), None) | (None, Some(path)) => Some(path.bounds()),
-        (None, None) => None,
-    }
-}
-
 fn row(y: f32, picture: &Raster) -> usize {
     (y.max(0.0) as usize).min(picture.height)
 }
@@ -540,10 +514,6 @@ fn needed(picture: &Raster, area: Rect, limit: f32, dark: Rgb, light: &Light) ->
         }
     }
     if bright.is_empty() { 0 } else { enough }
-}
-
-fn unit() -> Rect {
-    Rect::from_xywh(0.0, 0.0, 1.0, 1.0).expect("one is more than zero")
 }
 
 #[cfg(test)]

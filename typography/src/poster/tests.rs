@@ -108,7 +108,8 @@ fn a_scrim_is_only_as_strong_as_the_contrast_needs() {
     assert!(poster.contrast > 15.0);
     let edge = |picture: &Raster| (0..304).map(|y| pixel(picture, 1, y)).collect::<Vec<_>>();
     assert_eq!(edge(&poster.picture), edge(&night), "what is dark enough is left alone");
-    assert_eq!(needed(&night, unit(), 0.5, [0; 3], &Light::new()), 0);
+    let corner = Rect::from_xywh(0.0, 0.0, 1.0, 1.0).expect("a box");
+    assert_eq!(needed(&night, corner, 0.5, [0; 3], &Light::new()), 0);
 
     // The strength found is enough, and one less is not.
     let (light, busy, area) = (Light::new(), busy(64, 64), Rect::from_xywh(3.0, 4.0, 50.0, 40.0).expect("a box"));
