@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use typography::{Format, Place, Raster, Sheet, Style, Thumbnail, heads, typeset};
 
-/// How often the work is done over; the median of the times is told.
 const TURNS: usize = 15;
 
 /// What the worker leaves for the file of a thumbnail, beside the mark of origin.

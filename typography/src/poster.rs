@@ -40,21 +40,18 @@ pub struct Sheet<'a> {
 
 /// The position of a title. The billing block is always at the bottom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Place {
-    /// At the top.
     Top,
-    /// At the bottom.
     Bottom,
 }
 
 /// A picture with its lettering.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Poster {
-    /// The picture.
     pub picture: Raster,
-    /// Its style.
     pub style: Style,
-    /// The position of the title.
     pub place: Place,
     /// The lowest contrast between the title and the pixels in its box, measured before it was drawn.
     pub contrast: f32,

@@ -13,12 +13,11 @@ const JPEG_QUALITY: u8 = 93;
 
 /// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Format {
-    /// PNG.
     Png,
-    /// JPEG.
     Jpeg,
-    /// WebP, written lossless.
+    /// Written lossless.
     Webp,
 }
 
@@ -35,12 +34,10 @@ impl Unreadable {
 
 /// A picture: three bytes of sRGB per pixel, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Raster {
-    /// The width, in pixels.
     pub width: usize,
-    /// The height, in pixels.
     pub height: usize,
-    /// The pixels.
     pub pixels: Vec<u8>,
     /// The file's texts by keyword, such as how it was made.
     pub notes: Vec<(String, String)>,

@@ -12,14 +12,12 @@ const HEIGHT: usize = 1600;
 /// Out of 100. Below the last one, a smaller picture looks better.
 const QUALITIES: [u8; 4] = [82, 66, 50, 34];
 
-/// A small copy of a picture.
+/// A small copy of a picture, as a JPEG file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Thumbnail {
-    /// The width, in pixels.
     pub width: usize,
-    /// The height, in pixels.
     pub height: usize,
-    /// A JPEG file.
     pub file: Vec<u8>,
 }
 

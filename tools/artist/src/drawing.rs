@@ -20,7 +20,6 @@ pub(crate) fn parts(names: &str) -> impl Iterator<Item = &'static Part> {
     names.split(' ').filter_map(|name| DRAWINGS.get(name)).flatten()
 }
 
-/// The path of a part's data, with each point transformed by `place`.
 pub(crate) fn trace(data: &str, place: impl Fn(f32, f32) -> (f32, f32)) -> Option<Path> {
     let (mut path, mut command, mut points, mut first) = (PathBuilder::new(), "", Vec::new(), None);
     for token in data.split(' ') {

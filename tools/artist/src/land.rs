@@ -1,5 +1,3 @@
-//! What is below the horizon: ridges, fog and water.
-
 use crate::canvas::{add, mix, scale, smooth};
 use crate::noise::{fractal, noise, sampled};
 use crate::scene::Scene;

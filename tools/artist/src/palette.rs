@@ -1,7 +1,6 @@
 use crate::brief::Brief;
 use crate::canvas::{Rgb, add, mix, rgb, scale, smooth};
 
-/// The colors that a picture is painted with, in linear light.
 pub(crate) struct Palette {
     /// The zenith, the middle of the sky and the horizon.
     pub(crate) sky: [Rgb; 3],

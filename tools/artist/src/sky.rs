@@ -1,5 +1,3 @@
-//! What is above the horizon: the sky, clouds, and the sun or moon.
-
 use tiny_skia::PathBuilder;
 
 use crate::canvas::{Rgb, add, mix, scale, smooth};
