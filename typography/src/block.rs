@@ -1,5 +1,3 @@
-//! Blocks of several lines: titles that fit a box, and billing blocks.
-
 use std::ops::Range;
 
 use tiny_skia::{Path, PathBuilder, Rect};
@@ -24,7 +22,6 @@ pub(crate) struct Block {
     pub(crate) main: Option<Path>,
     pub(crate) small: Option<Path>,
     pub(crate) width: f32,
-    /// From the top of the first line to the bottom of the last.
     pub(crate) height: f32,
     pub(crate) letters: f32,
 }

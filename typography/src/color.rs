@@ -1,5 +1,3 @@
-//! Color as the eye sees it: luminance, contrast, lightness, chroma and hue.
-
 use tiny_skia::Color;
 
 pub(crate) type Rgb = [u8; 3];
