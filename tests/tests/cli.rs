@@ -300,6 +300,43 @@ async fn a_batch_without_failed_lines_needs_no_place_for_their_file() {
     desk.pipeline.stop().await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn pictures_need_a_path_that_the_state_file_can_record() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let desk = Desk::new(Pipeline::start().await).await;
+    let file = OsStr::from_bytes(b"\xff.txt");
+    std::fs::write(desk.directory.path().join(file), "One\n").expect("it is written");
+    let refused = desk.command(&["batch"]).arg(file).output().await.expect("it runs");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{words}");
+    assert!(words.contains("must be UTF-8") && words.contains("--out"), "{words}");
+    assert_eq!(desk.jobs().await, 0, "nothing was submitted");
+    let elsewhere =
+        desk.command(&["batch", "--out", "posters", "--no-sheet"]).arg(file).output().await.expect("it runs");
+    assert_eq!(elsewhere.status.code(), Some(0), "{}", String::from_utf8_lossy(&elsewhere.stderr));
+    assert_eq!(files(&desk.path("posters"), ".png").len(), 1);
+    desk.pipeline.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nobody_is_told_to_cancel_a_batch_that_has_ended() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    desk.write("a.txt", "One\n");
+    let done = desk.poster(&["batch", "a.txt", "--no-sheet"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.words);
+    let full = std::fs::File::create("/dev/full").expect("it opens");
+    let command = desk.command(&["batch", "a.txt", "--json"]).stdout(full).stderr(Stdio::piped()).spawn();
+    let failed = command.expect("it starts").wait_with_output().await.expect("it runs");
+    let words = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(4), "{words}");
+    assert!(words.contains("Run the same command again") && !words.contains("poster cancel"), "{words}");
+    desk.pipeline.stop().await;
+}
+
 #[tokio::test]
 async fn a_command_that_would_be_refused_again_is_not_to_be_repeated() {
     let desk = Desk::new(Pipeline::start().await).await;

@@ -287,7 +287,7 @@ impl Document {
 /// Copies standard input to a file in `directory` that is named after its content. The flag is whether the file is new.
 async fn copy_of_input(directory: &Path) -> Result<(PathBuf, bool), Failure> {
     // This future owns the file, not the thread that writes it, so a command that is stopped deletes it.
-    let copy = tempfile::NamedTempFile::new_in(directory).of_file(directory)?;
+    let copy = tempfile::NamedTempFile::new_in(directory).map_err(|error| error.kind()).of_file(directory)?;
     let (mut file, to) = (copy.reopen().of_file(directory)?, directory.to_owned());
     let copying = blocking(move || digest(io::stdin().lock(), |piece| file.write_all(piece)).of_file(&to));
     let (bytes, digest) = copying.await?;

@@ -32,6 +32,8 @@ const BAD_SHOWN: usize = 20;
 
 const MAX_NAME: usize = 128;
 
+const HOW_TO_CONTINUE: &str = "Run the same command again to continue.";
+
 /// Submits the lines of the file, waits, downloads, and reports; or continues where an earlier run stopped.
 pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure> {
     api.patience = batch.patience;
@@ -55,7 +57,7 @@ pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure>
     let manifest = Manifest::open(&settings.out)?;
     manifest.lock()?;
 
-    terminal.set_resume_hint("Run the same command again to continue.");
+    terminal.set_resume_hint(HOW_TO_CONTINUE);
     terminal.status("submitting …");
     let mut request = submit::Request::new(&settings);
     let mut view = match known {
@@ -70,9 +72,11 @@ pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure>
     if known != Some(id) {
         state.write(id, &settings)?;
     }
-    terminal.set_resume_hint(format!(
-        "Run the same command again to continue. The service goes on with what it has; to cancel that:\n  poster cancel {id}"
-    ));
+    if view.links.results.is_none() {
+        terminal.set_resume_hint(format!(
+            "{HOW_TO_CONTINUE} The service goes on with what it has; to cancel that:\n  poster cancel {id}"
+        ));
+    }
     let (out, at_once) = (&*settings.out, usize::from(batch.at_once));
     let mut follower = Follower::new(&api, &manifest, at_once, id, checked.lines);
     follower.learn(&view).await?;
@@ -84,6 +88,7 @@ pub(crate) async fn run(mut api: Api, batch: &Batch) -> Result<Outcome, Failure>
         return Ok(outcome);
     }
     let view = follower.run().await?;
+    terminal.set_resume_hint(HOW_TO_CONTINUE);
     if view.links.results.is_none() {
         return Err(without_results(terminal, &view, &mut state)?);
     }
@@ -184,14 +189,13 @@ fn settings(
     if let Some(webhook) = webhook {
         request["webhook"] = webhook;
     }
-    let out = batch.out.clone().unwrap_or_else(|| with_suffix(&input.path, "-posters"));
-    Ok(Settings {
-        api: api.url().to_owned(),
-        name,
-        sha256: checked.sha256.clone(),
-        request: request.to_string(),
-        out: canonical(&out)?,
-    })
+    let out = canonical(&batch.out.clone().unwrap_or_else(|| with_suffix(&input.path, "-posters")))?;
+    // The state file, which is JSON, records it.
+    if out.to_str().is_none() {
+        let out = out.display();
+        return Err(Failure::Usage(format!("the path of the pictures must be UTF-8: {out}; --out takes another one")));
+    }
+    Ok(Settings { api: api.url().to_owned(), name, sha256: checked.sha256.clone(), request: request.to_string(), out })
 }
 
 fn unknown() -> Failure {

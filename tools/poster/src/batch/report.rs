@@ -75,7 +75,9 @@ pub(crate) async fn write_failed(input: &Input, failed: Vec<u64>, path: PathBuf)
     }
     let input = input.clone();
     blocking(move || {
-        let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(directory_of(&path)).of_file(&path)?);
+        // The whole error would name the temporary file, which says nothing to the user.
+        let file = tempfile::NamedTempFile::new_in(directory_of(&path)).map_err(|error| error.kind()).of_file(&path)?;
+        let mut file = BufWriter::new(file);
         input.copy_jobs(&failed, &mut file, &path)?;
         input.unchanged()?;
         file.into_inner().of_file(&path)?.persist(&path).map_err(|error| error.error).of_file(&path)?;
