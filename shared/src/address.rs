@@ -12,8 +12,8 @@ const SPECIAL_V4: [([u8; 4], u32); 17] = [
     ([198, 18, 0, 0], 15), ([198, 51, 100, 0], 24), ([203, 0, 113, 0], 24), ([224, 0, 0, 0], 3),
 ];
 
-/// The first 32 bits of the blocks within 2000::/3 that are not public or lead to IPv4 addresses, such as Teredo and 6to4, see
-/// <https://www.iana.org/assignments/iana-ipv6-special-registry/>.
+/// The first 32 bits of the blocks within 2000::/3 that are not public or lead to IPv4 addresses, such as Teredo and
+/// 6to4, see <https://www.iana.org/assignments/iana-ipv6-special-registry/>.
 const SPECIAL_V6: [(u32, u32); 4] = [(0x2001_0000, 23), (0x2001_0db8, 32), (0x2002_0000, 16), (0x3fff_0000, 20)];
 
 /// Whether this is a global unicast address that does not lead to another one, such as one that it contains.

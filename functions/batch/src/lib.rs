@@ -15,7 +15,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::{change_visibility, end_of, process_batch};
-use shared::aws::{Aws, BatchFiles, Images, Metrics, Outbox, Queue, Table};
+use shared::aws::{Aws, BatchFiles, Images, Metrics, Outbox, Queue, Table, url_life};
 use shared::job::Terms;
 use shared::settings::{Lookup, Settings, SettingsError};
 use tokio::time::Instant;
@@ -56,7 +56,7 @@ impl App {
             parked: aws.queue(settings.text("PARKED_QUEUE_URL")),
             clock,
             terms: Terms::read(&mut settings),
-            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+            url_life: url_life(&mut settings),
             turn: TURN,
         };
         settings.finish(app)

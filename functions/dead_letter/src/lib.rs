@@ -8,7 +8,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::process_batch;
-use shared::aws::{Aws, Images, Metrics, Outbox, Queue, Table};
+use shared::aws::{Aws, Images, Metrics, Outbox, Queue, Table, url_life};
 use shared::settings::{Lookup, Settings, SettingsError};
 
 const IN_FLIGHT: usize = 10;
@@ -37,7 +37,7 @@ impl App {
             queue: aws.queue(settings.text("DEAD_LETTER_QUEUE_URL")),
             parked: aws.queue(settings.text("PARKED_QUEUE_URL")),
             clock,
-            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+            url_life: url_life(&mut settings),
         };
         settings.finish(app)
     }

@@ -20,7 +20,7 @@ use lambda_runtime::{Error, LambdaEvent};
 use sha2::{Digest, Sha256};
 use shared::api::{BatchView, DeliveryView, DocumentView, HealthView, JobView, QueueHealthView, wrong_method};
 use shared::aws::gateway::{Answer, Entrance, Request, found, log_failure};
-use shared::aws::{Aws, BatchFiles, DeliveryLog, Document, Images, Metrics, Outbox, Queue, Table};
+use shared::aws::{Aws, BatchFiles, DeliveryLog, Document, Images, Metrics, Outbox, Queue, Table, url_life};
 use shared::batch::Counts;
 use shared::cursor::CursorKey;
 use shared::delivery::DeliveryId;
@@ -94,7 +94,7 @@ impl App {
             clock,
             cursors: CursorKey::new(&settings.text("CURSOR_KEY")),
             pace: Pace::new(aws.queue(settings.text("QUEUE_URL")), at_once),
-            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+            url_life: url_life(&mut settings),
             // API Gateway waits 29 seconds.
             max_wait: settings.time("MAX_WAIT_SECONDS", 0..=20, Duration::from_secs(1)),
             page: settings.parse("PAGE").unwrap_or_default(),

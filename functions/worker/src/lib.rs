@@ -12,7 +12,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent};
 use shared::Clock;
 use shared::aws::messages::{end_of, process_batch};
-use shared::aws::{Aws, Images, Metrics, Outbox, Painter, Queue, Table};
+use shared::aws::{Aws, Images, Metrics, Outbox, Painter, Queue, Table, url_life};
 use shared::settings::{Lookup, Settings, SettingsError};
 
 use crate::drawing::Drawing;
@@ -51,7 +51,7 @@ impl App {
             clock,
             max_attempts: settings.number("MAX_ATTEMPTS", 1..=10),
             in_flight: settings.number("POSTERS_IN_FLIGHT", 1..=10) as usize,
-            url_life: settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1)),
+            url_life: url_life(&mut settings),
             thumbnails: settings.parse("THUMBNAILS").unwrap_or_default(),
         };
         settings.finish(app)

@@ -94,23 +94,48 @@ pub(super) fn without_answer<E, R>(error: &SdkError<E, R>) -> (&'static str, boo
     }
 }
 
-#[rustfmt::skip]
 fn by_code(code: &str) -> Option<Kind> {
     Some(match code {
-        "ThrottlingException" | "Throttling" | "ThrottledException" | "TooManyRequestsException" | "RequestThrottled"
-        | "RequestLimitExceeded" | "ProvisionedThroughputExceededException" | "LimitExceededException"
-        | "ServiceQuotaExceededException" | "KmsThrottled" | "KMS.ThrottlingException" | "SlowDown" | "OverLimit" => {
-            Kind::Throttled
-        }
-        "InternalServerError" | "InternalServerException" | "InternalError" | "InternalFailure" | "ServiceUnavailable"
-        | "ServiceUnavailableException" | "TransactionInProgressException" | "ConditionalRequestConflict"
-        | "OperationAborted" | "RequestTimeout" => Kind::Unavailable,
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "TooManyRequestsException"
+        | "RequestThrottled"
+        | "RequestLimitExceeded"
+        | "ProvisionedThroughputExceededException"
+        | "LimitExceededException"
+        | "ServiceQuotaExceededException"
+        | "KmsThrottled"
+        | "KMS.ThrottlingException"
+        | "SlowDown"
+        | "OverLimit" => Kind::Throttled,
+        "InternalServerError"
+        | "InternalServerException"
+        | "InternalError"
+        | "InternalFailure"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "TransactionInProgressException"
+        | "ConditionalRequestConflict"
+        | "OperationAborted"
+        | "RequestTimeout" => Kind::Unavailable,
         // Expired credentials are for the operator to fix, like missing permissions.
-        "AccessDenied" | "AccessDeniedException" | "KmsAccessDenied" | "KMS.AccessDeniedException"
-        | "KMS.DisabledException" | "ExpiredToken" | "ExpiredTokenException" | "UnrecognizedClientException"
-        | "InvalidClientTokenId" | "InvalidSignatureException" | "InvalidAccessKeyId" | "SignatureDoesNotMatch"
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "KmsAccessDenied"
+        | "KMS.AccessDeniedException"
+        | "KMS.DisabledException"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
         | "OptInRequired" => Kind::Denied,
-        "ResourceNotFoundException" | "NoSuchBucket" | "QueueDoesNotExist"
+        "ResourceNotFoundException"
+        | "NoSuchBucket"
+        | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue" => Kind::Missing,
         "ValidationException" | "ValidationError" => Kind::Rejected,
         _ => return None,

@@ -40,6 +40,7 @@ pub use outbox::Outbox;
 pub use painter::{PaintError, Painter};
 pub use queue::{Depth, Queue};
 pub use refusals::{Meaning, Refusal};
+pub use signing::url_life;
 pub use table::{List, Page, Saved, Table};
 pub use tickets::send_tickets;
 
@@ -140,12 +141,12 @@ impl Aws {
     }
 
     fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        aws_sdk_dynamodb::Client::new(&client(&self.config, &self.endpoints.dynamodb, 3 * SECOND, 8 * SECOND))
+        aws_sdk_dynamodb::Client::new(&client_config(&self.config, &self.endpoints.dynamodb, 3 * SECOND, 8 * SECOND))
     }
 
     /// A queue.
     pub fn queue(&self, url: String) -> Queue {
-        let config = client(&self.config, &self.endpoints.sqs, 3 * SECOND, 8 * SECOND);
+        let config = client_config(&self.config, &self.endpoints.sqs, 3 * SECOND, 8 * SECOND);
         Queue::new(aws_sdk_sqs::Client::new(&config), url)
     }
 
@@ -164,21 +165,21 @@ impl Aws {
     }
 
     fn s3(&self) -> aws_sdk_s3::Client {
-        aws_sdk_s3::Client::new(&client(&self.config, &self.endpoints.s3, 10 * SECOND, 20 * SECOND))
+        aws_sdk_s3::Client::new(&client_config(&self.config, &self.endpoints.s3, 10 * SECOND, 20 * SECOND))
     }
 
     /// The model in `region`, with `timeout` for each painting. The SDK does not retry, as each call may be billed.
     pub fn painter(&self, region: String, timeout: Duration) -> Painter {
         let config =
             self.bedrock.to_builder().region(Region::new(region)).retry_config(RetryConfig::disabled()).build();
-        let config = client(&config, &self.endpoints.bedrock, timeout, timeout);
+        let config = client_config(&config, &self.endpoints.bedrock, timeout, timeout);
         Painter::new(aws_sdk_bedrockruntime::Client::new(&config), timeout)
     }
 }
 
 /// The configuration of a client, whose calls and their attempts may take this long. By default, the SDK only limits
 /// connecting.
-fn client(config: &SdkConfig, endpoint: &Option<String>, attempt: Duration, operation: Duration) -> SdkConfig {
+fn client_config(config: &SdkConfig, endpoint: &Option<String>, attempt: Duration, operation: Duration) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(2 * SECOND)
         .operation_attempt_timeout(attempt)

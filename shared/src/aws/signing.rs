@@ -6,9 +6,15 @@ use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 
 use super::{Kind, Result, ServiceError};
 use crate::image::SignedUrl;
+use crate::settings::Settings;
 use crate::time::Timestamp;
 
 pub(super) const SERVICE: &str = "S3";
+
+/// Reads how long the presigned URLs of pictures last. The credentials of a function, with which they end, last longer.
+pub fn url_life(settings: &mut Settings<'_>) -> Duration {
+    settings.time("URL_LIFE_SECONDS", 60..=21_600, Duration::from_secs(1))
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Signing {

@@ -14,6 +14,7 @@ use shared::batch_file::{self, Line, LineFault, Reader};
 use shared::json::Strict;
 use shared::order::DeadlineHours;
 use shared::text::hex;
+use tempfile::NamedTempFile;
 
 use crate::arguments::Format;
 use crate::digest::digest;
@@ -287,7 +288,7 @@ impl Document {
 /// Copies standard input to a file in `directory` that is named after its content. The flag is whether the file is new.
 async fn copy_of_input(directory: &Path) -> Result<(PathBuf, bool), Failure> {
     // This future owns the file, not the thread that writes it, so a command that is stopped deletes it.
-    let copy = tempfile::NamedTempFile::new_in(directory).map_err(|error| error.kind()).of_file(directory)?;
+    let copy = temporary_file(directory, directory)?;
     let (mut file, to) = (copy.reopen().of_file(directory)?, directory.to_owned());
     let copying = blocking(move || digest(io::stdin().lock(), |piece| file.write_all(piece)).of_file(&to));
     let (bytes, digest) = copying.await?;
@@ -331,6 +332,11 @@ fn format_of_content(mut file: &File) -> io::Result<Format> {
             if reader.is_unreadable() { Format::Csv } else { Format::Text }
         }
     })
+}
+
+/// A temporary file. An error blames `path`: the name of the temporary file would say nothing to the user.
+pub(super) fn temporary_file(directory: &Path, path: &Path) -> Result<NamedTempFile, Failure> {
+    NamedTempFile::new_in(directory).map_err(|error| error.kind()).of_file(path)
 }
 
 pub(super) fn directory_of(path: &Path) -> &Path {

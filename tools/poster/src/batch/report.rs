@@ -5,7 +5,7 @@ use serde_json::json;
 use shared::BatchId;
 
 use super::follow::{Reason, Tally};
-use super::input::{Input, directory_of};
+use super::input::{Input, directory_of, temporary_file};
 use crate::failure::{Failure, OfFile, blocking};
 use crate::terminal::Terminal;
 use crate::words::{count_of, short_path, thousands};
@@ -75,9 +75,7 @@ pub(crate) async fn write_failed(input: &Input, failed: Vec<u64>, path: PathBuf)
     }
     let input = input.clone();
     blocking(move || {
-        // The whole error would name the temporary file, which says nothing to the user.
-        let file = tempfile::NamedTempFile::new_in(directory_of(&path)).map_err(|error| error.kind()).of_file(&path)?;
-        let mut file = BufWriter::new(file);
+        let mut file = BufWriter::new(temporary_file(directory_of(&path), &path)?);
         input.copy_jobs(&failed, &mut file, &path)?;
         input.unchanged()?;
         file.into_inner().of_file(&path)?.persist(&path).map_err(|error| error.error).of_file(&path)?;
