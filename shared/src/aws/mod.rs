@@ -20,6 +20,7 @@ mod signing;
 mod table;
 mod tickets;
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -54,7 +55,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// instead of the system's saves most of a cold start.
 const AMAZON_ROOTS: &str = include_str!("roots.pem");
 
-/// What all clients share: credentials, region, and one HTTP client.
+/// What all clients share: credentials, region, and one HTTP client. Each client is built when it is first needed.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
@@ -62,6 +63,9 @@ pub struct Aws {
     endpoints: Endpoints,
     output: Output,
     credentials_end: Option<Timestamp>,
+    dynamodb: OnceLock<aws_sdk_dynamodb::Client>,
+    sqs: OnceLock<aws_sdk_sqs::Client>,
+    s3: OnceLock<aws_sdk_s3::Client>,
 }
 
 /// How long a function's credentials are assumed to last from its start. Lambda passes them without an expiry, and AWS
@@ -117,7 +121,16 @@ impl Aws {
 
     /// Uses this configuration, without metrics.
     pub fn new(config: SdkConfig, endpoints: Endpoints) -> Self {
-        Self { bedrock: config.clone(), config, endpoints, output: Output::none(), credentials_end: None }
+        Self {
+            bedrock: config.clone(),
+            config,
+            endpoints,
+            output: Output::none(),
+            credentials_end: None,
+            dynamodb: OnceLock::new(),
+            sqs: OnceLock::new(),
+            s3: OnceLock::new(),
+        }
     }
 
     /// Writes the metrics to `output`.
@@ -141,13 +154,14 @@ impl Aws {
     }
 
     fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        aws_sdk_dynamodb::Client::new(&client_config(&self.config, &self.endpoints.dynamodb, 3 * SECOND, 8 * SECOND))
+        let config = || client_config(&self.config, &self.endpoints.dynamodb, 3 * SECOND, 8 * SECOND);
+        self.dynamodb.get_or_init(|| aws_sdk_dynamodb::Client::new(&config())).clone()
     }
 
     /// A queue.
     pub fn queue(&self, url: String) -> Queue {
-        let config = client_config(&self.config, &self.endpoints.sqs, 3 * SECOND, 8 * SECOND);
-        Queue::new(aws_sdk_sqs::Client::new(&config), url)
+        let config = || client_config(&self.config, &self.endpoints.sqs, 3 * SECOND, 8 * SECOND);
+        Queue::new(self.sqs.get_or_init(|| aws_sdk_sqs::Client::new(&config())).clone(), url)
     }
 
     /// The bucket of pictures.
@@ -165,7 +179,8 @@ impl Aws {
     }
 
     fn s3(&self) -> aws_sdk_s3::Client {
-        aws_sdk_s3::Client::new(&client_config(&self.config, &self.endpoints.s3, 10 * SECOND, 20 * SECOND))
+        let config = || client_config(&self.config, &self.endpoints.s3, 10 * SECOND, 20 * SECOND);
+        self.s3.get_or_init(|| aws_sdk_s3::Client::new(&config())).clone()
     }
 
     /// The model in `region`, with `timeout` for each painting. The SDK does not retry, as each call may be billed.
