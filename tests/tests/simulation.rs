@@ -15,6 +15,24 @@ const WORLDS: u64 = 200;
 /// The number of worlds within which each planted bug must be noticed.
 const PATIENCE: u64 = 200;
 
+/// A world that notices the bug, for each bug that few worlds notice. The search begins with it, and so is short. A change of
+/// the functions changes the worlds. The search of all worlds then finds another one, and prints it.
+const WITNESSES: &[(Bug, u64)] = &[
+    (Bug::NoLookBeforePaying, 32),
+    (Bug::BusyTicketDeleted, 19),
+    (Bug::PartialFailureIgnored, 23),
+    (Bug::ReadsBehind, 31),
+    (Bug::PanickedTicketDeleted, 64),
+    (Bug::ExpiredShown, 16),
+    (Bug::DeadLetterIgnoresRetry, 26),
+    (Bug::DeadLetterTakesAll, 85),
+    (Bug::PageWithoutEnd, 52),
+    (Bug::LeaseWithoutMargin, 100),
+    (Bug::FaultsToldWhole, 53),
+    (Bug::TicketBeforeEvent, 29),
+    (Bug::RetryTellsNothing, 27),
+];
+
 /// The number of worlds of files in each run of the tests, unless `POSTER_WORLDS` or `POSTER_SEED` says otherwise.
 const FILE_WORLDS: u64 = 60;
 
@@ -170,10 +188,11 @@ fn is_asked_for(bug: &impl Debug) -> bool {
 #[test]
 fn every_rule_that_is_left_out_is_noticed() {
     let search = async |universe: &Universe, bug| {
-        for seed in 0..PATIENCE {
+        let witness = WITNESSES.iter().filter(|(of, _)| *of == bug).map(|&(_, seed)| seed);
+        for seed in witness.chain(0..PATIENCE) {
             if let Err(violations) = universe.world(seed, Some(bug)).await {
                 let violation = violations.lines().next().unwrap_or_default();
-                eprintln!("simulation: {bug:?} is noticed after {} worlds: {violation:.200}", seed + 1);
+                eprintln!("simulation: {bug:?} is noticed in the world of {violation:.200}");
                 return true;
             }
         }
