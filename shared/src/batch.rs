@@ -30,6 +30,9 @@ pub const JOBS_PER_PART: usize = 1000;
 /// How long a batch waits to be started.
 pub const TIME_TO_START: Duration = Duration::from_secs(86_400);
 
+/// How long after its deadline a batch may still be in progress: its jobs may wait six hours for a failing bucket.
+const OVERTIME: Duration = Duration::from_secs(12 * 3600);
+
 spelled! {
     /// What the function `batch` does next.
     Stage, "a stage of a batch",
@@ -140,8 +143,8 @@ pub enum Refused {
     NotAdmitted,
     /// It is being canceled.
     BeingCanceled,
-    /// Its jobs were deleted.
-    Deleted,
+    /// The jobs that had succeeded may be deleted before the retried ones end.
+    TooOld,
 }
 
 impl Batch {
@@ -407,10 +410,10 @@ impl Batch {
             (_, Some(Pass { action: Action::Cancel, .. })) => return Err(Refused::BeingCanceled),
             (Stage::InProgress | Stage::Ended, _) => {}
         }
-        if self.started_at.is_some_and(|at| at + terms.retention <= now) {
-            return Err(Refused::Deleted);
-        }
         let mut next = self.next().watched().lasting(now, terms);
+        if self.started_at.is_some_and(|at| at + terms.retention < next.deadline_at + OVERTIME) {
+            return Err(Refused::TooOld);
+        }
         next.pass = Some(Pass { action: Action::Retry(next.fence), next: 0 });
         next.retry_keys = self.retry_keys.with(key);
         next.retried_at = Some(now.max(self.since() + Duration::from_millis(1)));
@@ -614,24 +617,26 @@ mod tests {
     #[test]
     fn a_retry_looks_at_every_job_again_and_is_done_once_for_each_key() {
         let (now, key) = (Timestamp::from_ms(10), "friday".parse().expect("a key"));
+        let terms = Terms { deadline: HOUR, retention: 24 * HOUR };
         let ended = watched(1500).end(counts(1499, 1), Uuid::nil());
-        let retried = ended
-            .retry(Some(&key), now, Terms { deadline: HOUR, retention: HOUR })
-            .expect("allowed")
-            .expect("for the first time");
+        let retried = ended.retry(Some(&key), now, terms).expect("allowed").expect("for the first time");
         assert_eq!((retried.stage, retried.progress.open_parts.len()), (Stage::InProgress, 2));
         assert_eq!(retried.pass, Some(Pass { action: Action::Retry(retried.fence), next: 0 }));
-        assert_eq!(retried.retry(Some(&key), now, Terms { deadline: HOUR, retention: HOUR }), Ok(None));
-        let refused =
-            |batch: Batch| batch.retry(None, now, Terms { deadline: HOUR, retention: HOUR }).expect_err("refused");
+        assert_eq!(retried.retry(Some(&key), now, terms), Ok(None));
+        let refused = |batch: Batch| batch.retry(None, now, terms).expect_err("refused");
         assert_eq!(refused(awaiting()), Refused::NoJobs);
         assert_eq!(refused(awaiting().cancel(now).expect("canceled")), Refused::NoJobs);
         assert_eq!(refused(checked(3)), Refused::NotAdmitted);
         assert_eq!(refused(watched(3).cancel(now).expect("canceled")), Refused::BeingCanceled);
+    }
+
+    #[test]
+    fn a_batch_is_retried_only_if_it_can_end_before_its_first_jobs_are_deleted() {
         let ended = watched(3).end(counts(2, 1), Uuid::nil());
-        let late = ended.started_at.expect("it was started") + 24 * HOUR;
-        assert_eq!(ended.retry(None, late, Terms { deadline: HOUR, retention: 24 * HOUR }), Err(Refused::Deleted));
-        assert!(ended.retry(None, late, Terms { deadline: HOUR, retention: 25 * HOUR }).is_ok());
+        let terms = Terms { deadline: 2 * HOUR, retention: 24 * HOUR };
+        let latest = ended.started_at.expect("it was started") + 24 * HOUR - 2 * HOUR - OVERTIME;
+        assert!(ended.retry(None, latest, terms).is_ok());
+        assert_eq!(ended.retry(None, latest + Duration::from_millis(1), terms), Err(Refused::TooOld));
     }
 
     #[test]

@@ -218,7 +218,10 @@ impl Problem {
                      jobs were stored. Submit a new one."
                 }
                 Refused::NotAdmitted => "The jobs of the batch are not all queued yet. Repeat the request later.",
-                Refused::Deleted => "The jobs of the batch are no longer kept. Submit a new batch.",
+                Refused::TooOld => {
+                    "The other jobs of the batch may be deleted before the retried ones end. Submit the prompts of the \
+                     failed jobs in a new batch."
+                }
                 Refused::BeingCanceled => "The batch is being canceled. Wait until it has ended, then retry it.",
             }
             .to_owned(),
