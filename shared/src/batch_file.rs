@@ -8,6 +8,7 @@ use memchr::{memchr2, memchr2_iter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use self::csv::MAX_COLUMNS;
 use self::csv::Row;
 use crate::batch::Entry;
 use crate::fault::FieldError;

@@ -9,6 +9,7 @@ use local::Options;
 use serde_json::{Value, json};
 use shared::api::{MAX_BODY_BYTES, ROUTES};
 use shared::batch::BatchOrder;
+use shared::batch_file::MAX_COLUMNS;
 use shared::fault::MAX_FAULTS;
 use shared::order::{Model, Order};
 use tests::front::serve;
@@ -169,8 +170,11 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
 #[test]
 fn the_guide_states_the_limits_that_no_schema_has() {
     let guide = read("docs/api.md");
-    for (limit, told) in [(MAX_BODY_BYTES, "| a body | {} bytes, where"), (MAX_FAULTS, "| faults in one problem | {};")]
-    {
+    for (limit, told) in [
+        (MAX_BODY_BYTES, "| a body | {} bytes, where"),
+        (MAX_COLUMNS, "| columns of a CSV file | {} |"),
+        (MAX_FAULTS, "| faults in one problem | {};"),
+    ] {
         let told = told.replace("{}", &with_commas(limit));
         assert!(guide.contains(&told), "docs/api.md does not say {told:?}");
     }

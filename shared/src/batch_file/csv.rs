@@ -7,7 +7,8 @@ use crate::fault::{Faults, FieldError};
 use crate::order::Model;
 use crate::text::cut;
 
-const MAX_COLUMNS: usize = 100;
+/// The number of columns that a file may name.
+pub const MAX_COLUMNS: usize = 100;
 
 pub(super) struct Row {
     csv: Reader,
