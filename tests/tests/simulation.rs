@@ -15,8 +15,9 @@ const WORLDS: u64 = 200;
 /// The number of worlds within which each planted bug must be noticed.
 const PATIENCE: u64 = 200;
 
-/// A world that notices the bug, for each bug that few worlds notice. The search begins with it, and so is short. A change of
-/// the functions changes the worlds. The search of all worlds then finds another one, and prints it.
+/// A world that notices the bug, for each bug that few worlds notice. The search for all bugs begins with it, and so is
+/// short. A change of the functions changes the worlds. The search then goes on with the first world, finds another one, and
+/// prints it.
 const WITNESSES: &[(Bug, u64)] = &[
     (Bug::NoLookBeforePaying, 32),
     (Bug::BusyTicketDeleted, 19),
@@ -188,8 +189,8 @@ fn is_asked_for(bug: &impl Debug) -> bool {
 #[test]
 fn every_rule_that_is_left_out_is_noticed() {
     let search = async |universe: &Universe, bug| {
-        let witness = WITNESSES.iter().filter(|(of, _)| *of == bug).map(|&(_, seed)| seed);
-        for seed in witness.chain(0..PATIENCE) {
+        let witness = WITNESSES.iter().find(|(of, _)| *of == bug && std::env::var("POSTER_BUG").is_err());
+        for seed in witness.map(|&(_, seed)| seed).into_iter().chain(0..PATIENCE) {
             if let Err(violations) = universe.world(seed, Some(bug)).await {
                 let violation = violations.lines().next().unwrap_or_default();
                 eprintln!("simulation: {bug:?} is noticed in the world of {violation:.200}");
