@@ -681,6 +681,25 @@ async fn a_state_file_stands_for_its_batch() {
 }
 
 #[tokio::test]
+async fn a_download_has_the_pictures_of_jobs_that_were_retried_one_by_one() {
+    let desk = Desk::new(Pipeline::start().await).await;
+    desk.write("a.txt", "One\nTwo\n");
+    desk.pipeline.model("filter=1");
+    assert_eq!(desk.poster(&["batch", "a.txt"]).await.code, Some(1));
+    desk.pipeline.model("");
+    let listed = desk.poster(&["list", "--batch", "a.txt.poster-state", "--json"]).await;
+    for (index, code, words) in [(0, 1, "1 job without a picture"), (1, 0, "1 picture already there")] {
+        let id = listed.data[index]["id"].as_str().expect("an id");
+        assert_eq!(desk.poster(&["retry", id]).await.code, Some(0));
+        assert_eq!(desk.poster(&["watch", id]).await.code, Some(0));
+        let got = desk.poster(&["download", "a.txt.poster-state", "--out", "all", "--json"]).await;
+        assert_eq!((got.code, got.data.len()), (Some(code), 1), "{}", got.words);
+        assert!(got.words.contains(words), "{}", got.words);
+    }
+    desk.pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn a_line_that_only_the_service_refuses_is_reported_or_left_out() {
     let desk = Desk::new(Pipeline::start().await).await;
     // The model that the service uses for jobs that name none paints no WebP.

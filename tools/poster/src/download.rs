@@ -36,23 +36,26 @@ pub(crate) async fn run(api: &Api, download: &Download) -> Result<Outcome, Failu
             }
             Found::Batch(batch) => {
                 let list = format!("/batches/{id}/jobs?status={}", Status::Succeeded);
-                let mut cursor = None;
+                let (mut cursor, mut painted) = (None, 0);
                 loop {
                     let page = api.page(&list, PAGE, cursor.as_deref()).await?;
+                    painted += page.items.len();
                     saving.save(page.items).await?;
                     cursor = page.next_cursor;
                     if cursor.is_none() {
                         break;
                     }
                 }
-                saving.missing += batch.value.counts.total - batch.value.counts.succeeded;
+                // The counts of an ended batch leave out the jobs that were retried one by one. If the file was being
+                // checked, the total was not known yet.
+                saving.missing += batch.value.counts.total.saturating_sub(painted);
             }
         }
         Ok(())
     })
     .await?;
     let Saving { saved, kept, missing, .. } = saving;
-    let before = if kept > 0 { format!(", {} were there already", count_of(kept, "picture")) } else { String::new() };
+    let before = if kept > 0 { format!(", {} already there", count_of(kept, "picture")) } else { String::new() };
     terminal.println(format!("{} saved in {}{before}", count_of(saved, "picture"), out.display()));
     if missing > 0 {
         terminal.println(format!("{} without a picture", count_of(missing as u64, "job")));
