@@ -595,6 +595,25 @@ async fn tries_of_the_same_delivery_at_once_do_not_overwrite_each_other() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_queued_twice_has_the_whole_schedule() {
+    let pipeline = pipeline().await;
+    let receiver = Receiver::start(Reply::status(500)).await;
+    let message = message(&pipeline, &receiver.url());
+    let app = app(&pipeline);
+    for (number, wait) in SCHEDULE.into_iter().enumerate() {
+        assert_eq!(hand(&app, &[&message; 2]).await.len(), 2, "both messages come back");
+        let delivery = recorded(&pipeline, &message).await;
+        assert_eq!(delivery.tries.len(), number + 1);
+        let next = delivery.next_try_at.expect("it waits");
+        assert_eq!(next, delivery.tries[number].end() + wait, "after try {number}");
+        pipeline.clock.advance(next.since(pipeline.clock.now()));
+    }
+    hand(&app, &[&message; 2]).await;
+    assert_eq!(recorded(&pipeline, &message).await.status, DeliveryStatus::Failed);
+    pipeline.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_no_event_is_parked_and_what_is_newer_comes_back() {
     let pipeline = pipeline().await;
     let receiver = Receiver::start(Reply::status(200)).await;

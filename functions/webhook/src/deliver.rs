@@ -89,6 +89,10 @@ async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict> 
             let Some(stored) = app.log.get(after.id).await? else { return Ok(Verdict::Done) };
             // Otherwise an earlier write stored this try, and its answer was lost.
             if !stored.tries.contains(&tried) {
+                if let Some(next) = next_of_twin(&stored, &tried) {
+                    report(&stored, &tried);
+                    return Ok(Verdict::Again(next.since(app.clock.now())));
+                }
                 before = stored.moved_to(tried.round, tried.at);
                 continue;
             }
@@ -99,6 +103,13 @@ async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict> 
         }
         return Ok(wait.map_or(Verdict::Done, Verdict::Again));
     }
+}
+
+/// When the delivery is tried next, if it has failed at the same time through another message of the same event. Only
+/// one of the tries counts, or else an event that was queued twice would be given up after half of the time.
+fn next_of_twin(stored: &Delivery, tried: &Try) -> Option<Timestamp> {
+    let is_retried = stored.round == tried.round && !tried.succeeded() && !tried.is_gone();
+    stored.next_try_at.filter(|&at| is_retried && at > tried.at + CLOCK_SKEW)
 }
 
 fn report(delivery: &Delivery, tried: &Try) {
