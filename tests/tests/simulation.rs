@@ -132,16 +132,8 @@ fn every_rule_about_files_that_is_left_out_is_missed() {
     let unnoticed = in_universe(async |universe| {
         let mut unnoticed = Vec::new();
         for &bug in FileBug::ALL.iter().filter(|bug| is_asked_for(*bug)) {
-            let mut noticed = false;
-            for seed in 0..FILE_WORLDS {
-                if let Err(violations) = universe.file_world(seed, Some(bug)).await {
-                    let violation = violations.lines().next().unwrap_or_default();
-                    eprintln!("simulation: {bug:?} is noticed after {} worlds: {violation:.200}", seed + 1);
-                    noticed = true;
-                    break;
-                }
-            }
-            if !noticed {
+            let world = async |seed| universe.file_world(seed, Some(bug)).await;
+            if !is_noticed(bug, 0..FILE_WORLDS, world).await {
                 unnoticed.push(bug);
             }
         }
@@ -181,23 +173,37 @@ fn a_seed_always_makes_the_same_history() {
     assert_eq!(once(), once());
 }
 
-/// Whether to search for a planted bug: for all, unless `POSTER_BUG` names one.
+/// The name of the only planted bug to search for; `None` for all.
+fn asked_for() -> Option<String> {
+    std::env::var("POSTER_BUG").ok()
+}
+
 fn is_asked_for(bug: &impl Debug) -> bool {
-    std::env::var("POSTER_BUG").map_or(true, |name| name == format!("{bug:?}"))
+    asked_for().is_none_or(|name| name == format!("{bug:?}"))
+}
+
+/// Runs the worlds of these seeds with a planted bug until one of them notices it. Returns whether one did.
+async fn is_noticed(
+    bug: impl Debug,
+    seeds: impl IntoIterator<Item = u64>,
+    world: impl AsyncFn(u64) -> Result<Tally, String>,
+) -> bool {
+    for seed in seeds {
+        if let Err(violations) = world(seed).await {
+            let violation = violations.lines().next().unwrap_or_default();
+            eprintln!("simulation: {bug:?} is noticed in the world of {violation:.200}");
+            return true;
+        }
+    }
+    false
 }
 
 #[test]
 fn every_rule_that_is_left_out_is_noticed() {
     let search = async |universe: &Universe, bug| {
-        let witness = WITNESSES.iter().find(|(of, _)| *of == bug && std::env::var("POSTER_BUG").is_err());
-        for seed in witness.map(|&(_, seed)| seed).into_iter().chain(0..PATIENCE) {
-            if let Err(violations) = universe.world(seed, Some(bug)).await {
-                let violation = violations.lines().next().unwrap_or_default();
-                eprintln!("simulation: {bug:?} is noticed in the world of {violation:.200}");
-                return true;
-            }
-        }
-        false
+        let witness = WITNESSES.iter().find(|(of, _)| *of == bug && asked_for().is_none());
+        let seeds = witness.map(|&(_, seed)| seed).into_iter().chain(0..PATIENCE);
+        is_noticed(bug, seeds, async |seed| universe.world(seed, Some(bug)).await).await
     };
     // Some bugs take many more worlds than others, so each universe takes the next bug when it is done with one.
     let bugs = Mutex::new(Bug::ALL.iter().filter(|bug| is_asked_for(*bug)));
