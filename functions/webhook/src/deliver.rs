@@ -36,9 +36,8 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
         Some(stored) => stored.clone().moved_to(message.round, now),
     };
     // SQS hides no message for longer than twelve hours, and may deliver it twice.
-    let early = delivery.next_try_at.filter(|&at| at > now + CLOCK_SKEW);
-    if let Some(at) = early {
-        return Ok(Verdict::Again(at.since(now)));
+    if let Some(next) = next_after(&delivery, now) {
+        return Ok(Verdict::Again(next.since(now)));
     }
     // An owner must not be able to stop the deliveries of another to the same host.
     let host = format!("{} {}", message.owner.as_str(), host_of(&message));
@@ -58,6 +57,11 @@ pub(crate) async fn deliver(app: &App, received: Received<DeliveryMessage>) -> R
     let Outcome { status, error, response } = outcome;
     let tried = Try { round: message.round, at: now, duration_ms, status, error, response };
     record(app, delivery, tried).await
+}
+
+/// When the delivery is tried next, if a try at this time would be too early.
+fn next_after(delivery: &Delivery, time: Timestamp) -> Option<Timestamp> {
+    delivery.next_try_at.filter(|&next| next > time + CLOCK_SKEW)
 }
 
 fn is_over(stored: &Delivery, message: &DeliveryMessage) -> bool {
@@ -109,7 +113,7 @@ async fn record(app: &App, mut before: Delivery, tried: Try) -> Result<Verdict> 
 /// one of the tries counts, or else an event that was queued twice would be given up after half of the time.
 fn next_of_twin(stored: &Delivery, tried: &Try) -> Option<Timestamp> {
     let is_retried = stored.round == tried.round && !tried.succeeded() && !tried.is_gone();
-    stored.next_try_at.filter(|&at| is_retried && at > tried.at + CLOCK_SKEW)
+    next_after(stored, tried.at).filter(|_| is_retried)
 }
 
 fn report(delivery: &Delivery, tried: &Try) {
